@@ -1,0 +1,193 @@
+//! Addresses to listen on, and the origins pages come from.
+//!
+//! Both are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use super::limits;
+use super::reader::Item;
+use super::{Listen, Origins};
+
+/// Reads one address. A relative Unix socket is relative to `base`. The error says what would do.
+pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = base.join(path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path));
+        return match path.as_os_str().len() {
+            _ if path.as_os_str() == base.as_os_str() || text == "unix:" => {
+                Err("name the socket, as in `unix:/run/pushd/hub.sock`".to_owned())
+            }
+            n if n > limits::UNIX_PATH_BYTES_MAX => {
+                Err(format!("a socket's path has at most {} bytes, this has {n}", limits::UNIX_PATH_BYTES_MAX))
+            }
+            _ => Ok(Listen::Unix(path)),
+        };
+    }
+    if let Some(name) = text.strip_prefix("systemd:") {
+        let odd = name.is_empty() || name.len() > 255 || name.contains(|c: char| c.is_control() || c == ':');
+        return match odd {
+            true => Err("name the socket as FileDescriptorName= does, as in `systemd:hub`".to_owned()),
+            false => Ok(Listen::Systemd(name.to_owned())),
+        };
+    }
+    text.parse::<SocketAddr>().map(Listen::Tcp).map_err(|_| listen_help(text))
+}
+
+fn listen_help(text: &str) -> String {
+    let port = |port: &str| port.parse::<u16>().is_ok();
+    if port(text) {
+        return format!("write `127.0.0.1:{text}` for this machine only, `0.0.0.0:{text}` for everybody");
+    }
+    if text.starts_with('/') || text.starts_with("./") {
+        return format!("a Unix socket is written `unix:{text}`");
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return if text.contains(':') {
+            format!("the port: `[{text}]:8888`")
+        } else {
+            format!("the port: `{text}:8888`")
+        };
+    }
+    match text.rsplit_once(':') {
+        Some(("" | "*", p)) if port(p) => format!("for every address write `0.0.0.0:{p}` (IPv4) or `[::]:{p}`"),
+        Some(("localhost", p)) if port(p) => format!("write `127.0.0.1:{p}` or `[::1]:{p}`"),
+        Some((host, p)) if port(p) && host.parse::<IpAddr>().is_ok() => format!("write `[{host}]:{p}`"),
+        Some((_, p)) if port(p) => "write the address itself: names are not looked up here".to_owned(),
+        _ => "write `127.0.0.1:8888`, `[::1]:8888`, `unix:/run/pushd.sock` or `systemd:NAME`".to_owned(),
+    }
+}
+
+/// Reads `origins`.
+pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
+    const EXPECTED: &str = "\"same\", \"any\" or a list such as [\"https://example.com\"]";
+    if let Some(word) = item.as_text() {
+        return match word {
+            "same" => Some(Origins::Same),
+            "any" => Some(Origins::Any),
+            _ => {
+                let problem = item.error(format!("`origins` takes {EXPECTED}")).label("neither of these words");
+                let problem = match origin(word) {
+                    Ok(_) => problem.help(format!("a list, even of one: `[\"{word}\"]`")),
+                    Err(help) if word == "*" => problem.help(help),
+                    Err(_) => problem.meant(word, ["same", "any"]),
+                };
+                item.note(problem);
+                None
+            }
+        };
+    }
+    if !item.is_list() {
+        item.mismatch(EXPECTED);
+        return None;
+    }
+    let mut listed = Vec::new();
+    for item in item.strings()? {
+        match origin(item.as_text()?) {
+            Ok(origin) => listed.push(origin),
+            Err(help) => {
+                item.note(item.error("this is not an origin").label("expected `https://host[:port]`").help(help))
+            }
+        }
+    }
+    Some(Origins::Listed(listed))
+}
+
+/// One origin, as browsers send it: lower case, default port left out. The error says what would do.
+fn origin(text: &str) -> Result<String, String> {
+    match text {
+        "*" | "any" => return Err("to let every page in, write `origins = \"any\"`".to_owned()),
+        "same" => return Err("pages from the same address are always let in: leave it out".to_owned()),
+        _ => {}
+    }
+    let text = text.to_lowercase();
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err("begin with `https://` or `http://`".to_owned());
+    };
+    let default_port = match scheme {
+        "http" => 80,
+        "https" => 443,
+        "ws" | "wss" => return Err(format!("a page comes by http: `http{}://{rest}`", &scheme[2..])),
+        // Extensions and applications send their own scheme, and no port.
+        _ => 0,
+    };
+    if let Some((host, _)) = rest.split_once('/') {
+        return Err(format!("an origin has no path: `{scheme}://{host}`"));
+    }
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let port = port.parse::<u16>().ok().filter(|port| *port != 0);
+            (host, Some(port.ok_or("the port is a number up to 65535")?))
+        }
+        _ => (rest, None),
+    };
+    let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match address {
+        Some(address) if address.parse::<std::net::Ipv6Addr>().is_err() => {
+            return Err(format!("`{address}` is not an IPv6 address"));
+        }
+        None if !host.is_ascii() => return Err("write the host as browsers send it, `xn--...`".to_owned()),
+        None if host.is_empty() || !host.bytes().all(name) => {
+            return Err("name one host; there are no wildcards".to_owned());
+        }
+        _ => {}
+    }
+    let port = port.filter(|port| *port != default_port).map_or_else(String::new, |port| format!(":{port}"));
+    Ok(format!("{scheme}://{host}{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let read = |text| listen(text, Path::new("/etc/pushd"));
+        assert_eq!(read("127.0.0.1:8888"), Ok(Listen::Tcp("127.0.0.1:8888".parse().unwrap())));
+        assert_eq!(read("[::1]:80"), Ok(Listen::Tcp("[::1]:80".parse().unwrap())));
+        assert_eq!(read("unix:/run/p.sock"), Ok(Listen::Unix("/run/p.sock".into())));
+        assert_eq!(read("unix:///run/p.sock"), Ok(Listen::Unix("/run/p.sock".into())));
+        assert_eq!(read("unix:p.sock"), Ok(Listen::Unix("/etc/pushd/p.sock".into())));
+        assert_eq!(read("systemd:hub"), Ok(Listen::Systemd("hub".into())));
+        for (bad, hint) in [
+            ("8888", "127.0.0.1:8888"),
+            (":8888", "0.0.0.0:8888"),
+            ("*:8888", "0.0.0.0:8888"),
+            ("localhost:80", "127.0.0.1:80"),
+            ("example.com:80", "not looked up"),
+            ("127.0.0.1", "127.0.0.1:8888"),
+            ("::1", "[::1]:8888"),
+            ("/run/p.sock", "unix:/run/p.sock"),
+            ("unix:", "unix:/run"),
+            ("systemd:", "FileDescriptorName"),
+            ("127.0.0.1:99999", "127.0.0.1:8888"),
+            ("", "systemd:NAME"),
+        ] {
+            assert!(read(bad).unwrap_err().contains(hint), "{bad}: {:?}", read(bad));
+        }
+        assert!(read(&format!("unix:/{}", "x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        assert_eq!(origin("HTTPS://Example.COM:443").unwrap(), "https://example.com");
+        assert_eq!(origin("http://example.com:8080").unwrap(), "http://example.com:8080");
+        assert_eq!(origin("https://[::1]:8443").unwrap(), "https://[::1]:8443");
+        assert_eq!(origin("http://[::1]").unwrap(), "http://[::1]");
+        assert_eq!(origin("chrome-extension://abcdef").unwrap(), "chrome-extension://abcdef");
+        for bad in [
+            "*",
+            "same",
+            "example.com",
+            "https://",
+            "https://a/",
+            "https://*.a.com",
+            "https://a:0",
+            "https://ä.de",
+            "https://[x]",
+            "wss://a",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+}

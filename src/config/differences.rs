@@ -1,0 +1,95 @@
+//! What becomes of a running pushd whose configuration is another one: `pushctl diff`.
+
+use super::keys::{self, Change};
+use super::settings::{Origin, Setting, Settings};
+
+/// One thing that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key, or the table: `hub.push.ping`.
+    pub name: String,
+    /// When it is felt.
+    pub change: Change,
+    /// From what to what, and what that does.
+    pub text: String,
+    /// Where it is said.
+    pub origin: Origin,
+}
+
+/// Everything in which `new` differs from `now`, in the order of `new`; what is gone comes last.
+pub fn differences(now: &[Settings], new: &[Settings]) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for table in new {
+        match find(now, table) {
+            Some(before) if before.section == table.section => found.extend(keys_of(before, table)),
+            Some(before) => {
+                let (is, was) = (table.section.title, before.section.title);
+                found.push(whole(table, format!("{is}, was {was}{}", farewell(before))));
+            }
+            None if is_reported_above(now, table) => {}
+            None => found.push(whole(table, "new".to_owned())),
+        }
+    }
+    for table in now {
+        if find(new, table).is_none() && !is_reported_above(new, table) {
+            let ends = |below: &&Settings| below.path.starts_with(&table.path) && !farewell(below).is_empty();
+            let text = format!("removed{}", now.iter().find(ends).map_or("", farewell));
+            found.push(Difference { origin: Origin::Default, ..whole(table, text) });
+        }
+    }
+    found
+}
+
+fn find<'s>(tables: &'s [Settings], table: &Settings) -> Option<&'s Settings> {
+    tables.iter().find(|other| other.path == table.path)
+}
+
+/// Whether a table that `others` do not have is told of already: with its server, or by the key `rotate`.
+fn is_reported_above(others: &[Settings], table: &Settings) -> bool {
+    let server = table.path.len() > 2 && table.path[0] == "server";
+    table.section == &keys::ROTATE || server && !others.iter().any(|other| other.path == table.path[..2])
+}
+
+fn whole(table: &Settings, text: String) -> Difference {
+    Difference { name: table.name(), change: Change::AtOnce, text, origin: table.origin.clone() }
+}
+
+/// What happens to those who are on a route that goes.
+fn farewell(table: &Settings) -> &'static str {
+    if table.section == &keys::WEBSOCKET { "; its sessions are closed with 1001" } else { "" }
+}
+
+fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
+    let mut names: Vec<_> = table.keys.iter().map(|setting| setting.key).collect();
+    names.extend(before.keys.iter().map(|setting| setting.key).filter(|key| !table.keys.iter().any(|s| s.key == *key)));
+    let mut found = Vec::new();
+    for key in names {
+        let of = |table: &Settings| table.keys.iter().find(|setting| setting.key == key).cloned();
+        let (was, is) = (of(before), of(table));
+        if was.as_ref().zip(is.as_ref()).is_some_and(|(was, is)| was.is_as(is)) {
+            continue;
+        }
+        let consequence = match key.name {
+            "websocket" => farewell(table),
+            _ if table.section == &keys::FEED => "; the feed begins anew",
+            _ => "",
+        };
+        let by_default = is.as_ref().is_some_and(|is| is.value.is_some() && is.origin == Origin::Default);
+        let default = if by_default { " (default)" } else { "" };
+        found.push(Difference {
+            name: format!("{}.{}", table.name(), key.name),
+            change: key.change,
+            text: format!("{} -> {}{default}{consequence}", shown(was.as_ref()), shown(is.as_ref())),
+            origin: is.map_or(Origin::Default, |is| is.origin),
+        });
+    }
+    found
+}
+
+fn shown(setting: Option<&Setting>) -> &str {
+    match setting {
+        Some(setting) => setting.value.as_deref().unwrap_or("not set"),
+        // A table stands where the other side has a switch.
+        None => "on",
+    }
+}

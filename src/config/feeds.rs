@@ -1,0 +1,99 @@
+//! `[feed.NAME]`: one source, one channel, one message.
+
+use super::hubs::Hubs;
+use super::keys;
+use super::limits;
+use super::reader::{Item, Table, listed};
+use super::report::Problem;
+use super::{Feed, Source, Template};
+
+/// The keys that say where a feed's publications come from; it has exactly one.
+const SOURCES: [&str; 3] = ["every", "tail", "command"];
+
+/// Reads every `[feed.NAME]`.
+pub(super) fn read(top: &Table<'_>, hubs: &Hubs<'_>) -> Vec<Feed> {
+    top.named("feed").into_iter().filter_map(|item| feed(item, hubs)).collect()
+}
+
+fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<Feed> {
+    item.note_bad_name();
+    let table = item.table(&keys::FEED)?;
+    let hub = table.required("hub", "name a hub: `hub = \"...\"`").and_then(|i| hubs.named_by(&i));
+    let channel = table.required("channel", "such as `channel = \"all\"`").and_then(|i| channel(&i));
+    let source = source(&table);
+    let ticks = matches!(source, Some(Source::Every(_)));
+    let message = match table.item("message") {
+        None if source.is_none() => None,
+        None if ticks => {
+            table.required("message", "what to publish each time: `message = \"tick:{n}\"`");
+            None
+        }
+        None => Template::parse("{line}").ok(),
+        Some(item) => message(&item, ticks),
+    };
+    Some(Feed { name: item.key().to_owned(), hub: hub?, channel: channel?, message: message?, source: source? })
+}
+
+fn channel(item: &Item<'_>) -> Option<String> {
+    let template = item.channel()?;
+    item.only_holes(&template, &[], "a feed has one channel, the same for ever");
+    template.fixed().map(str::to_owned)
+}
+
+fn message(item: &Item<'_>, ticks: bool) -> Option<Template> {
+    let template = item.template()?;
+    if ticks {
+        item.only_holes(&template, &["n"], "a feed with `every` only counts");
+    } else {
+        item.only_holes(&template, &["line", "n"], "a feed knows only its lines and their number");
+    }
+    Some(template)
+}
+
+fn source(table: &Table<'_>) -> Option<Source> {
+    let mut found: Vec<Item<'_>> = SOURCES.iter().filter_map(|key| table.item(key)).collect();
+    found.sort_by_key(|item| item.key_span().start);
+    match found.as_slice() {
+        [] => {
+            let problem = Problem::error(table.span(), "this feed has no source").absence();
+            let help = format!("give it one of {}", listed(SOURCES, "or"));
+            table.note(problem.label("where do its messages come from?").help(help));
+            None
+        }
+        [item] => one_source(item),
+        [first, second, ..] => {
+            let problem = Problem::error(second.key_span(), "this feed has several sources");
+            let help = "make a feed of each; they may share hub and channel";
+            second.note(problem.label("a second one").help(help).also(first.key_span(), "the first one is here"));
+            None
+        }
+    }
+}
+
+fn one_source(item: &Item<'_>) -> Option<Source> {
+    match item.key() {
+        "every" => item.duration(limits::EVERY_MIN..=limits::DURATION_MAX).map(Source::Every),
+        "tail" => item.text("the path of a file").map(|path| Source::Tail(item.base().join(path))),
+        _ => command(item).map(Source::Command),
+    }
+}
+
+fn command(item: &Item<'_>) -> Option<Vec<String>> {
+    if let Some(line) = item.as_text().filter(|line| !line.trim().is_empty()) {
+        let words: Vec<String> = line.split_whitespace().map(|word| format!("{word:?}")).collect();
+        let problem = item.error("`command` takes a list: the program and its arguments").label("this is one string");
+        item.note(problem.help(format!("no shell is involved; write [{}]", words.join(", "))));
+        return None;
+    }
+    let words = item.strings()?;
+    let program = words.first()?.text("a program")?;
+    if let Some(odd) = words.iter().find(|word| word.as_text().is_some_and(|text| text.contains('\0'))) {
+        odd.note(odd.error("an argument holds a NUL character"));
+    }
+    let mut command: Vec<String> = words.iter().filter_map(Item::as_text).map(str::to_owned).collect();
+    // Like a shell: a program with a slash is a path, one without is looked for in PATH.
+    if program.contains('/') {
+        command[0] = item.base().join(program).to_string_lossy().into_owned();
+    }
+    Some(command)
+}

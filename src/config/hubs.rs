@@ -1,0 +1,138 @@
+//! `[hub.NAME]`, and who names which hub.
+//!
+//! A hub must be declared, even if all its table says is its name: a mistyped hub in a route would otherwise be a new,
+//! silent one. A declared hub that nobody names is a warning.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use super::keys;
+use super::limits;
+use super::reader::{Item, Table};
+use super::report::{Problem, Report};
+use super::units::size_text;
+use super::{Hub, HubId, Template, WhenSlow};
+
+/// The hubs the file declares, in its order.
+pub(super) struct Hubs<'a> {
+    declared: Vec<Declared<'a>>,
+}
+
+struct Declared<'a> {
+    item: Item<'a>,
+    used: Cell<bool>,
+}
+
+impl<'a> Hubs<'a> {
+    /// Finds every `[hub.NAME]`.
+    pub(super) fn declared(top: &Table<'a>) -> Hubs<'a> {
+        let declared: Vec<_> =
+            top.named("hub").into_iter().map(|item| Declared { item, used: Cell::new(false) }).collect();
+        if let Some(first_too_many) = declared.get(usize::from(u16::MAX)) {
+            let problem = Problem::error(first_too_many.item.key_span(), "too many hubs");
+            first_too_many.item.note(problem.label(format!("at most {}", u16::MAX)));
+        }
+        Hubs { declared }
+    }
+
+    /// Reads their tables.
+    pub(super) fn read(&self) -> Vec<Hub> {
+        self.declared.iter().filter_map(|declared| read(declared.item)).collect()
+    }
+
+    /// The hub that `item` names.
+    pub(super) fn named_by(&self, item: &Item<'a>) -> Option<HubId> {
+        let name = item.text("the name of a hub")?;
+        let found = self.declared.iter().position(|declared| declared.item.key() == name);
+        let Some(place) = found else {
+            let known = self.declared.iter().map(|declared| declared.item.key());
+            let problem = item.error(format!("there is no hub `{name}`")).label("not declared").absence();
+            item.note(problem.help(format!("declare it: `[hub.{name}]`; the table may be empty")).meant(name, known));
+            return None;
+        };
+        self.declared[place].used.set(true);
+        u16::try_from(place).ok().map(HubId)
+    }
+
+    /// Warns of every hub that nobody named.
+    pub(super) fn note_unused(&self, report: &Report<'_>) {
+        for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
+            let title = format!("nothing uses the hub `{}`", declared.item.key());
+            let problem = Problem::warning(declared.item.key_span(), title).absence();
+            report.note(problem.label("no route and no feed names it").help("remove it, or name it in a route"));
+        }
+    }
+}
+
+fn read(item: Item<'_>) -> Option<Hub> {
+    item.note_bad_name();
+    let table = item.table(&keys::HUB)?;
+    let timeouts = SECOND..=limits::DURATION_MAX;
+    let message_max = table.item("message_max");
+    let message_bytes_max = message_max.and_then(|i| i.size(1..=limits::MESSAGE_BYTES_CEILING));
+    let message_bytes_max = message_bytes_max.unwrap_or(limits::MESSAGE_BYTES_MAX);
+    let queue_max = table.item("queue_max");
+    let queue_bytes_max = match queue_max {
+        Some(item) => item.size(1..=limits::QUEUE_BYTES_CEILING).unwrap_or(limits::QUEUE_BYTES_CEILING),
+        None => limits::QUEUE_BYTES_MAX,
+    };
+    if queue_bytes_max < message_bytes_max {
+        note_queue_too_small(queue_max.or(message_max), queue_bytes_max, message_bytes_max);
+    }
+    Some(Hub {
+        name: item.key().to_owned(),
+        message_bytes_max,
+        queue_bytes_max,
+        queue_messages_max: table
+            .item("queue_messages_max")
+            .and_then(|i| i.count(1..=limits::QUEUE_MESSAGES_CEILING))
+            .unwrap_or(limits::QUEUE_MESSAGES_MAX),
+        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(WhenSlow::Disconnect),
+        ping: match table.item("ping") {
+            None => Some(limits::PING),
+            Some(item) if item.as_flag() == Some(false) => None,
+            Some(item) if item.as_flag() == Some(true) => {
+                item.mismatch("a duration, such as \"25s\", or `false`");
+                None
+            }
+            Some(item) => item.duration(timeouts.clone()),
+        },
+        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(limits::PONG_TIMEOUT),
+        subscribers_max: table.item("subscribers_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
+        queue_age_max: table.item("queue_age_max").and_then(|i| i.duration(SECOND..=limits::DURATION_MAX)),
+        gap_notice: table.item("gap_notice").and_then(|i| gap_notice(&i)),
+        deflate_bytes_min: deflate(&table),
+    })
+}
+
+/// Pings and ages are counted in whole seconds.
+const SECOND: Duration = Duration::from_secs(1);
+
+fn gap_notice(item: &Item<'_>) -> Option<Template> {
+    let template = item.template()?;
+    item.only_holes(&template, &["dropped"], "a notice tells how many messages were dropped");
+    Some(template)
+}
+
+/// From which size on messages are compressed, if they are.
+fn deflate(table: &Table<'_>) -> Option<usize> {
+    let on = table.item("deflate").and_then(|i| i.flag()).unwrap_or(false);
+    let min = table.item("deflate_min").and_then(|i| i.size(0..=limits::MESSAGE_BYTES_CEILING));
+    on.then_some(min.unwrap_or(limits::DEFLATE_BYTES_MIN))
+}
+
+const WHEN_SLOW: [(&str, WhenSlow); 4] = [
+    ("disconnect", WhenSlow::Disconnect),
+    ("drop_oldest", WhenSlow::DropOldest),
+    ("drop_newest", WhenSlow::DropNewest),
+    ("conflate", WhenSlow::Conflate),
+];
+
+/// `at` is the key that was set; the other of the two may be a default.
+fn note_queue_too_small(at: Option<Item<'_>>, queue: usize, message: usize) {
+    let Some(at) = at else { return };
+    let (queue, message) = (size_text(queue as u64), size_text(message as u64));
+    let problem = at.error("the queue cannot hold one message of the largest size");
+    let label = format!("`queue_max` is {queue}, `message_max` is {message}");
+    at.note(problem.label(label).help("raise `queue_max` to some multiples of `message_max`"));
+}

@@ -1,0 +1,101 @@
+//! From several files to one table of keys, each of which still knows its place.
+//!
+//! Tables merge by key, and a drop-in may set again what the named file sets. A route is one thing: it is replaced as a
+//! whole. What two drop-ins set is a mistake, because which of them counts would hang on a file's name.
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::report::{Problem, Report, Span};
+
+/// The table of all files together.
+pub(super) fn merged<'a>(report: &mut Report<'a>) -> DeTable<'a> {
+    let mut whole = DeTable::new();
+    for (number, file) in report.files().iter().enumerate() {
+        let (table, syntax) = DeTable::parse_recoverable(&file.text);
+        report.note_all_syntax(file, &syntax);
+        if number == 0 {
+            whole = table.into_inner();
+        } else {
+            let drop_in = moved(table.into_inner(), file.start);
+            Merge { report, first_drop_in: report.files()[1].start }.put(&mut whole, drop_in, &mut Vec::new());
+        }
+    }
+    whole
+}
+
+/// The same with every place `by` bytes further on.
+fn moved(table: DeTable<'_>, by: usize) -> DeTable<'_> {
+    let span = |span: Span| span.start + by..span.end + by;
+    let entry =
+        |(key, value): (Spanned<_>, _)| (Spanned::new(span(key.span()), key.into_inner()), moved_value(value, by));
+    table.into_iter().map(entry).collect()
+}
+
+fn moved_value(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
+    let span = value.span();
+    let inner = match value.into_inner() {
+        DeValue::Table(table) => DeValue::Table(moved(table, by)),
+        DeValue::Array(items) => {
+            DeValue::Array(items.into_iter().map(|item| moved_value(item, by)).collect::<DeArray<'_>>())
+        }
+        simple => simple,
+    };
+    Spanned::new(span.start + by..span.end + by, inner)
+}
+
+/// Puts drop-ins over what there is.
+struct Merge<'r, 'a> {
+    report: &'r Report<'a>,
+    /// Where the first of them begins: what lies behind was set by a drop-in.
+    first_drop_in: usize,
+}
+
+impl<'a> Merge<'_, 'a> {
+    /// `path` is where both tables are, from the top.
+    fn put(&self, below: &mut DeTable<'a>, above: DeTable<'a>, path: &mut Vec<String>) {
+        for (key, value) in above {
+            let Some((old_key, old)) = below.remove_entry(key.get_ref().as_ref()) else {
+                below.insert(key, value);
+                continue;
+            };
+            path.push(key.get_ref().to_string());
+            let span = old.span();
+            match (old.into_inner(), value) {
+                (DeValue::Table(mut old), value) if value.get_ref().is_table() && !is_route(path) => {
+                    if let DeValue::Table(new) = value.into_inner() {
+                        self.put(&mut old, new, path);
+                    }
+                    below.insert(old_key, Spanned::new(span, DeValue::Table(old)));
+                }
+                (old, value) => {
+                    if let Some(first) = self.set_before(old_key.span(), &old) {
+                        self.note_twice(path, key.span(), first);
+                    }
+                    below.insert(key, value);
+                }
+            }
+            path.pop();
+        }
+    }
+
+    /// Where another drop-in set this, or a part of it.
+    fn set_before(&self, key: Span, value: &DeValue<'_>) -> Option<Span> {
+        if key.start >= self.first_drop_in {
+            return Some(key);
+        }
+        let DeValue::Table(table) = value else { return None };
+        table.iter().find_map(|(key, value)| self.set_before(key.span(), value.get_ref()))
+    }
+
+    fn note_twice(&self, path: &[String], at: Span, first: Span) {
+        let title = format!("two drop-ins set `{}`", super::text::path(path));
+        let problem = Problem::error(at, title).label("the second time").also(first, "the first time is here");
+        self.report.note(problem.help("say it in one of them"));
+    }
+}
+
+/// Whether this is `server.NAME.routes.PATH`.
+fn is_route(path: &[String]) -> bool {
+    matches!(path, [server, _, routes, _] if server == "server" && routes == "routes")
+}

@@ -1,0 +1,391 @@
+//! The configuration: pure data, made from one TOML file and its drop-ins.
+//!
+//! [`load`] is the only door: a [`Config`] in hand is valid, so nobody behind the door checks again.
+//!
+//! ```text
+//! sources  merge                             files -> one table of keys that know their places
+//! file                                       the table -> Config
+//!   process  hubs  servers, routes  feeds    one room a kind of table
+//!     reader, values                         one typed look at a TOML value; notes a mistake and goes on
+//!       units  addresses  template  pattern  the small languages inside strings
+//! report -> error                            what is wrong, drawn for the operator
+//! keys  limits                               every key; every bound
+//! settings  differences                      what counts for each key, and where it is said; what a change does
+//! ```
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+mod addresses;
+mod differences;
+pub mod error;
+mod feeds;
+mod file;
+mod hubs;
+pub mod keys;
+pub mod limits;
+mod merge;
+pub mod pattern;
+mod process;
+mod reader;
+mod report;
+mod routes;
+mod servers;
+mod settings;
+mod sources;
+pub mod template;
+mod text;
+mod units;
+mod values;
+
+pub use differences::{Difference, differences};
+pub use error::{Diagnostic, Errors, Severity};
+pub use file::{load, load_daemon, load_settings, parse};
+pub use pattern::Pattern;
+pub use settings::{Origin, Setting, Settings};
+pub use sources::DROP_INS;
+pub use template::Template;
+pub(crate) use units::{duration, duration_text, size};
+
+/// The commented default configuration, as shipped in `config/pushd.toml`.
+pub const DEFAULT: &str = include_str!("../../config/pushd.toml");
+
+/// Everything a file and its drop-ins say, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// `[daemon]`: the process.
+    pub daemon: Daemon,
+    /// `[log]`: where events are written.
+    pub log: Log,
+    /// `[server.NAME]`, in the order of the file.
+    pub servers: Vec<Server>,
+    /// `[hub.NAME]`, in the order of the file; a [`HubId`] is a place in it.
+    pub hubs: Vec<Hub>,
+    /// `[feed.NAME]`, in the order of the file.
+    pub feeds: Vec<Feed>,
+    /// The files it was read from: the one that was named, then its drop-ins.
+    pub files: Vec<PathBuf>,
+    /// What is allowed but deserves a second look.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// `[daemon]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Daemon {
+    /// Where the process id is written; relative to the run directory.
+    pub pidfile: PathBuf,
+    /// Changed into before anything relative is opened; `None`: where pushd was started.
+    pub rundir: Option<PathBuf>,
+    /// User to become once the sockets are bound.
+    pub user: Option<String>,
+    /// Group to become; `None`: the user's own.
+    pub group: Option<String>,
+    /// File mode creation mask; `None`: 0o077 as a daemon, inherited in the foreground.
+    pub umask: Option<u32>,
+    /// How long a graceful end may take.
+    pub grace: Duration,
+    /// How many shards (threads) serve.
+    pub workers: Workers,
+    /// How many connections are held at once; `None`: what the file descriptor limit allows.
+    pub connections_max: Option<NonZeroUsize>,
+    /// How many of them may come from one address (for IPv6: one /64); `None`: all.
+    pub connections_per_address_max: Option<NonZeroUsize>,
+}
+
+/// `workers`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core this process may use.
+    Auto,
+    /// That many.
+    Count(NonZeroUsize),
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Where the log goes; `None`: nobody said, so `pushd.log` for a daemon and standard error in the foreground.
+    pub target: Option<LogTarget>,
+    /// The least severe level written.
+    pub level: log::LevelFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// When pushd itself rotates its log; `None`: never.
+    pub rotate: Option<Rotate>,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// A file; relative to the run directory.
+    File(PathBuf),
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// The system logger, through `/dev/log`.
+    Syslog,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `2026-11-20T21:08:03+0000 [hub#info] text`
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Rotation by size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate {
+    /// Rotate once the file holds this many bytes.
+    pub size_bytes: u64,
+    /// How many old files (`.1` is the newest) are kept.
+    pub keep: u32,
+}
+
+/// `[server.NAME]`: a set of addresses with one table of routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// NAME in `[server.NAME]`.
+    pub name: String,
+    /// The addresses it listens on; never empty.
+    pub listen: Vec<Listen>,
+    /// What each path serves, in the order of the file.
+    pub routes: Vec<Route>,
+    /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
+    pub origins: Origins,
+    /// How long a client may take to send a request's header.
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    pub body_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: Duration,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `127.0.0.1:8888`, `[::1]:8888`
+    Tcp(SocketAddr),
+    /// `unix:/run/pushd/hub.sock`
+    Unix(PathBuf),
+    /// `systemd:NAME`: a socket handed over by the service manager under that name.
+    Systemd(String),
+}
+
+/// Which pages may talk to a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// Only pages that came from the address they now talk to.
+    Same,
+    /// Any page.
+    Any,
+    /// The same, and these: `https://example.com`, lower case, default port left out.
+    Listed(Vec<String>),
+}
+
+/// One line of `[server.NAME.routes]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// The path it answers.
+    pub pattern: Pattern,
+    /// What it does.
+    pub action: Action,
+}
+
+/// A place in [`Config::hubs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HubId(pub u16);
+
+/// What a route does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// `websocket = "HUB"`
+    WebSocket(WebSocket),
+    /// `publish = "HUB"`
+    Publish(Publish),
+    /// `static = "DIRECTORY"`
+    Static(Static),
+    /// `page = "live"`: the page that pushd carries in itself.
+    Page(Page),
+    /// `metrics = true`: counters in the text format of Prometheus.
+    Metrics,
+    /// `health = true`: 200 while the process makes progress.
+    Health,
+    /// `ready = true`: 200 while new clients are welcome, 503 once draining.
+    Ready,
+}
+
+/// A route that upgrades to a WebSocket session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebSocket {
+    /// The hub its sessions belong to.
+    pub hub: HubId,
+    /// The channels a session is subscribed to; never empty (`["all"]` unless said).
+    pub channels: Vec<Template>,
+    /// What becomes of a client's message.
+    pub on_message: OnMessage,
+    /// The channel a broadcast goes to; `None`: the first of `channels`.
+    pub to: Option<Template>,
+    /// Which messages are taken; the others are ignored.
+    pub accept: Accept,
+    /// Sent to each client as it arrives.
+    pub greeting: Option<Template>,
+    /// Wraps a client's message before it goes on: `msg:{message}`.
+    pub message: Option<Template>,
+    /// Whether draft-76 clients are let in too.
+    pub draft76: bool,
+    /// The subprotocols spoken, best first.
+    pub subprotocols: Vec<String>,
+    /// Who may connect from a browser.
+    pub origins: Origins,
+    /// What is logged at level info about its sessions.
+    pub log: SessionLog,
+}
+
+/// `on_message`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMessage {
+    /// Published to the session's channel, sender included.
+    Broadcast,
+    /// Sent back to the sender alone.
+    Echo,
+    /// Received (and logged), not sent on.
+    Ignore,
+}
+
+/// `accept`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// Text and binary messages.
+    Both,
+    /// Text only; binary is ignored.
+    Text,
+    /// Binary only; text is ignored.
+    Binary,
+}
+
+/// `log` of a WebSocket route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionLog {
+    /// Nothing (but at level debug, everything).
+    Off,
+    /// Who comes and goes.
+    Connections,
+    /// Who comes and goes, and what they say.
+    Messages,
+}
+
+/// A route that publishes what it is sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Publish {
+    /// The hub published to.
+    pub hub: HubId,
+    /// The channel published to.
+    pub channel: Template,
+    /// The message; `None`: the request's body.
+    pub message: Option<Template>,
+    /// The request methods taken; never empty (POST unless said).
+    pub methods: Vec<Method>,
+    /// Which pages may publish.
+    pub origins: Origins,
+}
+
+/// A request method a publish route can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+}
+
+/// A route that serves files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Static {
+    /// The directory, absolute or relative to the process at load time (already joined to the file's own).
+    pub root: PathBuf,
+    /// Whether a directory without an index is listed.
+    pub listing: bool,
+    /// File names served for a directory, the first that exists.
+    pub index: Vec<String>,
+}
+
+/// A route that serves the built-in page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// Live messages, and a box to send one.
+    Live,
+}
+
+/// `[hub.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hub {
+    /// NAME in `[hub.NAME]`.
+    pub name: String,
+    /// The largest message taken, in bytes.
+    pub message_bytes_max: usize,
+    /// How many bytes may wait for one subscriber that does not keep up.
+    pub queue_bytes_max: usize,
+    /// How many messages may wait for one subscriber that does not keep up.
+    pub queue_messages_max: usize,
+    /// How long a message may wait for a subscriber that does not keep up; `None`: for ever.
+    pub queue_age_max: Option<Duration>,
+    /// What happens when one of these is exceeded.
+    pub when_slow: WhenSlow,
+    /// Said to a subscriber where messages were dropped, with their number for `{dropped}`; `None`: nothing.
+    pub gap_notice: Option<Template>,
+    /// A ping goes to a client not heard from for this long; `None`: never.
+    pub ping: Option<Duration>,
+    /// A client that has not answered a ping for this long is gone.
+    pub pong_timeout: Duration,
+    /// How many sessions the hub holds at once; `None`: as many as there may be connections.
+    pub subscribers_max: Option<NonZeroUsize>,
+    /// Messages from this size on are compressed (permessage-deflate) for clients that ask for it; `None`: none are.
+    pub deflate_bytes_min: Option<usize>,
+}
+
+/// `when_slow`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenSlow {
+    /// Closed with 1008 and a reason.
+    Disconnect,
+    /// The oldest waiting messages make room.
+    DropOldest,
+    /// What does not fit is left out.
+    DropNewest,
+    /// Of each channel only the latest message waits; then as with `DropOldest`.
+    Conflate,
+}
+
+/// `[feed.NAME]`: something that publishes by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feed {
+    /// NAME in `[feed.NAME]`.
+    pub name: String,
+    /// The hub published to.
+    pub hub: HubId,
+    /// The channel published to (no parameters to fill).
+    pub channel: String,
+    /// What is published: `{n}` counts from 0; `{line}` is the line of a tail or command.
+    pub message: Template,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a feed's publications come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `every = "1s"`
+    Every(Duration),
+    /// `tail = "FILE"`: each line appended to a file, followed over rotation.
+    Tail(PathBuf),
+    /// `command = ["vmstat", "1"]`: each line of its output; restarted with back-off when it ends.
+    Command(Vec<String>),
+}

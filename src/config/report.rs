@@ -1,0 +1,398 @@
+//! Gathers what is wrong with a configuration, and draws it.
+//!
+//! A [`Report`] is shared by everyone who looks at its files: each [`note`](Report::note)s what it finds and goes on, so that the
+//! operator hears everything at once. [`finish`](Report::finish) sorts, draws with annotate-snippets, and hands out
+//! [`Diagnostic`]s. Only the lines concerned are given to the renderer: a large file costs nothing, and a strange one
+//! cannot confuse it.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+use super::error::{Diagnostic, Place, Severity};
+use super::limits;
+use super::sources::Source;
+
+/// A place in the files of a configuration, in bytes.
+pub(super) type Span = Range<usize>;
+
+/// One finding, before it is drawn.
+#[derive(Debug)]
+pub(super) struct Problem {
+    severity: Severity,
+    span: Option<Span>,
+    /// The file that is meant as a whole, where it is not the first.
+    file: Option<PathBuf>,
+    title: String,
+    label: String,
+    help: Option<String>,
+    also: Option<(Span, String)>,
+    basis: Basis,
+}
+
+/// What a finding rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// The file is not TOML here.
+    Syntax,
+    /// Something that stands there.
+    Presence,
+    /// Something that does not.
+    Absence,
+}
+
+impl Problem {
+    /// An error at `span`, whose `title` says what is wrong.
+    pub(super) fn error(span: Span, title: impl Into<String>) -> Problem {
+        let (label, help, also) = (String::new(), None, None);
+        Problem {
+            severity: Severity::Error,
+            span: Some(span),
+            file: None,
+            title: title.into(),
+            label,
+            help,
+            also,
+            basis: Basis::Presence,
+        }
+    }
+
+    /// A warning at `span`.
+    pub(super) fn warning(span: Span, title: impl Into<String>) -> Problem {
+        Problem { severity: Severity::Warning, ..Problem::error(span, title) }
+    }
+
+    /// An error of the file as a whole.
+    pub(super) fn whole(title: impl Into<String>) -> Problem {
+        Problem { span: None, ..Problem::error(0..0, title) }
+    }
+
+    /// That file, where it is not the first.
+    pub(super) fn of(mut self, file: PathBuf) -> Problem {
+        self.file = Some(file);
+        self
+    }
+
+    /// What to write under the place.
+    pub(super) fn label(mut self, label: impl Into<String>) -> Problem {
+        self.label = label.into();
+        self
+    }
+
+    /// What would do.
+    pub(super) fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// `did you mean`, where one of `known` is near `found`.
+    pub(super) fn meant<'k>(self, found: &str, known: impl IntoIterator<Item = &'k str>) -> Problem {
+        match nearest(found, known) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None => self,
+        }
+    }
+
+    /// A second place that has to do with it.
+    pub(super) fn also(mut self, span: Span, label: impl Into<String>) -> Problem {
+        self.also = Some((span, label.into()));
+        self
+    }
+
+    /// Says that something is not there. Where the file is not even TOML, that proves nothing: it may just not have been understood.
+    pub(super) fn absence(mut self) -> Problem {
+        self.basis = Basis::Absence;
+        self
+    }
+}
+
+/// Everything found so far.
+pub(super) struct Report<'a> {
+    files: &'a [Source],
+    problems: RefCell<Vec<Problem>>,
+    /// Directories the file names, and where.
+    directories: RefCell<Vec<(Span, PathBuf)>>,
+    /// Where a file is not TOML.
+    broken: Vec<Span>,
+    /// Whether a file could not be read.
+    partial: bool,
+    /// How many syntax errors were only counted.
+    more: usize,
+}
+
+impl<'a> Report<'a> {
+    /// Nothing found yet in `files`, but what could not be read.
+    pub(super) fn new(files: &'a [Source], unread: Vec<Problem>) -> Report<'a> {
+        Report {
+            files,
+            partial: !unread.is_empty(),
+            problems: RefCell::new(unread),
+            directories: RefCell::default(),
+            broken: Vec::new(),
+            more: 0,
+        }
+    }
+
+    /// The files, the named one first.
+    pub(super) fn files(&self) -> &'a [Source] {
+        self.files
+    }
+
+    /// The file that holds the byte `at`.
+    pub(super) fn file(&self, at: usize) -> &'a Source {
+        let number = self.files.partition_point(|file| file.start <= at).saturating_sub(1);
+        &self.files[number]
+    }
+
+    /// Adds a finding.
+    pub(super) fn note(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Remembers that the value at `span` names a directory.
+    pub(super) fn expect_directory(&self, span: Span, path: PathBuf) {
+        self.directories.borrow_mut().push((span, path));
+    }
+
+    /// Looks at the directories: the one place where checking a file touches anything else.
+    pub(super) fn note_missing_directories(&self) {
+        for (span, path) in self.directories.take() {
+            let title = match std::fs::metadata(&path) {
+                Ok(found) if found.is_dir() => continue,
+                Ok(_) => "this is not a directory".to_owned(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+                Err(error) => format!("this directory cannot be looked at: {error}"),
+            };
+            let problem = Problem::error(span, title).label("expected a directory");
+            self.note(problem.help("create it, or correct the path; a relative one begins where this file lies"));
+        }
+    }
+
+    /// Adds what the TOML parser found in `file`. Of one that is something else entirely, only the beginning.
+    pub(super) fn note_all_syntax(&mut self, file: &Source, errors: &[toml::de::Error]) {
+        let (shown, more) = errors.split_at(errors.len().min(limits::DIAGNOSTICS_MAX));
+        self.more += more.len();
+        for error in shown {
+            self.note_syntax(file, error);
+        }
+    }
+
+    fn note_syntax(&mut self, file: &Source, error: &toml::de::Error) {
+        let span = error.span().unwrap_or(file.text.len()..file.text.len());
+        let span = file.start + span.start..file.start + span.end;
+        let start = span.start;
+        let message = error.message();
+        let (title, label) = match message.split_once(", expected ") {
+            Some((title, "nothing")) => (title, String::new()),
+            Some((title, expected)) => (title, format!("expected {expected}")),
+            None => (message, String::new()),
+        };
+        let problem = if message == "duplicate key" {
+            Problem::error(span, "a key stands twice in one table").label("the second of two")
+        } else {
+            let line = self.line_of(start);
+            let value = file.text[file.local(&line)].split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+            self.broken.push(line);
+            let problem = match value {
+                Some((_, value)) if is_bare_switch(value) => {
+                    Problem::error(span, "this is not TOML: a switch is `true` or `false`, in lower case")
+                }
+                Some((key, value)) if is_bare_text(value) => {
+                    let problem = Problem::error(span, "this is not TOML: text without quotes");
+                    problem.help(format!("write `{key} = \"{value}\"`"))
+                }
+                Some((key, "")) => Problem::error(span, format!("this is not TOML: `{key}` has no value")),
+                _ => Problem::error(span, format!("this is not TOML: {title}")).label(label),
+            };
+            Problem { basis: Basis::Syntax, ..problem }
+        };
+        self.note(problem);
+    }
+
+    /// The source of a string, if it says its `value` without escapes: then a place in the value is a place in the text.
+    pub(super) fn inside(&self, span: &Span, value: &str) -> Option<usize> {
+        let inner = span.start + 1..span.end.checked_sub(1)?;
+        let file = self.file(span.start);
+        (file.text.get(file.local(&inner)) == Some(value)).then_some(inner.start)
+    }
+
+    /// Whether nothing was found that forbids to run.
+    pub(super) fn is_good(&self) -> bool {
+        self.problems.borrow().iter().all(|problem| problem.severity == Severity::Warning)
+    }
+
+    /// Everything found, drawn, in the order of the files.
+    pub(super) fn finish(self) -> Vec<Diagnostic> {
+        let mut problems = self.problems.take();
+        if self.partial {
+            problems.retain(|p| p.basis != Basis::Absence);
+        }
+        if !self.broken.is_empty() {
+            let on_broken_line = |p: &Problem| p.span.as_ref().is_some_and(|s| self.is_broken(s.start));
+            problems.retain(|p| match p.basis {
+                Basis::Syntax => true,
+                Basis::Presence => !on_broken_line(p),
+                Basis::Absence => false,
+            });
+        }
+        problems.sort_by_key(|p| p.span.as_ref().map_or((0, 0), |s| (s.start, s.end)));
+        let more = self.more + problems.len().saturating_sub(limits::DIAGNOSTICS_MAX);
+        problems.truncate(limits::DIAGNOSTICS_MAX);
+        if more > 0 {
+            problems.push(Problem::whole(format!("and {more} more, once these are mended")));
+        }
+        problems.iter().map(|problem| self.draw(problem)).collect()
+    }
+
+    /// Whether the line at `at` is not TOML.
+    fn is_broken(&self, at: usize) -> bool {
+        self.broken.iter().any(|line| line.start <= at && at <= line.end)
+    }
+
+    /// The line that holds the byte `at`, without its end.
+    fn line_of(&self, at: usize) -> Span {
+        let file = self.file(at);
+        let at = file.boundary(at);
+        let start = file.text[..at].rfind('\n').map_or(0, |i| i + 1);
+        let end = file.text[at..].find('\n').map_or(file.text.len(), |i| at + i);
+        file.start + start..file.start + end
+    }
+
+    /// The line and the column, in its file, of the byte `at`.
+    pub(super) fn place(&self, at: usize) -> Place {
+        let file = self.file(at);
+        let line = file.local(&self.line_of(at));
+        let at = file.boundary(at);
+        let above = file.text[..at].bytes().filter(|&b| b == b'\n').count();
+        Place { line: above + 1, column: file.text[line.start..at].chars().count() + 1 }
+    }
+
+    fn draw(&self, problem: &Problem) -> Diagnostic {
+        let file = problem.span.as_ref().map_or(&self.files[0], |span| self.file(span.start));
+        let shown = problem.file.as_deref().unwrap_or(&file.path).display().to_string();
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut group = Group::with_title(level.primary_title(problem.title.as_str()));
+        group = match &problem.span {
+            Some(span) => group.element(self.snippet(span, &problem.label)),
+            None => group.element(Origin::path(shown.as_str())),
+        };
+        if let Some(help) = &problem.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        let mut groups = vec![group];
+        if let Some((span, label)) = &problem.also {
+            let snippet = self.snippet(span, "");
+            groups.push(Group::with_title(Level::NOTE.secondary_title(label.as_str())).element(snippet));
+        }
+        let rendered = Renderer::plain().render(&groups);
+        let place = problem.span.as_ref().map(|span| self.place(span.start));
+        let at = place.map_or_else(String::new, |p| format!("{}:{}:", p.line, p.column));
+        let label = if problem.label.is_empty() { String::new() } else { format!(": {}", problem.label) };
+        let help = problem.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+        let also = problem.also.as_ref().map_or_else(String::new, |(span, label)| {
+            let (file, place) = (self.file(span.start), self.place(span.start));
+            format!("; {label}: {}:{}:{}", file.path.display(), place.line, place.column)
+        });
+        let summary = format!("{shown}:{at} {}{label}{help}{also}", problem.title);
+        Diagnostic { severity: problem.severity, place, summary, rendered }
+    }
+
+    /// The line of `span`, with `span` (or its part on that line) underlined.
+    fn snippet<'s>(&'s self, span: &Span, label: &'s str) -> Snippet<'s, Annotation<'s>> {
+        let file = self.file(span.start);
+        let line = file.local(&self.line_of(span.start));
+        let source = file.text[line.clone()].trim_end_matches('\r');
+        let start = file.boundary(span.start) - line.start;
+        let end = file.boundary(span.end).saturating_sub(line.start).min(source.len()).max(start);
+        let mut annotation = AnnotationKind::Primary.span(start.min(source.len())..end);
+        if !label.is_empty() {
+            annotation = annotation.label(label);
+        }
+        Snippet::source(source)
+            .path(file.path.to_string_lossy())
+            .line_start(self.place(span.start).line)
+            .annotation(annotation)
+    }
+}
+
+/// Whether a value looks like another language's `true` or `false`.
+fn is_bare_switch(value: &str) -> bool {
+    ["true", "false", "yes", "no", "on", "off"].contains(&value.to_lowercase().as_str())
+}
+
+/// Whether a value looks like text that was left without quotes.
+fn is_bare_text(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | '[' | ']');
+    value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/') && value.chars().all(plain)
+}
+
+/// The one of `known` that `found` was most likely meant to be.
+fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let near = |known: &'k str| (strsim::osa_distance(&found.to_lowercase(), &known.to_lowercase()), known);
+    let (distance, known) = known.into_iter().map(near).min_by_key(|(distance, _)| *distance)?;
+    (distance <= (found.chars().count().max(known.chars().count()) / 3).max(1)).then_some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use crate::config::sources::Sources;
+
+    fn file(text: &str) -> Vec<Source> {
+        Sources::of(Path::new("x.toml"), text.to_owned()).files
+    }
+
+    fn drawn(text: &str, problem: Problem) -> String {
+        let files = file(text);
+        let report = Report::new(&files, Vec::new());
+        report.note(problem);
+        report.finish()[0].to_string()
+    }
+
+    #[test]
+    fn the_nearest_word_is_offered_and_a_far_one_is_not() {
+        let known = ["message_max", "queue_max", "ping"];
+        assert_eq!(nearest("mesage_max", known), Some("message_max"));
+        assert_eq!(nearest("pign", known), Some("ping"));
+        assert_eq!(nearest("PING", known), Some("ping"));
+        assert_eq!(nearest("colour", known), None);
+    }
+
+    #[test]
+    fn more_than_a_screenful_is_counted() {
+        let files = file("a = 1\n");
+        let report = Report::new(&files, Vec::new());
+        for _ in 0..limits::DIAGNOSTICS_MAX + 7 {
+            report.note(Problem::error(0..1, "odd"));
+        }
+        let told = report.finish();
+        assert_eq!(told.len(), limits::DIAGNOSTICS_MAX + 1);
+        assert!(told[limits::DIAGNOSTICS_MAX].to_string().contains("and 7 more"));
+    }
+
+    #[test]
+    fn any_span_can_be_drawn() {
+        let text = "ä = \"ö\"\r\n\u{feff}b = 1\n";
+        for start in 0..=text.len() + 2 {
+            for end in 0..=text.len() + 2 {
+                drawn(text, Problem::error(start..end, "t").label("l"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_is_counted_in_characters() {
+        let text = "a = 1\nö = 2\n";
+        let files = file(text);
+        let report = Report::new(&files, Vec::new());
+        assert_eq!(report.place(text.find('2').unwrap()), Place { line: 2, column: 5 });
+        assert!(drawn(text, Problem::error(11..12, "odd")).contains("x.toml:2:5"));
+    }
+}

@@ -1,0 +1,231 @@
+//! `[server.NAME.routes]`: what each path serves.
+//!
+//! The first key of a route says what it does (`websocket`, `publish`, `static`, ...), and that decides which other keys it
+//! knows. A route that another one hides can never match and is an error.
+
+use super::addresses;
+use super::hubs::Hubs;
+use super::keys::{self, Section};
+use super::limits;
+use super::reader::{Item, Table, listed};
+use super::report::{Problem, Span};
+use super::{
+    Accept, Action, Method, OnMessage, Origins, Page, Pattern, Publish, Route, SessionLog, Static, Template, WebSocket,
+};
+
+/// Reads the routes of one server.
+pub(super) struct Routes<'r, 'a> {
+    /// The hubs that routes may name.
+    pub(super) hubs: &'r Hubs<'a>,
+    /// The server's origins, for routes that have none of their own.
+    pub(super) origins: Origins,
+    /// The routes so far, with the place of their path.
+    pub(super) read: Vec<(Span, Route)>,
+}
+
+impl<'a> Routes<'_, 'a> {
+    /// Reads them all.
+    pub(super) fn read(mut self, item: Item<'a>) -> Vec<(Span, Route)> {
+        let items = item.members();
+        if items.is_empty() && item.is_table() {
+            let problem = Problem::error(item.key_span(), "this server has no routes").label("nothing would be served");
+            item.note(problem.help("such as `\"/ws\" = { websocket = \"push\" }`").absence());
+        }
+        for item in items {
+            if let Some(route) = self.route(item) {
+                self.note_hidden(&item, &route.pattern);
+                self.read.push((item.key_span(), route));
+            }
+        }
+        self.read
+    }
+
+    fn route(&self, item: Item<'a>) -> Option<Route> {
+        let section = kind(&item);
+        let pattern = Pattern::parse(item.key(), section == Some(&keys::STATIC));
+        if let Err(help) = &pattern {
+            let problem = Problem::error(item.key_span(), "this is not a path that can be served");
+            item.note(problem.label(help.as_str()));
+        } else if item.key().split('/').any(|segment| matches!(segment, "." | "..")) {
+            let problem = Problem::error(item.key_span(), "this route can never match");
+            item.note(problem.label("clients resolve `.` and `..` before they ask"));
+        }
+        let action = self.action(item.table(section?)?);
+        Some(Route { pattern: pattern.ok()?, action: action? })
+    }
+
+    fn action(&self, table: Table<'a>) -> Option<Action> {
+        let item = table.item(table.section().action().name)?;
+        match item.key() {
+            "websocket" => self.websocket(&table, &item).map(Action::WebSocket),
+            "publish" => self.publish(&table, &item).map(Action::Publish),
+            "static" => self.files(&table, &item).map(Action::Static),
+            "page" => item.choice(&[("live", Page::Live)]).map(Action::Page),
+            "metrics" => switched_on(&item).map(|()| Action::Metrics),
+            "health" => switched_on(&item).map(|()| Action::Health),
+            _ => switched_on(&item).map(|()| Action::Ready),
+        }
+    }
+
+    fn websocket(&self, table: &Table<'a>, item: &Item<'a>) -> Option<WebSocket> {
+        let hub = self.hubs.named_by(item);
+        let on_message = table.item("on_message").and_then(|i| i.choice(&ON_MESSAGE)).unwrap_or(OnMessage::Ignore);
+        let message = table.item("message").and_then(|item| {
+            let template = item.template()?;
+            item.only_holes(&template, &["message"], "only the client's message is known here");
+            Some(template)
+        });
+        if on_message != OnMessage::Broadcast {
+            warn_idle(table, "to", "broadcast");
+        }
+        if on_message == OnMessage::Ignore {
+            warn_idle(table, "message", "broadcast");
+        }
+        Some(WebSocket {
+            channels: match table.item("channels") {
+                Some(item) => channels(item),
+                None => Template::parse("all").into_iter().collect(),
+            },
+            on_message,
+            to: table.item("to").and_then(|i| i.channel()),
+            accept: table.item("accept").and_then(|i| i.choice(&ACCEPT)).unwrap_or(Accept::Both),
+            greeting: table.item("greeting").and_then(|i| i.template()),
+            message,
+            draft76: table.item("draft76").and_then(|i| i.flag()).unwrap_or(false),
+            subprotocols: table.item("subprotocols").map(subprotocols).unwrap_or_default(),
+            origins: self.origins(table),
+            log: table.item("log").and_then(|i| i.choice(&SESSION_LOG)).unwrap_or(SessionLog::Off),
+            hub: hub?,
+        })
+    }
+
+    fn publish(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Publish> {
+        let hub = self.hubs.named_by(item);
+        let channel = table.required("channel", "say where it goes: `channel = \"all\"`").and_then(|i| i.channel());
+        let methods = table.item("methods").and_then(Item::strings).map(|items| {
+            let methods = items.iter().filter_map(|item| item.choice(&METHODS));
+            methods.fold(Vec::new(), |mut all, method| {
+                if !all.contains(&method) {
+                    all.push(method);
+                }
+                all
+            })
+        });
+        Some(Publish {
+            message: table.item("message").and_then(|i| i.template()),
+            methods: methods.unwrap_or_else(|| vec![Method::Post]),
+            origins: self.origins(table),
+            hub: hub?,
+            channel: channel?,
+        })
+    }
+
+    fn files(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Static> {
+        let index = table.item("index").and_then(Item::strings).map(|items| {
+            for item in
+                items.iter().filter(|item| item.as_text().is_some_and(|name| name.is_empty() || name.contains('/')))
+            {
+                item.note(item.error("this is not a file name").label("an index lies in the directory itself"));
+            }
+            items.iter().filter_map(Item::as_text).map(str::to_owned).collect()
+        });
+        Some(Static {
+            listing: table.item("listing").and_then(|i| i.flag()).unwrap_or(false),
+            index: index.unwrap_or_else(|| vec!["index.html".to_owned()]),
+            root: item.directory()?,
+        })
+    }
+
+    fn origins(&self, table: &Table<'a>) -> Origins {
+        table.item("origins").and_then(addresses::origins).unwrap_or_else(|| self.origins.clone())
+    }
+
+    fn note_hidden(&self, item: &Item<'a>, pattern: &Pattern) {
+        if let Some((first, _)) = self.read.iter().find(|(_, route)| route.pattern.same_paths(pattern)) {
+            let problem = Problem::error(item.key_span(), "this route can never match").label("takes the same paths");
+            item.note(problem.also(first.clone(), "as this one, which comes first"));
+        }
+    }
+}
+
+/// What kind of route it is: notes if that is not clear.
+fn kind(item: &Item<'_>) -> Option<&'static Section> {
+    if !item.is_table() {
+        item.mismatch("a table, such as `{ websocket = \"push\" }`");
+        return None;
+    }
+    let members = item.members();
+    let action = |item: &Item<'_>| keys::ROUTES.iter().find(|section| section.action().name == item.key()).copied();
+    let mut actions = members.iter().filter_map(|item| action(item).map(|section| (item, section)));
+    match (actions.next(), actions.next()) {
+        (Some((_, section)), None) => Some(section),
+        (Some((first, _)), Some((second, _))) => {
+            let problem = Problem::error(second.key_span(), "a route does one thing").label("a second one");
+            second.note(problem.also(first.key_span(), "the first is here").help("give it a path of its own"));
+            None
+        }
+        (None, _) => {
+            let known = || keys::ROUTES.iter().map(|section| section.action().name);
+            let mut problem = Problem::error(item.key_span(), "this route does nothing").label("no action");
+            problem = problem.help(format!("say which: {}", listed(known(), "or")));
+            for member in &members {
+                problem = problem.meant(member.key(), known());
+            }
+            item.note(problem);
+            None
+        }
+    }
+}
+
+fn channels(item: Item<'_>) -> Vec<Template> {
+    let items = item.strings().unwrap_or_default();
+    if items.len() > limits::CHANNELS_PER_SESSION_MAX {
+        let label = format!("at most {}", limits::CHANNELS_PER_SESSION_MAX);
+        item.note(item.error("too many channels for one session").label(label));
+    }
+    let mut channels: Vec<Template> = Vec::new();
+    for item in items {
+        let Some(channel) = item.channel() else { continue };
+        if channels.contains(&channel) {
+            item.note(item.error("this channel stands twice").label("a session is subscribed once"));
+        }
+        channels.push(channel);
+    }
+    channels
+}
+
+fn subprotocols(item: Item<'_>) -> Vec<String> {
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let items = item.strings().unwrap_or_default();
+    for item in items.iter().filter(|i| i.as_text().is_some_and(|name| name.is_empty() || !name.bytes().all(token))) {
+        item.note(
+            item.error("this is not the name of a subprotocol").label("letters, digits and a few signs, no spaces"),
+        );
+    }
+    items.iter().filter_map(Item::as_text).map(str::to_owned).collect()
+}
+
+fn switched_on(item: &Item<'_>) -> Option<()> {
+    if item.as_flag() == Some(true) {
+        return Some(());
+    }
+    item.note(
+        item.error(format!("`{}` takes `true`", item.key())).label("expected `true`").help("or remove the route"),
+    );
+    None
+}
+
+/// Warns that `key` is set and would only count with `on_message = "NEEDED"`.
+fn warn_idle(table: &Table<'_>, key: &str, needed: &str) {
+    if let Some(item) = table.item(key) {
+        let problem = Problem::warning(item.key_span(), format!("`{key}` has no effect here"));
+        item.note(problem.label(format!("it counts with `on_message = \"{needed}\"`")));
+    }
+}
+
+const ON_MESSAGE: [(&str, OnMessage); 3] =
+    [("broadcast", OnMessage::Broadcast), ("echo", OnMessage::Echo), ("ignore", OnMessage::Ignore)];
+const ACCEPT: [(&str, Accept); 3] = [("both", Accept::Both), ("text", Accept::Text), ("binary", Accept::Binary)];
+const SESSION_LOG: [(&str, SessionLog); 3] =
+    [("off", SessionLog::Off), ("connections", SessionLog::Connections), ("messages", SessionLog::Messages)];
+const METHODS: [(&str, Method); 3] = [("GET", Method::Get), ("POST", Method::Post), ("PUT", Method::Put)];

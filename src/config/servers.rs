@@ -1,0 +1,105 @@
+//! `[server.NAME]`: addresses and a table of routes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::addresses;
+use super::hubs::Hubs;
+use super::keys;
+use super::limits;
+use super::reader::{Item, Table};
+use super::report::{Problem, Report, Span};
+use super::routes::Routes;
+use super::{Action, Listen, Origins, Route, Server};
+
+/// Reads every `[server.NAME]`.
+pub(super) struct Servers<'r, 'a> {
+    /// Where findings go.
+    pub(super) report: &'r Report<'a>,
+    /// The hubs that routes may name.
+    pub(super) hubs: &'r Hubs<'a>,
+    /// The addresses taken so far, over all servers.
+    pub(super) taken: HashMap<Listen, Span>,
+}
+
+impl<'a> Servers<'_, 'a> {
+    /// Reads them all.
+    pub(super) fn read(mut self, top: &Table<'a>) -> Vec<Server> {
+        let items = top.named("server");
+        if items.is_empty() && top.item("server").is_none_or(|item| item.is_table()) {
+            let problem = Problem::whole("no server is configured: nothing would listen").absence();
+            self.report.note(problem.help("`pushd --print-default-config` shows one"));
+        }
+        items.into_iter().filter_map(|item| self.server(item)).collect()
+    }
+
+    fn server(&mut self, item: Item<'a>) -> Option<Server> {
+        item.note_bad_name();
+        let table = item.table(&keys::SERVER)?;
+        let listen = self.listen(&table);
+        let origins = table.item("origins").and_then(addresses::origins).unwrap_or(Origins::Same);
+        let help = format!("say what it serves: `[server.{}.routes]`", item.key());
+        let routes = table
+            .required("routes", &help)
+            .map(|item| Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new() }.read(item));
+        let timeout = |key: &str, default: Duration| {
+            let item = table.item(key);
+            item.and_then(|i| i.duration(limits::TIMEOUT_MIN..=limits::DURATION_MAX)).unwrap_or(default)
+        };
+        let server = Server {
+            name: item.key().to_owned(),
+            origins,
+            header_timeout: timeout("header_timeout", limits::HEADER_TIMEOUT),
+            body_timeout: timeout("body_timeout", limits::BODY_TIMEOUT),
+            keep_alive: timeout("keep_alive", limits::KEEP_ALIVE),
+            routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
+            listen,
+        };
+        self.warn_open(&server, &routes?);
+        Some(server)
+    }
+
+    fn listen(&mut self, table: &Table<'a>) -> Vec<Listen> {
+        let items = table.required("listen", "such as `listen = \"127.0.0.1:8888\"`").and_then(Item::strings);
+        let mut listen = Vec::new();
+        for item in items.unwrap_or_default() {
+            match addresses::listen(item.as_text().unwrap_or_default(), item.base()) {
+                Ok(address) => {
+                    self.note_taken(&item, &address);
+                    listen.push(address);
+                }
+                Err(help) => {
+                    item.note(item.error("this is not an address to listen on").label("not understood").help(help))
+                }
+            }
+        }
+        listen
+    }
+
+    fn note_taken(&mut self, item: &Item<'a>, address: &Listen) {
+        // The system picks a new port for each 0.
+        if matches!(address, Listen::Tcp(address) if address.port() == 0) {
+            return;
+        }
+        if let Some(first) = self.taken.insert(address.clone(), item.span()) {
+            let problem = item.error("this address is taken twice").label("the second time");
+            item.note(problem.also(first, "the first time is here"));
+        }
+    }
+
+    /// Warns where a route lets other machines publish: pushd does not ask who they are.
+    fn warn_open(&self, server: &Server, routes: &[(Span, Route)]) {
+        let open = server.listen.iter().find_map(|listen| match listen {
+            Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
+            _ => None,
+        });
+        let Some(address) = open else { return };
+        for (span, route) in routes.iter().filter(|(_, route)| matches!(route.action, Action::Publish(_))) {
+            let title = format!("anybody who reaches {address} may publish at `{}`", route.pattern);
+            let problem = Problem::warning(span.clone(), title).label("open to more than this machine");
+            self.report.note(problem.help(
+                "give publishing a server of its own on 127.0.0.1 or a Unix socket, or put a proxy in front that asks who it is",
+            ));
+        }
+    }
+}

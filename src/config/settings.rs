@@ -1,0 +1,257 @@
+//! What counts, key by key, and where it was said: the configuration as `pushctl config show` and `pushctl diff` see it.
+//!
+//! The table of all files is walked along [`keys`](super::keys), so that keys nobody set are there, too, with what
+//! counts instead. It is only done for a configuration that was found good.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::Listen;
+use super::addresses;
+use super::keys::{self, Fallback, Key, Kind, Section};
+use super::report::Report;
+use super::text;
+use super::units;
+
+/// What stands for a value that must not be shown.
+const HIDDEN: &str = "\"(hidden)\"";
+
+/// One table, with every key it may hold but those that are tables themselves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where it stands: `["server", "main", "routes", "/ws"]`.
+    pub path: Vec<String>,
+    /// What kind of table it is.
+    pub section: &'static Section,
+    /// Where it is said first.
+    pub origin: Origin,
+    /// Its keys, in the order of the section.
+    pub keys: Vec<Setting>,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// The key.
+    pub key: &'static Key,
+    /// Its value as TOML writes it, hidden if it is secret; `None`: it has none.
+    pub value: Option<String>,
+    /// Where it is set.
+    pub origin: Origin,
+    /// The same for two ways to write the same value.
+    meaning: Option<String>,
+}
+
+/// Where something is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In this file, on this line.
+    Line(PathBuf, usize),
+}
+
+impl Settings {
+    /// How it is called: `server.main.routes."/ws"`.
+    pub fn name(&self) -> String {
+        text::path(&self.path)
+    }
+}
+
+impl Setting {
+    /// Whether the two come to the same.
+    pub fn is_as(&self, other: &Setting) -> bool {
+        self.meaning == other.meaning
+    }
+}
+
+/// The settings of the table of all files.
+pub(super) fn settings(report: &Report<'_>, entries: &DeTable<'_>) -> Vec<Settings> {
+    let mut walk = Walk { report, found: Vec::new() };
+    walk.table(&keys::TOP, &mut Vec::new(), Some(entries), Origin::Default);
+    // The file itself holds nothing but tables.
+    walk.found.retain(|table| !table.path.is_empty());
+    walk.found
+}
+
+struct Walk<'r, 'a> {
+    report: &'r Report<'a>,
+    found: Vec<Settings>,
+}
+
+impl Walk<'_, '_> {
+    /// Adds a table and what it holds; `None`: it is not there, so its keys have their defaults.
+    fn table(
+        &mut self,
+        section: &'static Section,
+        path: &mut Vec<String>,
+        entries: Option<&DeTable<'_>>,
+        origin: Origin,
+    ) {
+        let place = self.found.len();
+        self.found.push(Settings { path: path.clone(), section, origin, keys: Vec::new() });
+        for key in section.keys {
+            let entry = entries.and_then(|entries| entries.get_key_value(key.name));
+            let table = entry.and_then(|(_, value)| value.get_ref().as_table());
+            path.push(key.name.to_owned());
+            match (key.kind, table) {
+                (Kind::Table(below), _) | (Kind::TableOrOff(below), Some(_)) => self.below(below, path, entry, table),
+                (Kind::TableOrOff(below), None) if entry.is_none() => self.below(below, path, entry, table),
+                (Kind::Named(below), Some(table)) => self.members(table, path, |_| Some(below)),
+                (Kind::Routes, Some(table)) => self.members(table, path, kind_of_route),
+                (Kind::Named(_) | Kind::Routes, None) => {}
+                _ => {
+                    let setting = self.setting(key, entry);
+                    self.found[place].keys.push(setting);
+                }
+            }
+            path.pop();
+        }
+    }
+
+    fn below(
+        &mut self,
+        section: &'static Section,
+        path: &mut Vec<String>,
+        entry: Option<Entry<'_, '_>>,
+        table: Option<&DeTable<'_>>,
+    ) {
+        let origin = entry.map_or(Origin::Default, |(key, _)| self.origin(key.span().start));
+        self.table(section, path, table, origin);
+    }
+
+    /// Adds the tables with names of the operator's choice, in the order of the files.
+    fn members(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &mut Vec<String>,
+        section: impl Fn(&DeTable<'_>) -> Option<&'static Section>,
+    ) {
+        let mut members: Vec<_> = table.iter().collect();
+        members.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in members {
+            let Some(entries) = value.get_ref().as_table() else { continue };
+            let Some(section) = section(entries) else { continue };
+            path.push(key.get_ref().to_string());
+            self.table(section, path, Some(entries), self.origin(key.span().start));
+            path.pop();
+        }
+    }
+
+    fn setting(&self, key: &'static Key, entry: Option<Entry<'_, '_>>) -> Setting {
+        let (value, meaning, origin) = match (entry, key.fallback) {
+            (Some((name, value)), _) => {
+                let base = &self.report.file(value.span().start).base;
+                let (value, meaning) = written(key.kind, value.get_ref(), base);
+                (Some(value), Some(meaning), self.origin(name.span().start))
+            }
+            (None, Fallback::Value(text)) => match DeValue::parse(text) {
+                Ok(value) => {
+                    let (value, meaning) = written(key.kind, value.get_ref(), Path::new(""));
+                    (Some(value), Some(meaning), Origin::Default)
+                }
+                Err(_) => (None, None, Origin::Default),
+            },
+            (None, _) => (None, None, Origin::Default),
+        };
+        Setting { key, value: if key.secret { value.map(|_| HIDDEN.to_owned()) } else { value }, origin, meaning }
+    }
+
+    fn origin(&self, at: usize) -> Origin {
+        Origin::Line(self.report.file(at).path.clone(), self.report.place(at).line)
+    }
+}
+
+/// A key in its table.
+type Entry<'t, 'a> = (&'t toml::Spanned<std::borrow::Cow<'a, str>>, &'t toml::Spanned<DeValue<'a>>);
+
+/// What kind of route it is.
+fn kind_of_route(entries: &DeTable<'_>) -> Option<&'static Section> {
+    keys::ROUTES.into_iter().find(|section| entries.contains_key(section.action().name))
+}
+
+/// A value as TOML writes it, with its paths made absolute, and what it comes to.
+fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
+    let mut first = true;
+    let shown = text::value(value, &mut |text| {
+        let path = match kind {
+            Kind::Path => true,
+            Kind::Program => std::mem::take(&mut first) && text.contains('/'),
+            _ => false,
+        };
+        match addresses::listen(text, base) {
+            Ok(Listen::Unix(path)) if kind == Kind::Addresses => format!("unix:{}", path.display()),
+            _ if path => base.join(text).display().to_string(),
+            _ => text.to_owned(),
+        }
+    });
+    let string = match value {
+        DeValue::String(text) => Some(text.as_ref()),
+        _ => None,
+    };
+    let meaning = match (kind, string, value) {
+        (Kind::Duration | Kind::DurationOrOff, Some(text), _) => {
+            units::duration(text).ok().map(|time| format!("{}ms", time.as_millis()))
+        }
+        (Kind::Size, Some(text), _) => units::size(text).ok().map(|bytes| bytes.to_string()),
+        (Kind::Mask, Some(text), _) => units::mode(text).map(|mode| format!("{mode:o}")),
+        (Kind::Mask, None, DeValue::Integer(number)) => units::mode(number.as_str()).map(|mode| format!("{mode:o}")),
+        (_, _, DeValue::Integer(number)) => {
+            i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
+        }
+        (Kind::Texts | Kind::Words(_) | Kind::Addresses, Some(_), _) => Some(format!("[{shown}]")),
+        _ => None,
+    };
+    let meaning = meaning.unwrap_or_else(|| shown.clone());
+    (shown, meaning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meaning(kind: Kind, text: &str) -> String {
+        written(kind, DeValue::parse(text).unwrap().get_ref(), Path::new("/etc/pushd")).1
+    }
+
+    #[test]
+    fn two_ways_to_write_a_value_come_to_the_same() {
+        for (kind, one, other) in [
+            (Kind::Duration, "\"1m\"", "\"60s\""),
+            (Kind::Size, "\"64KiB\"", "65536"),
+            (Kind::Mask, "\"027\"", "0o027"),
+            (Kind::Count { least: 0, most: 99 }, "0x10", "16"),
+            (Kind::Texts, "\"all\"", "['all']"),
+            (Kind::Path, "\"www\"", "\"/etc/pushd/www\""),
+            (Kind::Addresses, "\"unix:s\"", "[\"unix:/etc/pushd/s\"]"),
+            (Kind::Program, "[\"./run\", \"./x\"]", "[\"/etc/pushd/./run\", \"./x\"]"),
+        ] {
+            assert_eq!(meaning(kind, one), meaning(kind, other), "{kind:?}");
+        }
+        assert_ne!(meaning(Kind::Program, "[\"run\"]"), meaning(Kind::Program, "[\"./run\"]"));
+        assert_ne!(meaning(Kind::DurationOrOff, "false"), meaning(Kind::DurationOrOff, "\"0s\""));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown_but_a_change_of_it_is_seen() {
+        static KEY: Key = Key {
+            name: "key",
+            kind: Kind::Text,
+            fallback: Fallback::Required,
+            change: keys::Change::AtOnce,
+            secret: true,
+            about: "",
+        };
+        let of = |text: &str| {
+            let files = super::super::sources::Sources::of(Path::new("x.toml"), text.to_owned()).files;
+            let mut report = Report::new(&files, Vec::new());
+            let table = super::super::merge::merged(&mut report);
+            Walk { report: &report, found: Vec::new() }.setting(&KEY, table.get_key_value("key"))
+        };
+        let (one, other) = (of("key = \"one\""), of("key = \"other\""));
+        assert_eq!((&one.value, &other.value), (&Some(HIDDEN.to_owned()), &Some(HIDDEN.to_owned())));
+        assert!(!one.is_as(&other));
+        assert_eq!(one.origin, Origin::Line("x.toml".into(), 1));
+    }
+}

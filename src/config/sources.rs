@@ -1,0 +1,139 @@
+//! The files of one configuration: the one that was named, and the drop-ins beside it.
+//!
+//! `conf.d/*.toml` beside the named file are drop-ins, in the order of their names; hidden files are none. All files stand in one
+//! space of bytes, one behind the other, so that a [`Span`] says by itself which file it is in, and "in the order of the
+//! file" goes on over all of them.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::limits;
+use super::report::{Problem, Span};
+
+/// The directory of the drop-ins, beside the file that was named.
+pub const DROP_INS: &str = "conf.d";
+
+/// One file.
+pub(super) struct Source {
+    /// How it is called, to the operator.
+    pub(super) path: PathBuf,
+    /// Where its relative paths begin.
+    pub(super) base: PathBuf,
+    pub(super) text: String,
+    /// Where its first byte stands among all.
+    pub(super) start: usize,
+}
+
+/// All of them; never none.
+pub(super) struct Sources {
+    pub(super) files: Vec<Source>,
+    /// What could not be read, and why.
+    pub(super) unread: Vec<Problem>,
+}
+
+impl Sources {
+    /// Of `text`, which came from `path`; nothing else is looked at.
+    pub(super) fn of(path: &Path, text: String) -> Sources {
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        Sources { files: vec![Source { path: path.to_owned(), base, text, start: 0 }], unread: Vec::new() }
+    }
+
+    /// The file at `path` and its drop-ins. Where it cannot be read itself, nothing but that is told.
+    pub(super) fn read(path: &Path) -> Sources {
+        let mut left = limits::CONFIG_BYTES_MAX;
+        let mut sources = Sources { files: Vec::new(), unread: Vec::new() };
+        sources.add(path, &mut left);
+        if sources.unread.is_empty() {
+            let folder = path.parent().unwrap_or(Path::new("")).join(DROP_INS);
+            match names(&folder) {
+                Ok(names) if names.len() > limits::DROP_INS_MAX => {
+                    let title = format!("more than {} drop-ins", limits::DROP_INS_MAX);
+                    sources.unread.push(Problem::whole(title).of(folder));
+                }
+                Ok(names) => names.iter().for_each(|name| sources.add(&folder.join(name), &mut left)),
+                Err(error) => {
+                    let title = format!("the directory of the drop-ins cannot be read: {error}");
+                    sources.unread.push(Problem::whole(title).of(folder));
+                }
+            }
+        }
+        sources
+    }
+
+    /// Adds one; its text is empty if it cannot be read.
+    fn add(&mut self, path: &Path, left: &mut u64) {
+        let text = text_of(path, self.files.is_empty(), left).unwrap_or_else(|problem| {
+            self.unread.push(problem.of(path.to_owned()));
+            String::new()
+        });
+        // One byte more than it has: the end of a file is a place in it.
+        let start = self.files.last().map_or(0, |last| last.start + last.text.len() + 1);
+        // Absolute, because the daemon leaves the directory it was started from.
+        let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let base = place.parent().unwrap_or(Path::new("")).to_owned();
+        self.files.push(Source { path: path.to_owned(), base, text, start });
+    }
+}
+
+impl Source {
+    /// The part of it that `span` covers, less what lies outside.
+    pub(super) fn local(&self, span: &Span) -> Span {
+        let inside = |at: usize| at.saturating_sub(self.start).min(self.text.len());
+        inside(span.start)..inside(span.end)
+    }
+
+    /// The place of the byte `at` (among all) in its text, or the nearest place before it that is a character's start.
+    pub(super) fn boundary(&self, at: usize) -> usize {
+        let at = at.saturating_sub(self.start).min(self.text.len());
+        (0..=at).rev().find(|&i| self.text.is_char_boundary(i)).unwrap_or(0)
+    }
+}
+
+/// The names of the drop-ins in `folder`, sorted; none if there is no such folder.
+fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match folder.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let bytes = name.as_encoded_bytes();
+        if bytes.ends_with(b".toml") && !bytes.starts_with(b".") {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The text of one file, or why there is none. `named`: it is the one that was named. `left`: how much may be read.
+fn text_of(path: &Path, named: bool, left: &mut u64) -> Result<String, Box<Problem>> {
+    let unreadable = |error: io::Error| {
+        let problem = Problem::whole(match error.kind() {
+            ErrorKind::NotFound => "there is no such file".to_owned(),
+            ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+            ErrorKind::IsADirectory => "this is a directory, not a file".to_owned(),
+            _ => format!("it cannot be read: {error}"),
+        });
+        Box::new(match error.kind() {
+            ErrorKind::NotFound if named => problem.help("`pushd --print-default-config` prints one to start from"),
+            _ => problem,
+        })
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(*left + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+        let whole = if named { "it is" } else { "with this one, the configuration is" };
+        return Err(Box::new(Problem::whole(format!("{whole} larger than {} MiB", limits::CONFIG_BYTES_MAX >> 20))));
+    };
+    *left = rest;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|&&b| b == b'\n').count() + 1;
+        Box::new(Problem::whole(format!("it is not UTF-8 text: see line {line}")))
+    })
+}

@@ -1,0 +1,226 @@
+//! Templates: text with named holes, `user/{userid}/{compid}`.
+//!
+//! `{name}` is filled from the request (a path parameter, else an argument); `{name=text}` has a value for when it is
+//! missing; `{{` and `}}` stand for braces. What fills a channel name is escaped ([`Template::channel`]), so that no
+//! value can reach into another channel: `a/b` + `c` is not `a` + `b/c`.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+
+/// What a value may not bring into a channel name: the separator, the escape itself, and control characters.
+const IN_CHANNEL: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Hole { name: String, default: Option<String> },
+}
+
+/// Why a template cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateError {
+    /// Where, in bytes from the template's start.
+    pub at: usize,
+    /// What is wrong, and what would do.
+    pub what: String,
+}
+
+/// A parameter that nothing in the request filled; its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "missing argument `{}`", self.0)
+    }
+}
+
+impl Template {
+    /// Reads a template. Names are made of ASCII letters, digits, `_` and `-`.
+    pub fn parse(text: &str) -> Result<Template, TemplateError> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut at = 0;
+        while let Some(brace) = text[at..].find(['{', '}']).map(|i| at + i) {
+            plain.push_str(&text[at..brace]);
+            let (sign, after) = text[brace..].split_at(1);
+            if after.starts_with(sign) {
+                plain.push_str(sign);
+                at = brace + 2;
+                continue;
+            }
+            let end = after.find(['{', '}']).filter(|&i| after.as_bytes()[i] == b'}');
+            let Some(end) = end.filter(|_| sign == "{") else {
+                let other = if sign == "{" { "}" } else { "{" };
+                return Err(TemplateError {
+                    at: brace,
+                    what: format!("`{sign}` without its `{other}`; for a brace itself write `{sign}{sign}`"),
+                });
+            };
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(Part::hole(&after[..end], brace + 1)?);
+            at = brace + 1 + end + 1;
+        }
+        plain.push_str(&text[at..]);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Template { parts })
+    }
+
+    /// The names of its holes that have no default, in order.
+    pub fn needs(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Hole { name, default: None } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The names of all its holes, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Hole { name, .. } => Some(name.as_str()),
+            Part::Text(_) => None,
+        })
+    }
+
+    /// Whether two of its holes stand without a `/` between them, so that as a channel `x` + `yz` would be `xy` + `z`.
+    pub fn is_ambiguous(&self) -> bool {
+        let mut filled = false;
+        self.parts.iter().any(|part| match part {
+            Part::Hole { .. } => std::mem::replace(&mut filled, true),
+            Part::Text(text) => {
+                filled &= !text.contains('/');
+                false
+            }
+        })
+    }
+
+    /// Its text, if it has no holes at all.
+    pub fn fixed(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Filled with what `value` knows, as it is.
+    pub fn text<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
+        self.fill(|filled, text| filled.push_str(text), value)
+    }
+
+    /// Filled as a channel name: `/`, `%` and control characters in values are percent-encoded.
+    pub fn channel<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
+        self.fill(|filled, text| filled.extend(utf8_percent_encode(text, IN_CHANNEL)), value)
+    }
+
+    fn fill<'v>(
+        &self,
+        push: impl Fn(&mut String, &str),
+        value: impl Fn(&str) -> Option<Cow<'v, str>>,
+    ) -> Result<String, Missing> {
+        let mut filled = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.push_str(text),
+                Part::Hole { name, default } => match (value(name), default) {
+                    (Some(text), _) => push(&mut filled, &text),
+                    (None, Some(text)) => push(&mut filled, text),
+                    (None, None) => return Err(Missing(name.clone())),
+                },
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Filled with bytes, where a message need not be text: `name` is replaced by `bytes`, every other hole by its default or nothing.
+    pub fn bytes(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
+        let mut filled = Vec::with_capacity(bytes.len() + 16);
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => filled.extend_from_slice(text.as_bytes()),
+                Part::Hole { name: hole, .. } if hole == name => filled.extend_from_slice(bytes),
+                Part::Hole { default, .. } => filled.extend_from_slice(default.as_deref().unwrap_or("").as_bytes()),
+            }
+        }
+        filled
+    }
+}
+
+impl Part {
+    fn hole(inside: &str, at: usize) -> Result<Part, TemplateError> {
+        let (name, default) = match inside.split_once('=') {
+            Some((name, default)) => (name, Some(default.to_owned())),
+            None => (inside, None),
+        };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+            return Err(TemplateError {
+                at,
+                what: format!("`{name}` is not a parameter name: letters, digits, `_` and `-` will do"),
+            });
+        }
+        Ok(Part::Hole { name: name.to_owned(), default })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str) -> Option<Cow<'static, str>> {
+        match name {
+            "a" => Some("x/y".into()),
+            "b" => Some("50%".into()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn fills_holes_and_keeps_doubled_braces() {
+        let template = Template::parse("{{{a}}}:{b}").unwrap();
+        assert_eq!(template.text(value).unwrap(), "{x/y}:50%");
+        assert_eq!(template.names().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn no_value_reaches_into_another_channel() {
+        let template = Template::parse("user/{a}/{b}").unwrap();
+        assert_eq!(template.channel(value).unwrap(), "user/x%2Fy/50%25");
+    }
+
+    #[test]
+    fn holes_without_a_slash_between_them_are_ambiguous() {
+        for (text, ambiguous) in
+            [("{a}/{b}", false), ("u/{a}-x/{b}", false), ("{a}", false), ("{a}{b}", true), ("{a}-{b}/c", true)]
+        {
+            assert_eq!(Template::parse(text).unwrap().is_ambiguous(), ambiguous, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_value_is_named_unless_it_has_a_default() {
+        assert_eq!(Template::parse("{c}").unwrap().text(value), Err(Missing("c".into())));
+        assert_eq!(Template::parse("{c=all}").unwrap().text(value).unwrap(), "all");
+        assert_eq!(Template::parse("{c=}").unwrap().text(value).unwrap(), "");
+    }
+
+    #[test]
+    fn mistakes_say_where_they_are() {
+        assert_eq!(Template::parse("ab{c").unwrap_err().at, 2);
+        assert_eq!(Template::parse("ab}c").unwrap_err().at, 2);
+        assert_eq!(Template::parse("a{b{c}}").unwrap_err().at, 1);
+        assert_eq!(Template::parse("a{b c}").unwrap_err().at, 2);
+        assert_eq!(Template::parse("{}").unwrap_err().at, 1);
+    }
+}

@@ -1,0 +1,78 @@
+//! How TOML is written: values on one line, keys quoted where they must be.
+
+use std::fmt::Write as _;
+
+use toml::de::DeValue;
+
+/// Dotted keys: `server.main.routes."/ws"`.
+pub(super) fn path<T: AsRef<str>>(keys: &[T]) -> String {
+    let keys: Vec<_> = keys.iter().map(|key| self::key(key.as_ref())).collect();
+    keys.join(".")
+}
+
+/// One key.
+fn key(key: &str) -> String {
+    let bare = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    if !key.is_empty() && key.bytes().all(bare) { key.to_owned() } else { string(key) }
+}
+
+/// A basic string.
+pub(super) fn string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_control() => {
+                // To write to a string cannot fail.
+                let _ = write!(quoted, "\\u{:04X}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// Any value, with every string in it as `rewrite` has it.
+pub(super) fn value(value: &DeValue<'_>, rewrite: &mut dyn FnMut(&str) -> String) -> String {
+    match value {
+        DeValue::String(text) => string(&rewrite(text)),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(flag) => flag.to_string(),
+        DeValue::Datetime(time) => time.to_string(),
+        DeValue::Array(items) => {
+            let items: Vec<_> = items.iter().map(|item| self::value(item.get_ref(), rewrite)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        DeValue::Table(entries) => {
+            let mut written = Vec::new();
+            for (name, item) in entries {
+                written.push(format!("{} = {}", key(name.get_ref()), self::value(item.get_ref(), rewrite)));
+            }
+            format!("{{ {} }}", written.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for text in ["", "plain", "a \"b\" \\ c", "tab\t, line\n, bell\u{7}, del\u{7f}", "ä€😀"] {
+            let written = string(text);
+            let read = DeValue::parse(&written).unwrap();
+            assert!(matches!(read.get_ref(), DeValue::String(read) if read == text), "{written}");
+        }
+        for same in ["[1, 0o17, true, \"x\"]", "{ a = 1.5, \"b c\" = [] }", "1979-05-27"] {
+            assert_eq!(value(DeValue::parse(same).unwrap().get_ref(), &mut str::to_owned), same);
+        }
+        assert_eq!(path(&["server", "a.b", "routes", "/x"]), "server.\"a.b\".routes.\"/x\"");
+    }
+}

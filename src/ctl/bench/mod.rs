@@ -1,0 +1,192 @@
+//! `pushctl bench`: how fast a server delivers, and whether it delivers everything.
+//!
+//! ```text
+//! load       open, rest, warm up, count, finish; the figures
+//!   generator  one thread, one epoll set
+//!     target     where to, from which address      connection  handshake, bytes in, bytes out
+//!     ledger     who has heard what, what is wrong  poster      the publisher over HTTP
+//!     script     the messages, byte for byte        histogram   times
+//!   process    processor time and memory of the server
+//! report     the table, the line that lives, JSON
+//! ```
+//!
+//! No runtime here: what a runtime costs would be measured too. `benches/fan_out.rs` uses the same [`measure`].
+
+mod answer;
+mod connection;
+mod figures;
+mod generator;
+mod histogram;
+mod ledger;
+mod load;
+mod poster;
+pub mod process;
+mod report;
+mod script;
+mod target;
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::Args;
+use signal_hook::consts::SIGINT;
+
+pub use figures::{Cost, Faults, Figures, Times};
+pub use load::{Load, Progress, Publisher, measure};
+pub use target::Target;
+
+use super::fault::Fault;
+use super::url::Url;
+use super::{FAILED, Outcome, duration, print, say};
+use crate::config;
+use crate::config::limits::{
+    BENCH_CONNECTIONS_MAX, BENCH_DURATION_MAX, BENCH_MESSAGE_BYTES_MAX, BENCH_WINDOW_BYTES_MAX, BENCH_WINDOW_MAX,
+};
+use crate::daemon::exit::Exit;
+use script::MARKER_BYTES;
+
+const EXAMPLES: &str = "\
+Examples:
+  pushctl bench --connections 1000 ws://127.0.0.1:8888/chat    the route broadcasts what clients say
+  pushctl bench --publish http://127.0.0.1:8888/publish/all ws://127.0.0.1:8888/ws
+  pushctl bench --echo ws://127.0.0.1:8888/echo
+  pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat >figures.json
+
+A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one
+message at a time, with 64 what a busy channel can carry. Every delivery is compared with what was
+sent. The exit code is 1 if one was lost, came twice, out of order or changed, or if the server
+ended a connection.
+
+Put load only on a server that is yours: to anybody else's this is an attack.";
+
+/// Measure a WebSocket route: connections, deliveries a second, latency, and whether anything is lost
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Bench {
+    /// How many subscribers
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = connections)]
+    connections: usize,
+
+    /// Bytes of each message, as in 64 or 1KiB
+    #[arg(long, value_name = "BYTES", default_value = "64", value_parser = size)]
+    size: usize,
+
+    /// How many messages may be on their way at once; with --echo, for each connection
+    #[arg(long, value_name = "W", default_value_t = 1, value_parser = window)]
+    window: usize,
+
+    /// How long deliveries are counted, as in 500ms, 10s, 2m; a bare number is in seconds
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = how_long)]
+    duration: Duration,
+
+    /// Post the messages to this publish route, one after the other [default: the first subscriber says them]
+    #[arg(long, value_name = "URL", conflicts_with = "echo")]
+    publish: Option<Url>,
+
+    /// Each subscriber says its own messages and hears them again
+    #[arg(long)]
+    echo: bool,
+
+    /// The server's process on this machine: adds what it costs
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+
+    /// Never sleep while deliveries are counted: takes a processor, and spares the server the time to wake this program
+    #[arg(long)]
+    spin: bool,
+
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// The WebSocket route, as in ws://127.0.0.1:8888/chat
+    url: Url,
+}
+
+impl Bench {
+    pub fn run(&self) -> Outcome {
+        if self.size * self.window > BENCH_WINDOW_BYTES_MAX {
+            let most = BENCH_WINDOW_BYTES_MAX >> 20;
+            let message = format!("--size times --window is more than {most} MiB: take less of one of them");
+            return Err(Fault::new(Exit::Usage, message));
+        }
+        let load = self.load()?;
+        let strangers = [Some(&load.target), posted(&load.publisher)].into_iter().flatten();
+        for stranger in strangers.filter(|target| !target.is_here()) {
+            let address = &stranger.url.address;
+            say(&format!("{address} is another machine: put load only on what is yours, with its owner's consent"));
+        }
+        let mut line = report::Line::new(std::io::stderr().is_terminal());
+        let measured = measure(&load, &mut |progress| line.show(progress));
+        line.clear();
+        let figures = measured?;
+        print(&if self.json { report::json(&figures) } else { report::table(&figures, &self.url.to_string()) })?;
+        if !figures.faults.is_none() {
+            say(&report::faults(&figures));
+            return Ok(FAILED);
+        }
+        Ok(Exit::Clean.code())
+    }
+
+    fn load(&self) -> Result<Load, Fault> {
+        let stop = Arc::new(AtomicBool::new(false));
+        // The first Ctrl-C ends the counting, the second one everything.
+        let second = signal_hook::flag::register_conditional_default(SIGINT, stop.clone());
+        let first = second.and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()));
+        first.map_err(|error| Fault::io("cannot install a signal handler", &error))?;
+        Ok(Load {
+            target: Target::new(&self.url)?,
+            publisher: match &self.publish {
+                _ if self.echo => Publisher::Echo,
+                Some(url) => Publisher::Post(Target::new(url)?),
+                None => Publisher::Subscriber,
+            },
+            connections: self.connections,
+            size: self.size,
+            window: self.window,
+            duration: self.duration,
+            pid: self.pid,
+            spin: self.spin,
+            stop,
+        })
+    }
+}
+
+fn posted(publisher: &Publisher) -> Option<&Target> {
+    match publisher {
+        Publisher::Post(target) => Some(target),
+        Publisher::Subscriber | Publisher::Echo => None,
+    }
+}
+
+fn connections(text: &str) -> Result<usize, String> {
+    between(text, 1, BENCH_CONNECTIONS_MAX)
+}
+
+fn window(text: &str) -> Result<usize, String> {
+    between(text, 1, BENCH_WINDOW_MAX)
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = config::size(text)?;
+    match usize::try_from(size) {
+        Ok(size) if size < MARKER_BYTES => {
+            Err(format!("at least {MARKER_BYTES} bytes: a message says which one it is"))
+        }
+        Ok(size) if size <= BENCH_MESSAGE_BYTES_MAX => Ok(size),
+        _ => Err(format!("at most {} MiB", BENCH_MESSAGE_BYTES_MAX >> 20)),
+    }
+}
+
+fn how_long(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    let possible = Duration::from_millis(100)..=BENCH_DURATION_MAX;
+    if possible.contains(&time) { Ok(time) } else { Err("from 100ms to 24h".to_owned()) }
+}
+
+fn between(text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("a number from {least} to {most}"))
+}

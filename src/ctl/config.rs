@@ -1,0 +1,85 @@
+//! `pushctl config show`: every key as it counts, with where it is said, as a file that says the same.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{CONFIG, Outcome, check, print};
+use crate::config::keys::Fallback;
+use crate::config::{Origin, Setting, Settings};
+use crate::daemon::exit::Exit;
+
+/// Comments stand in one column, unless a value reaches beyond it.
+const COLUMN: usize = 40;
+
+/// Look at a configuration as a whole: the file, its drop-ins and the defaults
+#[derive(Debug, Args)]
+pub(super) struct Config {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Show(Show),
+}
+
+/// Print every key as it counts, with where it is said
+#[derive(Debug, Args)]
+struct Show {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = CONFIG)]
+    file: PathBuf,
+}
+
+impl Config {
+    pub fn run(&self) -> Outcome {
+        let Command::Show(show) = &self.command;
+        let (config, settings) = check::load_settings(&show.file)?;
+        let head = format!(
+            "# {}: every key as it counts, and where it is said.\n\
+             # What pushd is told on its command line wins over this.\n",
+            config.provenance()
+        );
+        let tables: String = settings.iter().map(table).collect();
+        print(&(head + &tables)).map(|()| Exit::Clean.code())
+    }
+}
+
+fn table(table: &Settings) -> String {
+    let mut text = "\n".to_owned();
+    line(&mut text, &format!("[{}]", table.name()), &origin(&table.origin));
+    for setting in &table.keys {
+        key(&mut text, setting);
+    }
+    text
+}
+
+fn key(text: &mut String, setting: &Setting) {
+    let name = setting.key.name;
+    match (&setting.value, setting.key.fallback) {
+        (Some(value), _) => line(text, &format!("{name} = {value}"), &origin(&setting.origin)),
+        (None, Fallback::Nothing(meaning)) => line(text, &format!("#{name}"), &format!("not set: {meaning}")),
+        (None, _) => line(text, &format!("#{name}"), "not set"),
+    }
+}
+
+fn line(text: &mut String, said: &str, comment: &str) {
+    // To write to a string cannot fail.
+    let _ = writeln!(text, "{said:COLUMN$} # {comment}");
+}
+
+fn origin(origin: &Origin) -> String {
+    match origin {
+        Origin::Default => "default".to_owned(),
+        Origin::Line(file, line) => place(file, *line),
+    }
+}
+
+/// A line of a file, as editors and compilers write it.
+pub(super) fn place(file: &Path, line: usize) -> String {
+    // A name may hold anything; a comment ends with its line.
+    let name: String = file.display().to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    format!("{name}:{line}")
+}

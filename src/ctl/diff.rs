@@ -1,0 +1,65 @@
+//! `pushctl diff`: what a reload with another file would change, and when that would be felt.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::config::place;
+use super::{CONFIG, Outcome, check, print};
+use crate::config::keys::Change;
+use crate::config::{self, Difference, Origin};
+use crate::daemon::exit::Exit;
+
+/// What is felt when, in the order in which it is told.
+const PARTS: [(Change, &str); 3] = [
+    (Change::AtOnce, "At once:"),
+    (Change::NewConnections, "For new connections only:"),
+    (Change::Restart, "Only by a restart:"),
+];
+
+/// Names stand in one column, unless one reaches beyond it.
+const COLUMN: usize = 36;
+
+/// Say key by key what another configuration would change, and when: at once, for new connections, or by a restart
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// The configuration to be
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+
+    /// The configuration that pushd runs on
+    #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
+    config: PathBuf,
+}
+
+impl Diff {
+    pub fn run(&self) -> Outcome {
+        let (_, now) = check::load_settings(&self.config)?;
+        let (_, new) = check::load_settings(&self.new)?;
+        print(&told(&config::differences(&now, &new))).map(|()| Exit::Clean.code())
+    }
+}
+
+fn told(differences: &[Difference]) -> String {
+    if differences.is_empty() {
+        return "Nothing would change.\n".to_owned();
+    }
+    let mut text = String::new();
+    for (change, title) in PARTS {
+        let part: Vec<_> = differences.iter().filter(|difference| difference.change == change).collect();
+        if part.is_empty() {
+            continue;
+        }
+        // To write to a string cannot fail.
+        let _ = writeln!(text, "{title}");
+        for Difference { name, text: what, origin, .. } in part {
+            let at = match origin {
+                Origin::Default => String::new(),
+                Origin::Line(file, line) => format!("  ({})", place(file, *line)),
+            };
+            let _ = writeln!(text, "  {name:COLUMN$}  {what}{at}");
+        }
+    }
+    text
+}

@@ -1,0 +1,46 @@
+//! Why a command could not do what it was asked: what, where, what would do, and the exit code.
+
+use std::fmt;
+use std::io;
+
+use crate::daemon::exit::{Exit, Failure, reason};
+
+/// The end of a command that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The exit code.
+    pub code: u8,
+    /// What is said on standard error.
+    pub message: String,
+}
+
+impl Fault {
+    /// It was tried, and refused.
+    pub(super) fn failed(message: impl Into<String>) -> Fault {
+        Fault { code: super::FAILED, message: message.into() }
+    }
+
+    /// One of the codes that pushd has too.
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Fault {
+        Fault { code: exit.code(), message: message.into() }
+    }
+
+    /// `what` failed with `error`.
+    pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Fault {
+        Fault::new(Exit::of_error(error), format!("{what}: {}", reason(error)))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Fault {
+        Fault::new(failure.exit, failure.message)
+    }
+}

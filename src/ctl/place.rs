@@ -1,0 +1,230 @@
+//! Where a pushd of this machine is found: its configuration, its pidfile, and who holds that.
+//!
+//! The lock decides whether it runs, the number in the file whom to signal. A number that something else wrote there, or
+//! that belongs to another PID namespace (a container's), is recognised where `/proc` tells who has the file open.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::CONFIG;
+use super::fault::Fault;
+use crate::config;
+use crate::config::limits::{CTL_POLL, CTL_STARTING_TIMEOUT, GRACE};
+use crate::daemon::exit::{Exit, reason};
+use crate::daemon::pidfile;
+
+/// The pidfile of a pushd without other instructions.
+const PIDFILE: &str = "pushd.pid";
+/// The run directory of the systemd unit that is shipped.
+const RUN_DIRECTORY: &str = "/run/pushd";
+
+/// Which pushd is meant.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The configuration it runs on, which says where its pidfile is
+    /// [default: /etc/pushd/config.toml; where there is none: ./pushd.pid is the pidfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Its pidfile, whatever the configuration says
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+}
+
+/// A pushd that was looked for, running or not.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its pidfile.
+    pub pidfile: PathBuf,
+    /// How long it may take to end.
+    pub grace: Duration,
+}
+
+/// Who holds a pidfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Nobody: it does not run.
+    Not,
+    /// A pushd that is not ready yet, or whose number cannot be read.
+    WithoutNumber,
+    /// This process.
+    By(Pid),
+}
+
+impl Place {
+    /// The configuration that is meant, if one is: named, or the usual one where no pidfile was named and it is there.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        let usual = || Some(PathBuf::from(CONFIG)).filter(|file| self.pidfile.is_none() && file.exists());
+        self.config.clone().or_else(usual)
+    }
+
+    /// Finds the pidfile.
+    pub fn find(&self) -> Result<Found, Fault> {
+        let daemon = match self.config_file() {
+            None => None,
+            Some(file) => match config::load_daemon(&file) {
+                // A pushd can be stopped although its file is broken by now, or gone.
+                None if self.pidfile.is_none() => {
+                    let message = format!("{}: cannot be read; --pidfile names the pidfile itself", file.display());
+                    return Err(Fault::new(Exit::Config, message));
+                }
+                daemon => daemon,
+            },
+        };
+        let grace = daemon.as_ref().map_or(GRACE, |daemon| daemon.grace);
+        let pidfile = match (&self.pidfile, daemon) {
+            (Some(pidfile), _) => pidfile.clone(),
+            (None, Some(daemon)) => {
+                let pidfile = daemon.rundir.unwrap_or_default().join(daemon.pidfile);
+                // Where nothing says it, the run directory is that of whoever started it: here, or the unit's.
+                let of_the_unit = Path::new(RUN_DIRECTORY).join(&pidfile);
+                if !pidfile.exists() && of_the_unit.exists() { of_the_unit } else { pidfile }
+            }
+            (None, None) => PathBuf::from(PIDFILE),
+        };
+        let pidfile = std::path::absolute(&pidfile).unwrap_or(pidfile);
+        Ok(Found { pidfile, grace })
+    }
+}
+
+impl Found {
+    /// Who holds the pidfile now.
+    pub fn held(&self) -> Result<Held, Fault> {
+        match pidfile::running(&self.pidfile) {
+            Ok(None) => Ok(Held::Not),
+            Ok(Some(holder)) => Ok(holder.pid.map_or(Held::WithoutNumber, Held::By)),
+            // A directory that is not there holds no pidfile either.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Held::Not),
+            Err(error) => {
+                let what = format!("cannot look at the pidfile {}: {}", self.pidfile.display(), reason(&error));
+                Err(Fault::new(Exit::of_error(&error), what))
+            }
+        }
+    }
+
+    /// The process that holds the pidfile; waits a little for one that is starting. `None`: nobody.
+    pub fn holder(&self) -> Result<Option<Pid>, Fault> {
+        let patience = Instant::now() + CTL_STARTING_TIMEOUT;
+        loop {
+            match self.held()? {
+                Held::Not => return Ok(None),
+                Held::By(pid) if has_open(pid, &self.pidfile) == Some(false) => {
+                    return Err(Fault::failed(format!(
+                        "the pidfile {} is held, but not by PID {pid} that stands in it \
+                         (a container's? something else wrote it?): nothing was done",
+                        self.pidfile.display()
+                    )));
+                }
+                Held::By(pid) => return Ok(Some(pid)),
+                Held::WithoutNumber if Instant::now() < patience => sleep(CTL_POLL),
+                Held::WithoutNumber => {
+                    return Err(Fault::failed(format!(
+                        "a pushd holds {} but has not written its PID: it is still starting, try again",
+                        self.pidfile.display()
+                    )));
+                }
+            }
+        }
+    }
+
+    /// What is said of a pushd that does not run.
+    pub fn not_running(&self) -> String {
+        format!("pushd is not running (nobody holds {})", self.pidfile.display())
+    }
+}
+
+/// Signals `pid`. Whether it was there to be signalled.
+pub(super) fn signal(pid: Pid, signal: Signal) -> Result<bool, Fault> {
+    match kill(pid, signal) {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(Errno::EPERM) => {
+            let message =
+                format!("no permission to signal PID {pid}, it runs as another user: try as that user or root");
+            Err(Fault::new(Exit::NoPermission, message))
+        }
+        Err(errno) => Err(Fault::io(format_args!("cannot signal PID {pid}"), &errno.into())),
+    }
+}
+
+/// Whether process `pid` has `file` open; `None` where this cannot be known.
+fn has_open(pid: Pid, file: &Path) -> Option<bool> {
+    let wanted = file.metadata().ok().map(|found| (found.dev(), found.ino()))?;
+    let open = match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(open) => open,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/fd").exists() => {
+            return Some(false);
+        }
+        Err(_) => return None,
+    };
+    let names = |entry: io::Result<fs::DirEntry>| {
+        let found = entry.and_then(|entry| entry.path().metadata());
+        found.is_ok_and(|found| (found.dev(), found.ino()) == wanted)
+    };
+    Some(open.into_iter().any(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::pidfile::Pidfile;
+
+    fn place(config: Option<PathBuf>, pidfile: Option<PathBuf>) -> Place {
+        Place { config, pidfile }
+    }
+
+    #[test]
+    fn a_pidfile_begins_in_the_run_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let found = |text: &str| {
+            fs::write(&file, text).unwrap();
+            place(Some(file.clone()), None).find().unwrap()
+        };
+        let run = dir.path().join("run");
+        assert_eq!(found("[daemon]\nrundir = \"run\"\n").pidfile, run.join("pushd.pid"));
+        let other = found("[daemon]\nrundir = \"run\"\npidfile = \"x.pid\"\ngrace = \"1s\"\n");
+        assert_eq!((other.pidfile, other.grace), (run.join("x.pid"), Duration::from_secs(1)));
+        assert_eq!(found("[daemon]\npidfile = \"/run/p.pid\"\n").pidfile, Path::new("/run/p.pid"));
+        assert_eq!(found("").pidfile, std::env::current_dir().unwrap().join("pushd.pid"));
+        let broken = found("[server.x]\nlisten = 5\n[daemon]\nrundir = \"run\"\npidfile = \"x.pid\"\nnonsense");
+        assert_eq!(broken.pidfile, run.join("x.pid"));
+    }
+
+    #[test]
+    fn a_pidfile_can_be_named_without_any_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let pidfile = dir.path().join("p");
+        let none = Some(dir.path().join("none.toml"));
+        assert_eq!(place(none.clone(), Some(pidfile.clone())).find().unwrap().pidfile, pidfile);
+        assert_eq!(place(None, Some(pidfile)).config_file(), None);
+        assert_eq!(place(none, None).find().unwrap_err().code, Exit::Config.code());
+    }
+
+    #[test]
+    fn the_lock_decides_and_the_number_is_not_believed_blindly() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = Found { pidfile: dir.path().join("p"), grace: Duration::ZERO };
+        assert_eq!(found.held().unwrap(), Held::Not);
+        fs::write(&found.pidfile, "1\n").unwrap();
+        assert_eq!((found.held().unwrap(), found.holder().unwrap()), (Held::Not, None));
+        let mut lock = Pidfile::lock(&found.pidfile).unwrap();
+        assert_eq!(found.held().unwrap(), Held::WithoutNumber);
+        lock.write().unwrap();
+        assert_eq!(found.holder().unwrap(), Some(Pid::this()));
+        // A process that exists, and one that does not; neither has the file open.
+        for other in [nix::unistd::getppid().as_raw(), i32::MAX] {
+            fs::write(&found.pidfile, format!("{other}\n")).unwrap();
+            assert!(found.holder().unwrap_err().message.contains("not by PID"), "{other}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! `pushctl publish`: one message to a publish route, by POST.
+
+use std::io::{IsTerminal, Read};
+
+use bytes::Bytes;
+use clap::Args;
+use http::Method;
+use http::header::CONTENT_TYPE;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::dial::{self, Answer};
+use super::fault::Fault;
+use super::url::Url;
+use super::{Outcome, block_on, print};
+use crate::config::limits::MESSAGE_BYTES_CEILING;
+use crate::daemon::exit::Exit;
+
+/// Where a channel without an address is published: the route of the default configuration.
+const URL: &str = "http://127.0.0.1:8888/publish/{channel}";
+
+/// What a channel's name keeps as it is in one segment of a path (RFC 3986, unreserved).
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const EXAMPLES: &str = "\
+Examples:
+  pushctl publish news 'It works'
+  pushctl publish --url http://push.example/publish/{channel} news <message.json
+  pushctl publish http://127.0.0.1:8888/publish/news 'It works'
+  pushctl publish 'http://127.0.0.1:8888/pushtoall?message=hi'
+  pushctl publish unix:/run/pushd/main.sock:/publish/news 'It works'
+
+The answer of the server is printed: the channel, and how many subscribers it was queued for.";
+
+/// Publish a message, and print the server's answer
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Publish {
+    /// The publish route a channel goes to
+    #[arg(long, value_name = "URL", default_value = URL)]
+    url: String,
+
+    /// Send the bytes as a binary message
+    #[arg(long)]
+    binary: bool,
+
+    /// A channel, or the whole URL of a publish route
+    target: String,
+
+    /// The message; "-" or nothing: standard input, without its last newline unless --binary
+    /// (but where the URL has a message= of its own, nothing is nothing)
+    // A number may be negative; a word with a dash needs `--`, or a misspelt switch would be published.
+    #[arg(allow_negative_numbers = true)]
+    message: Option<String>,
+}
+
+impl Publish {
+    pub fn run(&self) -> Outcome {
+        let url = destination(&self.target, &self.url).map_err(|why| Fault::new(Exit::Usage, why))?;
+        let message = self.read_message(&url)?;
+        block_on(publish(&url, message, self.binary))
+    }
+
+    fn read_message(&self, url: &Url) -> Result<Bytes, Fault> {
+        match self.message.as_deref() {
+            Some(message) if message != "-" => Ok(Bytes::copy_from_slice(message.as_bytes())),
+            None if url.has_argument("message") => Ok(Bytes::new()),
+            _ => {
+                let input = std::io::stdin();
+                if input.is_terminal() {
+                    super::say("reading the message from the terminal; Ctrl-D ends it");
+                }
+                read_all(input.lock(), self.binary).map(Bytes::from)
+            }
+        }
+    }
+}
+
+/// The address that TARGET stands for. The error says what would do.
+fn destination(target: &str, template: &str) -> Result<Url, String> {
+    if Url::is_meant(target) {
+        return match template {
+            URL => target.parse().map_err(|why| format!("'{target}': {why}")),
+            _ => Err(format!("'{target}' is an address already: leave out --url, or name a channel")),
+        };
+    }
+    let host = target.split('/').next().unwrap_or("");
+    if host.parse::<std::net::SocketAddr>().is_ok() || host.starts_with("localhost:") {
+        return Err(format!("'{target}' looks like an address without its scheme: 'http://{target}'"));
+    }
+    if target.is_empty() {
+        return Err("the channel's name is empty".to_owned());
+    }
+    let channel = utf8_percent_encode(target, IN_SEGMENT).to_string();
+    let bare = template.parse::<Url>().is_ok_and(|url| url.path == "/");
+    let text = match template {
+        _ if template.contains("{channel}") => template.replace("{channel}", &channel),
+        _ if bare => format!("{}/publish/{channel}", template.trim_end_matches('/')),
+        _ => return Err(format!("--url '{template}' has no {{channel}}: say where in it the channel stands")),
+    };
+    text.parse().map_err(|why| format!("--url '{template}': {why}"))
+}
+
+/// All of standard input, as far as a message can be large.
+fn read_all(input: impl Read, binary: bool) -> Result<Vec<u8>, Fault> {
+    let mut message = Vec::new();
+    let read = input.take(MESSAGE_BYTES_CEILING as u64 + 1).read_to_end(&mut message);
+    read.map_err(|error| Fault::io("cannot read the message from standard input", &error))?;
+    if message.len() > MESSAGE_BYTES_CEILING {
+        let most = MESSAGE_BYTES_CEILING >> 20;
+        return Err(Fault::failed(format!("no pushd takes a message of more than {most} MiB")));
+    }
+    if !binary {
+        if message.ends_with(b"\n") {
+            message.pop();
+        }
+        if std::str::from_utf8(&message).is_err() {
+            return Err(Fault::failed("the message is not UTF-8 text: --binary would send it as it is"));
+        }
+    }
+    Ok(message)
+}
+
+async fn publish(url: &Url, message: Bytes, binary: bool) -> Outcome {
+    let media_type = if binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
+    let request = dial::request(Method::POST, url).header(CONTENT_TYPE, media_type);
+    let Answer { status, retry_after, body } = dial::exchange(url, request, message).await?;
+    if !status.is_success() {
+        let why = dial::refusal(status, retry_after.as_deref(), &body);
+        return Err(Fault::failed(format!("{url} refused it: {why}")));
+    }
+    let answer = String::from_utf8_lossy(&body);
+    print(&format!("{}\n", answer.trim_end()))?;
+    Ok(Exit::Clean.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goes_to(target: &str, template: &str) -> String {
+        destination(target, template).unwrap_or_else(|why| panic!("{target}: {why}")).to_string()
+    }
+
+    #[test]
+    fn a_channel_is_one_segment_of_the_route() {
+        assert_eq!(goes_to("news", URL), "http://127.0.0.1:8888/publish/news");
+        assert_eq!(goes_to("user/7?x#y", URL), "http://127.0.0.1:8888/publish/user%2F7%3Fx%23y");
+        assert_eq!(goes_to("größe 100%", URL), "http://127.0.0.1:8888/publish/gr%C3%B6%C3%9Fe%20100%25");
+        assert_eq!(goes_to("news", "http://h:9/p?to={channel}"), "http://h:9/p?to=news");
+        assert_eq!(goes_to("a", "unix:/s:/publish/{channel}"), "unix:/s:/publish/a");
+    }
+
+    #[test]
+    fn a_server_alone_has_the_usual_route() {
+        for template in ["http://[::1]:9000", "http://[::1]:9000/"] {
+            assert_eq!(goes_to("news", template), "http://[::1]:9000/publish/news");
+        }
+        assert!(destination("news", "http://h/p").unwrap_err().contains("{channel}"));
+    }
+
+    #[test]
+    fn an_address_is_taken_as_it_is() {
+        assert_eq!(goes_to("ws://h:1/pushtoall?message=hi", URL), "http://h:1/pushtoall?message=hi");
+        assert!(destination("http://h/", "http://i/{channel}").unwrap_err().contains("--url"));
+        for meant in ["127.0.0.1:8888/publish/news", "[::1]:80", "localhost:8888/publish/news"] {
+            assert!(destination(meant, URL).unwrap_err().contains(&format!("http://{meant}")), "{meant}");
+        }
+        assert!(destination("", URL).is_err());
+    }
+
+    #[test]
+    fn text_ends_before_its_last_newline_and_bytes_do_not() {
+        assert_eq!(read_all(&b"hi\n\n"[..], false).unwrap(), b"hi\n");
+        assert_eq!(read_all(&b"hi\n"[..], true).unwrap(), b"hi\n");
+        assert_eq!(read_all(&b"\xff"[..], true).unwrap(), b"\xff");
+        assert!(read_all(&b"\xff"[..], false).unwrap_err().message.contains("--binary"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Why a start failed, and the exit code that says so.
+//!
+//! The codes are those of `sysexits.h`, so that a script or a service manager can tell a taken port (worth another try)
+//! from a bad configuration (not worth one) without reading the message.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+
+/// What an exit code means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: a clean stop, or a good check.
+    Clean,
+    /// 64: the command line was not understood.
+    Usage,
+    /// 69: a port is taken, or another pushd is running.
+    Unavailable,
+    /// 71: the system refused.
+    System,
+    /// 73: a file cannot be created.
+    CannotCreate,
+    /// 77: no permission.
+    NoPermission,
+    /// 78: the configuration is wrong.
+    Config,
+}
+
+impl Exit {
+    const ALL: [Exit; 7] = [
+        Exit::Clean,
+        Exit::Usage,
+        Exit::Unavailable,
+        Exit::System,
+        Exit::CannotCreate,
+        Exit::NoPermission,
+        Exit::Config,
+    ];
+
+    /// The number the process ends with.
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Clean => 0,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::System => 71,
+            Exit::CannotCreate => 73,
+            Exit::NoPermission => 77,
+            Exit::Config => 78,
+        }
+    }
+
+    /// The meaning of a number, if it is one of ours.
+    pub fn from_code(code: u8) -> Option<Exit> {
+        Exit::ALL.into_iter().find(|exit| exit.code() == code)
+    }
+
+    /// What an error of the system amounts to, whatever was being tried.
+    pub fn of_error(error: &io::Error) -> Exit {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EADDRINUSE) => Exit::Unavailable,
+            Some(Errno::EACCES | Errno::EPERM) => Exit::NoPermission,
+            _ if error.kind() == io::ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ => Exit::System,
+        }
+    }
+
+    /// The same where a file was to be created: then a path that leads nowhere or a full disk is 73, while a full
+    /// table of descriptors stays the system's refusal.
+    pub fn of_create_error(error: &io::Error) -> Exit {
+        match error.raw_os_error().map(Errno::from_raw) {
+            Some(
+                Errno::ENOENT
+                | Errno::ENOTDIR
+                | Errno::EISDIR
+                | Errno::EROFS
+                | Errno::ENOSPC
+                | Errno::EDQUOT
+                | Errno::ENAMETOOLONG
+                | Errno::ELOOP
+                | Errno::EEXIST
+                | Errno::ENXIO
+                | Errno::ETXTBSY,
+            ) => Exit::CannotCreate,
+            _ => Exit::of_error(error),
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+/// A start (or a check, or a reload) that failed: what the operator reads, and what a script sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The exit code.
+    pub exit: Exit,
+    /// What happened, without a trailing newline.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure in so many words.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
+        Failure { exit, message: message.into() }
+    }
+
+    /// `what`, for example `cannot listen on 127.0.0.1:80`, failed with `error`.
+    pub fn io(what: impl fmt::Display, error: &io::Error) -> Failure {
+        Failure::new(Exit::of_error(error), format!("{what}: {}", reason(error)))
+    }
+
+    /// The file at `path`, which is `what` (for example `the log`), cannot be created or opened for writing.
+    pub fn create(what: impl fmt::Display, path: &Path, error: &io::Error) -> Failure {
+        let message = format!("cannot open {what} {}: {}", path.display(), reason(error));
+        Failure::new(Exit::of_create_error(error), message)
+    }
+}
+
+/// The words of an error without the number that Rust adds, which tells an operator nothing.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match (error.raw_os_error(), text.rfind(" (os error ")) {
+        (Some(_), Some(end)) => text[..end].to_string(),
+        _ => text,
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::new(Exit::of_error(&error), reason(&error))
+    }
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        io::Error::from(errno).into()
+    }
+}
+
+impl From<crate::config::Errors> for Failure {
+    fn from(errors: crate::config::Errors) -> Failure {
+        Failure::new(Exit::Config, errors.to_string().trim_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(errno: Errno) -> io::Error {
+        io::Error::from(errno)
+    }
+
+    #[test]
+    fn every_code_is_told_apart() {
+        for exit in Exit::ALL {
+            assert_eq!(Exit::from_code(exit.code()), Some(exit));
+        }
+        assert_eq!(Exit::from_code(1), None);
+    }
+
+    #[test]
+    fn errors_are_mapped_to_what_they_are() {
+        assert_eq!(Exit::of_error(&error(Errno::EADDRINUSE)), Exit::Unavailable);
+        assert_eq!(Exit::of_error(&error(Errno::EACCES)), Exit::NoPermission);
+        assert_eq!(Exit::of_error(&error(Errno::EPERM)), Exit::NoPermission);
+        assert_eq!(Exit::of_error(&error(Errno::EMFILE)), Exit::System);
+        assert_eq!(Exit::of_error(&error(Errno::ENOENT)), Exit::System);
+        assert_eq!(Exit::of_create_error(&error(Errno::ENOENT)), Exit::CannotCreate);
+        assert_eq!(Exit::of_create_error(&error(Errno::ENOSPC)), Exit::CannotCreate);
+        assert_eq!(Exit::of_create_error(&error(Errno::EACCES)), Exit::NoPermission);
+        assert_eq!(Exit::of_create_error(&error(Errno::EMFILE)), Exit::System);
+    }
+
+    #[test]
+    fn a_message_has_words_and_no_numbers() {
+        let failure = Failure::io("cannot listen on 127.0.0.1:80", &error(Errno::EADDRINUSE));
+        assert_eq!(failure.to_string(), "cannot listen on 127.0.0.1:80: Address already in use");
+        assert_eq!(failure.exit, Exit::Unavailable);
+    }
+}

@@ -1,0 +1,366 @@
+//! The log file: appended to, rotated by size, reopened when somebody moved it.
+//!
+//! Its mode (and owner) is kept over rotation and reopening. A write that fails loses what it held and is counted;
+//! half a line left behind by a full disk is ended before anything else is written.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::unistd::{Gid, Uid};
+
+use crate::config::Rotate;
+
+/// The mode of a log that pushd creates, whatever the mask: for its owner, and for a group that may read logs.
+const MODE: u32 = 0o640;
+/// How often the path is looked at for a file that was moved without a signal.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Lines that could not be written.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub(super) lines: u64,
+    pub(super) error: io::Error,
+}
+
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Only a regular file has a size, and can be moved.
+    regular: bool,
+    bytes: u64,
+    /// The size at which a rotation is tried (again).
+    rotate_at: u64,
+    rotate: Option<Rotate>,
+    /// The file ends in half a line.
+    torn: bool,
+    looked: Instant,
+    missing: bool,
+}
+
+/// How a file was and its successor shall be.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    mode: u32,
+    owner: Option<(u32, u32)>,
+}
+
+impl LogFile {
+    /// Opens the file at `path` for appending; one that is not there is created, and given to `owner`.
+    pub(super) fn open(path: &Path, rotate: Option<Rotate>, owner: Option<(Uid, Gid)>) -> io::Result<LogFile> {
+        // Still root on behalf of somebody else, who may well own the directory: a link there could lead root anywhere.
+        let links = if owner.is_some() { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+        let owner = owner.map(|(uid, gid)| (uid.as_raw(), gid.as_raw()));
+        let file = open_append(path, Looks { mode: MODE, owner }, links)?;
+        let metadata = file.metadata()?;
+        let mut log = LogFile {
+            path: path.to_path_buf(),
+            file,
+            regular: metadata.is_file(),
+            bytes: metadata.len(),
+            rotate_at: 0,
+            rotate: None,
+            torn: false,
+            looked: Instant::now(),
+            missing: false,
+        };
+        log.set_rotate(rotate);
+        Ok(log)
+    }
+
+    pub(super) fn set_rotate(&mut self, rotate: Option<Rotate>) {
+        self.rotate = rotate.filter(|_| self.regular);
+        self.rotate_at = self.rotate.map_or(u64::MAX, |rotate| rotate.size_bytes);
+    }
+
+    /// Whether it should be rotated before `more` bytes that follow the `staged` ones. What is too long for any file
+    /// gets one of its own.
+    pub(super) fn is_full(&self, staged: usize, more: usize) -> bool {
+        let before = self.bytes.saturating_add(staged as u64);
+        before > 0 && before.saturating_add(more as u64) > self.rotate_at
+    }
+
+    /// Appends whole lines.
+    pub(super) fn write(&mut self, mut lines: &[u8]) -> Result<(), Loss> {
+        if self.torn && !lines.is_empty() {
+            self.file.write_all(b"\n").map_err(|error| Loss { lines: count(lines), error })?;
+            self.bytes += 1;
+            self.torn = false;
+        }
+        while !lines.is_empty() {
+            let error = match self.file.write(lines) {
+                Ok(0) => io::Error::from(ErrorKind::WriteZero),
+                Ok(written) => {
+                    self.bytes += written as u64;
+                    self.torn = lines[written - 1] != b'\n';
+                    lines = &lines[written..];
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            return Err(Loss { lines: count(lines), error });
+        }
+        Ok(())
+    }
+
+    /// Notices, once in a while, that the file was moved away (and the signal forgotten) and opens the path again.
+    /// True if it did.
+    pub(super) fn look(&mut self) -> bool {
+        if !self.regular || self.looked.elapsed() < LOOK_INTERVAL {
+            return false;
+        }
+        self.looked = Instant::now();
+        // Truncated by somebody else, it is as small as it now is.
+        self.bytes = self.file.metadata().map_or(self.bytes, |metadata| metadata.len());
+        match self.named() {
+            Some(true) => self.missing = false,
+            Some(false) => return self.open_again().is_ok(),
+            // A rotation by others makes the new file right after moving the old one: it is given a second for that.
+            None if self.missing => return self.open_again().is_ok(),
+            None => self.missing = true,
+        }
+        false
+    }
+
+    /// SIGUSR1: opens the path again if somebody moved the file; where nobody did and rotation is ours, rotates.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        if self.named() == Some(true) && self.rotate.is_some() && self.bytes > 0 {
+            return self.rotate();
+        }
+        self.open_again()
+    }
+
+    /// Moves the file to `.1`, the former `.1` to `.2` and so on, and begins a new one. If that fails the old file is
+    /// kept in use, and it is not tried again before as much has been written once more.
+    pub(super) fn rotate(&mut self) -> io::Result<()> {
+        let Some(rotate) = self.rotate else { return Ok(()) };
+        let rotated = self.shift(rotate.keep).and_then(|()| self.open_again());
+        self.rotate_at = match &rotated {
+            Ok(()) => rotate.size_bytes,
+            Err(_) => self.bytes.saturating_add(rotate.size_bytes),
+        };
+        rotated
+    }
+
+    fn shift(&self, keep: u32) -> io::Result<()> {
+        if keep == 0 {
+            return fs::remove_file(&self.path);
+        }
+        // Those beyond, from a time when more were kept.
+        let mut beyond = keep.saturating_add(1);
+        while fs::remove_file(self.numbered(beyond)).is_ok() {
+            beyond = beyond.saturating_add(1);
+        }
+        let free = (1..keep).find(|number| !self.numbered(*number).exists()).unwrap_or(keep);
+        for number in (1..free).rev() {
+            fs::rename(self.numbered(number), self.numbered(number + 1))?;
+        }
+        fs::rename(&self.path, self.numbered(1))
+    }
+
+    fn numbered(&self, number: u32) -> PathBuf {
+        let mut name = OsString::from(&self.path);
+        name.push(format!(".{number}"));
+        name.into()
+    }
+
+    fn open_again(&mut self) -> io::Result<()> {
+        let before = self.file.metadata()?;
+        let looks = Looks { mode: before.mode() & 0o7777, owner: Some((before.uid(), before.gid())) };
+        let file = open_append(&self.path, looks, OFlag::empty())?;
+        let metadata = file.metadata()?;
+        self.regular = metadata.is_file();
+        self.bytes = metadata.len();
+        self.torn = false;
+        self.missing = false;
+        self.file = file;
+        Ok(())
+    }
+
+    /// Whether the path names the open file; `None` if it names nothing.
+    fn named(&self) -> Option<bool> {
+        let named = fs::metadata(&self.path).ok()?;
+        let open = self.file.metadata().ok()?;
+        Some((named.dev(), named.ino()) == (open.dev(), open.ino()))
+    }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+fn open_append(path: &Path, looks: Looks, links: OFlag) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Not blocking, so that a FIFO nobody reads is an error and not a hang.
+    options.append(true).mode(MODE).custom_flags((links | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    match options.open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    let file = match options.create_new(true).open(path) {
+        // Somebody was faster: then the file, and its mode, are theirs. (Also the answer to a link to nowhere.)
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return options.create_new(false).create(true).open(path);
+        }
+        created => created?,
+    };
+    file.set_permissions(Permissions::from_mode(looks.mode))?;
+    if let Some((uid, gid)) = looks.owner {
+        // Only root can give a file away; for everybody else it already is the right one's, or cannot be.
+        let _ = fchown(&file, Some(uid), Some(gid));
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Rotate = Rotate { size_bytes: 10, keep: 3 };
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pushd.log");
+        (dir, path)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn appends_and_keeps_a_mode_that_is_there() {
+        let (_dir, path) = place();
+        fs::write(&path, "old\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        log.write(b"new\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
+        assert!(!log.is_full(0, 2));
+        assert!(log.is_full(0, 3));
+        log.rotate().unwrap();
+        assert_eq!(mode(&path), 0o604);
+        assert_eq!(mode(&log.numbered(1)), 0o604);
+    }
+
+    #[test]
+    fn on_behalf_of_somebody_else_no_link_is_followed() {
+        let (dir, path) = place();
+        let somebody = Some((Uid::current(), Gid::current()));
+        for victim in ["one", "another"].map(|name| dir.path().join(name)) {
+            std::os::unix::fs::symlink(&victim, &path).unwrap();
+            let refused = LogFile::open(&path, None, somebody).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(nix::errno::Errno::ELOOP as i32));
+            assert!(!victim.exists());
+            assert!(LogFile::open(&path, None, None).is_ok(), "one's own links are one's own affair");
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_is_the_newest_and_only_so_many_are_kept() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        assert_eq!(mode(&path), MODE);
+        for number in 0..6 {
+            log.write(format!("{number}\n").as_bytes()).unwrap();
+            log.rotate().unwrap();
+        }
+        assert_eq!(names(dir.path()), ["pushd.log", "pushd.log.1", "pushd.log.2", "pushd.log.3"]);
+        assert_eq!(fs::read_to_string(log.numbered(1)).unwrap(), "5\n");
+        assert_eq!(fs::read_to_string(log.numbered(3)).unwrap(), "3\n");
+        log.set_rotate(Some(Rotate { size_bytes: 10, keep: 1 }));
+        log.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["pushd.log", "pushd.log.1"]);
+        log.set_rotate(Some(Rotate { size_bytes: 10, keep: 0 }));
+        log.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["pushd.log", "pushd.log.1"]);
+    }
+
+    #[test]
+    fn a_gap_is_filled_and_nothing_beyond_it_moves() {
+        let (_dir, path) = place();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        fs::write(log.numbered(1), "one").unwrap();
+        fs::write(log.numbered(3), "three").unwrap();
+        log.rotate().unwrap();
+        assert_eq!(fs::read_to_string(log.numbered(2)).unwrap(), "one");
+        assert_eq!(fs::read_to_string(log.numbered(3)).unwrap(), "three");
+    }
+
+    #[test]
+    fn moved_by_others_it_is_reopened_and_not_rotated() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        log.write(b"a\n").unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.reopen().unwrap();
+        log.write(b"b\n").unwrap();
+        assert_eq!(names(dir.path()), ["moved", "pushd.log"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");
+    }
+
+    #[test]
+    fn asked_to_reopen_what_nobody_moved_it_rotates_if_that_is_its_own_affair() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, None, None).unwrap();
+        log.write(b"a\n").unwrap();
+        log.reopen().unwrap();
+        assert_eq!(names(dir.path()), ["pushd.log"]);
+        log.set_rotate(Some(SMALL));
+        log.reopen().unwrap();
+        assert_eq!(names(dir.path()), ["pushd.log", "pushd.log.1"]);
+    }
+
+    #[test]
+    fn a_move_without_a_signal_is_noticed() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, None, None).unwrap();
+        let long_ago = Instant::now().checked_sub(LOOK_INTERVAL).unwrap();
+        log.looked = long_ago;
+        assert!(!log.look());
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.looked = long_ago;
+        assert!(!log.look(), "given time");
+        log.looked = long_ago;
+        assert!(log.look());
+        assert_eq!(names(dir.path()), ["moved", "pushd.log"]);
+    }
+
+    #[test]
+    fn a_directory_that_refuses_a_rotation_does_not_stop_the_log() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        log.write(b"0123456789\n").unwrap();
+        log.set_rotate(Some(Rotate { size_bytes: 10, keep: 1 }));
+        fs::create_dir(log.numbered(1)).unwrap();
+        assert!(log.is_full(0, 1));
+        assert!(log.rotate().is_err());
+        assert!(!log.is_full(0, 1), "not again at once");
+        log.write(b"more\n").unwrap();
+        assert!(fs::read_to_string(&path).unwrap().ends_with("more\n"));
+        drop(dir);
+    }
+
+    #[test]
+    fn a_full_disk_is_counted_in_lines() {
+        let mut log = LogFile::open(Path::new("/dev/full"), Some(SMALL), None).unwrap();
+        let loss = log.write(b"a\nb\nc\n").unwrap_err();
+        assert_eq!(loss.lines, 3);
+        assert_eq!(loss.error.raw_os_error(), Some(nix::errno::Errno::ENOSPC as i32));
+        assert!(!log.is_full(1, usize::MAX), "a device is not rotated");
+    }
+}

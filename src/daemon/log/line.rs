@@ -1,0 +1,233 @@
+//! One event, and how it looks as one line.
+//!
+//! Text is twistd's: `2026-11-20T21:08:03+0000 [hub#info] text`; the alternative is a JSON object a line. Whatever a
+//! client managed to get into a text, it stays one line: control characters are escaped.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use ::log::{Level, Record};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use serde::Serialize;
+
+use crate::config::LogFormat;
+use crate::config::limits::LOG_LINE_BYTES_MAX;
+
+/// This crate, as it begins the path of each of its modules.
+const CRATE: &str = env!("CARGO_PKG_NAME");
+
+/// An event on its way to the log.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) time: SystemTime,
+    pub(super) level: Level,
+    pub(super) target: Cow<'static, str>,
+    pub(super) text: String,
+}
+
+impl Line {
+    pub(super) fn new(level: Level, target: &'static str, text: String) -> Line {
+        Line { time: SystemTime::now(), level, target: Cow::Borrowed(target), text }
+    }
+
+    /// What the facade was told.
+    pub(super) fn of(record: &Record<'_>) -> Line {
+        let target = match record.module_path_static() {
+            Some(path) if path == record.target() => Cow::Borrowed(room(path)),
+            _ => Cow::Owned(room(record.target()).to_string()),
+        };
+        let mut text = record.args().to_string();
+        if text.len() > LOG_LINE_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(LOG_LINE_BYTES_MAX));
+            text.push('…');
+        }
+        Line { time: SystemTime::now(), level: record.level(), target, text }
+    }
+}
+
+/// Whether a record comes from another crate.
+pub(super) fn is_foreign(record: &Record<'_>) -> bool {
+    record.module_path().is_some_and(|path| path.split("::").next() != Some(CRATE))
+}
+
+/// `pushd::shard::accept` → `shard`; another crate is one room to us: `hyper::proto` → `hyper`.
+fn room(target: &str) -> &str {
+    let mut segments = target.split("::");
+    match (segments.next(), segments.next()) {
+        (Some(CRATE), Some(room)) => room,
+        (Some(name), _) => name,
+        (None, _) => target,
+    }
+}
+
+/// Writes lines in one of the formats, in local time.
+#[derive(Debug)]
+pub(super) struct Pen {
+    pub(super) format: LogFormat,
+    zone: TimeZone,
+    /// The second last written, and how: most lines share it with the one before.
+    second: (i64, String),
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    time: String,
+    level: &'a str,
+    target: &'a str,
+    message: &'a str,
+}
+
+impl Pen {
+    pub(super) fn new(format: LogFormat) -> Pen {
+        Pen { format, zone: TimeZone::system(), second: (i64::MIN, String::new()) }
+    }
+
+    /// Appends `line`, which ends with the only newline in it.
+    pub(super) fn write(&mut self, line: &Line, out: &mut Vec<u8>) {
+        match self.format {
+            LogFormat::Text => {
+                let stamp = self.stamp(line.time);
+                out.extend_from_slice(stamp.as_bytes());
+                out.push(b' ');
+                text(line, out);
+            }
+            LogFormat::Json => self.json(line, out),
+        }
+        out.push(b'\n');
+    }
+
+    /// Appends `line` without newline for a receiver that notes the time by itself.
+    pub(super) fn write_timeless(&mut self, line: &Line, out: &mut Vec<u8>) {
+        match self.format {
+            LogFormat::Text => text(line, out),
+            LogFormat::Json => self.json(line, out),
+        }
+    }
+
+    /// The moment in the form that the oldest syslog protocol wants: local, without zone and year.
+    pub(super) fn syslog_stamp(&self, time: SystemTime) -> String {
+        self.local(time).strftime("%b %e %H:%M:%S").to_string()
+    }
+
+    fn json(&mut self, line: &Line, out: &mut Vec<u8>) {
+        let time = self.local(line.time).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+        let json = Json { time, level: level(line.level), target: &line.target, message: &line.text };
+        // Strings into memory: there is nothing that could fail.
+        let _ = serde_json::to_writer(out, &json);
+    }
+
+    fn stamp(&mut self, time: SystemTime) -> &str {
+        let local = self.local(time);
+        let second = local.timestamp().as_second();
+        if self.second.0 != second {
+            self.second = (second, local.strftime("%Y-%m-%dT%H:%M:%S%z").to_string());
+        }
+        &self.second.1
+    }
+
+    fn local(&self, time: SystemTime) -> Zoned {
+        Timestamp::try_from(time).unwrap_or_default().to_zoned(self.zone.clone())
+    }
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+fn text(line: &Line, out: &mut Vec<u8>) {
+    // Into memory: there is nothing that could fail.
+    let _ = write!(out, "[{}#{}] ", line.target, level(line.level));
+    escape(&line.text, out);
+}
+
+/// Appends `text` with whatever could break a line, or drive a terminal, made visible.
+fn escape(text: &str, out: &mut Vec<u8>) {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if breaks(c) {
+            let _ = write!(escaped, "{}", c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    out.extend_from_slice(escaped.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pen(format: LogFormat, zone: TimeZone) -> Pen {
+        Pen { format, zone, second: (i64::MIN, String::new()) }
+    }
+
+    fn line(text: &str) -> Line {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_208_883_250);
+        Line { time, ..Line::new(Level::Info, "hub", text.to_string()) }
+    }
+
+    fn written(mut pen: Pen, text: &str) -> String {
+        let mut out = Vec::new();
+        pen.write(&line(text), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn text_looks_like_twistd() {
+        let utc = pen(LogFormat::Text, TimeZone::UTC);
+        assert_eq!(written(utc, "a message"), "2026-11-20T21:08:03+0000 [hub#info] a message\n");
+        let there = pen(LogFormat::Text, TimeZone::fixed(jiff::tz::offset(-5)));
+        assert_eq!(written(there, "ü"), "2026-11-20T16:08:03-0500 [hub#info] ü\n");
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let json = written(pen(LogFormat::Json, TimeZone::UTC), "say \"x\"\nand y");
+        assert_eq!(json.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["time"], "2026-11-20T21:08:03.250+00:00");
+        assert_eq!(value["level"], "info");
+        assert_eq!(value["target"], "hub");
+        assert_eq!(value["message"], "say \"x\"\nand y");
+    }
+
+    #[test]
+    fn an_event_stays_one_line() {
+        let out = written(pen(LogFormat::Text, TimeZone::UTC), "a\nb\r\t\u{1b}[31m\u{0}\u{85}\u{2028}z");
+        assert_eq!(out.lines().count(), 1);
+        assert!(out.ends_with("a\\nb\\r\\t\\u{1b}[31m\\u{0}\\u{85}\\u{2028}z\n"), "{out}");
+    }
+
+    #[test]
+    fn the_room_is_the_module_after_the_crate() {
+        assert_eq!(room("pushd::shard::accept"), "shard");
+        assert_eq!(room("pushd"), "pushd");
+        assert_eq!(room("hyper::proto::h1"), "hyper");
+        assert_eq!(room("access"), "access");
+    }
+
+    #[test]
+    fn a_line_is_bounded() {
+        let long = "ü".repeat(LOG_LINE_BYTES_MAX);
+        let line = Line::of(&Record::builder().args(format_args!("{long}")).target("pushd::hub").build());
+        assert!(line.text.len() <= LOG_LINE_BYTES_MAX + 3);
+        assert!(line.text.ends_with("ü…"));
+        assert_eq!(line.target, "hub");
+    }
+}

@@ -1,0 +1,158 @@
+//! The log as a whole, from the facade's side to the file, without installing it as the process's own.
+
+use std::fs;
+use std::path::Path;
+
+use ::log::Log as _;
+
+use super::*;
+use crate::config::{Log, LogFormat};
+
+const LONG: Duration = Duration::from_secs(10);
+
+fn config(path: &Path) -> Log {
+    let target = Some(LogTarget::File(path.to_path_buf()));
+    Log { target, level: LevelFilter::Info, format: LogFormat::Text, rotate: None }
+}
+
+fn place() -> Place {
+    Place { foreground: false, prefix: "pushd".to_string(), owner: None }
+}
+
+fn say(front: &Front, text: &str) {
+    front.queue.push(Line::new(Level::Info, "test", text.to_string()));
+}
+
+fn texts(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.split_once("] ").map_or(line, |(_, text)| text).to_string()).collect()
+}
+
+#[test]
+fn the_first_line_says_so_and_the_rest_follow_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.log");
+    let (handle, front) = start(&config(&path), place(), 100_000).unwrap();
+    for number in 0..1000 {
+        say(&front, &number.to_string());
+    }
+    assert!(handle.flush(LONG));
+    let found = texts(&path);
+    assert!(found[0].starts_with("Log opened"), "{found:?}");
+    assert_eq!(found[1..], (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
+    say(&front, "last");
+    drop(handle);
+    assert_eq!(texts(&path).last().unwrap(), "last");
+}
+
+#[test]
+fn a_moved_file_is_left_alone_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, moved) = (dir.path().join("a.log"), dir.path().join("moved"));
+    let (handle, front) = start(&config(&path), place(), 100).unwrap();
+    say(&front, "before");
+    assert!(handle.flush(LONG));
+    fs::rename(&path, &moved).unwrap();
+    say(&front, "between");
+    handle.reopen();
+    say(&front, "after");
+    assert!(handle.close(LONG));
+    // `between` and `after` may share a batch, which is written before the order is obeyed.
+    assert_eq!(texts(&moved)[1..3], ["before", "between"]);
+    assert!(texts(&path)[0].starts_with("Log opened"));
+}
+
+#[test]
+fn a_new_configuration_takes_over_and_a_bad_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("a.log"), dir.path().join("b.log"));
+    let (mut handle, front) = start(&config(&first), place(), 100).unwrap();
+    let bad = handle.reconfigure(&config(Path::new("/nonexistent/b.log"))).unwrap_err();
+    assert_eq!(bad.exit, Exit::CannotCreate);
+    say(&front, "still here");
+    assert!(handle.flush(LONG));
+    assert_eq!(texts(&first).last().unwrap(), "still here");
+
+    handle.reconfigure(&Log { format: LogFormat::Json, ..config(&first) }).unwrap();
+    assert!(handle.flush(LONG));
+    say(&front, "as json");
+    assert!(handle.flush(LONG));
+    let text = fs::read_to_string(&first).unwrap();
+    let value: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    assert_eq!(value["message"], "as json");
+
+    handle.reconfigure(&config(&second)).unwrap();
+    assert!(handle.flush(LONG));
+    say(&front, "elsewhere");
+    assert!(handle.close(LONG));
+    assert_eq!(texts(&second)[1], "elsewhere");
+}
+
+#[test]
+fn lost_lines_are_told_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.log");
+    let destination = Destination::File("/dev/full".into(), None);
+    let queue = Arc::new(Queue::new(2));
+    for text in ["swallowed", "swallowed too", "refused"] {
+        queue.push(Line::new(Level::Info, "test", text.to_string()));
+    }
+    let full = Sink::open(&destination, LogFormat::Text, None).unwrap();
+    let writer = thread::spawn({
+        let writer = Writer::new(Arc::clone(&queue), full);
+        move || writer.run()
+    });
+    let (done, flushed) = channel();
+    queue.order(Order::Flush(done));
+    flushed.recv_timeout(LONG).unwrap();
+    let roomy = Sink::open(&Destination::File(path.clone(), None), LogFormat::Text, None).unwrap();
+    queue.order(Order::Replace(Box::new(roomy)));
+    let (done, closed) = channel();
+    queue.push(Line::new(Level::Info, "test", "heard".to_string()));
+    queue.order(Order::Flush(done.clone()));
+    flushed_or(&closed);
+    queue.push(Line::new(Level::Info, "test", "heard again".to_string()));
+    queue.order(Order::Close(done));
+    flushed_or(&closed);
+    writer.join().unwrap();
+    let found = texts(&path);
+    assert!(found[0].starts_with("Log opened"));
+    // The greeting and two lines on the full disk, one refused by the queue, and perhaps `heard` with them.
+    let told = found.iter().find(|line| line.contains("log lines were lost")).expect("told");
+    let number: u32 = told.split(' ').next().unwrap().parse().unwrap();
+    assert!((4..=5).contains(&number), "{told}");
+    assert_eq!(found.last().unwrap(), "heard again");
+}
+
+fn flushed_or(done: &std::sync::mpsc::Receiver<()>) {
+    done.recv_timeout(LONG).expect("the writer answers");
+}
+
+#[test]
+fn other_crates_are_heard_only_when_they_warn() {
+    let queue = Arc::new(Queue::new(10));
+    let front = Front { queue: Arc::clone(&queue) };
+    // The facade's own level is for the whole process: set to what no other test here relies on.
+    ::log::set_max_level(LevelFilter::Info);
+    for (module, level) in [
+        ("hyper::proto", Level::Info),
+        ("hyper::proto", Level::Warn),
+        ("pushd::hub", Level::Info),
+        ("pushd::hub", Level::Debug),
+    ] {
+        let mut record = Record::builder();
+        record.level(level).target(module).module_path_static(Some(module));
+        front.log(&record.args(format_args!("x")).build());
+    }
+    let heard: Vec<_> = queue.take(None).lines.iter().map(|line| (line.target.to_string(), line.level)).collect();
+    assert_eq!(heard, [("hyper".to_string(), Level::Warn), ("hub".to_string(), Level::Info)]);
+}
+
+#[test]
+fn nobody_asked_is_a_file_for_a_daemon_and_the_terminal_otherwise() {
+    let silent = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
+    let base = Path::new("/run/here");
+    assert_eq!(destination(&silent, &place(), base), Destination::File("/run/here/pushd.log".into(), None));
+    let foreground = Place { foreground: true, ..place() };
+    assert_eq!(destination(&silent, &foreground, base), Destination::Stderr);
+}

@@ -1,0 +1,22 @@
+//! The process: everything between the operating system and the server.
+//!
+//! - [`exit`]: why a start failed, and the exit code that says so
+//! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
+//! - [`pidfile`]: one pushd at a time; the lock decides, not the number
+//! - [`privileges`]: from root to a user, verified
+//! - [`signals`]: what the operator asks for while it runs
+//! - [`log`]: where events are written
+//! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
+//!
+//! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
+//! when told to: after [`detach`].
+
+pub mod detach;
+pub mod exit;
+pub mod log;
+pub mod notify;
+pub mod pidfile;
+pub mod privileges;
+pub mod signals;
+
+pub use exit::{Exit, Failure};

@@ -1,0 +1,138 @@
+//! The service manager: what it is told, and the sockets it opened for us.
+//!
+//! Everything here does nothing where no service manager asked (no `NOTIFY_SOCKET`), and never fails a server that
+//! otherwise works: a notification that cannot be sent is logged at level debug.
+//!
+//! Inherited sockets come as bare numbers, which only unsafe code may turn into owned descriptors. So the kernel is
+//! asked for new ones: the numbers are sent through a socket pair (`SCM_RIGHTS`) and arrive owned.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use sd_notify::NotifyState;
+
+/// It serves. `status` is the line that `systemctl status` shows.
+pub fn ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// A reload begins; [`ready`] ends it, whether it changed anything or not.
+pub fn reloading() {
+    // Both in one datagram, or systemd 253 and later end the service.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => ::log::debug!("cannot read the monotonic clock: {error}"),
+    }
+}
+
+/// What `systemctl status` shows from now on.
+pub fn status(text: &str) {
+    send(&[NotifyState::Status(text)]);
+}
+
+/// The end begins.
+pub fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// How often the service manager expects a sign of life, if it does: [`watchdog`] is due at half of that.
+pub fn watchdog_interval() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
+}
+
+/// A sign of life. Only for a process that makes progress: who pings by rote defeats the purpose.
+pub fn watchdog() {
+    send(&[NotifyState::Watchdog]);
+}
+
+/// A status is one line of the datagram; a newline in it would begin the next assignment.
+fn send(states: &[NotifyState<'_>]) {
+    let flat: Vec<String> = states
+        .iter()
+        .map(|state| match state {
+            NotifyState::Status(text) => format!("STATUS={}", text.replace(['\n', '\r'], " ")),
+            other => other.to_string(),
+        })
+        .collect();
+    let flat: Vec<NotifyState<'_>> = flat.iter().map(|state| NotifyState::Custom(state)).collect();
+    if let Err(error) = sd_notify::notify(&flat) {
+        ::log::debug!("cannot notify the service manager: {error}");
+    }
+}
+
+/// A socket the service manager opened.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Its `FileDescriptorName=`; the unit's name where none was set, `unknown` where the manager names none.
+    pub name: String,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
+/// Takes the sockets that the service manager opened for this process; empty where there are none. Call it before
+/// `detach` (they are meant for this PID only) and once: the numbers are closed, so a second call fails.
+pub fn listen_fds() -> io::Result<Vec<Inherited>> {
+    sd_notify::listen_fds_with_names()?.map(|(number, name)| Ok(Inherited { name, socket: own(number)? })).collect()
+}
+
+/// Makes the descriptor `number` ours.
+fn own(number: RawFd) -> io::Result<OwnedFd> {
+    let (here, there) = UnixDatagram::pair()?;
+    let rights = [ControlMessage::ScmRights(&[number])];
+    sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"f")], &rights, MsgFlags::empty(), None)?;
+    let mut byte = [0];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    recvmsg(&there, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut arrived = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let socket = arrived.next().ok_or_else(|| io::Error::other("the inherited socket was lost on its way"))?;
+    nix::unistd::close(number)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    #[test]
+    fn without_a_service_manager_nothing_happens() {
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            ready("serving");
+            reloading();
+            status("a\nb");
+            stopping();
+            watchdog();
+        }
+        if std::env::var_os("LISTEN_PID").is_none() {
+            assert!(listen_fds().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_number_becomes_a_socket_that_works() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let number = listener.into_raw_fd();
+        let listener = TcpListener::from(own(number).unwrap());
+        assert_eq!(listener.local_addr().unwrap(), address);
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"x").unwrap();
+        let (mut served, _) = listener.accept().unwrap();
+        let mut byte = [0];
+        served.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+        assert!(own(-1).is_err());
+    }
+}

@@ -1,0 +1,179 @@
+//! From root to a user, for good.
+//!
+//! Names are looked up once, early ([`Identity::find`], also by `--check`); the change itself ([`Identity::assume`])
+//! sets the supplementary groups, then the group, then the user, and believes none of it before it has looked: also
+//! that there is no way back to root. A process that already is that user makes no system call that could be refused,
+//! so a service manager that forbids `setuid` altogether is no obstacle.
+
+use std::ffi::CString;
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User};
+use nix::unistd::{getgrouplist, getgroups, getresgid, getresuid, setgid, setgroups, setuid};
+
+use super::exit::{Exit, Failure};
+
+/// Whom to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uid: Uid,
+    /// The group; the user's own unless another was named.
+    pub gid: Gid,
+    /// Its name in the user database, by which its other groups are found; a bare number may have none.
+    name: Option<CString>,
+}
+
+impl Identity {
+    /// Looks up `user` and `group`, names or numbers; `None` if neither was asked for.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, Failure> {
+        if user.is_none() && group.is_none() {
+            return Ok(None);
+        }
+        let group = group.map(find_group).transpose()?;
+        let Some(user) = user else {
+            let uid = Uid::effective();
+            return Ok(Some(Identity { uid, gid: group.unwrap_or_else(Gid::effective), name: None }));
+        };
+        let entry = match user.parse::<u32>() {
+            Ok(number) => User::from_uid(Uid::from_raw(number)),
+            Err(_) => User::from_name(user),
+        };
+        let entry = entry.map_err(|errno| lookup_failed("user", user, errno))?;
+        match (entry, user.parse::<u32>(), group) {
+            (Some(entry), _, group) => {
+                let name = CString::new(entry.name).ok();
+                Ok(Some(Identity { uid: entry.uid, gid: group.unwrap_or(entry.gid), name }))
+            }
+            (None, Ok(number), Some(gid)) => Ok(Some(Identity { uid: Uid::from_raw(number), gid, name: None })),
+            (None, Ok(number), None) => Err(Failure::new(
+                Exit::Config,
+                format!("user {number} is not in the user database, so its group must be named too"),
+            )),
+            (None, Err(_), _) => Err(Failure::new(Exit::Config, format!("there is no user `{user}`"))),
+        }
+    }
+
+    /// Whether this process could become it: what `--check` asks.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.is_current() || Uid::effective().is_root() {
+            return Ok(());
+        }
+        let message = format!(
+            "only root can become user {} group {}; this process is user {} group {}",
+            self.uid,
+            self.gid,
+            Uid::effective(),
+            Gid::effective()
+        );
+        Err(Failure::new(Exit::NoPermission, message))
+    }
+
+    /// Becomes it, irrevocably. Nothing happens where the process already is.
+    pub fn assume(&self) -> Result<(), Failure> {
+        self.check()?;
+        if self.is_current() {
+            return Ok(());
+        }
+        let groups = match &self.name {
+            Some(name) => getgrouplist(name, self.gid).map_err(|errno| refused("list the groups", errno))?,
+            None => vec![self.gid],
+        };
+        setgroups(&groups).map_err(|errno| refused("set the supplementary groups", errno))?;
+        setgid(self.gid).map_err(|errno| refused("set the group", errno))?;
+        setuid(self.uid).map_err(|errno| refused("set the user", errno))?;
+        self.verify(&groups)
+    }
+
+    /// Whether real, effective and saved ids are all those wanted: one left behind is a way back.
+    fn is_current(&self) -> bool {
+        let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.uid; 3]);
+        users && getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.gid; 3])
+    }
+
+    fn verify(&self, groups: &[Gid]) -> Result<(), Failure> {
+        let kept = |what: &str| Failure::new(Exit::System, format!("cannot drop privileges: {what}"));
+        if !self.is_current() {
+            return Err(kept("the ids are not those that were set"));
+        }
+        let held = getgroups().map_err(|errno| refused("read the groups back", errno))?;
+        if held.iter().any(|gid| !groups.contains(gid)) {
+            return Err(kept("a supplementary group was kept"));
+        }
+        if !self.uid.is_root() && (setuid(Uid::from_raw(0)).is_ok() || setgid_back(self.gid)) {
+            return Err(kept("the way back to root is open"));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a process of group `gid` can make itself root's group, which it should not.
+fn setgid_back(gid: Gid) -> bool {
+    gid.as_raw() != 0 && setgid(Gid::from_raw(0)).is_ok()
+}
+
+fn find_group(group: &str) -> Result<Gid, Failure> {
+    if let Ok(number) = group.parse::<u32>() {
+        return Ok(Gid::from_raw(number));
+    }
+    match Group::from_name(group) {
+        Ok(Some(entry)) => Ok(entry.gid),
+        Ok(None) => Err(Failure::new(Exit::Config, format!("there is no group `{group}`"))),
+        Err(errno) => Err(lookup_failed("group", group, errno)),
+    }
+}
+
+fn lookup_failed(what: &str, name: &str, errno: Errno) -> Failure {
+    Failure::io(format_args!("cannot look up {what} `{name}`"), &errno.into())
+}
+
+fn refused(what: &str, errno: Errno) -> Failure {
+    Failure::io(format_args!("cannot drop privileges: cannot {what}"), &errno.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_asked_for_is_nobody_found() {
+        assert_eq!(Identity::find(None, None).unwrap(), None);
+    }
+
+    #[test]
+    fn names_and_numbers_are_the_same_user() {
+        let by_name = Identity::find(Some("root"), None).unwrap().unwrap();
+        let by_number = Identity::find(Some("0"), Some("0")).unwrap().unwrap();
+        assert_eq!((by_name.uid.as_raw(), by_name.gid.as_raw()), (0, 0));
+        assert_eq!(by_name, by_number);
+    }
+
+    #[test]
+    fn who_does_not_exist_is_a_bad_configuration() {
+        let user = Identity::find(Some("no-such-user-here"), None).unwrap_err();
+        assert_eq!(user, Failure::new(Exit::Config, "there is no user `no-such-user-here`"));
+        let group = Identity::find(None, Some("no-such-group-here")).unwrap_err();
+        assert_eq!(group, Failure::new(Exit::Config, "there is no group `no-such-group-here`"));
+        let number = Identity::find(Some("4000000001"), None).unwrap_err();
+        assert_eq!(number.exit, Exit::Config);
+        let both = Identity::find(Some("4000000001"), Some("4000000002")).unwrap().unwrap();
+        assert_eq!((both.uid.as_raw(), both.gid.as_raw()), (4_000_000_001, 4_000_000_002));
+    }
+
+    #[test]
+    fn to_be_who_one_is_needs_nothing() {
+        let (user, group) = (Uid::current().to_string(), Gid::current().to_string());
+        let identity = Identity::find(Some(&user), Some(&group)).unwrap().unwrap();
+        identity.check().unwrap();
+        identity.assume().unwrap();
+    }
+
+    #[test]
+    fn only_root_becomes_somebody_else() {
+        let identity = Identity::find(Some("4000000001"), Some("4000000002")).unwrap().unwrap();
+        match identity.check() {
+            Ok(()) => assert!(Uid::effective().is_root()),
+            Err(failure) => assert_eq!(failure.exit, Exit::NoPermission),
+        }
+    }
+}

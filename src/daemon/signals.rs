@@ -1,0 +1,159 @@
+//! What the operator asks for while pushd runs.
+//!
+//! The handlers only set a flag and write a byte to a socket pair; the thread that waits (main's) does the rest. They
+//! are installed whatever the parent process ignored, and unblocked whatever it blocked. SIGPIPE is ignored by Rust's
+//! start-up code.
+//!
+//! A second SIGINT or SIGTERM ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
+//! thread can prevent it. It is armed when the first one is handed out by [`Signals::wait`], a moment late on purpose:
+//! `timeout` and some supervisors signal the process and then its group, which is one order said twice.
+
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal as Number};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::{flag, low_level};
+
+/// The exit code of a process that a second SIGINT or SIGTERM ended: not clean, and none of [`Exit`](super::Exit)'s.
+pub const EXIT_NOW: i32 = 1;
+/// Two orders to end that arrive within this time are one.
+const SAME_ORDER: Duration = Duration::from_millis(10);
+
+/// An order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGINT or SIGTERM, whose name it carries: end, gracefully.
+    Shutdown(&'static str),
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGUSR1: reopen the log.
+    Reopen,
+}
+
+/// The installed handlers. They stay installed for the life of the process.
+#[derive(Debug)]
+pub struct Signals {
+    wake: UnixStream,
+    /// In order of importance: who asked for the end is not kept waiting by a reload.
+    flags: [(Signal, Arc<AtomicBool>); 4],
+    armed: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Installs the handlers. Call it after `detach` and before any thread, so that all threads inherit the mask.
+    pub fn install() -> io::Result<Signals> {
+        let (wake, write) = UnixStream::pair()?;
+        let armed = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // Before the flag: the signal that arms it must not be the one that fires.
+            flag::register_conditional_shutdown(signal, EXIT_NOW, Arc::clone(&armed))?;
+        }
+        let orders = [
+            (SIGINT, Signal::Shutdown("SIGINT")),
+            (SIGTERM, Signal::Shutdown("SIGTERM")),
+            (SIGHUP, Signal::Reload),
+            (SIGUSR1, Signal::Reopen),
+        ];
+        let flags = orders.map(|(number, signal)| (number, signal, Arc::new(AtomicBool::new(false))));
+        for (number, _, flag) in &flags {
+            flag::register(*number, Arc::clone(flag))?;
+            low_level::pipe::register(*number, write.try_clone()?)?;
+        }
+        let ours = SigSet::from_iter([Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1]);
+        ours.thread_unblock()?;
+        Ok(Signals { wake, flags: flags.map(|(_, signal, flag)| (signal, flag)), armed })
+    }
+
+    /// Waits for an order, however long.
+    pub fn wait(&mut self) -> Signal {
+        loop {
+            if let Some(signal) = self.next(None) {
+                return signal;
+            }
+        }
+    }
+
+    /// Waits for an order, at most so long.
+    pub fn wait_for(&mut self, time: Duration) -> Option<Signal> {
+        self.next(Some(Instant::now() + time))
+    }
+
+    /// An order that is already there.
+    pub fn poll(&mut self) -> Option<Signal> {
+        self.pending()
+    }
+
+    fn next(&mut self, deadline: Option<Instant>) -> Option<Signal> {
+        loop {
+            if let Some(signal) = self.pending() {
+                return Some(signal);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return None;
+            }
+            // The byte says only "look at the flags"; more of them than fit are not written, and not needed. The flags
+            // are looked at after the bytes were taken, so an order that comes in between costs one more round.
+            let mut bytes = [0; 64];
+            let read = self.wake.set_read_timeout(left).and_then(|()| self.wake.read(&mut bytes));
+            match read {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                // Cannot happen while the handlers hold the other end; a busy loop would be the wrong answer anyway.
+                Err(_) => sleep(SAME_ORDER),
+            }
+        }
+    }
+
+    fn pending(&self) -> Option<Signal> {
+        let (signal, _) = self.flags.iter().find(|(_, flag)| flag.swap(false, Ordering::SeqCst))?;
+        if matches!(signal, Signal::Shutdown(_)) && !self.armed.load(Ordering::SeqCst) {
+            sleep(SAME_ORDER);
+            for (other, flag) in &self.flags {
+                if matches!(other, Signal::Shutdown(_)) {
+                    flag.store(false, Ordering::SeqCst);
+                }
+            }
+            self.armed.store(true, Ordering::SeqCst);
+        }
+        Some(*signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::raise;
+
+    use super::*;
+
+    /// One test, since signals belong to the process and not to a thread.
+    #[test]
+    fn orders_arrive_by_name_and_importance() {
+        SigSet::from_iter([Number::SIGHUP]).thread_block().unwrap();
+        let mut signals = Signals::install().unwrap();
+        assert_eq!(signals.poll(), None);
+        assert_eq!(signals.wait_for(Duration::from_millis(1)), None);
+
+        raise(Number::SIGHUP).unwrap();
+        assert_eq!(signals.wait(), Signal::Reload);
+        raise(Number::SIGUSR1).unwrap();
+        raise(Number::SIGUSR1).unwrap();
+        assert_eq!(signals.wait_for(Duration::from_secs(10)), Some(Signal::Reopen));
+        assert_eq!(signals.poll(), None);
+
+        raise(Number::SIGUSR1).unwrap();
+        raise(Number::SIGHUP).unwrap();
+        raise(Number::SIGTERM).unwrap();
+        raise(Number::SIGTERM).unwrap();
+        assert!(!signals.armed.load(Ordering::SeqCst));
+        assert_eq!(signals.wait(), Signal::Shutdown("SIGTERM"));
+        assert!(signals.armed.load(Ordering::SeqCst));
+        assert_eq!(signals.wait(), Signal::Reload);
+        assert_eq!(signals.wait(), Signal::Reopen);
+    }
+}

@@ -1,0 +1,282 @@
+//! A feed of the lines a command writes.
+//!
+//! The command runs in a process group of its own, without an input. What it writes to standard output is published line by line, what
+//! it writes to standard error is logged. When it ends, what is left of its group is killed and what is left in its pipes read; then
+//! it is started again after a pause that doubles with each failure, and is short again once it ran for a while.
+//!
+//! Dropping the feed kills the whole group at once (SIGKILL: nobody is left who could wait for a politer end).
+
+use std::io;
+use std::ops::AsyncFnMut;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::lines::Lines;
+use super::{Outlet, Publisher};
+use crate::config::limits::{
+    COMMAND_BACKOFF, COMMAND_BACKOFF_MAX, COMMAND_DRAIN, COMMAND_STEADY, FEED_READ_BYTES, LOG_MESSAGE_BYTES_MAX,
+};
+
+pub(super) async fn run<O: Outlet>(words: Vec<String>, mut publisher: Publisher<O>) {
+    let Some((program, arguments)) = words.split_first() else {
+        log::error!("feed {}: its command is empty", publisher.name);
+        return std::future::pending().await;
+    };
+    let mut backoff = Backoff::new();
+    loop {
+        let start = Instant::now();
+        let ended = match spawn(program, arguments) {
+            Ok(child) => {
+                log::info!("feed {}: {program} started, PID {}", publisher.name, child.id().unwrap_or(0));
+                follow(child, &mut publisher).await
+            }
+            Err(error) => Err(error),
+        };
+        let pause = backoff.pause(start.elapsed());
+        match ended {
+            Ok(status) => log::warn!("feed {}: {program} ended ({status}), again in {pause:?}", publisher.name),
+            Err(error) => log::warn!("feed {}: cannot run {program}: {error}, again in {pause:?}", publisher.name),
+        }
+        sleep(pause).await;
+    }
+}
+
+fn spawn(program: &str, arguments: &[String]) -> io::Result<Child> {
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// Publishes and logs what `child` writes, until it and its pipes have ended.
+async fn follow<O: Outlet>(mut child: Child, publisher: &mut Publisher<O>) -> io::Result<ExitStatus> {
+    // Declared after the child, so dropped before it: the group is killed while its leader still holds its number.
+    let group = Group::of(&child);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (end, ended) = watch::channel(false);
+    let name = publisher.name.clone();
+    let bytes_max = publisher.message_bytes_max;
+    let spoken = each_line(out, bytes_max, ended.clone(), async |line: String| publisher.publish(&line).await);
+    let complained =
+        each_line(err, LOG_MESSAGE_BYTES_MAX, ended, async |line: String| log::warn!("feed {name}: {line}"));
+    let waited = async {
+        let status = child.wait().await;
+        // What it left behind would hold its pipes, and run beside its successor.
+        drop(group);
+        end.send_replace(true);
+        status
+    };
+    let ((), (), status) = tokio::join!(spoken, complained, waited);
+    status
+}
+
+/// Hands each line of `pipe` to `take`, until the pipe ends, or its command has `ended` and nothing comes any more: whoever
+/// left the group may hold the pipe open for ever.
+async fn each_line(
+    pipe: Option<impl AsyncRead + Unpin>,
+    bytes_max: usize,
+    mut ended: watch::Receiver<bool>,
+    mut take: impl AsyncFnMut(String),
+) {
+    let Some(mut pipe) = pipe else { return };
+    let mut lines = Lines::new(bytes_max);
+    let mut buffer = vec![0; FEED_READ_BYTES];
+    loop {
+        let silent = async {
+            // An error is the sender gone, which is an end too.
+            let _ = ended.wait_for(|ended| *ended).await;
+            sleep(COMMAND_DRAIN).await;
+        };
+        let read = tokio::select! {
+            biased;
+            read = pipe.read(&mut buffer) => read.unwrap_or(0),
+            () = silent => 0,
+        };
+        if read == 0 {
+            break;
+        }
+        let mut bytes = &buffer[..read];
+        while let Some(line) = lines.next(&mut bytes) {
+            take(line).await;
+        }
+    }
+    if let Some(line) = lines.finish() {
+        take(line).await;
+    }
+}
+
+/// The process group of a command; killed when dropped.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(child: &Child) -> Group {
+        Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Nobody left in it is the usual case, and no error.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// How long to wait before the next start.
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff { next: COMMAND_BACKOFF }
+    }
+
+    /// The pause after a run that took `ran`.
+    fn pause(&mut self, ran: Duration) -> Duration {
+        if ran >= COMMAND_STEADY {
+            self.next = COMMAND_BACKOFF;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(COMMAND_BACKOFF_MAX);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::pin::Pin;
+
+    use tempfile::TempDir;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::Source;
+    use crate::feed::testing::{DEADLINE, Ear, feed, next};
+
+    type Run = Pin<Box<dyn Future<Output = ()>>>;
+
+    fn shell(script: &str, room: usize) -> (Pin<Box<Run>>, mpsc::Receiver<String>) {
+        command(&["/bin/sh", "-c", script], room)
+    }
+
+    fn command(words: &[&str], room: usize) -> (Pin<Box<Run>>, mpsc::Receiver<String>) {
+        let (ear, heard) = mpsc::channel(room);
+        let source = Source::Command(words.iter().map(|&word| word.to_owned()).collect());
+        let run: Run = Box::pin(crate::feed::run(feed("{n}:{line}", source), 32, Ear(ear)));
+        (Box::pin(run), heard)
+    }
+
+    /// Waits until `condition`, and fails after the deadline.
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < DEADLINE, "{what}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn is_alive(pid: &str) -> bool {
+        // A zombie that its new parent has not reaped yet is not alive.
+        std::fs::read_to_string(Path::new("/proc").join(pid).join("stat"))
+            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap().trim_start().starts_with('Z'))
+    }
+
+    #[test]
+    fn pauses_double_and_are_forgotten_after_a_steady_run() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause(Duration::ZERO).as_millis()).collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(backoff.pause(COMMAND_STEADY), COMMAND_BACKOFF);
+        assert_eq!(backoff.pause(Duration::ZERO), COMMAND_BACKOFF * 2);
+    }
+
+    #[tokio::test]
+    async fn each_line_is_published_and_the_last_needs_no_newline() {
+        let (mut run, mut heard) =
+            shell(r"read x; printf 'one\r\nt\377o\n'; echo loud >&2; printf last; exec sleep 600 >&-", 9);
+        for expected in ["0:one", "1:t\u{fffd}o", "2:last"] {
+            assert_eq!(next(&mut run, &mut heard).await, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ended_command_is_started_again() {
+        let (mut run, mut heard) = shell("echo $$; exit 3", 9);
+        let first = next(&mut run, &mut heard).await;
+        let second = next(&mut run, &mut heard).await;
+        assert!(first.starts_with("0:") && second.starts_with("1:"));
+        assert_ne!(first[2..], second[2..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_is_not_there_is_tried_again() {
+        let directory = TempDir::new().unwrap();
+        let program = directory.path().join("later");
+        let (mut run, mut heard) = command(&[program.to_str().unwrap()], 9);
+        assert!(tokio::time::timeout(COMMAND_BACKOFF * 5, &mut run).await.is_err());
+        std::os::unix::fs::symlink("/bin/pwd", &program).unwrap();
+        tokio::time::resume();
+        assert!(next(&mut run, &mut heard).await.starts_with("0:/"));
+    }
+
+    #[tokio::test]
+    async fn what_a_command_leaves_behind_is_killed_and_what_it_said_is_heard() {
+        let (mut run, mut heard) = shell("sleep 600 & echo $!; echo bye", 9);
+        let left = next(&mut run, &mut heard).await[2..].to_owned();
+        assert_eq!(next(&mut run, &mut heard).await, "1:bye");
+        // The next run begins only when the pipes of the first have ended.
+        assert!(next(&mut run, &mut heard).await.starts_with("2:"));
+        assert!(!is_alive(&left));
+    }
+
+    #[tokio::test]
+    async fn the_whole_group_ends_with_the_feed() {
+        let (mut run, mut heard) = shell("trap '' TERM INT HUP; sleep 600 & echo $!; echo $$; wait", 9);
+        let child = next(&mut run, &mut heard).await[2..].to_owned();
+        let leader = next(&mut run, &mut heard).await[2..].to_owned();
+        assert!(is_alive(&child) && is_alive(&leader));
+        drop(run);
+        until("both have ended", || !is_alive(&child) && !is_alive(&leader)).await;
+    }
+
+    // Paused time moves only when nothing else can: when the deadline passes, all of it stands still.
+    #[tokio::test(start_paused = true)]
+    async fn while_the_outlet_is_full_nothing_is_read() {
+        let (mut pipe, out) = tokio::io::duplex(1024);
+        let (_end, ended) = watch::channel(false);
+        let (ear, mut heard) = mpsc::channel(1);
+        let written = std::cell::Cell::new(0);
+        let write = async {
+            loop {
+                pipe.write_all(format!("{:063}\n", written.get()).as_bytes()).await.unwrap();
+                written.set(written.get() + 1);
+            }
+        };
+        let read = each_line(Some(out), 64, ended, async |line: String| ear.send(line).await.unwrap());
+        let mut both = std::pin::pin!(async { tokio::join!(write, read) });
+        assert!(tokio::time::timeout(DEADLINE, &mut both).await.is_err());
+        // What fits: the pipe, our buffer, the outlet, and one line on each side of them.
+        assert!(written.get() <= (1024 + FEED_READ_BYTES) / 64 + 3, "{} lines", written.get());
+        for n in 0..2000 {
+            tokio::select! {
+                line = heard.recv() => assert_eq!(line.unwrap(), format!("{n:063}")),
+                _ = &mut both => unreachable!(),
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Feeds: what publishes by itself.
+//!
+//! - `tick`: at a steady pace
+//! - `tail`: the lines appended to a file
+//! - `command`: the lines a command writes
+//!
+//! A feed is one future, [`run`], that never completes; dropping it ends the feed and whatever it started. It knows an
+//! [`Outlet`], not shards: publishing waits while there is no room, and a feed that waits reads nothing, so a command
+//! that speaks too fast is held up by its own pipe and a file waits on its disk. What is published is always valid text, no
+//! longer than the hub takes.
+
+use std::borrow::Cow;
+use std::future::Future;
+
+use crate::config::{self, HubId, Source, Template};
+
+mod command;
+mod lines;
+mod tail;
+mod tick;
+
+/// Where a feed's publications go.
+pub trait Outlet {
+    /// Publishes `message` on `channel` of `hub`; waits while there is no room for it.
+    fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) -> impl Future<Output = ()>;
+}
+
+/// Runs `feed` until dropped. Its messages are at most `message_bytes_max` bytes long; longer ones are cut.
+///
+/// It returns only when its runtime is shutting down. Needs a runtime with time, and for a command with IO.
+pub async fn run(feed: config::Feed, message_bytes_max: usize, outlet: impl Outlet) {
+    let config::Feed { name, hub, channel, message, source } = feed;
+    let publisher = Publisher { name, hub, channel, message, message_bytes_max, count: 0, outlet };
+    match source {
+        Source::Every(period) => tick::run(period, publisher).await,
+        Source::Tail(path) => tail::run(path, publisher).await,
+        Source::Command(words) => command::run(words, publisher).await,
+    }
+}
+
+/// Makes a feed's messages and gives them to the outlet.
+struct Publisher<O> {
+    /// NAME in `[feed.NAME]`, for the log.
+    name: String,
+    hub: HubId,
+    channel: String,
+    message: Template,
+    message_bytes_max: usize,
+    /// How many messages there were: `{n}` of the next one.
+    count: u64,
+    outlet: O,
+}
+
+impl<O: Outlet> Publisher<O> {
+    async fn publish(&mut self, line: &str) {
+        let count = self.count.to_string();
+        self.count += 1;
+        let filled = self.message.text(|name| match name {
+            "n" => Some(Cow::Borrowed(count.as_str())),
+            "line" => Some(Cow::Borrowed(line)),
+            _ => None,
+        });
+        match filled {
+            Ok(mut text) => {
+                text.truncate(text.floor_char_boundary(self.message_bytes_max));
+                self.outlet.publish(self.hub, &self.channel, text.into_bytes()).await;
+            }
+            // The configuration refuses such a template; were it not so, this says it.
+            Err(missing) => log::error!("feed {}: {missing}", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;

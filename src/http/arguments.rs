@@ -1,0 +1,48 @@
+//! What a request says by name: path parameters, then query arguments, then fields of a form.
+
+use std::borrow::Cow;
+
+/// The arguments of one request. Where a name is given several times the last one counts, as in the servers pushd replaces.
+#[derive(Debug, Default)]
+pub struct Arguments<'r> {
+    path: Vec<(&'r str, String)>,
+    query: Vec<(Cow<'r, str>, Cow<'r, str>)>,
+    form: Vec<(String, String)>,
+}
+
+impl<'r> Arguments<'r> {
+    /// Of a path's parameters and a query string.
+    pub fn new(path: Vec<(&'r str, String)>, query: Option<&'r str>) -> Arguments<'r> {
+        let query = query.map(|query| form_urlencoded::parse(query.as_bytes()).collect()).unwrap_or_default();
+        Arguments { path, query, form: Vec::new() }
+    }
+
+    /// Adds the fields of a form (`application/x-www-form-urlencoded`).
+    pub fn add_form(&mut self, body: &[u8]) {
+        self.form = form_urlencoded::parse(body).into_owned().collect();
+    }
+
+    /// What `name` was given.
+    pub fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let path = self.path.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        let query = || self.query.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref());
+        let form = || self.form.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        path.or_else(query).or_else(form).map(Cow::Borrowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_comes_first_and_the_last_argument_counts() {
+        let mut arguments = Arguments::new(vec![("a", "path".into())], Some("a=query&b=1&b=2+%26&c"));
+        arguments.add_form(b"b=form&d=4%20");
+        assert_eq!(arguments.value("a").as_deref(), Some("path"));
+        assert_eq!(arguments.value("b").as_deref(), Some("2 &"));
+        assert_eq!(arguments.value("c").as_deref(), Some(""));
+        assert_eq!(arguments.value("d").as_deref(), Some("4 "));
+        assert_eq!(arguments.value("e"), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! Conditional requests: RFC 9110 §13, in the order of its §13.2.2.
+//!
+//! 1. `If-Match` names the file as it is, or 412; without it `If-Unmodified-Since` is not older than the file, or 412.
+//! 2. `If-None-Match` does not name it, or 304; without it `If-Modified-Since` is older than the file, or 304.
+//! 3. `Range` holds unless an `If-Range` names something else, and then it is ignored.
+//!
+//! A date that is not one, or stands twice, is as if it were not there. Times are whole seconds, as in the headers.
+
+use std::time::UNIX_EPOCH;
+
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+
+/// The conditions of one request, taken out of its header.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Conditions {
+    if_match: Option<Vec<u8>>,
+    if_unmodified_since: Option<u64>,
+    if_none_match: Option<Vec<u8>>,
+    if_modified_since: Option<u64>,
+    if_range: Option<Vec<u8>>,
+    range: Option<String>,
+}
+
+/// What identifies a file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Validators {
+    /// A strong entity tag, with its quotes.
+    pub(super) etag: String,
+    /// `Last-Modified`, in seconds since 1970; `None`: a date no header can tell.
+    pub(super) modified: Option<u64>,
+}
+
+/// What the conditions come to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict<'r> {
+    /// Send the file, or what the `Range` field asks of it.
+    Send(Option<&'r str>),
+    /// 304: the client has it.
+    NotModified,
+    /// 412: it is not what the client thinks.
+    Failed,
+}
+
+impl Conditions {
+    /// The conditions in `headers`.
+    pub(super) fn of(headers: &HeaderMap) -> Conditions {
+        Conditions {
+            if_match: list(headers, header::IF_MATCH),
+            if_unmodified_since: date(headers, header::IF_UNMODIFIED_SINCE),
+            if_none_match: list(headers, header::IF_NONE_MATCH),
+            if_modified_since: date(headers, header::IF_MODIFIED_SINCE),
+            if_range: headers.get(header::IF_RANGE).map(|value| value.as_bytes().trim_ascii().to_vec()),
+            range: single(headers, header::RANGE).map(str::to_owned),
+        }
+    }
+
+    /// What they come to for a file known by `now`.
+    pub(super) fn judge(&self, now: &Validators) -> Verdict<'_> {
+        let failed = match (&self.if_match, self.if_unmodified_since, now.modified) {
+            (Some(tags), _, _) => !names(tags, &now.etag, Comparison::Strong),
+            (None, Some(since), Some(modified)) => modified > since,
+            _ => false,
+        };
+        if failed {
+            return Verdict::Failed;
+        }
+        let known = match (&self.if_none_match, self.if_modified_since, now.modified) {
+            (Some(tags), _, _) => names(tags, &now.etag, Comparison::Weak),
+            (None, Some(since), Some(modified)) => modified <= since,
+            _ => false,
+        };
+        if known {
+            return Verdict::NotModified;
+        }
+        let same = self.if_range.as_ref().is_none_or(|held| is_same(held, now));
+        Verdict::Send(self.range.as_deref().filter(|_| same))
+    }
+}
+
+/// Whether `held`, an entity tag or a date, names the file as it is. Clients send a date only where it is a strong validator
+/// (§13.1.5), so it need only be the very same.
+fn is_same(held: &[u8], now: &Validators) -> bool {
+    if held.first() == Some(&b'"') {
+        return held == now.etag.as_bytes();
+    }
+    let date = std::str::from_utf8(held).ok().and_then(seconds);
+    date.is_some() && date == now.modified
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// Whether a list of entity tags, or `*`, names the (strong) `etag`. Reading stops at what is not an entity tag.
+fn names(list: &[u8], etag: &str, comparison: Comparison) -> bool {
+    if list == b"*" {
+        return true;
+    }
+    let mut rest = list;
+    loop {
+        while let [b' ' | b'\t' | b',', after @ ..] = rest {
+            rest = after;
+        }
+        let (weak, tag) = match rest {
+            [b'W', b'/', tag @ ..] => (true, tag),
+            tag => (false, tag),
+        };
+        let Some((b'"', inside)) = tag.split_first() else { return false };
+        let Some(end) = inside.iter().position(|&byte| byte == b'"') else { return false };
+        let (tag, after) = tag.split_at(end + 2);
+        if tag == etag.as_bytes() && (!weak || comparison == Comparison::Weak) {
+            return true;
+        }
+        rest = after;
+    }
+}
+
+/// All lines of a list field as one.
+fn list(headers: &HeaderMap, name: HeaderName) -> Option<Vec<u8>> {
+    let lines: Vec<_> = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
+}
+
+/// The value of a field that may stand once; `None` if it stands twice.
+fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?.to_str().ok()?.trim();
+    lines.next().is_none().then_some(first)
+}
+
+fn date(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    single(headers, name).and_then(seconds)
+}
+
+fn seconds(date: &str) -> Option<u64> {
+    let time = httpdate::parse_http_date(date).ok()?;
+    time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const THEN: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn verdict(fields: &[(&'static str, &'static str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let now = Validators { etag: "\"e,1\"".into(), modified: Some(784_111_777) };
+        format!("{:?}", Conditions::of(&headers).judge(&now))
+    }
+
+    #[test]
+    fn the_order_of_the_standard() {
+        const SEND: &str = "Send(None)";
+        const KNOWN: &str = "NotModified";
+        const FAILED: &str = "Failed";
+        let table: &[(&[(&str, &str)], &str)] = &[
+            (&[], SEND),
+            (&[("if-match", "\"e,1\"")], SEND),
+            (&[("if-match", "*")], SEND),
+            (&[("if-match", "\"x\"")], FAILED),
+            (&[("if-match", "\"x\", \"e,1\"")], SEND),
+            (&[("if-match", "\"x\""), ("if-match", "\"e,1\"")], SEND),
+            (&[("if-match", "W/\"e,1\"")], FAILED),
+            (&[("if-match", "e,1")], FAILED),
+            (&[("if-unmodified-since", BEFORE)], FAILED),
+            (&[("if-unmodified-since", THEN)], SEND),
+            (&[("if-unmodified-since", "yesterday")], SEND),
+            (&[("if-match", "*"), ("if-unmodified-since", BEFORE)], SEND),
+            (&[("if-match", "\"x\""), ("if-unmodified-since", AFTER)], FAILED),
+            (&[("if-match", "\"x\""), ("if-none-match", "\"e,1\"")], FAILED),
+            (&[("if-none-match", "\"e,1\"")], KNOWN),
+            (&[("if-none-match", "W/\"e,1\"")], KNOWN),
+            (&[("if-none-match", "\"x\",, W/\"y\" ,\"e,1\"")], KNOWN),
+            (&[("if-none-match", "*")], KNOWN),
+            (&[("if-none-match", "\"x\"")], SEND),
+            (&[("if-none-match", "\"unclosed")], SEND),
+            (&[("if-none-match", "\"x\""), ("if-modified-since", AFTER)], SEND),
+            (&[("if-none-match", "\"e,1\""), ("if-modified-since", BEFORE)], KNOWN),
+            (&[("if-match", "\"e,1\""), ("if-none-match", "\"e,1\"")], KNOWN),
+            (&[("if-modified-since", BEFORE)], SEND),
+            (&[("if-modified-since", THEN)], KNOWN),
+            (&[("if-modified-since", AFTER)], KNOWN),
+            (&[("if-modified-since", "Sunday, 06-Nov-94 08:49:37 GMT")], KNOWN),
+            (&[("if-modified-since", "0")], SEND),
+            (&[("if-modified-since", AFTER), ("if-modified-since", AFTER)], SEND),
+            (&[("if-unmodified-since", THEN), ("if-modified-since", THEN)], KNOWN),
+            (&[("range", "bytes=0-1")], "Send(Some(\"bytes=0-1\"))"),
+            (&[("range", "bytes=0-1"), ("if-none-match", "\"e,1\"")], KNOWN),
+            (&[("range", "bytes=0-1"), ("if-range", "\"e,1\"")], "Send(Some(\"bytes=0-1\"))"),
+            (&[("range", "bytes=0-1"), ("if-range", "W/\"e,1\"")], SEND),
+            (&[("range", "bytes=0-1"), ("if-range", "\"x\"")], SEND),
+            (&[("range", "bytes=0-1"), ("if-range", THEN)], "Send(Some(\"bytes=0-1\"))"),
+            (&[("range", "bytes=0-1"), ("if-range", AFTER)], SEND),
+            (&[("range", "bytes=0-1"), ("if-range", BEFORE)], SEND),
+            (&[("range", "bytes=0-1"), ("range", "bytes=2-3")], SEND),
+        ];
+        for (fields, expected) in table {
+            assert_eq!(verdict(fields), *expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_date_has_its_tag() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::IF_MODIFIED_SINCE, THEN.parse().unwrap());
+        headers.insert(header::IF_RANGE, THEN.parse().unwrap());
+        headers.insert(header::RANGE, "bytes=0-1".parse().unwrap());
+        let now = Validators { etag: "\"e\"".into(), modified: None };
+        assert_eq!(Conditions::of(&headers).judge(&now), Verdict::Send(None));
+    }
+}

@@ -1,0 +1,177 @@
+//! The page that lists a directory which has no index.
+//!
+//! Directories first, then files, by name, each with its size and time. Listed is exactly what a request would get: names
+//! beginning with a dot, links that leave the root, and what is neither file nor directory are left out. A
+//! directory with more than `LISTING_ENTRIES_MAX` names is listed in part, and says so.
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+use super::Refusal;
+use super::open::Root;
+use crate::config::limits::LISTING_ENTRIES_MAX;
+
+/// What a listing may do in a browser: show itself.
+pub(super) const POLICY: HeaderValue =
+    HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'");
+
+/// All but the unreserved characters of RFC 3986.
+const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const HEAD: &str = r#"<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<style>
+body { font: 1rem/1.6 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.25rem; overflow-wrap: anywhere }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; padding: .15rem .75rem .15rem 0; border-bottom: 1px solid #8884 }
+td { overflow-wrap: anywhere }
+.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums }
+</style>
+"#;
+
+/// One line of a listing.
+struct Entry {
+    directory: bool,
+    name: OsString,
+    bytes: u64,
+    /// Seconds since 1970.
+    modified: i64,
+}
+
+/// The page for the directory at `path`, which the client knows as `shown`, percent-encoded.
+pub(super) fn page(root: &Root, path: &Path, shown: &str) -> Result<String, Refusal> {
+    let (entries, cut) = entries(root, path)?;
+    let title = escape(&percent_decode_str(shown).decode_utf8_lossy());
+    let mut page = String::with_capacity(1024 + 160 * entries.len());
+    page.push_str(HEAD);
+    let _ = writeln!(
+        page,
+        "<title>Index of {title}</title>\n</head>\n<body>\n<main>\n<h1>Index of <bdi>{title}</bdi></h1>"
+    );
+    // Above the route's own directory lies something else.
+    if !path.as_os_str().is_empty() {
+        page.push_str("<p><a href=\"../\">Parent directory</a></p>\n");
+    }
+    if entries.is_empty() {
+        page.push_str("<p>This directory is empty.</p>\n");
+    } else {
+        page.push_str("<table>\n<thead><tr><th scope=\"col\">Name</th><th scope=\"col\" class=\"n\">Size</th>");
+        page.push_str("<th scope=\"col\" class=\"n\">Modified (UTC)</th></tr></thead>\n<tbody>\n");
+        for entry in &entries {
+            entry.write(&mut page);
+        }
+        page.push_str("</tbody>\n</table>\n");
+    }
+    if cut {
+        let _ = writeln!(page, "<p>Only {LISTING_ENTRIES_MAX} names of this directory are shown.</p>");
+    }
+    page.push_str("</main>\n</body>\n</html>\n");
+    Ok(page)
+}
+
+/// What is in the directory for the public, sorted, and whether there is more.
+fn entries(root: &Root, path: &Path) -> Result<(Vec<Entry>, bool), Refusal> {
+    let mut entries = Vec::new();
+    let mut cut = false;
+    // What cannot be read any more ends the listing; what was read is still true.
+    for found in root.directory(path)?.iter().map_while(Result::ok) {
+        let name = found.file_name().to_bytes();
+        if name.starts_with(b".") {
+            continue;
+        }
+        let name = OsString::from_vec(name.to_vec());
+        let Ok(metadata) = root.peek(&path.join(&name)) else { continue };
+        if !metadata.is_dir() && !metadata.is_file() {
+            continue;
+        }
+        if entries.len() == LISTING_ENTRIES_MAX {
+            cut = true;
+            break;
+        }
+        entries.push(Entry { directory: metadata.is_dir(), name, bytes: metadata.len(), modified: metadata.mtime() });
+    }
+    entries.sort_by(|a, b| b.directory.cmp(&a.directory).then_with(|| a.name.cmp(&b.name)));
+    Ok((entries, cut))
+}
+
+impl Entry {
+    fn write(&self, page: &mut String) {
+        let slash = if self.directory { "/" } else { "" };
+        let link = percent_encode(self.name.as_bytes(), IN_SEGMENT);
+        let name = escape(&self.name.to_string_lossy());
+        let size = if self.directory { "–".to_owned() } else { size(self.bytes) };
+        let time = jiff::Timestamp::from_second(self.modified).unwrap_or_default();
+        let _ = writeln!(
+            page,
+            "<tr><td><a href=\"{link}{slash}\"><bdi>{name}</bdi>{slash}</a></td><td class=\"n\">{size}</td>\
+             <td class=\"n\"><time datetime=\"{time}\">{}</time></td></tr>",
+            time.strftime("%Y-%m-%d %H:%M"),
+        );
+    }
+}
+
+/// A size for people: three digits are enough.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
+        if value < 1000.0 || unit == "TiB" {
+            let digits = usize::from(unit != "B" && value < 9.95);
+            return format!("{value:.digits$} {unit}");
+        }
+        value /= 1024.0;
+    }
+    bytes.to_string()
+}
+
+/// Text as HTML, in content and in quoted attributes.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            character if character.is_control() => escaped.push('\u{fffd}'),
+            character => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (20 << 10, "20 KiB"),
+            (5 << 20, "5.0 MiB"),
+            (u64::MAX, "16777216 TiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn markup_is_text() {
+        assert_eq!(escape("<a href=\"x\">'&\n"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;\u{fffd}");
+    }
+}

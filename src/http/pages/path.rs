@@ -1,0 +1,164 @@
+//! From what follows a route's path, as it was sent, to a path below the route's directory.
+//!
+//! Decoded once, segment by segment, so that an encoded separator never becomes one. What could leave the directory by
+//! its spelling is refused here; what could leave it through the file system (symbolic links) is refused by the
+//! kernel, in [`open`](super::open).
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use http::StatusCode;
+use percent_encoding::percent_decode_str;
+
+use super::Refusal;
+use crate::config::limits::PATH_BYTES_MAX;
+
+/// The one name beginning with a dot that is meant for the public (RFC 8615), and only as the first segment.
+const WELL_KNOWN: &[u8] = b".well-known";
+
+/// Where below the directory `rest` points; empty for the directory itself. A slash at its end is not kept.
+pub(super) fn below(rest: &str) -> Result<PathBuf, Refusal> {
+    if rest.len() > PATH_BYTES_MAX {
+        return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the path is too long"));
+    }
+    let mut path = PathBuf::new();
+    let segments = rest.strip_suffix('/').unwrap_or(rest);
+    if segments.is_empty() {
+        return if rest.is_empty() { Ok(path) } else { Err(Refusal::ABSENT) };
+    }
+    for (place, segment) in segments.split('/').enumerate() {
+        if !is_encoded_well(segment) {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "a % in the path is not followed by two hex digits"));
+        }
+        let name: Vec<u8> = percent_decode_str(segment).collect();
+        if name.contains(&0) {
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path holds a NUL"));
+        }
+        let hidden = name.starts_with(b".") && !(place == 0 && name == WELL_KNOWN);
+        if name.is_empty() || name.contains(&b'/') || hidden {
+            return Err(Refusal::ABSENT);
+        }
+        path.push(OsStr::from_bytes(&name));
+    }
+    Ok(path)
+}
+
+/// Whether each `%` is followed by two hex digits.
+fn is_encoded_well(segment: &str) -> bool {
+    segment
+        .split('%')
+        .skip(1)
+        .all(|after| after.as_bytes().first_chunk::<2>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Component, Path};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn status(rest: &str) -> u16 {
+        match below(rest) {
+            Ok(path) => panic!("{rest} became {}", path.display()),
+            Err(refusal) => refusal.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn plain_paths_are_decoded_once() {
+        for (rest, path) in [
+            ("", ""),
+            ("a", "a"),
+            ("a/", "a"),
+            ("a/b.html", "a/b.html"),
+            ("a%20b/%C3%A9", "a b/é"),
+            ("%2541", "%41"),
+            ("100%25", "100%"),
+            ("a\\b", "a\\b"),
+            (".well-known/security.txt", ".well-known/security.txt"),
+            ("%2ewell-known/x", ".well-known/x"),
+        ] {
+            assert_eq!(below(rest).unwrap(), Path::new(path), "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_climbs_or_hides_is_not_there() {
+        for rest in [
+            "..",
+            "../x",
+            "a/../b",
+            "a/..",
+            ".",
+            "./a",
+            "a/./b",
+            "%2e%2e",
+            "%2E%2e/x",
+            ".%2e/x",
+            "%2e./x",
+            "a/%2e%2e/b",
+            "..%2fx",
+            "a%2fb",
+            "a%2F..%2Fb",
+            "%2fetc%2fpasswd",
+            "/etc/passwd",
+            "//",
+            "/",
+            "a//b",
+            "a//",
+            ".env",
+            "a/.git/config",
+            "%2eenv",
+            ".well-known2",
+            "a/.well-known/x",
+            "...",
+        ] {
+            assert_eq!(status(rest), 404, "{rest}");
+        }
+    }
+
+    #[test]
+    fn what_no_client_means_is_a_bad_request() {
+        for rest in ["%00", "a%00.html", "a/%00/b", "%", "%4", "%zz", "a%2", "%é"] {
+            assert_eq!(status(rest), 400, "{rest}");
+        }
+        assert_eq!(status(&"a".repeat(PATH_BYTES_MAX + 1)), 414);
+    }
+
+    /// Pieces that paths are attacked with, besides plain ones.
+    fn piece() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-z./%\\\\]{0,6}",
+            prop::sample::select(vec![
+                "..",
+                "%2e%2e",
+                ".%2E",
+                "%252e%252e",
+                "/",
+                "%2f",
+                "%5c",
+                "%c0%ae",
+                "%00",
+                "//",
+                ".",
+                "%2e",
+            ])
+            .prop_map(str::to_owned),
+            any::<u8>().prop_map(|byte| format!("%{byte:02x}")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_taken_goes_down_only(pieces in prop::collection::vec(piece(), 0..12)) {
+            if let Ok(path) = below(&pieces.concat()) {
+                prop_assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{:?}", path);
+                let shown: PathBuf = path.components().collect();
+                prop_assert_eq!(shown.as_os_str(), path.as_os_str());
+            }
+        }
+    }
+}

@@ -1,0 +1,453 @@
+//! What a static route promises, on a real directory.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use nix::sys::stat::Mode;
+use tempfile::TempDir;
+
+use super::*;
+
+const SECRET: &str = "not for the public";
+
+/// `site/` holds the files, `secret` lies beside it.
+struct Ground {
+    directory: TempDir,
+    site: config::Static,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn field(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().join("site");
+        fs::create_dir_all(root.join("sub/empty")).unwrap();
+        fs::create_dir_all(root.join("indexed")).unwrap();
+        fs::create_dir_all(root.join(".well-known")).unwrap();
+        fs::write(directory.path().join("secret"), SECRET).unwrap();
+        fs::write(root.join("page.html"), "<p>hello").unwrap();
+        fs::write(root.join("sub/notes.txt"), "0123456789").unwrap();
+        fs::write(root.join("indexed/index.html"), "the index").unwrap();
+        fs::write(root.join(".env"), SECRET).unwrap();
+        fs::write(root.join(".well-known/security.txt"), "Contact: x").unwrap();
+        let index = vec!["index.html".to_owned(), "index.htm".to_owned()];
+        Ground { directory, site: config::Static { root, listing: false, index } }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.site.root.join(name)
+    }
+
+    async fn ask(&self, method: Method, target: &str, fields: &[(&'static str, &str)]) -> Answer {
+        let uri: Uri = target.parse().unwrap();
+        let rest = uri.path().strip_prefix('/').unwrap().to_owned();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let answer = respond(&self.site, &method, &uri, &headers, &rest).await;
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    async fn load(&self, target: &str) -> Answer {
+        self.ask(Method::GET, target, &[]).await
+    }
+
+    async fn status(&self, target: &str) -> u16 {
+        let answer = self.load(target).await;
+        assert!(!answer.text().contains(SECRET), "{target} gave the secret away");
+        answer.status
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_sent_with_what_describes_it() {
+    let ground = Ground::new();
+    let answer = ground.load("/page.html?v=1").await;
+    assert_eq!((answer.status, answer.text()), (200, "<p>hello"));
+    assert_eq!(answer.field("content-type"), "text/html; charset=utf-8");
+    assert_eq!(answer.field("content-length"), "8");
+    assert_eq!(answer.field("x-content-type-options"), "nosniff");
+    assert_eq!(answer.field("cache-control"), "no-cache");
+    assert_eq!(answer.field("accept-ranges"), "bytes");
+    let metadata = fs::metadata(ground.path("page.html")).unwrap();
+    let nanoseconds = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    assert_eq!(answer.field("etag"), format!("\"{nanoseconds:x}-8\""));
+    assert_eq!(answer.field("last-modified"), httpdate::fmt_http_date(metadata.modified().unwrap()));
+
+    let head = ground.ask(Method::HEAD, "/page.html", &[("range", "bytes=0-1")]).await;
+    assert_eq!((head.status, head.text()), (200, ""));
+    for name in ["content-type", "content-length", "etag", "last-modified", "cache-control"] {
+        assert_eq!(head.field(name), answer.field(name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn large_files_are_streamed_whole_and_in_part() {
+    let ground = Ground::new();
+    let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 253) as u8).collect();
+    fs::write(ground.path("large.bin"), &bytes).unwrap();
+    let answer = ground.load("/large.bin").await;
+    assert_eq!(answer.field("content-type"), "application/octet-stream");
+    assert_eq!(answer.field("content-length"), "300000");
+    assert!(answer.body == bytes);
+    let part = ground.ask(Method::GET, "/large.bin", &[("range", "bytes=1000-200999")]).await;
+    assert_eq!((part.status, part.field("content-range")), (206, "bytes 1000-200999/300000"));
+    assert!(part.body == bytes[1000..=200_999]);
+    fs::write(ground.path("none.txt"), "").unwrap();
+    let empty = ground.load("/none.txt").await;
+    assert_eq!((empty.status, empty.field("content-length")), (200, "0"));
+}
+
+#[tokio::test]
+async fn ranges_are_answered_with_their_bytes_or_their_bounds() {
+    let ground = Ground::new();
+    let whole = ground.load("/sub/notes.txt").await;
+    let part = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4")]).await;
+    assert_eq!((part.status, part.text()), (206, "234"));
+    assert_eq!((part.field("content-range"), part.field("content-length")), ("bytes 2-4/10", "3"));
+    assert_eq!(part.field("etag"), whole.field("etag"));
+    let outside = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=10-")]).await;
+    assert_eq!((outside.status, outside.field("content-range")), (416, "bytes */10"));
+    for ignored in ["bytes=5-3", "lines=1-2", "bytes=0-1,3-4"] {
+        let answer = ground.ask(Method::GET, "/sub/notes.txt", &[("range", ignored)]).await;
+        assert_eq!((answer.status, answer.text()), (200, "0123456789"), "{ignored}");
+    }
+    let other = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4"), ("if-range", "\"x\"")]).await;
+    assert_eq!((other.status, other.text()), (200, "0123456789"));
+}
+
+#[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    let ground = Ground::new();
+    let first = ground.load("/page.html").await;
+    for (name, value) in [("if-none-match", first.field("etag")), ("if-modified-since", first.field("last-modified"))] {
+        for method in [Method::GET, Method::HEAD] {
+            let again = ground.ask(method, "/page.html", &[(name, value)]).await;
+            assert_eq!((again.status, again.text()), (304, ""), "{name}");
+            for name in ["etag", "last-modified", "cache-control"] {
+                assert_eq!(again.field(name), first.field(name), "{name}");
+            }
+            assert!(!again.headers.contains_key("content-length"));
+        }
+    }
+    let failed = ground.ask(Method::GET, "/page.html", &[("if-match", "\"x\"")]).await;
+    assert_eq!(failed.status, 412);
+    // Changed within the same second, at the same length: the date cannot tell, the tag does.
+    let file = File::options().write(true).open(ground.path("page.html")).unwrap();
+    file.set_modified(fs::metadata(ground.path("page.html")).unwrap().modified().unwrap() + Duration::from_nanos(1))
+        .unwrap();
+    let changed = ground.ask(Method::GET, "/page.html", &[("if-none-match", first.field("etag"))]).await;
+    assert_eq!(changed.status, 200);
+}
+
+#[tokio::test]
+async fn dates_that_no_header_can_tell_are_left_out() {
+    let ground = Ground::new();
+    let file = File::options().write(true).open(ground.path("page.html")).unwrap();
+    let long = Duration::from_secs(1_000_000);
+    for time in [UNIX_EPOCH - long, SystemTime::now() + long] {
+        file.set_modified(time).unwrap();
+        let answer = ground.load("/page.html").await;
+        assert_eq!((answer.status, answer.field("last-modified")), (200, ""));
+        assert!(answer.field("etag").starts_with('"'));
+    }
+    file.set_modified(UNIX_EPOCH + Duration::from_millis(1_999)).unwrap();
+    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:01 GMT");
+}
+
+#[tokio::test]
+async fn only_reading_is_allowed() {
+    let ground = Ground::new();
+    let options = ground.ask(Method::OPTIONS, "/page.html", &[]).await;
+    assert_eq!((options.status, options.field("allow")), (204, "GET, HEAD, OPTIONS"));
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE] {
+        let answer = ground.ask(method, "/page.html", &[]).await;
+        assert_eq!((answer.status, answer.field("allow")), (405, "GET, HEAD, OPTIONS"));
+    }
+}
+
+#[tokio::test]
+async fn no_spelling_leaves_the_root_or_shows_what_hides() {
+    let ground = Ground::new();
+    for target in [
+        "/../secret",
+        "/%2e%2e/secret",
+        "/%2E%2E/secret",
+        "/.%2e/secret",
+        "/sub/../../secret",
+        "/sub/%2e%2e/%2e%2e/secret",
+        "/..%2fsecret",
+        "/%2e%2e%2fsecret",
+        "/sub%2f..%2f..%2fsecret",
+        "/%252e%252e/secret",
+        "//secret",
+        "/../../../../etc/passwd",
+        "//etc/passwd",
+        "/%2fetc%2fpasswd",
+        "/..%5csecret",
+        "/..%c0%afsecret",
+        "/%c0%ae%c0%ae/secret",
+        "/.env",
+        "/%2eenv",
+        "/sub/.",
+        "/./page.html",
+        "/absent",
+        "/page.html/x",
+        "/page.html/",
+    ] {
+        assert_eq!(ground.status(target).await, 404, "{target}");
+    }
+    assert_eq!(ground.status("/page.html%00.txt").await, 400);
+    assert_eq!(ground.status("/%zz").await, 400);
+    assert_eq!(ground.status(&format!("/{}", "a".repeat(300))).await, 404);
+    assert_eq!(ground.status(&format!("/{}", "a/".repeat(3000))).await, 414);
+    let known = ground.load("/.well-known/security.txt").await;
+    assert_eq!((known.status, known.text()), (200, "Contact: x"));
+    assert_eq!(ground.load("/absent").await.text(), "404: no such file below this path\n");
+}
+
+#[tokio::test]
+async fn links_are_followed_as_far_as_the_root() {
+    let ground = Ground::new();
+    symlink("sub/notes.txt", ground.path("inside")).unwrap();
+    symlink("../page.html", ground.path("sub/up")).unwrap();
+    // As volumes of containers are laid out: through a hidden directory that stays below.
+    symlink("..data/x", ground.path("mounted")).unwrap();
+    fs::create_dir(ground.path("..data")).unwrap();
+    fs::write(ground.path("..data/x"), "mounted").unwrap();
+    symlink("../secret", ground.path("outside")).unwrap();
+    symlink(ground.directory.path(), ground.path("above")).unwrap();
+    symlink(ground.path("page.html"), ground.path("absolute")).unwrap();
+    symlink("/proc/self/root", ground.path("magic")).unwrap();
+    symlink("loop", ground.path("loop")).unwrap();
+    assert_eq!(ground.load("/inside").await.text(), "0123456789");
+    assert_eq!(ground.load("/sub/up").await.text(), "<p>hello");
+    assert_eq!(ground.load("/mounted").await.text(), "mounted");
+    for target in ["/outside", "/above/secret", "/above/", "/above", "/absolute", "/magic/etc/passwd", "/loop"] {
+        assert_eq!(ground.status(target).await, 404, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn the_root_itself_may_be_a_link_and_may_be_swapped() {
+    let mut ground = Ground::new();
+    let link = ground.directory.path().join("current");
+    symlink(&ground.site.root, &link).unwrap();
+    ground.site.root = link.clone();
+    assert_eq!(ground.status("/page.html").await, 200);
+    fs::remove_file(&link).unwrap();
+    let gone = ground.load("/page.html").await;
+    assert_eq!((gone.status, gone.field("retry-after")), (503, "1"));
+    fs::create_dir(&link).unwrap();
+    assert_eq!(ground.status("/page.html").await, 404);
+}
+
+#[tokio::test]
+async fn what_is_no_file_is_not_there_and_hangs_nobody() {
+    let ground = Ground::new();
+    nix::unistd::mkfifo(&ground.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(ground.path("socket")).unwrap();
+    for target in ["/fifo", "/socket"] {
+        let status = tokio::time::timeout(Duration::from_secs(5), ground.status(target)).await.unwrap();
+        assert_eq!(status, 404, "{target}");
+    }
+    let root = Root::open(Path::new("/dev")).unwrap();
+    assert!(matches!(root.look(Path::new("null")), Err(refusal) if refusal.status == 404));
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_forbidden() {
+    if nix::unistd::geteuid().is_root() {
+        return; // Root reads everything.
+    }
+    let ground = Ground::new();
+    fs::set_permissions(ground.path("page.html"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(ground.status("/page.html").await, 403);
+}
+
+#[tokio::test]
+async fn directories_end_with_a_slash_and_have_an_index_or_nothing() {
+    let ground = Ground::new();
+    let redirect = ground.load("/indexed?a=1&b=%2f").await;
+    assert_eq!((redirect.status, redirect.field("location")), (301, "./indexed/?a=1&b=%2f"));
+    assert_eq!(ground.load("/sub/empty").await.field("location"), "./empty/");
+    let index = ground.load("/indexed/").await;
+    assert_eq!((index.status, index.text()), (200, "the index"));
+    assert_eq!(index.field("content-type"), "text/html; charset=utf-8");
+    assert_eq!(ground.status("/sub/").await, 404);
+    fs::write(ground.path("sub/index.htm"), "second choice").unwrap();
+    assert_eq!(ground.load("/sub/").await.text(), "second choice");
+    fs::create_dir(ground.path("sub/index.html")).unwrap();
+    assert_eq!(ground.load("/sub/").await.text(), "second choice");
+
+    // A route on `/doc`, asked without its slash.
+    let bare = respond(&ground.site, &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
+    assert_eq!(bare.headers()[header::LOCATION], "./doc/?q");
+    // A name that would be a scheme, and a path that would be a host.
+    fs::create_dir(ground.path("a:b")).unwrap();
+    assert_eq!(ground.load("/a:b").await.field("location"), "./a:b/");
+}
+
+#[tokio::test]
+async fn a_listing_shows_what_a_request_would_get() {
+    let mut ground = Ground::new();
+    ground.site.listing = true;
+    fs::write(ground.path("a <b> & \"c\"?.txt"), "x").unwrap();
+    symlink("../secret", ground.path("outside")).unwrap();
+    symlink("page.html", ground.path("inside")).unwrap();
+    nix::unistd::mkfifo(&ground.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
+    let listing = ground.load("/").await;
+    assert_eq!((listing.status, listing.field("content-type")), (200, "text/html; charset=utf-8"));
+    let page = listing.text();
+    assert!(page.contains(
+        "<a href=\"a%20%3Cb%3E%20%26%20%22c%22%3F.txt\"><bdi>a &lt;b&gt; &amp; &quot;c&quot;?.txt</bdi></a>"
+    ));
+    assert!(page.contains("<a href=\"sub/\"><bdi>sub</bdi>/</a>"));
+    assert!(page.contains("inside"));
+    for hidden in ["outside", "fifo", ".env", ".well-known", "Parent", "href=\"../\""] {
+        assert!(!page.contains(hidden), "{hidden}");
+    }
+    assert!(page.find("sub/").unwrap() < page.find("a%20").unwrap(), "directories come first");
+    let below = ground.load("/sub/").await;
+    assert!(below.text().contains("href=\"../\""));
+    assert!(below.text().contains("<td class=\"n\">10 B</td>"));
+    assert!(ground.load("/sub/empty/").await.text().contains("empty"));
+    assert_eq!(ground.load("/indexed/").await.text(), "the index");
+    let head = ground.ask(Method::HEAD, "/sub/", &[]).await;
+    assert_eq!((head.text(), head.field("content-length")), ("", below.field("content-length")));
+}
+
+/// What the client reads when it sends `requests` on one connection.
+async fn on_the_wire(site: config::Static, requests: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let site = site.clone();
+        async move {
+            let rest = request.uri().path().trim_start_matches('/').to_owned();
+            Ok::<_, std::convert::Infallible>(
+                respond(&site, request.method(), request.uri(), request.headers(), &rest).await,
+            )
+        }
+    });
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
+    client.write_all(requests.as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    let (served, read) = tokio::join!(connection, client.read_to_end(&mut heard));
+    served.unwrap();
+    read.unwrap();
+    String::from_utf8(heard).unwrap()
+}
+
+#[tokio::test]
+async fn answers_without_a_body_keep_the_connection_in_step() {
+    let ground = Ground::new();
+    let etag = ground.load("/page.html").await.field("etag").to_owned();
+    let heard = on_the_wire(
+        ground.site.clone(),
+        &format!(
+            "HEAD /page.html HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /page.html HTTP/1.1\r\nHost: a\r\nIf-None-Match: {etag}\r\n\r\n\
+             OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n\
+             HEAD /absent HTTP/1.1\r\nHost: a\r\n\r\n\
+             GET /page.html HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        ),
+    )
+    .await;
+    let answers: Vec<&str> = heard.split("HTTP/1.1 ").skip(1).collect();
+    let statuses: Vec<&str> = answers.iter().map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "304", "204", "404", "200"], "{heard}");
+    assert!(answers[..4].iter().all(|answer| answer.ends_with("\r\n\r\n")), "{heard}");
+    assert!(answers[0].contains("content-length: 8\r\n") && answers[4].ends_with("\r\n\r\n<p>hello"), "{heard}");
+    assert!(!answers[1].contains("content-length") && !answers[2].contains("content-length"), "{heard}");
+}
+
+#[tokio::test]
+async fn a_huge_directory_is_listed_in_part_and_says_so() {
+    use crate::config::limits::LISTING_ENTRIES_MAX;
+    let mut ground = Ground::new();
+    ground.site.listing = true;
+    for n in 1..LISTING_ENTRIES_MAX {
+        fs::hard_link(ground.path("page.html"), ground.path(&format!("sub/empty/{n}"))).unwrap();
+    }
+    let fits = ground.load("/sub/empty/").await;
+    assert_eq!(fits.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX - 1);
+    assert!(!fits.text().contains("Only"));
+    fs::write(ground.path("sub/empty/one"), "").unwrap();
+    fs::write(ground.path("sub/empty/another"), "").unwrap();
+    let cut = ground.load("/sub/empty/").await;
+    assert_eq!(cut.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX);
+    assert!(cut.text().contains("<p>Only 10000 names of this directory are shown.</p>"));
+}
+
+#[test]
+fn names_tell_the_type() {
+    for (name, kind) in [
+        ("a.html", "text/html; charset=utf-8"),
+        ("a.css", "text/css; charset=utf-8"),
+        ("a.js", "text/javascript; charset=utf-8"),
+        ("A.TXT", "text/plain; charset=utf-8"),
+        ("a.json", "application/json"),
+        ("a.svg", "image/svg+xml"),
+        ("a.wasm", "application/wasm"),
+        ("a.png", "image/png"),
+        ("a.tar.gz", "application/gzip"),
+        ("README", "application/octet-stream"),
+        ("a.qqq", "application/octet-stream"),
+    ] {
+        assert_eq!(content_type(Path::new(name)), kind, "{name}");
+    }
+}
+
+#[test]
+fn no_request_escapes_the_root() {
+    let ground = Ground::new();
+    symlink("../secret", ground.path("out")).unwrap();
+    symlink("..", ground.path("above")).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let piece = proptest::sample::select(vec![
+        "/",
+        "/",
+        "..",
+        "%2e%2e",
+        ".%2E",
+        "%2f",
+        "%5c",
+        "%00",
+        "%252e",
+        "secret",
+        "sub",
+        "out",
+        "above",
+        "page.html",
+        ".env",
+        "?",
+    ]);
+    proptest::test_runner::TestRunner::default()
+        .run(&proptest::collection::vec(piece, 0..10), |pieces| {
+            runtime.block_on(ground.status(&format!("/{}", pieces.concat())));
+            Ok(())
+        })
+        .unwrap();
+}

@@ -1,0 +1,157 @@
+//! Publishing over HTTP: what a request says becomes a publication, and the answer tells how many subscribers it was queued for.
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue,
+    VARY,
+};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use std::time::Duration;
+
+use super::Backend;
+use super::answer::{self, Answer};
+use super::arguments::Arguments;
+use super::origin;
+use super::site::PublishRoom;
+use super::upgrade::channel;
+use crate::config;
+use crate::hub::{Kind, Publication};
+
+/// What a form may be larger than the message in it, in bytes: names, and `%XX` for every byte.
+const FORM_OVERHEAD: usize = 1024;
+
+#[derive(Serialize)]
+struct Published<'a> {
+    channel: &'a str,
+    subscribers: u64,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    error: &'a str,
+}
+
+/// Answers one request to a publish route.
+pub async fn respond<B: Backend>(
+    room: &PublishRoom,
+    request: &Parts,
+    body: hyper::body::Incoming,
+    arguments: Arguments<'_>,
+    body_timeout: Duration,
+    on_loopback: bool,
+    backend: &B,
+) -> Answer {
+    let allow = allow(&room.route.methods);
+    let origin = match origin::check(&room.route.origins, &request.method, &request.headers, on_loopback) {
+        Ok(origin) => origin,
+        Err(why) => return *refuse(StatusCode::FORBIDDEN, &why),
+    };
+    let mut answer = if request.method == Method::OPTIONS {
+        answer::options(&allow)
+    } else if !room.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
+        answer::method_not_allowed(&allow)
+    } else {
+        let published = publish(room, request, body, arguments, body_timeout, backend).await;
+        published.unwrap_or_else(|refusal| *refusal)
+    };
+    if let Some(origin) = origin {
+        allow_origin(&mut answer, origin, &allow);
+    }
+    answer
+}
+
+async fn publish<B: Backend>(
+    room: &PublishRoom,
+    request: &Parts,
+    body: hyper::body::Incoming,
+    mut arguments: Arguments<'_>,
+    body_timeout: Duration,
+    backend: &B,
+) -> Result<Answer, Box<Answer>> {
+    let limit = room.hub.message_bytes_max;
+    let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let body_max = if room.route.message.is_some() { 3 * limit + FORM_OVERHEAD } else { limit };
+    let body = collect(body, body_max, limit, body_timeout).await?;
+    if room.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
+        arguments.add_form(&body);
+    }
+    let channel = channel(&room.route.channel, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    let message = match &room.route.message {
+        Some(template) => {
+            let text = template.text(|name| arguments.value(name));
+            text.map_err(|missing| refuse(StatusCode::BAD_REQUEST, &missing.to_string()))?.into()
+        }
+        None => body,
+    };
+    if message.len() > limit {
+        return Err(too_large(limit));
+    }
+    let kind = if media_type == "application/octet-stream" { Kind::Binary } else { Kind::Text };
+    if kind == Kind::Text && std::str::from_utf8(&message).is_err() {
+        let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
+        return Err(refuse(StatusCode::BAD_REQUEST, why));
+    }
+    let publication = Publication::new(room.hub_id, channel.clone(), kind, message);
+    match backend.publish(publication).await {
+        Some(subscribers) => Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers })),
+        None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many publications are waiting, try again later")),
+    }
+}
+
+/// The whole body, within its limit and its time.
+async fn collect(
+    body: hyper::body::Incoming,
+    max: usize,
+    limit: usize,
+    patience: Duration,
+) -> Result<Bytes, Box<Answer>> {
+    if hyper::body::Body::size_hint(&body).lower() > max as u64 {
+        return Err(too_large(limit));
+    }
+    match tokio::time::timeout(patience, Limited::new(body, max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
+        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, "the body could not be read")),
+        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
+    }
+}
+
+fn too_large(limit: usize) -> Box<Answer> {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("a message may have at most {limit} bytes"))
+}
+
+fn refuse(status: StatusCode, error: &str) -> Box<Answer> {
+    Box::new(answer::json(status, &Refused { error }))
+}
+
+fn name(method: config::Method) -> &'static str {
+    match method {
+        config::Method::Get => "GET",
+        config::Method::Post => "POST",
+        config::Method::Put => "PUT",
+    }
+}
+
+fn allow(methods: &[config::Method]) -> String {
+    let names: Vec<_> = methods.iter().map(|method| name(*method)).chain(["OPTIONS"]).collect();
+    names.join(", ")
+}
+
+/// Lets the page that asked read the answer (Fetch, CORS): its origin was allowed before.
+fn allow_origin(answer: &mut Answer, origin: &str, methods: &str) {
+    let headers = answer.headers_mut();
+    for (name, value) in [
+        (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (ACCESS_CONTROL_ALLOW_METHODS, methods),
+        (ACCESS_CONTROL_ALLOW_HEADERS, "content-type"),
+        (VARY, "Origin"),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A server's table of routes, ready to answer: what the configuration says, with its hubs looked up.
+
+use std::sync::Arc;
+
+use crate::config::{self, Action, HubId, Pattern, pattern::Match};
+use crate::hub::Members;
+use crate::session::Terms;
+
+/// A hub as the running server knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HubInUse {
+    /// Its number, the same for as long as the process lives, whatever a reload does to the order of the file.
+    pub id: HubId,
+    /// What the configuration says of it.
+    pub hub: config::Hub,
+    /// Who is on it.
+    pub members: Members,
+}
+
+/// The routes of one server.
+#[derive(Debug)]
+pub struct Site {
+    /// What the configuration says of the server.
+    pub server: config::Server,
+    /// The most specific first.
+    routes: Vec<(Pattern, Room)>,
+}
+
+/// What serves a request.
+#[derive(Debug)]
+pub enum Room {
+    /// Upgrades to a session.
+    WebSocket(Arc<Terms>),
+    /// Publishes.
+    Publish(Box<PublishRoom>),
+    /// Files.
+    Static(config::Static),
+    /// The page pushd carries in itself.
+    Page(config::Page),
+    /// Counters.
+    Metrics,
+    /// Whether the process lives.
+    Health,
+    /// Whether new clients are welcome.
+    Ready,
+}
+
+/// A route that publishes, with its hub.
+#[derive(Debug)]
+pub struct PublishRoom {
+    /// The route.
+    pub route: config::Publish,
+    /// The hub's number for as long as the process lives.
+    pub hub_id: HubId,
+    /// The hub.
+    pub hub: config::Hub,
+}
+
+impl Site {
+    /// The site of `server`, whose routes name hubs by their place in `hubs`.
+    pub fn new(server: &config::Server, hubs: &[HubInUse]) -> Site {
+        let room = |route: &config::Route| match &route.action {
+            Action::WebSocket(socket) => {
+                let hub = &hubs[usize::from(socket.hub.0)];
+                Room::WebSocket(Arc::new(Terms {
+                    server: server.name.clone(),
+                    path: route.pattern.text().to_owned(),
+                    route: socket.clone(),
+                    hub_id: hub.id,
+                    hub: hub.hub.clone(),
+                    members: hub.members.clone(),
+                }))
+            }
+            Action::Publish(publish) => {
+                let hub = &hubs[usize::from(publish.hub.0)];
+                Room::Publish(Box::new(PublishRoom { route: publish.clone(), hub_id: hub.id, hub: hub.hub.clone() }))
+            }
+            Action::Static(pages) => Room::Static(pages.clone()),
+            Action::Page(page) => Room::Page(*page),
+            Action::Metrics => Room::Metrics,
+            Action::Health => Room::Health,
+            Action::Ready => Room::Ready,
+        };
+        let mut routes: Vec<_> = server.routes.iter().map(|route| (route.pattern.clone(), room(route))).collect();
+        routes.sort_by_key(|(pattern, _)| pattern.rank());
+        Site { server: server.clone(), routes }
+    }
+
+    /// The room that serves `path` (percent-encoded), and what the path gave its pattern.
+    pub fn find(&self, path: &str) -> Option<(&Room, Match<'_>)> {
+        self.routes.iter().find_map(|(pattern, room)| Some((room, pattern.matches(path)?)))
+    }
+
+    /// The terms of the WebSocket route at `path`, as the file writes it.
+    pub fn terms(&self, path: &str) -> Option<&Arc<Terms>> {
+        self.routes.iter().find_map(|(pattern, room)| match room {
+            Room::WebSocket(terms) if pattern.text() == path => Some(terms),
+            _ => None,
+        })
+    }
+}

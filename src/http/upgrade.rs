@@ -1,0 +1,245 @@
+//! From a request to a session: the opening handshake (RFC 6455 §4.2, draft-76 §5), strict, with refusals that say why.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::request::Parts;
+use http::{Method, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tungstenite::handshake::derive_accept_key;
+
+use super::answer::{self, Answer};
+use super::arguments::Arguments;
+use super::body::Body;
+use super::extension;
+use super::origin;
+use crate::config::Template;
+use crate::config::limits::CHANNEL_BYTES_MAX;
+use crate::session::{Arrival, Terms};
+use crate::wire::{Dialect, hixie76};
+
+const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
+const KEY2: HeaderName = HeaderName::from_static("sec-websocket-key2");
+
+/// A handshake agreed on: what is answered, and who arrives once that is written.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// The 101.
+    pub answer: Answer,
+    /// The client.
+    pub arrival: Arrival,
+    /// The two keys that a draft-76 client sent: eight more bytes follow, and an answer to all three.
+    pub keys76: Option<(String, String)>,
+    /// Those eight bytes, where the client counted them in Content-Length: they are the request's body then.
+    pub key3: Bytes,
+}
+
+/// Agrees to an upgrade, or refuses it with the status and the sentence that say why.
+pub fn agree(
+    request: &Parts,
+    arguments: &Arguments<'_>,
+    terms: &Arc<Terms>,
+    on_loopback: bool,
+) -> Result<Upgrade, Box<Answer>> {
+    let headers = &request.headers;
+    let mut dialect = check_handshake(request, terms)?;
+    origin::check(&terms.route.origins, &request.method, headers, on_loopback)
+        .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
+    let channels = terms.route.channels.iter().map(|template| channel(template, arguments));
+    let channels: SmallVec<[Arc<str>; 1]> = channels.collect::<Result<_, _>>().map_err(bad_request)?;
+    let to = match &terms.route.to {
+        Some(template) => channel(template, arguments).map_err(bad_request)?,
+        None => channels[0].clone(),
+    };
+    let greeting = terms.route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
+    let greeting = greeting.transpose().map_err(|missing| bad_request(missing.to_string()))?;
+    let max = terms.hub.subscribers_max.map_or(usize::MAX, usize::from);
+    let membership = terms.members.join(max).ok_or_else(|| {
+        let sentence = format!("hub {} is full ({max} sessions), try again later", terms.hub.name);
+        Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence))
+    })?;
+    let deflate = terms.hub.deflate_bytes_min.and_then(|_| extension::agree(headers));
+    let deflate = deflate.filter(|_| dialect == Dialect::Rfc6455);
+    if deflate.as_ref().is_some_and(|deflate| deflate.compresses) {
+        dialect = Dialect::Deflate;
+    }
+    let inflates = deflate.is_some();
+    let arrival =
+        Arrival { dialect, inflates, terms: terms.clone(), membership, channels, to, greeting, early: Bytes::new() };
+    Ok(match dialect {
+        Dialect::Rfc6455 | Dialect::Deflate => {
+            let mut answer = accept(headers, terms);
+            if let Some(value) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer).ok()) {
+                answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
+            }
+            Upgrade { answer, arrival, keys76: None, key3: Bytes::new() }
+        }
+        Dialect::Hixie76 => {
+            let key = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
+            let keys76 = key(KEY1).zip(key(KEY2));
+            Upgrade { answer: accept76(request), arrival, keys76, key3: Bytes::new() }
+        }
+    })
+}
+
+/// The body of a draft-76 request. Browsers sent their eight bytes uncounted, after a request without a body; libraries counted
+/// them in Content-Length, for the proxies. The client waits for nothing before it sends them.
+pub async fn key3(body: Incoming, patience: Duration) -> Result<Bytes, Box<Answer>> {
+    match tokio::time::timeout(patience, Limited::new(body, hixie76::KEY3_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(_)) => Err(bad_request("a draft-76 request has a body of 8 bytes, or none")),
+        Err(_) => Err(Box::new(answer::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))),
+    }
+}
+
+/// A channel name filled from the request.
+///
+/// # Errors
+/// A sentence that names what is missing or too long.
+pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str>, String> {
+    let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
+    match name.len() {
+        0 => Err("the channel's name is empty".to_owned()),
+        1..=CHANNEL_BYTES_MAX => Ok(name.into()),
+        _ => Err(format!("a channel's name may have at most {CHANNEL_BYTES_MAX} bytes")),
+    }
+}
+
+fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
+    Box::new(answer::text(StatusCode::BAD_REQUEST, sentence))
+}
+
+/// Checks everything a client's handshake must hold, and finds which dialect it is.
+fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer>> {
+    let headers = &request.headers;
+    if request.method != Method::GET {
+        return Err(Box::new(answer::method_not_allowed("GET")));
+    }
+    if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
+        let mut refusal = answer::text(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket: open it with one");
+        refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        return Err(Box::new(refusal));
+    }
+    if request.version < Version::HTTP_11 {
+        return Err(bad_request("a WebSocket opens with HTTP/1.1"));
+    }
+    if headers.contains_key(KEY1) && headers.contains_key(KEY2) && !headers.contains_key(SEC_WEBSOCKET_VERSION) {
+        if terms.route.draft76 {
+            for name in [&KEY1, &KEY2] {
+                let key = single(headers, name).ok_or_else(|| bad_request("a key stands twice, or is no text"))?;
+                hixie76::number(key).map_err(bad_request)?;
+            }
+            return Ok(Dialect::Hixie76);
+        }
+        return Err(bad_request("draft-76 is not spoken here: draft76 = true on the route would allow it"));
+    }
+    match single(headers, &SEC_WEBSOCKET_VERSION) {
+        Some("13") => {}
+        _ => {
+            let sentence = "WebSocket version 13 (RFC 6455) is spoken here";
+            let mut refusal = answer::text(StatusCode::UPGRADE_REQUIRED, sentence);
+            refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            return Err(Box::new(refusal));
+        }
+    }
+    match single(headers, &SEC_WEBSOCKET_KEY) {
+        Some(key) if is_key(key) => Ok(Dialect::Rfc6455),
+        _ => Err(bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
+    }
+}
+
+/// The value of a field that must stand once.
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value.trim())
+}
+
+/// Whether a comma-separated field holds `token`, in any case.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+}
+
+/// Whether `key` is the base64 of 16 bytes: 22 digits, the last of which carries four bits of nothing, and two pads.
+fn is_key(key: &str) -> bool {
+    let Some(digits) = key.strip_suffix("==") else { return false };
+    digits.len() == 22
+        && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+        && digits.ends_with(['A', 'Q', 'g', 'w'])
+}
+
+fn accept(headers: &HeaderMap, terms: &Terms) -> Answer {
+    let mut answer = switching();
+    let fields = answer.headers_mut();
+    fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    let key = headers.get(SEC_WEBSOCKET_KEY).map_or(&b""[..], |key| key.as_bytes().trim_ascii());
+    if let Ok(value) = HeaderValue::from_str(&derive_accept_key(key)) {
+        fields.insert(SEC_WEBSOCKET_ACCEPT, value);
+    }
+    let spoken = terms.route.subprotocols.iter().find(|name| {
+        let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+        offers.flat_map(|value| value.split(',')).any(|offer| offer.trim() == name.as_str())
+    });
+    if let Some(value) = spoken.and_then(|name| HeaderValue::from_str(name).ok()) {
+        fields.insert(SEC_WEBSOCKET_PROTOCOL, value);
+    }
+    answer
+}
+
+/// The header of draft-76's answer; its 16 bytes follow once the client's last eight have come.
+fn accept76(request: &Parts) -> Answer {
+    let mut answer = switching();
+    let headers = &request.headers;
+    let fields = answer.headers_mut();
+    // The draft's clients compare this value letter by letter.
+    fields.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
+    let origin = headers.get(ORIGIN).cloned().unwrap_or(HeaderValue::from_static("null"));
+    fields.insert(HeaderName::from_static("sec-websocket-origin"), origin);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
+    if let Ok(location) = HeaderValue::from_str(&format!("ws://{host}{path}")) {
+        fields.insert(HeaderName::from_static("sec-websocket-location"), location);
+    }
+    if let Some(protocol) = headers.get(SEC_WEBSOCKET_PROTOCOL) {
+        fields.insert(SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+    }
+    answer
+}
+
+fn switching() -> Answer {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_sixteen_bytes_in_base64() {
+        assert!(is_key("dGhlIHNhbXBsZSBub25jZQ=="));
+        for bad in [
+            "",
+            "dGhlIHNhbXBsZSBub25jZQ",
+            "dGhlIHNhbXBsZSBub25jZR==",
+            "AAAA",
+            "dGhlIHNhbXBsZSBub25jZ===",
+            "dGhlIHNhbXBs ZSBub25jZQ==",
+        ] {
+            assert!(!is_key(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pushd::cli::Cli;
+use pushd::config::{self, Config};
+use pushd::daemon::detach::{self, StatusPipe, UMASK};
+use pushd::daemon::exit::{Exit, Failure};
+use pushd::daemon::log::{LogHandle, Place};
+use pushd::daemon::notify;
+use pushd::daemon::pidfile::Pidfile;
+use pushd::daemon::privileges::Identity;
+use pushd::daemon::signals::{Signal, Signals};
+use pushd::server::{BindError, Bound, Inherited, Server};
+
+/// How long the last lines of the log may take to be written.
+const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the service manager's status line is renewed, and the shards are looked at.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let cli = Cli::read();
+    let outcome = if cli.print_default_config {
+        std::io::stdout().write_all(config::DEFAULT.as_bytes()).map_err(|error| Failure::io("cannot print", &error))
+    } else if cli.check {
+        check(&cli)
+    } else {
+        start(&cli)
+    };
+    match outcome {
+        Ok(()) => Exit::Clean.into(),
+        Err(failure) => {
+            eprintln!("pushd: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+/// Everything a start would check, and nothing it would do.
+fn check(cli: &Cli) -> Result<(), Failure> {
+    let config = load(cli)?;
+    identity(&config)?;
+    println!("{}: the configuration is good", config.provenance());
+    Ok(())
+}
+
+/// The configuration as file and switches have it; warnings are printed.
+fn load(cli: &Cli) -> Result<Config, Failure> {
+    let mut config =
+        config::load(&cli.config).map_err(|errors| Failure::new(Exit::Config, errors.to_string().trim_end()))?;
+    for warning in &config.warnings {
+        eprintln!("{warning}");
+    }
+    cli.apply(&mut config)?;
+    Ok(config)
+}
+
+fn identity(config: &Config) -> Result<Option<Identity>, Failure> {
+    let identity = Identity::find(config.daemon.user.as_deref(), config.daemon.group.as_deref())?;
+    identity.as_ref().map_or(Ok(()), Identity::check)?;
+    Ok(identity)
+}
+
+/// From the command line to the end of the process.
+fn start(cli: &Cli) -> Result<(), Failure> {
+    let config = load(cli)?;
+    let identity = identity(&config)?;
+    if let Some(rundir) = &config.daemon.rundir {
+        detach::enter(rundir)?;
+    }
+    let pidfile = Pidfile::lock(&config.daemon.pidfile)?;
+    let inherited =
+        notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
+    let passed = inherited.len();
+    let inherited: Inherited = inherited.into_iter().map(|socket| (socket.name, socket.socket)).collect();
+    if inherited.len() < passed {
+        let why = "the service manager passed two sockets of one name: FileDescriptorName= must tell them apart";
+        return Err(Failure::new(Exit::Config, why));
+    }
+    let mask = config.daemon.umask.or((!cli.foreground()).then_some(UMASK));
+    // Before the sockets: those with a path are files, too.
+    detach::mask(mask);
+    let bound = Bound::bind(config.clone(), inherited).map_err(|error| refused(&error))?;
+    let status = match cli.foreground() {
+        true => StatusPipe::none(),
+        false => detach::detach(mask.unwrap_or(UMASK))?,
+    };
+    // From here on this may be the daemon: a failure is told through the pipe, after the pidfile is given up.
+    match begin(cli, &config, identity.as_ref(), pidfile, bound) {
+        Ok(running) => {
+            running.serve(cli, status);
+            Ok(())
+        }
+        Err(failure) if cli.foreground() => Err(failure),
+        Err(failure) => {
+            status.fail(&failure);
+            std::process::exit(failure.exit.code().into());
+        }
+    }
+}
+
+/// A process that serves.
+struct Running {
+    server: Server,
+    log: LogHandle,
+    pidfile: Pidfile,
+    signals: Signals,
+}
+
+/// Log, signals, privileges, threads: in this order, so that each failure can still be told.
+fn begin(
+    cli: &Cli,
+    config: &Config,
+    identity: Option<&Identity>,
+    pidfile: Pidfile,
+    bound: Bound,
+) -> Result<Running, Failure> {
+    let mut pidfile = pidfile;
+    let signals = Signals::install().map_err(|error| Failure::io("cannot install signal handlers", &error))?;
+    let owner = identity.map(|identity| (identity.uid, identity.gid));
+    if let Some((uid, gid)) = owner {
+        pidfile.chown(uid, gid)?;
+        bound.chown(uid, gid).map_err(|error| Failure::io("cannot give a Unix socket to the user", &error))?;
+    }
+    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), owner };
+    let log = pushd::daemon::log::init(&config.log, place)?;
+    identity.map_or(Ok(()), Identity::assume)?;
+    log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());
+    for warning in &config.warnings {
+        log::warn!("{}", warning.summary());
+    }
+    let server = bound.serve().map_err(|error| Failure::io("cannot start serving", &error))?;
+    pidfile.write()?;
+    Ok(Running { server, log, pidfile, signals })
+}
+
+fn refused(error: &BindError) -> Failure {
+    Failure::new(Exit::of_error(&error.error), error.to_string())
+}
+
+impl Running {
+    /// Serves until a signal ends it.
+    fn serve(mut self, cli: &Cli, status: StatusPipe) {
+        notify::ready(&self.server.status());
+        status.ready();
+        let mut turns = Vec::new();
+        let name = loop {
+            match self.signals.wait_for(STATUS_INTERVAL) {
+                Some(Signal::Shutdown(name)) => break name,
+                Some(Signal::Reload) => self.reload(cli),
+                Some(Signal::Reopen) => self.log.reopen(),
+                None if !self.server.is_whole() => {
+                    log::error!("a shard has ended: a server that only looks alive is worse than none");
+                    self.log.flush(LOG_CLOSE_TIMEOUT);
+                    std::process::exit(Exit::System.code().into());
+                }
+                None => {
+                    notify::status(&self.server.status());
+                    // The sign of life is proof of progress: every shard has taken a turn since the last one.
+                    let taken = self.server.turns();
+                    if taken.iter().zip(&turns).all(|(now, before)| now > before) {
+                        notify::watchdog();
+                    }
+                    turns = taken;
+                }
+            }
+        };
+        notify::stopping();
+        log::info!("Received {name}, shutting down");
+        let cut = self.server.drain();
+        if cut > 0 {
+            log::warn!("{cut} connections did not end within the grace and were cut off");
+        }
+        log::info!("Server Shut Down");
+        self.log.close(LOG_CLOSE_TIMEOUT);
+        drop(self.pidfile);
+    }
+
+    /// SIGHUP: the whole file or nothing.
+    fn reload(&mut self, cli: &Cli) {
+        notify::reloading();
+        match self.try_reload(cli, &cli.config) {
+            Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
+            Err(why) => log::error!("Reload refused, nothing changed: {why}"),
+        }
+        notify::ready(&self.server.status());
+    }
+
+    fn try_reload(&mut self, cli: &Cli, file: &Path) -> Result<(), String> {
+        let mut config = config::load(file).map_err(|errors| {
+            let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
+            all.join("; ")
+        })?;
+        cli.apply(&mut config).map_err(|failure| failure.to_string())?;
+        let old_log = self.server.config().log.clone();
+        self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
+        for warning in &config.warnings {
+            log::warn!("{}", warning.summary());
+        }
+        match self.server.reload(config) {
+            Ok(fixed) => {
+                if !fixed.is_empty() {
+                    log::warn!("changed only by a restart: {}", fixed.join(", "));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // The old target was open a moment ago; if it cannot be opened again, the new one stays.
+                self.log.reconfigure(&old_log).map_err(|failure| format!("{error}; and {failure}"))?;
+                Err(error.to_string())
+            }
+        }
+    }
+}

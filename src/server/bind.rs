@@ -1,0 +1,190 @@
+//! Addresses to listeners.
+//!
+//! All are bound before anything else happens, while the operator can still read the error. A reload hands over what it keeps: a
+//! listener whose address stays is never closed, so no connection is refused meanwhile.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::config::limits::LISTEN_BACKLOG;
+use crate::config::{Config, Listen};
+use crate::shard::listener::{Listener, ListenerSocket};
+
+/// Listeners with the address they were configured with, in the order of the file. An address stands here as often as there: port 0
+/// is another port each time.
+pub type Listeners = Vec<(Listen, Arc<Listener>)>;
+
+/// A socket that the service manager opened, by its name.
+pub type Inherited = HashMap<String, OwnedFd>;
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    /// What was to be bound, as the configuration names it.
+    pub address: String,
+    /// Why it was not.
+    pub error: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => write!(f, "cannot listen on {}: it is taken by another program", self.address),
+            io::ErrorKind::PermissionDenied => write!(
+                f,
+                "cannot listen on {}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+                self.address
+            ),
+            _ => write!(f, "cannot listen on {}: {}", self.address, self.error),
+        }
+    }
+}
+
+/// Binds all addresses of `config`; those in `kept` are taken over as they are.
+pub fn bind(config: &Config, kept: &Listeners, inherited: &mut Inherited) -> Result<Listeners, BindError> {
+    let mut kept = kept.clone();
+    let mut listeners = Listeners::new();
+    for server in &config.servers {
+        for listen in &server.listen {
+            let failed = |error| BindError { address: name(listen), error };
+            let listener = match take(&mut kept, config, &server.name, listen) {
+                Some(listener) if *listener.server == *server.name => listener,
+                Some(listener) => {
+                    let socket = listener.socket.try_clone().map_err(failed)?;
+                    Arc::new(Listener::new(server.name.as_str().into(), socket))
+                }
+                None => {
+                    let socket = open(listen, inherited).map_err(failed)?;
+                    Arc::new(Listener::new(server.name.as_str().into(), socket))
+                }
+            };
+            listeners.push((listen.clone(), listener));
+        }
+    }
+    Ok(listeners)
+}
+
+/// Takes from `kept` the listener for an address of a server: its own, else one whose server no longer has that address.
+fn take(kept: &mut Listeners, config: &Config, server: &str, listen: &Listen) -> Option<Arc<Listener>> {
+    let needed = |name: &str| config.servers.iter().any(|server| server.name == name && server.listen.contains(listen));
+    let own = kept.iter().position(|(address, listener)| address == listen && *listener.server == *server);
+    let spare = || kept.iter().position(|(address, listener)| address == listen && !needed(&listener.server));
+    own.or_else(spare).map(|at| kept.remove(at).1)
+}
+
+/// What a listener is really bound to: the port that the kernel chose, where it was asked to.
+pub fn bound_name(listen: &Listen, listener: &Listener) -> String {
+    match &listener.socket {
+        ListenerSocket::Tcp(socket) => socket.local_addr().map_or_else(|_| name(listen), |address| address.to_string()),
+        ListenerSocket::Unix(_) => name(listen),
+    }
+}
+
+fn name(listen: &Listen) -> String {
+    match listen {
+        Listen::Tcp(address) => address.to_string(),
+        Listen::Unix(path) => format!("unix:{}", path.display()),
+        Listen::Systemd(name) => format!("systemd:{name}"),
+    }
+}
+
+fn open(listen: &Listen, inherited: &mut Inherited) -> io::Result<ListenerSocket> {
+    match listen {
+        Listen::Tcp(address) => tcp(*address),
+        Listen::Unix(path) => unix(path),
+        Listen::Systemd(name) => {
+            let missing =
+                || io::Error::new(io::ErrorKind::NotFound, "the service manager passed no socket of that name");
+            adopt(inherited.remove(name).ok_or_else(missing)?)
+        }
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<ListenerSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // A restart must not wait for connections of the last run to time out.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two addresses, on every machine alike.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(ListenerSocket::Tcp(socket.into()))
+}
+
+fn unix(path: &Path) -> io::Result<ListenerSocket> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Err(error) = socket.bind(&address) {
+        if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(path, &address) {
+            return Err(error);
+        }
+        // What a run that was killed left behind: nobody answers there.
+        std::fs::remove_file(path)?;
+        socket.bind(&address)?;
+    }
+    socket.listen(LISTEN_BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(ListenerSocket::Unix(OwnedFd::from(socket).into()))
+}
+
+fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|entry| entry.file_type().is_socket());
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| socket.connect(address));
+    is_socket && probe.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// A socket opened by the service manager, whatever its kind.
+fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
+    let socket = Socket::from(descriptor);
+    if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the service manager passed a socket that does not listen",
+        ));
+    }
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    if address.is_unix() {
+        return Ok(ListenerSocket::Unix(OwnedFd::from(socket).into()));
+    }
+    Ok(ListenerSocket::Tcp(socket.into()))
+}
+
+/// Takes away the files of Unix sockets that end.
+pub fn unlink<'l>(ended: impl Iterator<Item = &'l Listen>) {
+    for listen in ended {
+        if let Listen::Unix(path) = listen
+            && let Err(error) = std::fs::remove_file(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_listens_is_adopted() {
+        let connected: OwnedFd = std::os::unix::net::UnixStream::pair().unwrap().0.into();
+        let datagrams: OwnedFd = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        for socket in [connected, datagrams] {
+            assert_eq!(adopt(socket).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        let listening: OwnedFd = std::net::TcpListener::bind("127.0.0.1:0").unwrap().into();
+        assert!(matches!(adopt(listening), Ok(ListenerSocket::Tcp(_))));
+    }
+}

@@ -1,0 +1,288 @@
+//! Wiring: a valid configuration becomes bound sockets, those become a running server, and that can be changed and ended.
+//!
+//! [`bind`](Bound::bind) happens in the launching process, [`Bound::serve`] in the daemon: it starts the threads. Everything here runs on the
+//! control thread and may take its time; shards are told what to do by messages.
+
+mod bind;
+mod feeds;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid};
+
+use crate::config::keys::{self, Change};
+use crate::config::limits::DESCRIPTORS_RESERVED;
+use crate::config::{Action, Config, HubId, Listen, Workers};
+use crate::http::{HubInUse, Site};
+use crate::hub::Members;
+use crate::shard::addresses::Addresses;
+use crate::shard::counters::Counters;
+use crate::shard::mailbox::{Command, Mailbox};
+use crate::shard::{self, Plan};
+pub use bind::{BindError, Inherited};
+use bind::{Listeners, bound_name};
+use feeds::{Feeds, Planned};
+
+/// How often the end looks whether everybody has gone.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A configuration whose addresses are bound.
+#[derive(Debug)]
+pub struct Bound {
+    config: Config,
+    listeners: Listeners,
+}
+
+/// What lasts from one configuration to the next.
+#[derive(Debug, Default)]
+struct Lasting {
+    /// Every hub there ever was, by its number.
+    hubs: Vec<(String, Members)>,
+    /// How many connections each address holds.
+    addresses: Addresses,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    listeners: Listeners,
+    lasting: Lasting,
+    mailboxes: Arc<[Mailbox]>,
+    shards: Vec<JoinHandle<()>>,
+    feeds: Feeds,
+}
+
+impl Bound {
+    /// Binds every address of `config`.
+    ///
+    /// # Errors
+    /// The first address that could not be bound.
+    pub fn bind(config: Config, mut inherited: Inherited) -> Result<Bound, BindError> {
+        let listeners = bind::bind(&config, &Listeners::new(), &mut inherited)?;
+        Ok(Bound { config, listeners })
+    }
+
+    /// Gives the files of its Unix sockets to whom the process is about to become, as it gives pidfile and log.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn chown(&self, uid: Uid, gid: Gid) -> io::Result<()> {
+        for (listen, _) in &self.listeners {
+            if let Listen::Unix(path) = listen {
+                nix::unistd::chown(path, Some(uid), Some(gid))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts serving.
+    ///
+    /// # Errors
+    /// A thread or a runtime could not be made.
+    pub fn serve(self) -> io::Result<Server> {
+        let Bound { config, listeners } = self;
+        let mut lasting = Lasting::default();
+        let (plan, planned_feeds) = compile(&config, &listeners, &mut lasting);
+        let plan = Arc::new(plan);
+        let workers = match config.daemon.workers {
+            Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Workers::Count(count) => count.into(),
+        };
+        let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
+        let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone()));
+        let shards = shards.collect::<io::Result<_>>()?;
+        let feeds = Feeds::start(mailboxes.clone(), planned_feeds)?;
+        log_addresses(&config, &listeners);
+        Ok(Server { config, listeners, lasting, mailboxes, shards, feeds })
+    }
+}
+
+impl Server {
+    /// Goes by another configuration, as a whole: connections stay, but for sessions whose route is gone. What only a
+    /// restart can change is returned by key.
+    ///
+    /// # Errors
+    /// An address that could not be bound: then nothing has changed.
+    pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
+        let listeners = bind::bind(&config, &self.listeners, &mut Inherited::new())?;
+        let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
+        let plan = Arc::new(plan);
+        for mailbox in self.mailboxes.iter() {
+            mailbox.send(Command::Plan(plan.clone()));
+        }
+        self.feeds.change(planned_feeds);
+        let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
+        bind::unlink(ended.map(|(listen, _)| listen));
+        let fixed = needs_restart(&self.config, &config);
+        log_addresses(&config, &listeners);
+        self.listeners = listeners;
+        self.config = config;
+        Ok(fixed)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum()
+    }
+
+    /// How many turns each shard has taken: one that is alive takes one every second at least.
+    pub fn turns(&self) -> Vec<u64> {
+        self.mailboxes.iter().map(|mailbox| mailbox.turns.load(Ordering::Relaxed)).collect()
+    }
+
+    /// A line about now, for the service manager.
+    pub fn status(&self) -> String {
+        let sum = |figure: fn(&Counters) -> u64| self.mailboxes.iter().map(|m| figure(&m.counters)).sum::<u64>();
+        let (sessions, channels) = (sum(|c| c.sessions.value()), sum(|c| c.channels.value()));
+        let (published, delivered) = (sum(|c| c.published.value()), sum(|c| c.delivered.value()));
+        let connections = self.connections();
+        format!(
+            "{connections} connections, {sessions} sessions on {channels} channels; {published} publications, {delivered} deliveries"
+        )
+    }
+
+    /// Whether every shard still runs.
+    pub fn is_whole(&self) -> bool {
+        self.shards.iter().all(|shard| !shard.is_finished())
+    }
+
+    /// Ends gracefully: no new connections, requests in flight are finished, sessions are told, and whoever is not gone
+    /// after the grace is cut off. How many those were.
+    pub fn drain(self) -> usize {
+        let Server { config, listeners, mailboxes, shards, feeds, .. } = self;
+        let deadline = Instant::now() + config.daemon.grace;
+        feeds.stop();
+        for mailbox in mailboxes.iter() {
+            mailbox.send(Command::Drain);
+        }
+        // Whoever comes now is refused at once, and not left waiting in the kernel's queue.
+        bind::unlink(listeners.iter().map(|(listen, _)| listen));
+        drop(listeners);
+        let left = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();
+        while left() > 0 && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_INTERVAL);
+        }
+        let cut = left();
+        for mailbox in mailboxes.iter() {
+            mailbox.send(Command::Stop);
+        }
+        for shard in shards {
+            if shard.join().is_err() {
+                log::error!("a shard ended in a panic");
+            }
+        }
+        cut
+    }
+}
+
+/// What the shards and the feeds are told of a configuration.
+fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
+    let in_use: Vec<HubInUse> = config.hubs.iter().map(|hub| in_use(hub, &mut lasting.hubs)).collect();
+    let sites = config.servers.iter().map(|server| (server.name.clone(), Arc::new(Site::new(server, &in_use))));
+    let feeds = config.feeds.iter().map(|feed| {
+        let hub = &in_use[usize::from(feed.hub.0)];
+        let mut feed = feed.clone();
+        feed.hub = hub.id;
+        (feed, hub.hub.message_bytes_max)
+    });
+    // Raised whatever the file says: what it allows must find descriptors.
+    let descriptors = descriptors_for_clients();
+    let connections_max = config.daemon.connections_max.map_or(descriptors, usize::from);
+    if connections_max > descriptors {
+        log::warn!("connections_max is {connections_max}, but the limit of open files allows only {descriptors}");
+    }
+    let plan = Plan {
+        sites: sites.collect(),
+        listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
+        hubs: in_use.iter().map(|hub| (hub.hub.name.clone(), hub.members.clone())).collect(),
+        connections_max,
+        connections_per_address_max: config.daemon.connections_per_address_max.map(usize::from),
+        addresses: lasting.addresses.clone(),
+    };
+    (plan, feeds.collect())
+}
+
+/// The hub with its number, which is its name's for as long as the process lives.
+fn in_use(hub: &crate::config::Hub, hubs: &mut Vec<(String, Members)>) -> HubInUse {
+    let number = hubs.iter().position(|(name, _)| *name == hub.name).unwrap_or_else(|| {
+        hubs.push((hub.name.clone(), Members::default()));
+        hubs.len() - 1
+    });
+    HubInUse { id: HubId(number as u16), hub: hub.clone(), members: hubs[number].1.clone() }
+}
+
+/// How many connections the descriptor limit allows, once it is raised as far as it goes.
+fn descriptors_for_clients() -> usize {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(1)
+}
+
+fn log_addresses(config: &Config, listeners: &Listeners) {
+    for (listen, listener) in listeners {
+        log::info!("Listening on {} (server {})", bound_name(listen, listener), listener.server);
+    }
+    for server in &config.servers {
+        for route in &server.routes {
+            if let Action::WebSocket(socket) = &route.action
+                && socket.draft76
+            {
+                log::debug!("draft-76 is spoken at {} of server {}", route.pattern, server.name);
+            }
+        }
+    }
+}
+
+/// The keys that differ and that a running process cannot change. All of those are in `[daemon]`.
+fn needs_restart(now: &Config, new: &Config) -> Vec<String> {
+    let fixed = |name: &&str| keys::DAEMON.key(name).is_some_and(|key| key.change == Change::Restart);
+    let changed = now.daemon.changed_keys(&new.daemon).into_iter();
+    changed.filter(fixed).map(|name| format!("daemon.{name}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    /// A valid file with this value of a key of `[daemon]`.
+    fn file(key: &str, value: &str) -> Config {
+        let text = format!(
+            "[daemon]\n{key} = {value}\n[server.s]\nlisten = \"127.0.0.1:1\"\nroutes.\"/\" = {{ health = true }}\n"
+        );
+        config::parse(Path::new("/x.toml"), &text).unwrap_or_else(|errors| panic!("{key}: {errors}"))
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_what_the_table_of_keys_says() {
+        for section in keys::SECTIONS.into_iter().filter(|section| **section != keys::DAEMON) {
+            let fixed = section.keys.iter().find(|key| key.change == Change::Restart);
+            assert_eq!(fixed.map(|key| key.name), None, "{}: only [daemon] is looked at", section.title);
+        }
+        for key in keys::DAEMON.keys {
+            let values = match key.name {
+                "grace" => ["\"1s\"", "\"2s\""],
+                "umask" => ["\"027\"", "\"022\""],
+                "workers" | "connections_max" | "connections_per_address_max" => ["1", "2"],
+                _ => ["\"a\"", "\"b\""],
+            };
+            let [now, new] = values.map(|value| file(key.name, value));
+            assert_eq!(now.daemon.changed_keys(&new.daemon), [key.name]);
+            assert_eq!(!needs_restart(&now, &new).is_empty(), key.change == Change::Restart, "{}", key.name);
+            assert_eq!(needs_restart(&now, &now), [""; 0]);
+        }
+    }
+}

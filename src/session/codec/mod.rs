@@ -1,0 +1,67 @@
+//! What a client sends, made into events: one decoder for each dialect, both fed from the shard's one read buffer.
+//!
+//! A decoder owns memory only while something is unfinished (half a header, a message in pieces); a message that arrives whole is handed on as
+//! a slice of the read buffer. Nothing is taken beyond the limit, and the first violation ends it.
+
+mod hixie76;
+mod rfc6455;
+
+use crate::hub::Kind;
+use crate::wire::{Close, Dialect};
+
+/// Something a client said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A whole message; text is valid UTF-8.
+    Message(Kind, &'a [u8]),
+    /// A whole message that is compressed; what it holds is not checked.
+    Deflated(Kind, &'a [u8]),
+    /// A ping with its payload.
+    Ping(&'a [u8]),
+    /// A pong, asked for or not.
+    Pong,
+    /// The client closes; the code it gave.
+    Close(Option<u16>),
+}
+
+/// One session's decoder.
+#[derive(Debug)]
+pub enum Codec {
+    /// RFC 6455.
+    Rfc6455(rfc6455::Decoder),
+    /// draft-76.
+    Hixie76(Box<hixie76::Decoder>),
+}
+
+impl Codec {
+    /// A decoder at the start of a session; `inflates`: compressed messages were agreed on.
+    pub fn new(dialect: Dialect, inflates: bool) -> Codec {
+        match dialect {
+            Dialect::Rfc6455 | Dialect::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
+            Dialect::Hixie76 => Codec::Hixie76(Box::default()),
+        }
+    }
+
+    /// Takes the next event from the start of `input`: how many bytes that used, and the event. `None`: all of `input` was used and
+    /// more is needed. Messages longer than `limit` bytes are a violation.
+    ///
+    /// # Errors
+    /// How the session is to be closed.
+    pub fn next<'a>(&'a mut self, input: &'a mut [u8], limit: usize) -> Result<(usize, Option<Event<'a>>), Close> {
+        match self {
+            Codec::Rfc6455(decoder) => decoder.next(input, limit),
+            Codec::Hixie76(decoder) => decoder.next(input, limit),
+        }
+    }
+
+    /// Bytes it holds for something unfinished.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Codec::Rfc6455(decoder) => decoder.held_bytes(),
+            Codec::Hixie76(decoder) => decoder.held_bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

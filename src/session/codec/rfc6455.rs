@@ -1,0 +1,299 @@
+//! RFC 6455 from the client: frames unmasked, fragments joined, text checked as it comes.
+//!
+//! The header is parsed by tungstenite; the assembly is ours, because tungstenite's costs a read buffer and several hundred bytes for
+//! each idle connection, and this costs one pointer.
+
+use std::io::Cursor;
+
+use smallvec::SmallVec;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::Event;
+use crate::hub::Kind;
+use crate::wire::Close;
+use crate::wire::rfc6455::{CONTROL_BYTES_MAX, unmask};
+
+const NOT_MASKED: Close = Close::protocol("a client's frames must be masked");
+const RESERVED_BITS: Close = Close::protocol("a reserved bit is set, and no extension was agreed on");
+const BAD_OPCODE: Close = Close::protocol("an opcode that RFC 6455 does not know");
+const BAD_CONTROL: Close = Close::protocol("a control frame must be whole and at most 125 bytes long");
+const NOTHING_TO_CONTINUE: Close = Close::protocol("a continuation of nothing");
+const UNFINISHED: Close = Close::protocol("a new message before the last one was finished");
+const BAD_CLOSE: Close = Close::protocol("a close frame with an invalid code");
+
+/// What a message grows by at once when its frame announces more than arrived: a header alone buys no memory.
+const GROWTH_BYTES_MAX: usize = 256 << 10;
+
+/// The decoder of one session; idle, it is a null pointer.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    partial: Option<Box<Partial>>,
+    /// Compressed messages were agreed on (RFC 7692): the first reserved bit marks one.
+    inflates: bool,
+}
+
+/// What is unfinished.
+#[derive(Debug, Default)]
+struct Partial {
+    /// Bytes of a header that is not whole yet.
+    header: SmallVec<[u8; 14]>,
+    /// The frame whose payload is arriving.
+    frame: Option<Frame>,
+    /// The payload of a control frame that is arriving.
+    control: SmallVec<[u8; CONTROL_BYTES_MAX]>,
+    /// The message so far.
+    message: Vec<u8>,
+    /// What the message is; `None` between messages.
+    kind: Option<Kind>,
+    /// The message is compressed.
+    deflated: bool,
+    /// How much of a text is known to be UTF-8.
+    checked: usize,
+    /// The last event was made of what is held here: forget it at the next call.
+    delivered: Delivered,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Delivered {
+    #[default]
+    Nothing,
+    Control,
+    Message,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    opcode: OpCode,
+    last: bool,
+    /// The message it begins is compressed.
+    deflated: bool,
+    mask: [u8; 4],
+    length: usize,
+    /// How much of the payload was taken.
+    taken: usize,
+}
+
+impl Decoder {
+    /// A decoder that takes compressed messages, or not.
+    pub fn new(inflates: bool) -> Decoder {
+        Decoder { partial: None, inflates }
+    }
+
+    /// See [`super::Codec::next`].
+    pub fn next<'a>(&'a mut self, input: &'a mut [u8], limit: usize) -> Result<(usize, Option<Event<'a>>), Close> {
+        self.forget_delivered();
+        let mut used = 0;
+        loop {
+            let (frame, fresh) = match self.partial.as_ref().and_then(|partial| partial.frame) {
+                Some(frame) => (frame, false),
+                None => match self.header(&mut used, input, limit)? {
+                    Some(frame) => (frame, true),
+                    None => return Ok((used, None)),
+                },
+            };
+            let left = frame.length - frame.taken;
+            if fresh && input.len() - used >= frame.length && frame.stands_alone() {
+                let payload = &mut input[used..used + frame.length];
+                unmask(frame.mask, 0, payload);
+                // Nothing of this frame is held: what is held, if anything, is an earlier fragment.
+                if let Some(partial) = &mut self.partial {
+                    partial.frame = None;
+                }
+                let event = event(frame, payload)?;
+                return Ok((used + frame.length, Some(event)));
+            }
+            let take = left.min(input.len() - used);
+            let piece = &mut input[used..used + take];
+            unmask(frame.mask, frame.taken, piece);
+            used += take;
+            let partial = self.partial.get_or_insert_default();
+            partial.take(frame, piece)?;
+            if take < left {
+                return Ok((used, None));
+            }
+            partial.frame = None;
+            if matches!(frame.opcode, OpCode::Control(_)) {
+                partial.delivered = Delivered::Control;
+                // The borrow ends the loop: looked up again because the compiler cannot see that it does.
+                let partial = self.partial.as_ref().expect("a control frame was just taken");
+                return Ok((used, Some(event(frame, &partial.control)?)));
+            }
+            if frame.last {
+                partial.delivered = Delivered::Message;
+                return Ok((used, Some(self.message()?)));
+            }
+        }
+    }
+
+    /// Bytes held for something unfinished.
+    pub fn held_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.message.capacity())
+    }
+
+    fn forget_delivered(&mut self) {
+        let Some(partial) = &mut self.partial else { return };
+        let delivered = std::mem::take(&mut partial.delivered);
+        if delivered == Delivered::Control {
+            partial.control.clear();
+        }
+        if delivered == Delivered::Message || partial.is_empty() {
+            self.partial = None;
+        }
+    }
+
+    /// The header at `used`, checked; `None`: it is not whole, and what there was of it is kept.
+    fn header(&mut self, used: &mut usize, input: &[u8], limit: usize) -> Result<Option<Frame>, Close> {
+        let fresh = &input[*used..];
+        if fresh.is_empty() {
+            return Ok(None);
+        }
+        let held = self.partial.as_ref().map_or(0, |partial| partial.header.len());
+        let (parsed, end) = if held == 0 {
+            parse(fresh)?
+        } else {
+            let mut joined = self.partial.as_ref().map(|partial| partial.header.clone()).unwrap_or_default();
+            joined.extend_from_slice(&fresh[..fresh.len().min(14 - held)]);
+            parse(&joined)?
+        };
+        let Some((header, length)) = parsed else {
+            self.partial.get_or_insert_default().header.extend_from_slice(fresh);
+            *used = input.len();
+            return Ok(None);
+        };
+        *used += end - held;
+        let (begun, so_far) = self.partial.as_ref().map_or((false, 0), |p| (p.kind.is_some(), p.message.len()));
+        let frame = check(&header, self.inflates, length, begun, so_far, limit)?;
+        if let Some(partial) = &mut self.partial {
+            partial.header.clear();
+            partial.frame = Some(frame);
+        }
+        Ok(Some(frame))
+    }
+
+    fn message(&self) -> Result<Event<'_>, Close> {
+        let partial = self.partial.as_ref().expect("a message was just finished");
+        let kind = partial.kind.unwrap_or(Kind::Binary);
+        if partial.deflated {
+            return Ok(Event::Deflated(kind, &partial.message));
+        }
+        if kind == Kind::Text && partial.checked < partial.message.len() {
+            return Err(Close::NOT_UTF8);
+        }
+        Ok(Event::Message(kind, &partial.message))
+    }
+}
+
+impl Frame {
+    /// Whether it is an event by itself: a control frame, or a message in one frame.
+    fn stands_alone(self) -> bool {
+        match self.opcode {
+            OpCode::Control(_) => true,
+            OpCode::Data(data) => self.last && data != Data::Continue,
+        }
+    }
+}
+
+impl Partial {
+    fn is_empty(&self) -> bool {
+        self.kind.is_none() && self.frame.is_none() && self.header.is_empty()
+    }
+
+    /// Takes an unmasked piece of a frame's payload.
+    fn take(&mut self, frame: Frame, piece: &[u8]) -> Result<(), Close> {
+        self.frame = Some(Frame { taken: frame.taken + piece.len(), ..frame });
+        let kind = match frame.opcode {
+            OpCode::Control(_) => {
+                self.control.extend_from_slice(piece);
+                return Ok(());
+            }
+            OpCode::Data(Data::Text) => Kind::Text,
+            OpCode::Data(Data::Binary) => Kind::Binary,
+            OpCode::Data(_) => self.kind.unwrap_or(Kind::Binary),
+        };
+        if self.kind.replace(kind).is_none() {
+            self.deflated = frame.deflated;
+        }
+        if self.message.capacity() - self.message.len() < piece.len() {
+            // Grow towards what was announced, but never far ahead of what arrived.
+            let announced = frame.length - frame.taken;
+            let ahead = GROWTH_BYTES_MAX.max(self.message.len());
+            self.message.reserve_exact(piece.len().max(announced.min(ahead)));
+        }
+        self.message.extend_from_slice(piece);
+        if kind == Kind::Text && !self.deflated { self.check_text() } else { Ok(()) }
+    }
+
+    /// Checks the text as far as it came; a character cut in two at the end is still open.
+    fn check_text(&mut self) -> Result<(), Close> {
+        match std::str::from_utf8(&self.message[self.checked..]) {
+            Ok(_) => self.checked = self.message.len(),
+            Err(error) if error.error_len().is_some() => return Err(Close::NOT_UTF8),
+            Err(error) => self.checked += error.valid_up_to(),
+        }
+        Ok(())
+    }
+}
+
+type Parsed = (Option<(FrameHeader, u64)>, usize);
+
+/// The header at the start of `bytes` and where it ends.
+fn parse(bytes: &[u8]) -> Result<Parsed, Close> {
+    let mut cursor = Cursor::new(bytes);
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| BAD_OPCODE)?;
+    Ok((parsed, cursor.position() as usize))
+}
+
+fn check(
+    header: &FrameHeader,
+    inflates: bool,
+    length: u64,
+    begun: bool,
+    so_far: usize,
+    limit: usize,
+) -> Result<Frame, Close> {
+    let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+    if (header.rsv1 && !(inflates && begins)) || header.rsv2 || header.rsv3 {
+        return Err(RESERVED_BITS);
+    }
+    let Some(mask) = header.mask else { return Err(NOT_MASKED) };
+    match header.opcode {
+        OpCode::Control(_) if !header.is_final || length > CONTROL_BYTES_MAX as u64 => return Err(BAD_CONTROL),
+        OpCode::Control(_) => {}
+        OpCode::Data(Data::Continue) if !begun => return Err(NOTHING_TO_CONTINUE),
+        OpCode::Data(Data::Text | Data::Binary) if begun => return Err(UNFINISHED),
+        OpCode::Data(_) if length > (limit - so_far.min(limit)) as u64 => return Err(Close::too_big(limit)),
+        OpCode::Data(_) => {}
+    }
+    Ok(Frame {
+        opcode: header.opcode,
+        last: header.is_final,
+        deflated: header.rsv1,
+        mask,
+        length: length as usize,
+        taken: 0,
+    })
+}
+
+/// The event a whole payload makes by itself.
+fn event(frame: Frame, payload: &[u8]) -> Result<Event<'_>, Close> {
+    match frame.opcode {
+        OpCode::Data(Data::Text) if frame.deflated => Ok(Event::Deflated(Kind::Text, payload)),
+        OpCode::Data(_) if frame.deflated => Ok(Event::Deflated(Kind::Binary, payload)),
+        OpCode::Data(Data::Text) if std::str::from_utf8(payload).is_err() => Err(Close::NOT_UTF8),
+        OpCode::Data(Data::Text) => Ok(Event::Message(Kind::Text, payload)),
+        OpCode::Data(_) => Ok(Event::Message(Kind::Binary, payload)),
+        OpCode::Control(Control::Ping) => Ok(Event::Ping(payload)),
+        OpCode::Control(Control::Pong) => Ok(Event::Pong),
+        OpCode::Control(_) => match *payload {
+            [] => Ok(Event::Close(None)),
+            [a, b, ref reason @ ..] if Close::may_be_sent(u16::from_be_bytes([a, b])) => {
+                if std::str::from_utf8(reason).is_err() {
+                    return Err(Close::NOT_UTF8);
+                }
+                Ok(Event::Close(Some(u16::from_be_bytes([a, b]))))
+            }
+            _ => Err(BAD_CLOSE),
+        },
+    }
+}

@@ -1,0 +1,151 @@
+//! What goes between threads: publications and commands, in bounded lanes that nobody waits in.
+//!
+//! Every channel has one owner among the shards. A publication goes first to its owner (a request), and from there to all shards (a
+//! delivery): so all subscribers of a channel hear one order. A shard takes deliveries always, and requests only while every
+//! shard has room for deliveries. Requests wait for deliveries and deliveries for nothing, so no ring of full
+//! lanes can form. Who finds a request lane full is told so: HTTP publishers get 503, WebSocket publishers are not read meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::Plan;
+use super::counters::Counters;
+use super::stream::Raw;
+use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
+use crate::hub::{Members, Publication};
+
+/// What a shard is told to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve this connection, which came in on the server of this name.
+    Serve(Raw, Arc<str>),
+    /// Go by this plan from now on.
+    Plan(Arc<Plan>),
+    /// Take no new connections, finish what is in flight, say goodbye to sessions.
+    Drain,
+    /// End now.
+    Stop,
+}
+
+/// The way to one shard, for all others.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    commands: Mutex<VecDeque<Command>>,
+    requests: Lane,
+    deliveries: Lane,
+    /// Rings when something came, or when the shard's own tasks staged something.
+    pub bell: Notify,
+    /// How many turns the shard has taken; it takes one every second at least, so a standstill shows.
+    pub turns: AtomicU64,
+    /// The connections of the shard.
+    pub connections: Members,
+    /// What the shard counts.
+    pub counters: Arc<Counters>,
+}
+
+/// A queue of publications that knows what it holds.
+#[derive(Debug, Default)]
+struct Lane {
+    queue: Mutex<VecDeque<Arc<Publication>>>,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Lane {
+    fn has_room(&self) -> bool {
+        // A soft bound: every writer looks before it pushes, so it is exceeded by one publication each at most.
+        self.messages.load(Ordering::Relaxed) < INBOX_MESSAGES_MAX
+            && self.bytes.load(Ordering::Relaxed) < INBOX_BYTES_MAX
+    }
+
+    fn push(&self, publication: Arc<Publication>) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(publication.payload.len(), Ordering::Relaxed);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(publication);
+    }
+
+    fn pop(&self) -> Option<Arc<Publication>> {
+        if self.messages.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let publication = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(publication.payload.len(), Ordering::Relaxed);
+        Some(publication)
+    }
+}
+
+impl Mailbox {
+    /// Tells the shard to do something. Commands are few: connections are bounded, and the rest comes from the operator.
+    pub fn send(&self, command: Command) {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+        self.bell.notify_one();
+    }
+
+    /// Asks the shard, which owns the channel, to publish.
+    ///
+    /// # Errors
+    /// The publication, where there is no room for it.
+    pub fn request(&self, publication: Arc<Publication>) -> Result<(), Arc<Publication>> {
+        if !self.requests.has_room() {
+            return Err(publication);
+        }
+        self.request_anyway(publication);
+        Ok(())
+    }
+
+    /// The same for one that was read from a client while there was room.
+    pub fn request_anyway(&self, publication: Arc<Publication>) {
+        self.requests.push(publication);
+        self.bell.notify_one();
+    }
+
+    /// Hands over a publication by its channel's owner.
+    pub fn deliver(&self, publication: Arc<Publication>) {
+        self.deliveries.push(publication);
+        self.bell.notify_one();
+    }
+
+    /// Whether requests find room.
+    pub fn has_room(&self) -> bool {
+        self.requests.has_room()
+    }
+
+    /// Whether deliveries find room.
+    pub fn has_room_for_deliveries(&self) -> bool {
+        self.deliveries.has_room()
+    }
+
+    /// How many requests wait.
+    pub fn requests_waiting(&self) -> usize {
+        self.requests.messages.load(Ordering::Relaxed)
+    }
+
+    /// How many deliveries wait.
+    pub fn deliveries_waiting(&self) -> usize {
+        self.deliveries.messages.load(Ordering::Relaxed)
+    }
+
+    /// The next command.
+    pub fn command(&self) -> Option<Command> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// The next request.
+    pub fn next_request(&self) -> Option<Arc<Publication>> {
+        self.requests.pop()
+    }
+
+    /// The next delivery.
+    pub fn next_delivery(&self) -> Option<Arc<Publication>> {
+        self.deliveries.pop()
+    }
+}
+
+/// Which of `shards` shards owns the channel of a publication.
+pub fn owner(publication: &Publication, shards: usize) -> usize {
+    publication.topic.share(shards)
+}

@@ -1,0 +1,229 @@
+//! One thread, one runtime, one table: the data plane.
+//!
+//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. HTTP is spoken in
+//! tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
+//! session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
+//! messages ([`mailbox`]), by the rules of the [`relay`].
+
+pub mod addresses;
+pub mod counters;
+mod edge;
+pub mod listener;
+pub mod mailbox;
+pub mod poller;
+pub mod relay;
+pub mod stream;
+pub mod table;
+pub mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::http::{self, Site};
+use crate::hub::Members;
+use crate::session::{Seconds, Terms};
+use addresses::Addresses;
+use counters::Counters;
+use listener::Listener;
+use mailbox::{Command, Mailbox};
+use poller::{Events, Poller};
+use relay::Relay;
+use stream::{Raw, Stream};
+use table::Table;
+
+/// How long a shard rests while publications wait for room in another shard.
+const ROOM_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the configuration asks of the shards, compiled.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The routes of each server, by its name.
+    pub sites: HashMap<String, Arc<Site>>,
+    /// The addresses, each accepted by one shard.
+    pub listeners: Vec<Arc<Listener>>,
+    /// The members of each hub, by its name, for the metrics.
+    pub hubs: Vec<(String, Members)>,
+    /// How many connections are held at once.
+    pub connections_max: usize,
+    /// How many of them may come from one address; `None`: all.
+    pub connections_per_address_max: Option<usize>,
+    /// How many each address holds; the same in every plan.
+    pub addresses: Addresses,
+}
+
+impl Plan {
+    /// The same without its addresses.
+    fn deaf(&self) -> Plan {
+        Plan { listeners: Vec::new(), ..self.clone() }
+    }
+
+    /// The terms that the route of `terms` has now.
+    fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
+        self.sites.get(&terms.server)?.terms(&terms.path).filter(|now| now.hub_id == terms.hub_id).cloned()
+    }
+}
+
+/// One shard, as its own thread sees it.
+pub(crate) struct Shard {
+    index: usize,
+    relay: Relay,
+    plan: RefCell<Arc<Plan>>,
+    table: RefCell<Table<Raw>>,
+    poller: Poller,
+    drain: watch::Sender<bool>,
+    /// The tasks that accept here, by listener.
+    accepting: RefCell<Vec<(Arc<Listener>, tokio::task::JoinHandle<()>)>>,
+    began: Instant,
+    stopped: Cell<bool>,
+}
+
+/// Starts shard number `index` on a thread of its own.
+///
+/// # Errors
+/// The thread or its runtime could not be made.
+pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let local = LocalSet::new();
+        let served = local.block_on(&runtime, async {
+            let shard = Rc::new(Shard::new(index, mailboxes, plan)?);
+            shard.run().await;
+            Ok::<_, io::Error>(())
+        });
+        if let Err(error) = served {
+            log::error!("shard {index} could not start: {error}");
+        }
+    })
+}
+
+impl Shard {
+    fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Result<Shard> {
+        Ok(Shard {
+            index,
+            table: RefCell::new(Table::new(mailboxes[index].counters.clone())),
+            relay: Relay::new(index, mailboxes),
+            plan: RefCell::new(plan),
+            poller: Poller::new()?,
+            drain: watch::Sender::new(false),
+            accepting: RefCell::default(),
+            began: Instant::now(),
+            stopped: Cell::new(false),
+        })
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        self.relay.mailbox()
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.mailbox().counters
+    }
+
+    fn plan(&self) -> Arc<Plan> {
+        self.plan.borrow().clone()
+    }
+
+    /// The loop: wait for anything, take a turn.
+    async fn run(self: Rc<Self>) {
+        self.accept_as_planned();
+        let mut events = Events::default();
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        while !self.stopped.get() {
+            let (unread, room) = (self.table.borrow().has_unread(), self.relay.has_room());
+            let held_up = unread || self.mailbox().requests_waiting() > 0;
+            tokio::select! {
+                ready = self.poller.wait() => if let Err(error) = ready { log::error!("epoll: {error}") },
+                () = self.mailbox().bell.notified() => {}
+                _ = second.tick() => {}
+                () = tokio::task::yield_now(), if held_up && room => {}
+                () = tokio::time::sleep(ROOM_PAUSE), if held_up && !room => {}
+            }
+            while let Some(command) = self.mailbox().command() {
+                self.obey(command);
+            }
+            self.turn(&mut events);
+        }
+    }
+
+    /// One turn, with the sockets that are ready.
+    fn turn(&self, events: &mut Events) {
+        self.mailbox().turns.fetch_add(1, Ordering::Relaxed);
+        let now = self.began.elapsed().as_secs() as Seconds;
+        self.relay.turn(&mut self.table.borrow_mut(), now, self.poller.take(events));
+    }
+
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Serve(raw, server) => match raw.into_stream() {
+                Ok(stream) => self.serve(stream, server),
+                Err(error) => log::warn!("a connection could not be served: {error}"),
+            },
+            Command::Plan(plan) => {
+                self.table.borrow_mut().rebind(|terms| plan.rebound(terms));
+                *self.plan.borrow_mut() = plan;
+                self.accept_as_planned();
+            }
+            Command::Drain => {
+                self.accepting.borrow_mut().drain(..).for_each(|(_, task)| task.abort());
+                // The sockets that listen are closed with their last holder.
+                let deaf = self.plan.borrow().deaf();
+                *self.plan.borrow_mut() = Arc::new(deaf);
+                self.drain.send_replace(true);
+                self.table.borrow_mut().drain();
+            }
+            Command::Stop => self.stopped.set(true),
+        }
+    }
+
+    /// Starts accepting on the listeners that fell to this shard, and stops where they are gone.
+    fn accept_as_planned(self: &Rc<Self>) {
+        let plan = self.plan();
+        let mut accepting = self.accepting.borrow_mut();
+        accepting.retain(|(listener, task)| {
+            let stays = plan.listeners.iter().any(|planned| Arc::ptr_eq(planned, listener));
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for (number, listener) in plan.listeners.iter().enumerate() {
+            let here = accepting.iter().any(|(accepted, _)| Arc::ptr_eq(accepted, listener));
+            // A listener stays with its shard for life: its number may change in a reload, the one who accepts does not.
+            if !here && listener.is_free_for(number % self.relay.mailboxes().len() == self.index) {
+                let (shard, accepted) = (self.clone(), listener.clone());
+                let task = tokio::task::spawn_local(async move {
+                    if let Err(error) = listener::accept(accepted, shard).await {
+                        log::error!("accepting stopped: {error}");
+                    }
+                });
+                accepting.push((listener.clone(), task));
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own until it ends or upgrades.
+    fn serve(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
+        let from = http::Origin { server, peer: stream.peer(), on_loopback: stream.is_on_loopback() };
+        let edge = edge::Edge(self.clone());
+        let served = http::connection::serve(stream, from, edge, self.drain.subscribe());
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            // What a panic left half done is shared by all: a shard that only looks alive is worse than none.
+            if AssertUnwindSafe(served).catch_unwind().await.is_err() {
+                shard.stopped.set(true);
+                shard.mailbox().bell.notify_one();
+            }
+        });
+    }
+}

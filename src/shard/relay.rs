@@ -1,0 +1,196 @@
+//! One shard's part of the relay, and its turn: what comes from clients, other shards and the edge goes to the table and on to the
+//! other shards, in the one order that the owner of each channel makes.
+//!
+//! It knows mailboxes and a table, but no poller and no clock: so a simulation takes the very turns that a shard takes.
+
+use std::sync::Arc;
+
+use super::mailbox::{Mailbox, owner};
+use super::poller::Ready;
+use super::table::Table;
+use crate::hub::Publication;
+use crate::session::{Seconds, Socket};
+
+/// The place of one shard among all.
+#[derive(Debug)]
+pub struct Relay {
+    index: usize,
+    mailboxes: Arc<[Mailbox]>,
+}
+
+impl Relay {
+    /// Of shard number `index`.
+    pub fn new(index: usize, mailboxes: Arc<[Mailbox]>) -> Relay {
+        Relay { index, mailboxes }
+    }
+
+    /// This shard's own mailbox.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailboxes[self.index]
+    }
+
+    /// The mailboxes of all shards.
+    pub fn mailboxes(&self) -> &[Mailbox] {
+        &self.mailboxes
+    }
+
+    /// One turn: takes what came, stages it, flushes.
+    pub fn turn<S: Socket>(&self, table: &mut Table<S>, now: Seconds, ready: impl IntoIterator<Item = Ready>) {
+        table.tick(now);
+        // As many as there are now: what comes meanwhile waits for the next turn, so that sockets have theirs.
+        for _ in 0..self.mailbox().deliveries_waiting() {
+            let Some(publication) = self.mailbox().next_delivery() else { break };
+            table.publish(publication);
+            if table.is_turn_full() {
+                table.flush();
+            }
+        }
+        for _ in 0..self.mailbox().requests_waiting() {
+            if !self.deliveries_have_room() {
+                break;
+            }
+            let Some(publication) = self.mailbox().next_request() else { break };
+            self.spread(publication, table);
+        }
+        table.set_room(self.has_room());
+        for slot in table.take_unread() {
+            table.read_on(slot);
+            self.route_outgoing(table);
+        }
+        for ready in ready {
+            if ready.writable {
+                table.writable(ready.key);
+            }
+            if ready.readable {
+                table.readable(ready.key, ready.ending);
+                self.route_outgoing(table);
+            }
+        }
+        table.flush();
+    }
+
+    /// Publishes what came in from outside; whether there was room for it.
+    pub fn publish<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) -> bool {
+        match owner(&publication, self.mailboxes.len()) {
+            owner if owner == self.index => {
+                if !self.deliveries_have_room() {
+                    return false;
+                }
+                self.spread(publication, table);
+                self.mailbox().bell.notify_one();
+                true
+            }
+            owner => self.mailboxes[owner].request(publication).is_ok(),
+        }
+    }
+
+    /// Sends what sessions published on its way.
+    pub fn route_outgoing<S: Socket>(&self, table: &mut Table<S>) {
+        let outgoing: smallvec::SmallVec<[Publication; 8]> = table.take_outgoing().collect();
+        for publication in outgoing {
+            let publication = Arc::new(publication);
+            match owner(&publication, self.mailboxes.len()) {
+                owner if owner == self.index => self.spread(publication, table),
+                owner => self.mailboxes[owner].request_anyway(publication),
+            }
+        }
+        table.set_room(self.has_room());
+    }
+
+    /// Publishes, as the owner of the channel, to all shards; this is where its order is made.
+    fn spread<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) {
+        self.mailbox().counters.published.add(1);
+        for (_, mailbox) in self.others() {
+            mailbox.deliver(publication.clone());
+        }
+        table.publish(publication);
+        if table.is_turn_full() {
+            table.flush();
+        }
+    }
+
+    /// Whether what this shard's clients publish finds room, whichever shard owns the channel.
+    pub fn has_room(&self) -> bool {
+        self.others().all(|(_, mailbox)| mailbox.has_room() && mailbox.has_room_for_deliveries())
+    }
+
+    fn deliveries_have_room(&self) -> bool {
+        self.others().all(|(_, mailbox)| mailbox.has_room_for_deliveries())
+    }
+
+    fn others(&self) -> impl Iterator<Item = (usize, &Mailbox)> {
+        self.mailboxes.iter().enumerate().filter(|(index, _)| *index != self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{self, IoSlice};
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::limits::READ_BYTES;
+    use crate::config::{self, Action};
+    use crate::hub::Members;
+    use crate::session::{Arrival, Terms};
+    use crate::wire::Dialect;
+
+    const FILE: &str =
+        "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\"/\" = { websocket = \"h\" }\n[hub.h]\n";
+
+    /// A client that always has more to say; counts how often it is read.
+    struct Endless(Rc<Cell<usize>>);
+
+    impl Socket for Endless {
+        fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.update(|reads| reads + 1);
+            // A binary message of two bytes, whose mask changes nothing.
+            buffer.as_chunks_mut::<8>().0.fill([0x82, 0x82, 0, 0, 0, 0, 7, 7]);
+            Ok(buffer.len())
+        }
+
+        fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(slices.iter().map(|slice| slice.len()).sum())
+        }
+
+        fn shutdown_write(&mut self) {}
+
+        fn peer(&self) -> String {
+            String::new()
+        }
+    }
+
+    fn terms() -> Arc<Terms> {
+        let config = config::parse(std::path::Path::new("/"), FILE).unwrap();
+        let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
+        let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
+        Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+    }
+
+    #[test]
+    fn who_never_stops_talking_has_no_larger_part_in_each_turn() {
+        const { assert!(READ_BYTES.is_multiple_of(8)) };
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let (relay, terms, reads) = (Relay::new(0, mailboxes), terms(), Rc::new(Cell::new(0)));
+        let membership = terms.members.join(1).unwrap();
+        let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
+        let greeting = None;
+        let early = Bytes::new();
+        let arrival = Arrival { dialect, inflates, terms, membership, channels, to, greeting, early };
+        let key = table.adopt(Endless(reads.clone()), arrival);
+        let mut turn = || {
+            reads.set(0);
+            relay.turn(&mut table, 0, [Ready { key, readable: true, writable: false, ending: false }]);
+            reads.get()
+        };
+        let first = turn();
+        assert!(first > 0);
+        for _ in 0..10 {
+            assert_eq!(turn(), first);
+        }
+    }
+}

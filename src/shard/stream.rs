@@ -1,0 +1,192 @@
+//! A connection's socket: TCP or Unix, in the runtime while it speaks HTTP, in the shard's own epoll set after its upgrade.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::addresses::AddressPlace;
+use crate::hub::Membership;
+use crate::session::Socket;
+
+/// A connection's place among those of its shard and of its address, given back wherever it ends.
+#[derive(Debug)]
+pub struct Place {
+    /// In its shard.
+    pub shard: Membership,
+    /// In its address, where those are counted; boxed, because they seldom are.
+    pub address: Option<Box<AddressPlace>>,
+}
+
+/// A socket outside the runtime: accepted and not yet served, or upgraded. Never blocks.
+#[derive(Debug)]
+pub struct Raw {
+    socket: RawSocket,
+    place: Place,
+}
+
+/// What kind of socket.
+#[derive(Debug)]
+enum RawSocket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// A socket that the runtime watches.
+#[derive(Debug)]
+pub struct Stream {
+    socket: StreamSocket,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum StreamSocket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Raw {
+    /// Puts it under the runtime's watch.
+    pub fn into_stream(self) -> io::Result<Stream> {
+        let socket = match self.socket {
+            RawSocket::Tcp(socket) => StreamSocket::Tcp(TcpStream::from_std(socket)?),
+            RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
+        };
+        Ok(Stream { socket, place: self.place })
+    }
+}
+
+impl Stream {
+    /// A TCP socket that was given its place.
+    pub fn tcp(socket: TcpStream, place: Place) -> Stream {
+        Stream { socket: StreamSocket::Tcp(socket), place }
+    }
+
+    /// A Unix socket that was given its place.
+    pub fn unix(socket: UnixStream, place: Place) -> Stream {
+        Stream { socket: StreamSocket::Unix(socket), place }
+    }
+
+    /// Who is at the other end, as the log names it.
+    pub fn peer(&self) -> String {
+        match &self.socket {
+            StreamSocket::Tcp(socket) => name(socket.peer_addr()),
+            StreamSocket::Unix(_) => "unix".to_owned(),
+        }
+    }
+
+    /// Whether it came in on a loopback address or a Unix socket.
+    pub fn is_on_loopback(&self) -> bool {
+        match &self.socket {
+            StreamSocket::Tcp(socket) => {
+                socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+            }
+            StreamSocket::Unix(_) => true,
+        }
+    }
+
+    /// Takes it out of the runtime's watch.
+    pub fn into_raw(self) -> io::Result<Raw> {
+        let socket = match self.socket {
+            StreamSocket::Tcp(socket) => RawSocket::Tcp(socket.into_std()?),
+            StreamSocket::Unix(socket) => RawSocket::Unix(socket.into_std()?),
+        };
+        Ok(Raw { socket, place: self.place })
+    }
+}
+
+fn name(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "(gone)".to_owned(), |address| address.to_string())
+}
+
+impl AsFd for Raw {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            RawSocket::Tcp(socket) => socket.as_fd(),
+            RawSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl Socket for Raw {
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.socket {
+            RawSocket::Tcp(socket) => socket.read(buffer),
+            RawSocket::Unix(socket) => socket.read(buffer),
+        }
+    }
+
+    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // One slice is the usual case, and `send` is cheaper than `writev`.
+        match (&mut self.socket, slices) {
+            (RawSocket::Tcp(socket), [slice]) => socket.write(slice),
+            (RawSocket::Tcp(socket), slices) => socket.write_vectored(slices),
+            (RawSocket::Unix(socket), slices) => socket.write_vectored(slices),
+        }
+    }
+
+    fn shutdown_write(&mut self) {
+        // A socket that is gone already needs no goodbye.
+        let _ = match &self.socket {
+            RawSocket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            RawSocket::Unix(socket) => socket.shutdown(Shutdown::Write),
+        };
+    }
+
+    fn peer(&self) -> String {
+        match &self.socket {
+            RawSocket::Tcp(socket) => name(socket.peer_addr()),
+            RawSocket::Unix(_) => "unix".to_owned(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            StreamSocket::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+            StreamSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            StreamSocket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            StreamSocket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            StreamSocket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            StreamSocket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            StreamSocket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            StreamSocket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! The table of one shard: its sessions, who of them hears what, and what is staged for them this turn.
+//!
+//! A turn: take what sockets and other shards bring ([`Table::readable`], [`Table::publish`]), stage it on sessions, then
+//! [`Table::flush`]: one write for each session that has something. Publications to one channel that come one after the
+//! other are staged as one stretch of frames, so a burst costs each subscriber one step, and one write.
+//!
+//! The table does no waiting and reads no clock, so a simulation with sockets of its own drives it as the shard's loop does.
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::counters::Counters;
+use super::wheel::{Timer, Wheel};
+use crate::config::SessionLog;
+use crate::config::limits::{CLOSE_TIMEOUT, READ_BYTES, TURN_BYTES_MAX};
+use crate::hub::{Channels, Kind, Publication, Slot};
+use crate::session::run::{FrameNumber, Run};
+use crate::session::{Arrival, Flushed, Phase, Seconds, Session, Socket, Terms};
+use crate::wire::deflate::{Deflater, Inflater};
+use crate::wire::{Close, Dialect};
+
+mod hearing;
+
+/// The sessions of one shard.
+pub struct Table<S> {
+    sessions: Slab<Session<S>>,
+    channels: Channels,
+    /// What is staged this turn, one run for each dialect.
+    runs: [Run; Dialect::ALL.len()],
+    /// Sessions with something staged, in the order of staging.
+    dirty: Vec<Slot>,
+    /// Publications to one channel that are not staged yet.
+    streak: Vec<Arc<Publication>>,
+    /// Bytes of their payloads.
+    streak_bytes: usize,
+    /// What sessions published, for the shard to relay.
+    outgoing: Vec<Publication>,
+    outgoing_bytes: usize,
+    /// Sessions that may have more to read.
+    unread: Vec<Slot>,
+    wheel: Wheel,
+    fired: Vec<Timer>,
+    /// One buffer reads for all.
+    buffer: Vec<u8>,
+    deflater: Deflater,
+    inflater: Inflater,
+    generation: u32,
+    now: Seconds,
+    /// Whether publications have somewhere to go; where not, sessions that would publish are not read.
+    room: bool,
+    /// Whether the server is ending.
+    draining: bool,
+    counters: Arc<Counters>,
+}
+
+/// Names a session from outside: its place, and which of the sessions that had this place it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionKey {
+    /// Its place.
+    pub slot: Slot,
+    /// Its generation.
+    pub generation: u32,
+}
+
+impl<S: Socket> Table<S> {
+    /// An empty table.
+    pub fn new(counters: Arc<Counters>) -> Table<S> {
+        Table {
+            sessions: Slab::new(),
+            channels: Channels::default(),
+            runs: Default::default(),
+            dirty: Vec::new(),
+            streak: Vec::new(),
+            streak_bytes: 0,
+            outgoing: Vec::new(),
+            outgoing_bytes: 0,
+            unread: Vec::new(),
+            wheel: Wheel::default(),
+            fired: Vec::new(),
+            buffer: vec![0; READ_BYTES],
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
+            generation: 0,
+            now: 0,
+            room: true,
+            draining: false,
+            counters,
+        }
+    }
+
+    /// Begins a session: subscribes it, greets it, and hears what it said already.
+    pub fn adopt(&mut self, socket: S, mut arrival: Arrival) -> SessionKey {
+        // Whoever comes now does not hear what was published before.
+        self.stage_streak();
+        self.generation = self.generation.wrapping_add(1);
+        let (channels, greeting) = (std::mem::take(&mut arrival.channels), arrival.greeting.take());
+        let mut early = std::mem::take(&mut arrival.early).to_vec();
+        let mut session = Session::new(socket, arrival, self.generation, self.now);
+        let slot = self.sessions.vacant_key() as Slot;
+        let hub = session.terms.hub_id;
+        session.seats = channels.iter().map(|name| self.channels.subscribe(hub, name, slot)).collect();
+        if self.logs(&session.terms, SessionLog::Connections) {
+            log::info!("{} new connection on {}", session.socket.peer(), session.terms.path);
+        }
+        let key = SessionKey { slot, generation: session.generation };
+        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+        self.sessions.insert(session);
+        self.counters.sessions.add(1);
+        self.counters.sessions_opened.add(1);
+        self.counters.channels.set(self.channels.len() as u64);
+        if let Some(ping) = ping {
+            self.set_timer(slot, self.now + ping.as_secs() as Seconds);
+        }
+        if let Some(greeting) = greeting {
+            self.say(slot, |dialect, out| dialect.frame_into(Kind::Text, greeting.as_bytes(), out));
+        }
+        if self.draining {
+            self.close(slot, &Close::GOING_AWAY);
+        }
+        self.hear(slot, &mut early);
+        key
+    }
+
+    /// A session, while it lasts.
+    pub fn session(&self, key: SessionKey) -> Option<&Session<S>> {
+        self.sessions.get(key.slot as usize).filter(|session| session.generation == key.generation)
+    }
+
+    /// Publishes to the subscribers here: at the latest when the turn is flushed.
+    pub fn publish(&mut self, publication: Arc<Publication>) {
+        if let Some(last) = self.streak.last()
+            && (last.hub != publication.hub || last.channel != publication.channel)
+        {
+            self.stage_streak();
+        }
+        self.streak_bytes += publication.payload.len();
+        self.streak.push(publication);
+    }
+
+    /// Stages the publications of the streak, in one stretch for each dialect spoken.
+    fn stage_streak(&mut self) {
+        let Some(first) = self.streak.first() else { return };
+        self.streak_bytes = 0;
+        let mut stretches: [Option<(FrameNumber, FrameNumber)>; Dialect::ALL.len()] = Default::default();
+        let mut reached = [0; Dialect::ALL.len()];
+        for slot in self.channels.subscribers(first.hub, &first.channel) {
+            let session = &mut self.sessions[slot as usize];
+            if session.phase != Phase::Open {
+                continue;
+            }
+            let run = &mut self.runs[session.dialect as usize];
+            let (start, end) = *stretches[session.dialect as usize].get_or_insert_with(|| {
+                let start = run.next();
+                let dialect = session.dialect;
+                let deflate_min = session.terms.hub.deflate_bytes_min;
+                for publication in self.streak.iter().filter(|publication| dialect.carries(publication.kind)) {
+                    let (kind, payload) = (publication.kind, &publication.payload);
+                    let frame = publication.framed(dialect as usize, || match (dialect, deflate_min) {
+                        (Dialect::Deflate, Some(min)) => self.deflater.frame(kind, payload, min),
+                        _ => dialect.frame(kind, payload),
+                    });
+                    run.push(frame, publication.topic);
+                }
+                (start, run.next())
+            });
+            reached[session.dialect as usize] += 1;
+            self.counters.delivered.add(u64::from(end - start));
+            self.counters.unspeakable.add(self.streak.len() as u64 - u64::from(end - start));
+            if start == end {
+                continue;
+            }
+            if session.stage(run, start..end) {
+                self.dirty.push(slot);
+            }
+        }
+        for publication in self.streak.drain(..) {
+            if let Some(receipt) = &publication.receipt {
+                let carried = Dialect::ALL.iter().filter(|dialect| dialect.carries(publication.kind));
+                receipt.add(carried.map(|dialect| reached[*dialect as usize]).sum());
+            }
+        }
+    }
+
+    /// Stages a frame for one session alone.
+    fn say(&mut self, slot: Slot, write: impl FnOnce(Dialect, &mut Vec<u8>)) {
+        self.stage_streak();
+        let session = &mut self.sessions[slot as usize];
+        let dialect = session.dialect;
+        let run = &mut self.runs[dialect as usize];
+        let number = run.push_with(|out| write(dialect, out));
+        if session.stage(run, number..number + 1) {
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Says goodbye to a session, and waits a while for its answer.
+    fn close(&mut self, slot: Slot, close: &Close) {
+        let farewell = self.sessions[slot as usize].dialect.farewell(close);
+        self.say(slot, |_, out| out.extend_from_slice(&farewell));
+        self.sessions[slot as usize].phase = Phase::Closing;
+        self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
+    }
+
+    /// Whether enough is staged to flush before going on.
+    pub fn is_turn_full(&self) -> bool {
+        self.streak_bytes + self.runs.iter().map(Run::len).sum::<usize>() >= TURN_BYTES_MAX
+    }
+
+    /// Ends the turn: writes to every session what is staged for it.
+    pub fn flush(&mut self) {
+        self.stage_streak();
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
+            match session.flush(&self.runs[session.dialect as usize], self.now) {
+                Ok(Flushed::Whole) => self.is_written(slot),
+                Ok(Flushed::Waiting(dropped)) => self.counters.dropped.add(dropped),
+                Ok(Flushed::TooSlow) => self.disconnect(slot, &Close::TOO_SLOW),
+                Err(error) => self.remove(slot, &error.to_string()),
+            }
+        }
+        self.dirty = dirty;
+        for run in &mut self.runs {
+            run.clear();
+        }
+    }
+
+    /// A slow session ends: what waits is dropped, the reason is said as soon as it reads again.
+    fn disconnect(&mut self, slot: Slot, close: &Close) {
+        let session = &mut self.sessions[slot as usize];
+        let dropped = session.disconnect(close);
+        log::info!("{} disconnected: {}", session.socket.peer(), close.reason);
+        self.counters.slow.add(1);
+        self.counters.dropped.add(dropped);
+        self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
+    }
+
+    /// The socket of a session takes more.
+    pub fn writable(&mut self, key: SessionKey) {
+        let Some(session) = self.at(key) else { return };
+        if !session.is_waiting() {
+            return;
+        }
+        match session.write_waiting() {
+            Ok(true) => self.is_written(key.slot),
+            Ok(false) => {}
+            Err(error) => self.remove(key.slot, &error.to_string()),
+        }
+    }
+
+    /// All that was to be said to a session is with the kernel.
+    fn is_written(&mut self, slot: Slot) {
+        let session = &mut self.sessions[slot as usize];
+        match session.phase {
+            Phase::Leaving => self.remove(slot, "by the client"),
+            Phase::Failed => session.socket.shutdown_write(),
+            Phase::Open | Phase::Closing if std::mem::take(&mut session.paused) => self.read_later(slot),
+            Phase::Open | Phase::Closing => {}
+        }
+    }
+
+    /// The clock moved: sends the pings that are due and lets go of those who did not answer.
+    pub fn tick(&mut self, now: Seconds) {
+        if now == self.now {
+            return;
+        }
+        self.now = now;
+        let mut fired = std::mem::take(&mut self.fired);
+        self.wheel.fire(now, &mut fired);
+        for timer in fired.drain(..) {
+            let current = self.sessions.get(timer.slot as usize);
+            if current.is_some_and(|session| session.generation == timer.generation && session.due == timer.due) {
+                self.is_due(timer.slot);
+            }
+        }
+        self.fired = fired;
+    }
+
+    fn is_due(&mut self, slot: Slot) {
+        let session = &mut self.sessions[slot as usize];
+        if session.phase != Phase::Open {
+            return self.remove(slot, "no answer to our close");
+        }
+        // A reload may have switched pings off.
+        let Some(ping) = session.terms.hub.ping else { return };
+        let (ping, patience) = (ping.as_secs() as Seconds, session.terms.hub.pong_timeout.as_secs() as Seconds);
+        match session.pinged {
+            // Anything heard since the ping is as good as its pong.
+            Some(pinged) if session.heard < pinged => {
+                self.counters.silent.add(1);
+                self.close(slot, &Close::NO_PONG);
+            }
+            _ if self.now < session.heard + ping => {
+                session.pinged = None;
+                let due = session.heard + ping;
+                self.set_timer(slot, due);
+            }
+            _ => {
+                session.pinged = Some(self.now);
+                let frame = session.dialect.ping().unwrap_or_default();
+                self.say(slot, |_, out| out.extend_from_slice(&frame));
+                self.set_timer(slot, self.now + patience.max(1));
+            }
+        }
+    }
+
+    fn set_timer(&mut self, slot: Slot, due: Seconds) {
+        let session = &mut self.sessions[slot as usize];
+        session.due = due;
+        self.wheel.set(Timer { slot, generation: session.generation, due });
+    }
+
+    /// Ends all sessions because the server ends.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        self.close_where(&Close::GOING_AWAY, |_| true);
+    }
+
+    /// Gives sessions the terms their route has now; those whose route is gone are closed.
+    pub fn rebind(&mut self, terms: impl Fn(&Terms) -> Option<Arc<Terms>>) {
+        let mut timers = Vec::new();
+        for (slot, session) in &mut self.sessions {
+            if let Some(terms) = terms(&session.terms) {
+                let before = std::mem::replace(&mut session.terms, terms);
+                let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+                // Who was never pinged has no timer, and one set for another pace may be hours away.
+                if let Some(ping) = ping.filter(|ping| before.hub.ping != Some(*ping) && session.phase == Phase::Open) {
+                    timers.push((slot as Slot, self.now + ping.as_secs() as Seconds));
+                }
+            }
+        }
+        timers.into_iter().for_each(|(slot, due)| self.set_timer(slot, due));
+        self.close_where(&Close::ROUTE_REMOVED, |session| terms(&session.terms).is_none());
+    }
+
+    fn close_where(&mut self, close: &Close, chosen: impl Fn(&Session<S>) -> bool) {
+        let open = self.sessions.iter().filter(|(_, session)| session.phase == Phase::Open && chosen(session));
+        let slots: Vec<_> = open.map(|(slot, _)| slot as Slot).collect();
+        for slot in slots {
+            self.close(slot, close);
+        }
+    }
+
+    /// Forgets a session; its socket closes.
+    fn remove(&mut self, slot: Slot, why: &str) {
+        self.stage_streak();
+        let session = self.sessions.remove(slot as usize);
+        for seat in &session.seats {
+            self.channels.unsubscribe(*seat);
+        }
+        self.counters.sessions.subtract(1);
+        self.counters.channels.set(self.channels.len() as u64);
+        if self.logs(&session.terms, SessionLog::Connections) {
+            log::info!("{} connection closed: {why}", session.socket.peer());
+        }
+    }
+
+    /// Forgets a session whose socket cannot be watched.
+    pub fn abandon(&mut self, key: SessionKey) {
+        if self.at(key).is_some() {
+            self.remove(key.slot, "abandoned");
+        }
+    }
+
+    /// What sessions published since the last call.
+    pub fn take_outgoing(&mut self) -> impl Iterator<Item = Publication> + use<'_, S> {
+        self.outgoing_bytes = 0;
+        self.outgoing.drain(..)
+    }
+
+    /// Whether sessions may publish now.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// Whether some sessions wait to be read on.
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is no session.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    fn at(&mut self, key: SessionKey) -> Option<&mut Session<S>> {
+        self.sessions.get_mut(key.slot as usize).filter(|session| session.generation == key.generation)
+    }
+
+    /// Whether a route's sessions have this logged; at level debug, all have.
+    fn logs(&self, terms: &Terms, what: SessionLog) -> bool {
+        terms.route.log as u8 >= what as u8 || log::log_enabled!(log::Level::Debug)
+    }
+}

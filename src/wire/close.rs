@@ -1,0 +1,52 @@
+//! Why a session ends: close codes (RFC 6455 §7.4) with reasons a client can read.
+
+use std::borrow::Cow;
+
+/// A close code and its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The code.
+    pub code: u16,
+    /// The reason, at most 123 bytes of UTF-8.
+    pub reason: Cow<'static, str>,
+}
+
+/// The longest reason that fits a close frame, in bytes.
+pub const REASON_BYTES_MAX: usize = 123;
+
+impl Close {
+    /// The client said goodbye, and gets the same back.
+    pub const NORMAL: Close = Close::fixed(1000, "");
+    /// The server ends.
+    pub const GOING_AWAY: Close = Close::fixed(1001, "the server is going away");
+    /// The route the session came by is no longer configured.
+    pub const ROUTE_REMOVED: Close = Close::fixed(1001, "this route is no longer served");
+    /// The server has no room.
+    pub const TRY_AGAIN: Close = Close::fixed(1013, "the server is full, try again later");
+    /// Text that is not UTF-8.
+    pub const NOT_UTF8: Close = Close::fixed(1007, "a text message must be UTF-8");
+    /// The client does not read as fast as messages come, and its hub disconnects such clients.
+    pub const TOO_SLOW: Close = Close::fixed(1008, "too slow: more messages were waiting than the queue holds");
+    /// A ping was not answered in time.
+    pub const NO_PONG: Close = Close::fixed(1008, "no answer to a ping");
+
+    const fn fixed(code: u16, reason: &'static str) -> Close {
+        assert!(reason.len() <= REASON_BYTES_MAX);
+        Close { code, reason: Cow::Borrowed(reason) }
+    }
+
+    /// A violation of the protocol.
+    pub const fn protocol(reason: &'static str) -> Close {
+        Close::fixed(1002, reason)
+    }
+
+    /// A message larger than the hub takes.
+    pub fn too_big(limit: usize) -> Close {
+        Close { code: 1009, reason: format!("a message may have at most {limit} bytes").into() }
+    }
+
+    /// Whether a client may send this code (RFC 6455 §7.4.1 and §7.4.2, and the registry's 1012 to 1014).
+    pub fn may_be_sent(code: u16) -> bool {
+        matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}

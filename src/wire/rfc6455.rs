@@ -1,0 +1,108 @@
+//! RFC 6455: server frames, and what undoes a client's mask.
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use super::Close;
+use super::close::REASON_BYTES_MAX;
+use crate::hub::Kind;
+
+/// The longest header of a server's frame, in bytes: server frames are not masked.
+pub const HEADER_BYTES_MAX: usize = 10;
+/// A whole ping without payload.
+pub const PING: [u8; 2] = [0x89, 0];
+/// The longest payload of a control frame, in bytes (§5.5).
+pub const CONTROL_BYTES_MAX: usize = 125;
+
+impl From<Kind> for OpCode {
+    fn from(kind: Kind) -> OpCode {
+        OpCode::Data(match kind {
+            Kind::Text => Data::Text,
+            Kind::Binary => Data::Binary,
+        })
+    }
+}
+
+/// Appends one whole, final, unmasked frame to `out`.
+pub fn frame_into(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    // Writing to a Vec does not fail.
+    let _ = header.format(payload.len() as u64, out);
+    out.extend_from_slice(payload);
+}
+
+/// The answer to a ping: its payload, at most 125 bytes, comes back.
+pub fn pong_into(payload: &[u8], out: &mut Vec<u8>) {
+    frame_into(OpCode::Control(Control::Pong), payload, out);
+}
+
+/// A whole close frame; an empty reason with code 1000 is sent with its code.
+pub fn close(close: &Close) -> Bytes {
+    let mut payload = close.code.to_be_bytes().to_vec();
+    let mut end = close.reason.len().min(REASON_BYTES_MAX);
+    while !close.reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    payload.extend_from_slice(&close.reason.as_bytes()[..end]);
+    let mut out = Vec::with_capacity(payload.len() + 2);
+    frame_into(OpCode::Control(Control::Close), &payload, &mut out);
+    out.into()
+}
+
+/// Undoes a mask in place; `phase` is how many bytes of the frame's payload came before `bytes`.
+pub fn unmask(mask: [u8; 4], phase: usize, bytes: &mut [u8]) {
+    let mut mask = mask;
+    mask.rotate_left(phase % 4);
+    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    // Eight bytes at a time; the compiler makes vectors of it.
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (i, byte) in rest.iter_mut().enumerate() {
+        *byte ^= mask[i % 4];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_shortest_form() {
+        for (length, header) in [
+            (0, vec![0x82, 0]),
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65535, vec![0x82, 126, 0xff, 0xff]),
+            (65536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            frame_into(Kind::Binary.into(), &vec![7; length], &mut out);
+            assert_eq!(out[..header.len()], header, "length {length}");
+            assert_eq!(out.len(), header.len() + length);
+        }
+    }
+
+    #[test]
+    fn unmasking_goes_on_where_a_split_left_it() {
+        let mask = [1, 2, 3, 4];
+        let plain: Vec<u8> = (0..100).collect();
+        let masked: Vec<u8> = plain.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]).collect();
+        for split in 0..masked.len() {
+            let mut bytes = masked.clone();
+            let (first, second) = bytes.split_at_mut(split);
+            unmask(mask, 0, first);
+            unmask(mask, split, second);
+            assert_eq!(bytes, plain, "split at {split}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_cut_at_a_character() {
+        let frame = close(&Close { code: 1008, reason: "ä".repeat(100).into() });
+        assert_eq!(frame.len(), 2 + 2 + 122);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+}
