@@ -1,0 +1,132 @@
+//! Fan-out beside the floor: the same load on pushd and on the smallest broadcasters there can be, in turns within one run.
+//!
+//!     cargo bench --bench fan_out                    three repetitions, about three minutes
+//!     cargo bench --bench fan_out -- --quick         one short one: whether it works, not how fast it is
+//!     PUSHD_BENCH_CONNECTIONS=10000 cargo bench --bench fan_out       with more connections too
+//!
+//! The floor is this executable again, started as a server (see `floor`): what the kernel alone costs. BENCHMARKS.md says what the columns
+//! mean, and what makes a figure worth something.
+
+#[path = "fan_out/floor.rs"]
+mod floor;
+#[path = "fan_out/server.rs"]
+mod server;
+#[path = "fan_out/table.rs"]
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use pushd::ctl::Fault;
+use pushd::ctl::bench::{Figures, Load, Publisher, Target, measure};
+
+use server::{Kind, Server};
+
+/// How many connections, unless PUSHD_BENCH_CONNECTIONS adds some.
+const CONNECTIONS: [usize; 2] = [100, 1000];
+/// Bytes of a message, and how many are on their way at most.
+const LOADS: [(usize, usize); 3] = [(64, 1), (64, 64), (1024, 64)];
+
+/// How much is done.
+struct Plan {
+    connections: Vec<usize>,
+    repetitions: usize,
+    duration: Duration,
+    /// The processors of the server and of the generator, where there are two.
+    processors: Option<(usize, usize)>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(kind) = arguments.iter().position(|argument| argument == "--floor") {
+        return floor::main(arguments.get(kind + 1).map(String::as_str) == Some("coalesce"));
+    }
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    // Without `--bench` it is `cargo test` that runs this, to see that it works.
+    let plan = match (has("--bench"), has("--quick")) {
+        (false, _) => plan(&[10], 1, Duration::from_millis(100)),
+        (true, true) => plan(&CONNECTIONS, 1, Duration::from_millis(300)),
+        (true, false) => plan(&CONNECTIONS, 3, Duration::from_secs(2)),
+    };
+    match run(&plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("fan_out: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(connections: &[usize], repetitions: usize, duration: Duration) -> Plan {
+    let more = std::env::var("PUSHD_BENCH_CONNECTIONS").unwrap_or_default();
+    let more = more.split(',').filter_map(|number| number.trim().parse().ok());
+    let connections = connections.iter().copied().chain(more).collect();
+    Plan { connections, repetitions, duration, processors: two_processors() }
+}
+
+fn run(plan: &Plan) -> Result<(), String> {
+    match plan.processors {
+        Some((server, generator)) => {
+            println!("The server on processor {server}, the generator on processor {generator}.");
+        }
+        None => println!("One processor for server and generator: ratios say little, times nothing."),
+    }
+    for &connections in &plan.connections {
+        for (size, window) in LOADS {
+            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); Kind::ALL.len()];
+            for _ in 0..plan.repetitions {
+                for (kind, runs) in Kind::ALL.into_iter().zip(&mut runs) {
+                    let figures = one(plan, kind, connections, size, window);
+                    runs.push(figures.map_err(|why| format!("{}: {why}", kind.name()))?);
+                }
+            }
+            print!("\n{}", table::of(connections, size, window, &runs));
+        }
+    }
+    Ok(())
+}
+
+/// One load on one server, which is started for it.
+fn one(plan: &Plan, kind: Kind, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
+    // A process inherits where it may run, and so do its threads.
+    pin(plan.processors.map(|(server, _)| server))?;
+    let server = Server::start(kind)?;
+    pin(plan.processors.map(|(_, generator)| generator))?;
+    let load = Load {
+        target: Target::parse(&format!("ws://{}/", server.address)).map_err(said)?,
+        publisher: Publisher::Subscriber,
+        connections,
+        size,
+        window,
+        duration: plan.duration,
+        pid: Some(server.pid()),
+        spin: plan.processors.is_some(),
+        stop: Arc::default(),
+    };
+    let figures = measure(&load, &mut |_| {}).map_err(said)?;
+    match figures.faults.is_none() && !figures.cut_short {
+        true => Ok(figures),
+        false => Err(format!("not every delivery was as it should be: {:?}", figures.faults)),
+    }
+}
+
+fn said(fault: Fault) -> String {
+    fault.message
+}
+
+/// The first two processors this process may use.
+fn two_processors() -> Option<(usize, usize)> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
+    let mut numbers = (0..CpuSet::count()).filter(|&number| allowed.is_set(number) == Ok(true));
+    Some((numbers.next()?, numbers.next()?))
+}
+
+fn pin(processor: Option<usize>) -> Result<(), String> {
+    let Some(processor) = processor else { return Ok(()) };
+    let mut set = CpuSet::new();
+    let pinned = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    pinned.map_err(|errno| format!("cannot run on processor {processor} alone: {errno}"))
+}

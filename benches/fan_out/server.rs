@@ -1,0 +1,112 @@
+//! The servers that are measured: each a process of its own, on a port of its own, gone when it is dropped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// What pushd serves here.
+const CONFIG: &str = r#"
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/" = { websocket = "push", on_message = "broadcast" }
+[hub.push]
+[daemon]
+workers = 1
+"#;
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Which one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The floor: one `send` for each delivery.
+    Send,
+    /// The floor: what came in one read leaves in one `send`.
+    Coalesce,
+    /// pushd with one shard.
+    Pushd,
+}
+
+impl Kind {
+    /// All of them, in the order of their turns.
+    pub const ALL: [Kind; 3] = [Kind::Send, Kind::Coalesce, Kind::Pushd];
+
+    /// As the table names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Send => "floor: send",
+            Kind::Coalesce => "floor: coalesce",
+            Kind::Pushd => "pushd",
+        }
+    }
+}
+
+/// A server that runs.
+pub struct Server {
+    /// Where it listens.
+    pub address: String,
+    child: Child,
+    _place: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts one, and waits until it listens.
+    pub fn start(kind: Kind) -> Result<Server, String> {
+        match kind {
+            Kind::Send => Server::floor("send"),
+            Kind::Coalesce => Server::floor("coalesce"),
+            Kind::Pushd => Server::pushd(),
+        }
+        .map_err(|error| format!("cannot be started: {error}"))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn floor(kind: &str) -> std::io::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.args(["--floor", kind]).stdout(Stdio::piped()).spawn()?;
+        let mut address = String::new();
+        if let Some(stdout) = child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut address)?;
+        }
+        Ok(Server { address: address.trim().to_owned(), child, _place: None })
+    }
+
+    fn pushd() -> std::io::Result<Server> {
+        let place = tempfile::tempdir()?;
+        fs::write(place.path().join("pushd.toml"), CONFIG)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushd"));
+        command.args(["-n", "-c", "pushd.toml"]).current_dir(place.path()).stdin(Stdio::null());
+        let log = place.path().join("log");
+        let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
+        let mut server = Server { address: String::new(), child, _place: Some(place) };
+        let began = Instant::now();
+        while server.address.is_empty() {
+            let text = fs::read_to_string(&log)?;
+            // A whole line, or half of an address would be taken for one.
+            let listening = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            let address = listening.filter_map(|line| line.split_once("Listening on ")?.1.split(' ').next()).next();
+            server.address = address.unwrap_or_default().to_owned();
+            if began.elapsed() > PATIENCE || server.child.try_wait()?.is_some() {
+                return Err(std::io::Error::other(text));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its end is not what is measured.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}

@@ -1,0 +1,64 @@
+//! The tables: medians over the repetitions, and ratios of pairs that were measured one after the other.
+
+use pushd::ctl::bench::{Cost, Figures};
+
+use super::server::Kind;
+
+const HEAD: &str = "\
+| server | deliveries/s | to send | to coalesce | CPU µs/delivery | p50 ms | p99 ms | B/connection | CPU µs/handshake | others |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+";
+
+/// One load: a line for each server, from its repetitions.
+pub fn of(connections: usize, size: usize, window: usize, runs: &[Vec<Figures>]) -> String {
+    let mut table = format!("{connections} connections, {size} B, window {window}\n\n{HEAD}");
+    for (kind, own) in Kind::ALL.iter().zip(runs) {
+        let of = |figure: fn(&Figures) -> f64| median(own.iter().map(figure));
+        let cost = |figure: fn(&Cost) -> f64| median(own.iter().filter_map(|run| run.server.as_ref()).map(figure));
+        // Repetition by repetition: what disturbed one of a pair most likely disturbed the other.
+        let to = |floor: usize| {
+            let pairs = own.iter().zip(&runs[floor]);
+            median(pairs.map(|(own, floor)| own.deliveries_per_second / floor.deliveries_per_second))
+        };
+        let others = own.iter().filter_map(|run| run.server).map(|cost| cost.processors_of_others);
+        // Memory comes in pages: among fewer connections the last one would be bytes of each.
+        let resident = match connections {
+            0..1000 => "-".to_owned(),
+            _ => format!("{:.0}", cost(|cost| cost.resident_bytes_per_connection)),
+        };
+        table += &format!(
+            "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {:.0} | {:.2} |\n",
+            kind.name(),
+            grouped(of(|run| run.deliveries_per_second)),
+            to(0),
+            to(1),
+            cost(|cost| cost.cpu_us_per_delivery),
+            of(|run| run.latency.p50_ms),
+            of(|run| run.latency.p99_ms),
+            resident,
+            cost(|cost| cost.cpu_us_per_handshake),
+            others.fold(0.0, f64::max),
+        );
+    }
+    table
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = figures.collect();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => sorted[count / 2],
+        count => f64::midpoint(sorted[count / 2 - 1], sorted[count / 2]),
+    }
+}
+
+/// Thousands apart: `1 234 567`.
+fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let places = digits.char_indices().map(|(i, digit)| match (digits.len() - i) % 3 {
+        0 if i > 0 => format!(" {digit}"),
+        _ => digit.to_string(),
+    });
+    places.collect()
+}

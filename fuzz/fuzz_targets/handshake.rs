@@ -1,0 +1,117 @@
+//! Whatever comes over a connection that speaks HTTP: through hyper, the routes, the handshake, publishing and the built-in pages, by the
+//! one door that the edge has (`http::connection::serve`), to a backend that only checks what it is given.
+
+#![no_main]
+
+use std::sync::{Arc, LazyLock};
+
+use http::StatusCode;
+use libfuzzer_sys::fuzz_target;
+use pushd::config::{self, limits};
+use pushd::http::{Backend, HubInUse, Origin, Sample, Site, connection};
+use pushd::hub::{Kind, Members, Publication};
+use pushd::session::Arrival;
+use pushd::wire::Dialect;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+const CONFIG: &str = r#"
+[hub.push]
+message_max = "1KiB"
+queue_max = "64KiB"
+deflate = true
+deflate_min = "16B"
+
+[server.main]
+listen = "127.0.0.1:8888"
+[server.main.routes]
+"/ws" = { websocket = "push", draft76 = true, on_message = "broadcast", subprotocols = ["a", "b"] }
+"/ws/{user}" = { websocket = "push", channels = ["user/{user}/{part=all}", "all"], greeting = "hello, {user}", origins = "any" }
+"/listed" = { websocket = "push", origins = ["https://example.com"] }
+"/publish/{channel}" = { publish = "push", channel = "{channel}", methods = ["POST", "PUT", "GET"], message = "{text=nothing}" }
+"/body" = { publish = "push", channel = "all" }
+"/live" = { page = "live" }
+"/metrics" = { metrics = true }
+"/health" = { health = true }
+"/ready" = { ready = true }
+"#;
+
+static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
+    let config = config::parse("fuzz.toml".as_ref(), CONFIG).unwrap_or_else(|errors| panic!("{errors}"));
+    let hubs = config.hubs.iter().enumerate().map(|(number, hub)| HubInUse {
+        id: config::HubId(number as u16),
+        hub: hub.clone(),
+        members: Members::default(),
+    });
+    Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>()))
+});
+
+/// Checks what the edge lets through.
+#[derive(Clone)]
+struct Checking;
+
+impl Backend for Checking {
+    type Io = DuplexStream;
+
+    fn site(&self, _: &str) -> Option<Arc<Site>> {
+        Some(SITE.clone())
+    }
+
+    async fn publish(&self, publication: Publication) -> Option<u64> {
+        check_channel(&publication.channel);
+        assert!(publication.payload.len() <= 1024);
+        assert!(publication.kind == Kind::Binary || std::str::from_utf8(&publication.payload).is_ok());
+        Some(1)
+    }
+
+    fn adopt(&self, _: DuplexStream, arrival: Arrival) {
+        arrival.channels.iter().chain([&arrival.to]).for_each(|channel| check_channel(channel));
+        assert!(arrival.dialect != Dialect::Hixie76 || arrival.terms.route.draft76);
+        assert!(arrival.dialect != Dialect::Deflate || arrival.inflates);
+    }
+
+    fn answered(&self, status: StatusCode) {
+        assert!(!status.is_server_error(), "{status}");
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        Vec::new()
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+}
+
+fn check_channel(channel: &str) {
+    assert!((1..=limits::CHANNEL_BYTES_MAX).contains(&channel.len()));
+    let slashes = channel.matches('/').count();
+    assert!(slashes == if channel.starts_with("user/") { 2 } else { 0 } || slashes == 0, "{channel:?}");
+    assert!(!channel.contains(char::is_control), "{channel:?}");
+}
+
+thread_local! {
+    // The clock is paused: timeouts pass as soon as nothing else is left to do.
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&options, request)) = data.split_first() else { return };
+    let origin = Origin { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1 };
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            let (mut client, server) = duplex(1 << 20);
+            client.write_all(request).await.unwrap();
+            let (_drain, draining) = watch::channel(false);
+            if options & 2 == 2 {
+                client.shutdown().await.unwrap();
+            }
+            connection::serve(server, origin, Checking, draining).await;
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "an answer is HTTP");
+            assert!(answer.is_empty() || answer.windows(4).any(|window| window == b"\r\n\r\n"), "and whole");
+        });
+    });
+});

@@ -1,0 +1,166 @@
+//! What a delivery costs, counted instead of timed: allocations and writes.
+//!
+//! Publishing to many healthy subscribers allocates no more than publishing to few, and a batch of publications is one
+//! write for each subscriber. One test in this file, because the count is the whole process's.
+
+#![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket, WhenSlow};
+use pushd::hub::{Kind, Members, Publication};
+use pushd::session::{Arrival, Socket, Terms};
+use pushd::shard::table::Table;
+use pushd::wire::Dialect;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `alloc` above, that is from the system.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as for `dealloc`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// A socket that takes everything, and counts how often it is written to and how much.
+#[derive(Clone, Default)]
+struct Sink {
+    writes: Rc<Cell<usize>>,
+    bytes: Rc<Cell<usize>>,
+}
+
+impl Socket for Sink {
+    fn try_read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let taken = slices.iter().map(|slice| slice.len()).sum();
+        self.writes.set(self.writes.get() + 1);
+        self.bytes.set(self.bytes.get() + taken);
+        Ok(taken)
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn peer(&self) -> String {
+        "sink".to_owned()
+    }
+}
+
+fn terms() -> Arc<Terms> {
+    let hub = Hub {
+        name: "push".to_owned(),
+        message_bytes_max: 64 << 10,
+        queue_bytes_max: 1 << 20,
+        queue_messages_max: 16_384,
+        queue_age_max: None,
+        when_slow: WhenSlow::Disconnect,
+        gap_notice: None,
+        ping: None,
+        pong_timeout: std::time::Duration::from_secs(20),
+        subscribers_max: NonZeroUsize::new(10_000),
+        deflate_bytes_min: None,
+    };
+    let route = WebSocket {
+        hub: HubId(0),
+        channels: Vec::new(),
+        on_message: OnMessage::Ignore,
+        to: None,
+        accept: Accept::Both,
+        greeting: None,
+        message: None,
+        draft76: false,
+        subprotocols: Vec::new(),
+        origins: Origins::Any,
+        log: SessionLog::Off,
+    };
+    let (server, path) = ("main".to_owned(), "/ws".to_owned());
+    Arc::new(Terms { server, path, route, hub_id: HubId(0), hub, members: Members::default() })
+}
+
+/// A table with so many subscribers of one channel, and their sockets.
+fn table(subscribers: usize) -> (Table<Sink>, Vec<Sink>) {
+    let mut table = Table::new(Arc::default());
+    let (terms, channel): (_, Arc<str>) = (terms(), "all".into());
+    let sinks: Vec<_> = (0..subscribers).map(|_| Sink::default()).collect();
+    for sink in &sinks {
+        let arrival = Arrival {
+            dialect: Dialect::Rfc6455,
+            inflates: false,
+            membership: terms.members.join(usize::MAX).unwrap(),
+            terms: terms.clone(),
+            channels: [channel.clone()].into_iter().collect(),
+            to: channel.clone(),
+            greeting: None,
+            early: Bytes::new(),
+        };
+        table.adopt(sink.clone(), arrival);
+    }
+    (table, sinks)
+}
+
+/// Publishes `count` messages in one turn; how many allocations that took.
+fn turn(table: &mut Table<Sink>, count: usize, payload: &Bytes) -> usize {
+    let channel: Arc<str> = "all".into();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..count {
+        table.publish(Arc::new(Publication::new(HubId(0), channel.clone(), Kind::Text, payload.clone())));
+    }
+    table.flush();
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_subscriber_more_costs_one_write_and_no_allocation() {
+    let payload = Bytes::from_static(&[b'x'; 100]);
+    let costs = [10, 1_000].map(|subscribers| {
+        let (mut table, sinks) = table(subscribers);
+        // The first turns grow what is kept for all others.
+        for _ in 0..3 {
+            turn(&mut table, 64, &payload);
+        }
+        for sink in &sinks {
+            sink.writes.take();
+            sink.bytes.take();
+        }
+
+        let one = turn(&mut table, 1, &payload);
+        assert!(sinks.iter().all(|sink| sink.writes.take() == 1 && sink.bytes.take() == 102));
+        let batch = turn(&mut table, 64, &payload);
+        assert!(sinks.iter().all(|sink| sink.writes.take() == 1), "a batch is one write");
+        assert!(sinks.iter().all(|sink| sink.bytes.take() == 64 * 102), "and all of it");
+        (one, batch)
+    });
+    let [(one_to_few, batch_to_few), (one_to_many, batch_to_many)] = costs;
+    assert_eq!(one_to_few, one_to_many, "allocations for one publication, to 10 and to 1000 subscribers");
+    assert_eq!(batch_to_few, batch_to_many, "allocations for a batch, to 10 and to 1000 subscribers");
+    assert!(one_to_many <= 5, "{one_to_many} allocations for one publication");
+    assert!(batch_to_many <= 5 * 64, "{batch_to_many} allocations for 64 publications");
+    println!("allocations: {one_to_many} for one publication, {batch_to_many} for 64");
+}

@@ -1,0 +1,515 @@
+// What the examples promise, seen from a browser: each example is started as it ships, its own page is opened, and the page
+// must show what the example is for.
+//
+//   node run.mjs PUSHD REPOSITORY [EXAMPLE…]      all examples, and "live" (config/pushd.toml), unless some are named
+//
+// The ports are those of the examples, so they must be free. CHROMIUM names the browser (/usr/bin/chromium otherwise).
+// Nothing here sleeps: every wait is for a condition, until a deadline. The last line counts; any failure exits 1.
+
+import { spawn } from 'node:child_process';
+import { appendFile, cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import http from 'node:http';
+import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
+import { chromium } from 'playwright-core';
+
+const DEADLINE_MS = 10_000;
+const POLL_MS = 25;
+const CHECK_MAX_MS = 60_000;      // of a whole check, should the browser itself hang
+const BROWSER_FLAGS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync',
+];
+
+const [pushd, repository, ...wanted] = process.argv.slice(2);
+if (!pushd || !repository) {
+  console.error('usage: node run.mjs PUSHD REPOSITORY [EXAMPLE…]');
+  process.exit(64);
+}
+
+// Counting
+
+let passed = 0;
+let failed = 0;
+
+async function check(name, body) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(reject, CHECK_MAX_MS, new Error(`not done within ${CHECK_MAX_MS} ms`));
+  });
+  try {
+    await Promise.race([body(), late]);
+    passed += 1;
+    console.log(`ok    ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAIL  ${name}: ${String(error.message ?? error).split('\n')[0]}`);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function equal(found, expected, what) {
+  if (found !== expected) throw new Error(`${what}: expected ${JSON.stringify(expected)}, found ${JSON.stringify(found)}`);
+}
+
+function holds(condition, what) {
+  if (!condition) throw new Error(what);
+}
+
+/** Asks until the answer is truthy, and returns it. */
+async function until(what, ask, deadline_ms = DEADLINE_MS) {
+  const end = Date.now() + deadline_ms;
+  for (;;) {
+    const answer = await ask();
+    if (answer) return answer;
+    if (Date.now() > end) throw new Error(`not within ${deadline_ms} ms: ${what}`);
+    await new Promise(resolve => setTimeout(resolve, POLL_MS));
+  }
+}
+
+// The server
+
+function accepts(port) {
+  return new Promise(resolve => {
+    const socket = net.connect(port, '127.0.0.1');
+    socket.once('connect', () => { socket.destroy(); resolve(true); });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+class Server {
+  constructor(config, rundir, ports) {
+    Object.assign(this, { config, rundir, ports, errors: '' });
+  }
+
+  async start() {
+    for (const port of this.ports) holds(!await accepts(port), `port ${port} is taken by something else`);
+    this.startedAt = Date.now();
+    this.ended = undefined;
+    this.process = spawn(path.resolve(pushd), ['-n', '-c', this.config, '--rundir', this.rundir], { stdio: ['ignore', 'pipe', 'pipe'] });
+    for (const stream of [this.process.stdout, this.process.stderr]) {
+      stream.setEncoding('utf8').on('data', text => { this.errors += text; });
+    }
+    this.process.once('error', error => { this.ended = { code: null, signal: error.message }; });
+    this.process.once('exit', (code, signal) => { this.ended = { code, signal }; });
+    for (const port of this.ports) {
+      await until(`port ${port} accepts`, async () => {
+        if (this.ended) throw new Error(`ended at once with ${this.ended.code ?? this.ended.signal}: ${this.errors.trim()}`);
+        return accepts(port);
+      });
+    }
+  }
+
+  /** All it has said, wherever its configuration sends it. */
+  async log() {
+    return this.errors + await readFile(path.join(this.rundir, 'pushd.log'), 'utf8').catch(() => '');
+  }
+
+  async says(text) {
+    await until(`the log says ${JSON.stringify(text)}`, async () => (await this.log()).includes(text));
+  }
+
+  async stop() {
+    if (!this.process?.pid || this.ended) throw new Error(`was not running any more (${JSON.stringify(this.ended)})`);
+    process.kill(this.process.pid, 'SIGINT');
+    await until('an end after SIGINT', () => this.ended, 20_000);
+    equal(this.ended.code, 0, 'exit code after SIGINT');
+  }
+
+  /** The last resort, so that a failed test leaves nothing behind. */
+  async kill() {
+    if (!this.process?.pid || this.ended) return;
+    process.kill(this.process.pid, 'SIGKILL');
+    await until('an end after SIGKILL', () => this.ended);
+  }
+}
+
+/** The status of a WebSocket handshake, without a WebSocket. */
+function handshakeStatus(port, target) {
+  return new Promise((resolve, reject) => {
+    const request = http.get({
+      host: '127.0.0.1', port, path: target, timeout: DEADLINE_MS,
+      headers: { Connection: 'Upgrade', Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' },
+    });
+    const settle = (answer, socket) => { socket.destroy(); resolve(answer.statusCode); };
+    request.once('upgrade', settle);
+    request.once('response', answer => settle(answer, answer.socket));
+    request.once('timeout', () => request.destroy(new Error('no answer to the handshake')));
+    request.once('error', reject);
+  });
+}
+
+// The pages
+
+/** One example being tried: its server, the browser, and the pages opened so far. */
+class Trial {
+  constructor(name, server, browser, pagePort, title) {
+    Object.assign(this, { name, server, browser, pagePort, title, pages: [], complaints: [], watching: true });
+  }
+
+  /** Where the example serves its page: at the root, or below its name where several share a root. */
+  async address() {
+    for (const place of ['/', `/${this.name}/`]) {
+      const reply = await fetch(`http://127.0.0.1:${this.pagePort}${place}`, { signal: AbortSignal.timeout(DEADLINE_MS) });
+      const text = await reply.text();
+      if (reply.ok && text.includes(`<title>${this.title}</title>`)) return `http://127.0.0.1:${this.pagePort}${place}`;
+    }
+    throw new Error(`port ${this.pagePort} serves no page titled ${this.title}`);
+  }
+
+  async open(suffix = '') {
+    const page = await this.browser.newPage();
+    page.setDefaultTimeout(DEADLINE_MS);
+    const complain = text => { if (this.watching) this.complaints.push(text); };
+    page.on('pageerror', error => complain(error.message));
+    page.on('console', message => { if (message.type() === 'error') complain(message.text()); });
+    this.pages.push(page);
+    await page.goto(await this.address() + suffix);
+    return page;
+  }
+
+  async openLive(suffix = '') {
+    const page = await this.open(suffix);
+    await live(page);
+    return page;
+  }
+}
+
+const live = page => page.waitForSelector('body[data-state=live]');
+const linesOf = page => page.locator('[role=log] > div').allInnerTexts();
+const shows = (page, line) => until(`the page shows ${JSON.stringify(line)}`, async () => (await linesOf(page)).some(l => l.endsWith(line)));
+const lacks = async (page, line) => holds(!(await linesOf(page)).some(l => l.includes(line)), `a page shows ${JSON.stringify(line)}, which was not for it`);
+const textOf = (page, selector, test) => until(`${selector} passes ${test}`, async () => {
+  const text = (await page.textContent(selector)) ?? '';
+  return test.test(text) && text;
+});
+
+/** Fills a field and sends its form with the Enter key, as a person would. */
+async function say(page, field, text) {
+  await page.fill(field, text);
+  await page.press(field, 'Enter');
+}
+
+/** The JSON a page shows as the answer to what it published. */
+async function answerIn(page, selector) {
+  const text = await textOf(page, selector, /\{.*\}/);
+  return JSON.parse(text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1));
+}
+
+async function post(url, body) {
+  const reply = await fetch(url, { method: 'POST', body, signal: AbortSignal.timeout(DEADLINE_MS) });
+  const text = await reply.text();
+  holds(reply.ok, `${url} answered ${reply.status}: ${text}`);
+  return JSON.parse(text);
+}
+
+// The examples
+
+async function serverPush(t) {
+  const desk = await t.openLive('?userid=anna&compid=desk');
+  const desk2 = await t.openLive('?userid=anna&compid=desk');
+  const phone = await t.openLive('?userid=anna&compid=phone');
+  const bob = await t.openLive('?userid=bob&compid=desk');
+  const everyone = [desk, desk2, phone, bob];
+
+  await check('server-push: a push reaches every socket of its pair', async () => {
+    await bob.fill('#push-userid', 'anna');
+    await bob.fill('#push-compid', 'desk');
+    await say(bob, '#push-message', 'for anna at her desk & nobody + else');
+    equal((await answerIn(bob, '#push-answer')).subscribers, 2, 'subscribers');
+    for (const page of [desk, desk2]) await shows(page, 'for anna at her desk & nobody + else');
+  });
+  await check('server-push: a push to all reaches all', async () => {
+    await say(desk, '#all-message', 'for everyone: ünïcødé');
+    equal((await answerIn(desk, '#all-answer')).subscribers, 4, 'subscribers');
+    for (const page of everyone) await shows(page, 'for everyone: ünïcødé');
+  });
+  await check('server-push: a push reaches nobody but its pair', async () => {
+    for (const page of [phone, bob]) await lacks(page, 'for anna at her desk');
+  });
+  await check('server-push: a push to a pair nobody holds reaches 0', async () => {
+    const reply = await fetch('http://127.0.0.1:8888/push?userid=nobody&compid=none&message=x');
+    equal(reply.ok, true, 'success');
+    equal((await reply.json()).subscribers, 0, 'subscribers');
+  });
+  await check('server-push: what a client sends is logged, and goes to nobody', async () => {
+    await say(phone, '#text', 'only the log hears this');
+    await t.server.says('only the log hears this');
+    await post('http://127.0.0.1:8888/pushtoall?message=afterwards', '');
+    for (const page of everyone) await shows(page, 'afterwards');
+    for (const page of [desk, desk2, bob]) await lacks(page, 'only the log hears this');
+  });
+  await check('server-push: a missing argument is refused with 400', async () => {
+    equal(await handshakeStatus(8888, '/ws?userid=anna'), 400, 'handshake without compid');
+    equal(await handshakeStatus(8888, '/ws?userid=anna&compid=desk'), 101, 'handshake with both');
+    equal((await fetch('http://127.0.0.1:8888/push?userid=anna&message=x')).status, 400, 'push without compid');
+  });
+  await check('server-push: a closed socket is forgotten', async () => {
+    await desk2.close();
+    await until('a push to one subscriber', async () => {
+      const reply = await fetch('http://127.0.0.1:8888/push?userid=anna&compid=desk&message=still');
+      return (await reply.json()).subscribers === 1;
+    });
+  });
+}
+
+async function helloWorld(t) {
+  const page = await t.open();
+  const colours = () => Promise.all(['host', 'port', 'uri'].map(async id => {
+    const [r, g] = (await page.$eval(`#${id}`, e => getComputedStyle(e).backgroundColor)).match(/\d+/g).map(Number);
+    return r > g ? 'red' : 'green';
+  }));
+
+  await check('hello-world: the fields are red at first', async () => equal((await colours()).join(), 'red,red,red', 'fields'));
+  await check('hello-world: the fields are green once open', async () => {
+    await page.click('#open');
+    await live(page);
+    equal((await colours()).join(), 'green,green,green', 'fields');
+  });
+  await check('hello-world: the greeting is shown', () => textOf(page, '#greeting', /^Hello World$/));
+  await check('hello-world: a message is logged', async () => {
+    await say(page, '#message', 'good morning server');
+    await t.server.says('good morning server');
+  });
+}
+
+async function echo(t) {
+  const page = await t.openLive();
+  await check('echo: Hello Chetan comes back', () => textOf(page, '#answer', /^Hello Chetan$/));
+  await check('echo: a binary message comes back as binary', async () => {
+    await page.check('#binary');
+    await say(page, '#message', 'åtta');
+    await until('the bytes are back', async () => (await linesOf(page)).some(l => l.startsWith('Came back: åtta (binary, 5 bytes')));
+  });
+  await check('echo: an answer is for its sender alone', async () => {
+    const other = await t.openLive();
+    await textOf(other, '#answer', /^Hello Chetan$/);
+    await say(page, '#message', 'mine');
+    await textOf(page, '#answer', /^mine$/);
+    await say(other, '#message', 'fence');
+    await textOf(other, '#answer', /^fence$/);
+    await lacks(other, 'mine');
+  });
+  await check('echo: 16 MiB come back whole', async () => {
+    const same = await page.evaluate(deadline_ms => new Promise((resolve, reject) => {
+      const sent = new Uint8Array(16 * 1024 * 1024).map((_, i) => i * 31 + (i >> 8));
+      const socket = new WebSocket('ws://127.0.0.1:8888/ws');
+      setTimeout(reject, deadline_ms, new Error('no answer'));
+      socket.binaryType = 'arraybuffer';
+      socket.onopen = () => socket.send(sent);
+      socket.onclose = e => reject(new Error(`closed with ${e.code} ${e.reason}`));
+      socket.onmessage = e => {
+        const back = new Uint8Array(e.data);
+        resolve(back.length === sent.length && back.every((byte, i) => byte === sent[i]));
+        socket.onclose = null;
+        socket.close();
+      };
+    }), 30_000);
+    equal(same, true, 'the same bytes');
+  });
+}
+
+async function techops(t) {
+  const [one, two] = [await t.openLive(), await t.openLive()];
+  await check('techops: a broadcast reaches every page, its sender too', async () => {
+    await one.click('#broadcast');
+    for (const page of [one, two]) await shows(page, 'Received: Hello from Browser!');
+    await say(two, '#message', '<b>back</b>: again');
+    for (const page of [one, two]) await shows(page, 'Received: <b>back</b>: again');
+  });
+  await check('techops: binary is ignored', async () => {
+    await one.evaluate('ws.send(new Uint8Array([1, 2, 3]))');
+    await say(one, '#message', 'after the bytes');
+    for (const page of [one, two]) {
+      await shows(page, 'Received: after the bytes');
+      await lacks(page, 'binary');
+    }
+  });
+}
+
+async function tick(t) {
+  const [one, two] = [await t.openLive(), await t.openLive()];
+  const watch = page => page.evaluate(deadline_ms => new Promise((resolve, reject) => {
+    const seen = [];
+    setTimeout(reject, deadline_ms, new Error('too few ticks'));
+    new MutationObserver(() => {
+      seen.push([Number(document.getElementById('tic').textContent), Date.now()]);
+      if (seen.length === 4) resolve(seen);
+    }).observe(document.getElementById('tic'), { childList: true });
+  }), DEADLINE_MS);
+
+  await check('tick: the number counts up once a second, the same for all', async () => {
+    const [ones, twos] = await Promise.all([watch(one), watch(two)]);
+    for (const seen of [ones, twos]) {
+      for (let i = 1; i < seen.length; i++) {
+        equal(seen[i][0], seen[i - 1][0] + 1, 'the next tick');
+        const apart_ms = seen[i][1] - seen[i - 1][1];
+        holds(apart_ms > 500 && apart_ms < 2000, `ticks are ${apart_ms} ms apart`);
+      }
+    }
+    const common = ones.filter(([n]) => twos.some(([m]) => m === n));
+    holds(common.length >= 2, 'the pages saw different numbers');
+    for (const [n, at] of common) {
+      const apart_ms = Math.abs(at - twos.find(([m]) => m === n)[1]);
+      holds(apart_ms < 500, `tick ${n} came ${apart_ms} ms apart`);
+    }
+    holds(ones[0][0] <= (Date.now() - t.server.startedAt) / 1000 + 1, `tick ${ones[0][0]} does not count from 0`);
+  });
+  await check('tick: a message shows as it was sent, in every page', async () => {
+    for (const text of ['tea at 12:30: <b>bring</b> cups & spoons', 'tick:99']) {
+      await say(one, '#message', text);
+      for (const page of [one, two]) await shows(page, text);
+    }
+  });
+}
+
+async function streaming(t) {
+  const [one, two] = [await t.openLive(), await t.openLive()];
+  await check('streaming: numbers arrive', async () => {
+    for (const page of [one, two]) {
+      await textOf(page, '#now', /^-?\d+(\.\d+)?$/);
+      await page.waitForFunction('points.length >= 3', undefined, { polling: POLL_MS });
+    }
+  });
+  await check('streaming: they are drawn', async () => {
+    const drawn = await one.$eval('#chart', canvas => {
+      const accent = getComputedStyle(document.getElementById('now')).color.match(/\d+/g).map(Number);
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      for (let at = 0; at < data.length; at += 4) {
+        if (data[at + 3] === 255 && accent.every((part, i) => data[at + i] === part)) return true;
+      }
+      return false;
+    });
+    equal(drawn, true, 'a line of the accent colour on the canvas');
+  });
+  await check('streaming: a line appended to the file appears', async () => {
+    for (const line of ['the kettle: <i>boils</i>', 'and again']) {
+      await appendFile(path.join(path.dirname(t.server.config), 'streaming.log'), `${line}\n`);
+      for (const page of [one, two]) await shows(page, line);
+    }
+  });
+}
+
+async function livePage(t) {
+  const [one, two] = [await t.openLive(), await t.openLive()];
+  const publish = channel => `http://127.0.0.1:8888/publish/${channel}`;
+
+  await check('live: a message typed in one page appears in another', async () => {
+    await say(one, '#text', 'from one to all: <b>plain</b>');
+    for (const page of [one, two]) await shows(page, 'from one to all: <b>plain</b>');
+    const answer = await answerIn(one, '#answer');
+    equal(answer.channel, 'all', 'channel');
+    equal(answer.subscribers, 2, 'subscribers');
+  });
+  await check('live: a POST from outside appears', async () => {
+    const answer = await post(publish('all'), 'from outside');
+    equal(answer.channel, 'all', 'channel');
+    equal(answer.subscribers, 2, 'subscribers');
+    for (const page of [one, two]) await shows(page, 'from outside');
+  });
+  await check('live: the page shows a command that does the same', async () => {
+    equal(await one.textContent('#curl'), `curl -d 'hello' ${publish('all')}`, 'command');
+  });
+  await check('live: a channel is heard by those on it, and by no others', async () => {
+    await say(two, '#channel', 'tea');
+    await two.waitForSelector('body[data-state=live]');
+    await until('one subscriber on tea', async () => (await post(publish('tea'), 'for tea')).subscribers === 1);
+    await shows(two, 'for tea');
+    await until('one subscriber on all', async () => (await post(publish('all'), 'for the rest')).subscribers === 1);
+    await shows(one, 'for the rest');
+    await lacks(two, 'for the rest');
+    await lacks(one, 'for tea');
+  });
+  await check('live: the address names a channel', async () => {
+    const page = await t.openLive('#tea');
+    await post(publish('tea'), 'more tea');
+    for (const reader of [page, two]) await shows(reader, 'more tea');
+  });
+  await check('live: a refusal is shown in the words of the server', async () => {
+    const before = t.complaints.length;
+    await one.fill('#text', 'x'.repeat(2 * 1024 * 1024));
+    await one.click('button.main');
+    const words = await textOf(one, '#answer.bad', /\S/);
+    holds(!words.startsWith('Not sent'), words);
+    t.complaints.length = before;      // the browser itself reports the status, as it should
+    await one.fill('#text', '');
+  });
+  await check('live: the page comes back after a restart', async () => {
+    t.watching = false;
+    await t.server.stop();
+    await one.waitForSelector('body:not([data-state=live])');
+    await t.server.start();
+    await one.waitForSelector('body[data-state=live]', { timeout: 30_000 });
+    await post(publish('all'), 'after the restart');
+    await shows(one, 'after the restart');
+    t.watching = true;
+  });
+}
+
+const EXAMPLES = [
+  { name: 'server-push', title: 'Server push', ports: [8888], page: 8888, run: serverPush },
+  { name: 'hello-world', title: 'WebSocket hello world', ports: [8888], page: 8888, run: helloWorld },
+  { name: 'echo', title: 'Echo', ports: [8888], page: 8888, run: echo },
+  { name: 'techops', title: 'WebSocket Broadcast Demo', ports: [5000, 8000], page: 8000, run: techops },
+  { name: 'tick', title: 'Tick', ports: [9876, 8888], page: 8888, run: tick },
+  { name: 'streaming', title: 'Streaming', ports: [8888], page: 8888, run: streaming },
+  { name: 'live', title: 'pushd live', ports: [8888], page: 8888, run: livePage, config: 'pushd.toml' },
+];
+
+// The run
+
+async function tryExample(example, browser, scratch) {
+  const home = path.join(scratch, example.name), rundir = path.join(home, 'run');
+  await cp(path.join(repository, 'config'), path.join(home, 'config'), { recursive: true });
+  await mkdir(rundir);
+  const config = path.join(home, 'config', example.config ?? path.join('examples', `${example.name}.toml`));
+  const server = new Server(config, rundir, example.ports);
+  const trial = new Trial(example.name, server, browser, example.page, example.title);
+  const failedBefore = failed;
+  try {
+    await check(`${example.name}: starts`, () => server.start());
+    if (failed === failedBefore) {
+      await example.run(trial);
+      await check(`${example.name}: the pages have nothing to complain about`, async () => {
+        equal(trial.complaints.join(' | '), '', 'errors in the console');
+      });
+      await check(`${example.name}: SIGINT ends it with 0, and the pages are told`, async () => {
+        trial.watching = false;
+        await server.stop();
+        await until('a close with 1001', async () => (await linesOf(trial.pages[0])).some(l => l.includes('1001')));
+      });
+    }
+  } catch (error) {
+    await check(`${example.name}: can be tried`, async () => { throw error; });
+  } finally {
+    await Promise.all(trial.pages.map(page => page.close()));
+    await server.kill();
+    if (failed > failedBefore) console.log((await server.log()).trimEnd().replace(/^/gm, '      | '));
+  }
+}
+
+const unknown = wanted.filter(name => !EXAMPLES.some(example => example.name === name));
+if (unknown.length) {
+  console.error(`no such example: ${unknown.join(', ')}`);
+  process.exit(64);
+}
+const scratch = await mkdtemp(path.join(os.tmpdir(), 'pushd-browser-'));
+let browser;
+try {
+  browser = await chromium.launchPersistentContext(path.join(scratch, 'browser'), {
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: BROWSER_FLAGS,
+  });
+  for (const example of EXAMPLES) {
+    if (!wanted.length || wanted.includes(example.name)) await tryExample(example, browser, scratch);
+  }
+} catch (error) {
+  failed += 1;
+  console.log(`FAIL  the run: ${error.stack}`);
+} finally {
+  await browser?.close();
+  await rm(scratch, { recursive: true, force: true, maxRetries: 5 });
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed || !passed ? 1 : 0);

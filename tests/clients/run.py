@@ -1,0 +1,591 @@
+"""What the examples promise, seen by real clients: each example is started as it ships, and programs nobody here wrote talk to it.
+
+    run.py PUSHD REPOSITORY [EXAMPLE...]       all examples, and "default" (config/pushd.toml), unless some are named
+
+Run it with a Python that has requirements.txt; README.md says what else. PYTHON27 names a CPython 2.7 that has
+requirements-2.7.txt: without it one of the two draft-76 clients is left out. The ports are those of the examples, so they must
+be free. Nothing here sleeps for luck: every wait is for a condition, until a deadline. The last line counts; a failure exits 1.
+"""
+import ctypes
+import hashlib
+import json
+import os
+import pathlib
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+
+DEADLINE_S = 20
+POLL_S = 0.02
+HERE = pathlib.Path(__file__).resolve().parent
+PR_SET_CHILD_SUBREAPER = 36
+
+MODERN = {
+    "websockets": [sys.executable, HERE / "client_websockets.py"],
+    "ws4py": [sys.executable, HERE / "client_ws4py.py"],
+    "ws": ["node", HERE / "client_ws.mjs"],
+}
+DRAFT76 = {"hybi00": ["perl", HERE / "client_hybi00.pl"]}
+if os.environ.get("PYTHON27"):
+    DRAFT76["autobahn76"] = [os.environ["PYTHON27"], "-W", "ignore", HERE / "client_autobahn76.py"]
+PROGRAMS = MODERN | DRAFT76
+ALL = list(PROGRAMS)
+
+
+# Counting
+
+passed = failed = skipped = 0
+
+
+@contextmanager
+def check(name):
+    global passed, failed
+    try:
+        yield
+        passed += 1
+        print(f"ok    {name}", flush=True)
+    except Exception as error:
+        failed += 1
+        place = traceback.extract_tb(error.__traceback__)[1].lineno
+        print(f"FAIL  {name}: {error} (line {place})", flush=True)
+
+
+def equal(found, expected, what):
+    assert found == expected, f"{what}: expected {expected!r}, found {found!r}"
+
+
+def until(what, ask, deadline_s=DEADLINE_S):
+    """Asks until the answer is true, and returns it."""
+    end = time.monotonic() + deadline_s
+    while not (answer := ask()):
+        assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
+        time.sleep(POLL_S)
+    return answer
+
+
+# The server
+
+class Server:
+    """One example, on a copy of the shipped files, in a run directory of its own."""
+
+    def __init__(self, pushd, repository, scratch, config, ports):
+        self.pushd, self.ports = pushd, ports
+        self.home = pathlib.Path(tempfile.mkdtemp(dir=scratch))
+        shutil.copytree(repository / "config", self.home / "config")
+        self.config = self.home / "config" / config
+        self.rundir = self.home / "run"
+        self.rundir.mkdir()
+        self.pid = None
+
+    def refuses(self):
+        for port in self.ports:
+            assert not accepts(port), f"port {port} is taken by something else"
+
+    def start(self):
+        """In the foreground; what it says goes to a file."""
+        self.refuses()
+        with open(self.rundir / "pushd.log", "wb") as log:
+            command = [self.pushd, "-n", "-c", self.config, "--rundir", self.rundir]
+            self.pid = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid
+        for port in self.ports:
+            until(f"port {port} accepts", lambda: self.alive() and accepts(port))
+
+    def daemonize(self):
+        """As twistd did: the command comes back once the daemon serves, and leaves pushd.pid and pushd.log."""
+        self.refuses()
+        subprocess.run([self.pushd, "-c", self.config], cwd=self.rundir, check=True, timeout=DEADLINE_S)
+        self.pid = int((self.rundir / "pushd.pid").read_text())
+        for port in self.ports:
+            assert accepts(port), f"the daemon is ready and port {port} is not"
+
+    def log(self):
+        return (self.rundir / "pushd.log").read_text()
+
+    def logs(self, words):
+        until(f"the log says {words!r}", lambda: words in self.log())
+
+    def alive(self):
+        assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), f"pushd ended by itself: {self.log()}"
+        return True
+
+    def stop(self):
+        """SIGINT, and an exit code of 0. A daemon is this process's child too: see the subreaper below."""
+        pid, self.pid = self.pid, None
+        os.kill(pid, signal.SIGINT)
+        try:
+            status = until("an end after SIGINT", lambda: (end := os.waitpid(pid, os.WNOHANG))[0] and end)[1]
+        except AssertionError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        equal(os.waitstatus_to_exitcode(status), 0, "exit code after SIGINT")
+        assert not (self.rundir / "pushd.pid").exists(), "the pidfile is still there"
+        for words in ["Log opened", "Received SIGINT, shutting down", "Server Shut Down"]:
+            assert words in self.log(), f"the log does not say {words!r}"
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+# The clients
+
+class Client:
+    """A program that speaks WebSocket, told what to do in lines of JSON, and telling what it sees in the same way."""
+
+    def __init__(self, kind, *arguments):
+        self.kind = kind
+        command = [*PROGRAMS[kind], *arguments]
+        self.errors = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+        self.events = queue.Queue()
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        for line in self.process.stdout:
+            self.events.put((time.monotonic(), json.loads(line)))
+        self.events.put((time.monotonic(), {"event": "end"}))
+
+    def complaints(self):
+        self.errors.seek(0)
+        return self.errors.read().decode().strip()[-2000:]
+
+    def do(self, do, **order):
+        self.process.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def next(self):
+        """The next thing that happens to it, and when."""
+        try:
+            return self.events.get(timeout=DEADLINE_S)
+        except queue.Empty:
+            raise AssertionError(f"{self.kind} saw nothing for {DEADLINE_S} s {self.complaints()}") from None
+
+    def sees(self, event, **fields):
+        """That the very next thing is this, so that nothing came in between."""
+        _, found = self.next()
+        wanted = {"event": event, **fields}
+        assert wanted.items() <= found.items(), f"{self.kind}: expected {wanted}, found {found} {self.complaints()}"
+        return found
+
+    def hears(self, text):
+        self.sees("text", text=text)
+
+    def hears_among_others(self, test):
+        """A text that passes, whatever else is streamed before it; and when it came."""
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
+            at, found = self.next()
+            equal(found["event"], "text", f"{self.kind}, what it sees")
+            if test(found["text"]):
+                return at, found["text"]
+        raise AssertionError(f"{self.kind} did not hear it within {DEADLINE_S} s")
+
+    def close(self):
+        self.do("close")
+        self.ended()
+
+    def ended(self, code=None):
+        """That the connection ended properly, with the server's code where the client's dialect has codes."""
+        found = self.sees("closed")
+        if self.kind in DRAFT76:
+            assert found["clean"], f"{self.kind}: not a clean close"
+        elif code:
+            equal(found["code"], code, f"{self.kind}, close code")
+        equal(self.process.wait(DEADLINE_S), 0, f"{self.kind}, exit code")
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+class Trial:
+    """An example that runs, and the clients it has."""
+
+    def __init__(self, server):
+        self.server, self.clients = server, []
+
+    def client(self, kind, *arguments):
+        client = Client(kind, *arguments)
+        self.clients.append(client)
+        return client
+
+    def open(self, kind, *arguments):
+        client = self.client(kind, *arguments)
+        client.sees("open")
+        return client
+
+    def open_all(self, kinds, url):
+        clients = [self.client(kind, url) for kind in kinds]
+        for client in clients:
+            client.sees("open")
+        return clients
+
+
+class Reply:
+    """What curl was answered."""
+
+    def __init__(self, *arguments):
+        with tempfile.TemporaryDirectory() as place:
+            head, body = pathlib.Path(place, "head"), pathlib.Path(place, "body")
+            command = ["curl", "-sS", "--max-time", str(DEADLINE_S), "-D", head, "-o", body, "-w", "%{http_code}", *arguments]
+            run = subprocess.run(command, capture_output=True, text=True)
+            equal(run.returncode, 0, f"curl {arguments[-1]} ({run.stderr.strip()})")
+            self.status = int(run.stdout)
+            self.body = body.read_bytes() if body.exists() else b""
+            lines = head.read_text().strip().split("\n\n")[-1].splitlines()[1:]
+            self.fields = {name.lower(): value.strip() for name, value in (line.split(":", 1) for line in lines if ":" in line)}
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def status(expected, *arguments):
+    reply = Reply(*arguments)
+    equal(reply.status, expected, f"curl {' '.join(map(str, arguments))}")
+    return reply
+
+
+def reached(expected, *arguments):
+    """A publish that is answered with how many it was queued for."""
+    answer = status(200, *arguments).json()
+    equal(answer["subscribers"], expected, f"subscribers that {arguments[-1]} reached")
+    return answer
+
+
+def page(url, title):
+    reply = status(200, url)
+    assert f"<title>{title}</title>".encode() in reply.body, f"{url} is not the page titled {title}"
+    assert reply.fields["content-type"].startswith("text/html"), reply.fields
+
+
+# The examples
+
+def server_push(t):
+    web = "http://127.0.0.1:8888"
+    socket_of = lambda user, component: f"ws://127.0.0.1:8888/ws?userid={user}&compid={component}"
+    everyone = [(kind, t.open(kind, socket_of("anna", "desk"))) for kind in MODERN]
+    pair = [client for _, client in everyone]
+    others = [t.open(kind, socket_of(kind, "desk")) for kind in MODERN]
+
+    with check("server-push: the page"):
+        page(f"{web}/", "Server push")
+    with check("server-push: a push reaches every socket of its pair"):
+        reached(3, f"{web}/push?userid=anna&compid=desk&message=hello")
+        for client in pair:
+            client.hears("hello")
+    with check("server-push: what curl escapes arrives as it was"):
+        text = "a+b & c=d 100% ünïcødé \U0001f680"
+        fields = ["--data-urlencode", f"message={text}", "-d", "userid=anna", "-d", "compid=desk"]
+        reached(3, "-G", *fields, f"{web}/push")
+        reached(3, *fields, f"{web}/push")
+        for client in pair * 2:
+            client.hears(text)
+    with check("server-push: a push to all reaches all, and nobody else heard the others"):
+        reached(6, f"{web}/pushtoall?message=all")
+        for client in pair + others:
+            client.hears("all")
+    with check("server-push: a push to a pair nobody holds reached 0"):
+        reached(0, f"{web}/push?userid=nobody&compid=desk&message=x")
+        reached(0, f"{web}/push?userid=anna&compid=other&message=x")
+    with check("server-push: no value reaches into another pair"):
+        client = t.open("websockets", socket_of("a%2Fb", "c"))
+        reached(0, f"{web}/push?userid=a&compid=b%2Fc&message=x")
+        reached(1, f"{web}/push?userid=a%2Fb&compid=c&message=hello")
+        client.hears("hello")
+        client.close()
+    with check("server-push: a missing argument is a 400 that names it"):
+        for query, missing in [("userid=u&message=m", "compid"), ("compid=c&message=m", "userid"), ("userid=u&compid=c", "message")]:
+            assert missing.encode() in status(400, f"{web}/push?{query}").body, f"{missing} is not named"
+        status(400, f"{web}/pushtoall")
+        for kind in MODERN:
+            t.client(kind, "ws://127.0.0.1:8888/ws?userid=u").sees("refused", status=400)
+    with check("server-push: another method is a 405 that says which"):
+        allow = status(405, "-X", "DELETE", f"{web}/push?userid=u&compid=c&message=m").fields["allow"]
+        assert "GET" in allow and "POST" in allow, allow
+    with check("server-push: what a client sends is logged, and goes to nobody"):
+        for client in others:
+            client.do("text", text=f"for the log, from {client.kind}")
+            t.server.logs(f"for the log, from {client.kind}")
+        reached(6, f"{web}/pushtoall?message=afterwards")
+        for client in pair + others:
+            client.hears("afterwards")
+    with check("server-push: a closed socket is forgotten"):
+        push = f"{web}/push?userid=anna&compid=desk&message=still"
+        while pair:
+            pair.pop().close()
+            until(f"{len(pair)} subscribers", lambda: Reply(push).json()["subscribers"] == len(pair))
+            reached(len(pair), "-G", "--data-urlencode", f"message=we are {len(pair)}", push.replace("&message=still", ""))
+            for client in pair:
+                client.hears_among_others(lambda text: text == f"we are {len(pair)}")
+
+
+def hello_world(t):
+    with check("hello-world: the page"):
+        page("http://127.0.0.1:8888/", "WebSocket hello world")
+    for kind in MODERN:
+        with check(f"hello-world: {kind} is greeted, logged, and told nothing else"):
+            client = t.open(kind, "ws://localhost:8888/ws")
+            client.hears("Hello World")
+            client.do("text", text=f"good morning from {kind}")
+            t.server.logs(f"good morning from {kind}")
+            client.close()
+
+
+def echo(t):
+    url = "ws://127.0.0.1:8888/ws"
+    pattern = lambda size: hashlib.sha256(bytes(range(256)) * (size // 256) + bytes(size % 256)).hexdigest()
+
+    with check("echo: the page"):
+        page("http://127.0.0.1:8888/", "Echo")
+    with check("echo: the document's client prints what it says"):
+        run = subprocess.run([sys.executable, HERE / "hello_chetan.py"], capture_output=True, text=True, timeout=DEADLINE_S)
+        equal(run.stdout, "Received from server: Hello Chetan\nClosed down\n", f"its output ({run.stderr})")
+        equal(run.returncode, 0, "exit code")
+        t.server.logs("Hello Chetan")
+    clients = t.open_all(MODERN, url)
+    with check("echo: text comes back to its sender alone"):
+        for client in clients:
+            for text in [f"mine, says {client.kind}", "", "ünïcødé \U0001f680", "x" * 70_000]:
+                client.do("text", text=text)
+                client.hears(text)
+    with check("echo: binary comes back as binary"):
+        for client in clients:
+            for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_003]:
+                client.do("binary", bytes=size)
+                client.sees("binary", bytes=size, sha256=pattern(size))
+    with check("echo: 16 MiB come back whole"):
+        for client in clients:
+            client.do("binary", bytes=16 * 1024 * 1024)
+            client.sees("binary", bytes=16 * 1024 * 1024, sha256=pattern(16 * 1024 * 1024))
+    with check("echo: a ping is answered"):
+        for client in clients:
+            if client.kind != "ws4py":          # it has no way to tell
+                client.do("ping")
+                client.sees("pong")
+    with check("echo: more than 16 MiB is refused with 1009"):
+        client = t.open("websockets", url)
+        client.do("binary", bytes=16 * 1024 * 1024 + 1)
+        client.ended(1009)
+    for client in clients:
+        with check(f"echo: {client.kind} closes"):
+            client.close()
+
+
+def techops(t):
+    web = "http://127.0.0.1:8000"
+    clients = t.open_all(ALL, "ws://127.0.0.1:5000/")
+
+    with check("techops: a second daemon names the first, and disturbs nothing"):
+        command = [t.server.pushd, "-c", t.server.config]
+        second = subprocess.run(command, cwd=t.server.rundir, capture_output=True, text=True, timeout=DEADLINE_S)
+        assert second.returncode != 0, "it started"
+        assert f"Another pushd is running, PID {t.server.pid}" in second.stderr, second.stderr
+    for sender in clients:
+        with check(f"techops: what {sender.kind} says, all hear, itself too"):
+            for text in [f"hello from {sender.kind}", "<b>ünïcødé</b> \U0001f680"]:
+                sender.do("text", text=text)
+                for client in clients:
+                    client.hears(text)
+    with check("techops: binary is ignored"):
+        for sender in clients[:len(MODERN)]:
+            sender.do("binary", bytes=3)
+            sender.do("text", text=f"after the bytes of {sender.kind}")
+            for client in clients:
+                client.hears(f"after the bytes of {sender.kind}")
+    for kind in DRAFT76:
+        with check(f"techops: {kind} says goodbye and is answered"):
+            client = t.open(kind, "ws://127.0.0.1:5000/")
+            client.close()
+    with check("techops: the page"):
+        page(f"{web}/", "WebSocket Broadcast Demo")
+    with check("techops: a directory without an index is listed"):
+        place = t.server.config.parent / "www" / "techops" / "notes"
+        (place / "more").mkdir(parents=True)
+        (place / "one two & <three>.txt").write_text("text")
+        listing = status(200, f"{web}/notes/")
+        assert b"one two &amp; &lt;three&gt;.txt" in listing.body and b"more/" in listing.body, listing.body
+        equal(status(200, f"{web}/notes/one%20two%20&%20%3Cthree%3E.txt").body, b"text", "the file listed")
+        assert status(301, f"{web}/notes").fields["location"].endswith("/notes/"), "not redirected to the directory"
+    with check("techops: files are served as a web server does"):
+        whole = status(200, f"{web}/")
+        length = len(whole.body)
+        head = status(200, "--head", f"{web}/index.html")
+        equal((head.fields["content-length"], head.body[:4]), (str(length), b"HTTP"), "HEAD")
+        equal(status(206, "-r", "2-5", f"{web}/").body, whole.body[2:6], "a range")
+        status(304, "-H", f"If-None-Match: {whole.fields['etag']}", f"{web}/")
+        status(404, f"{web}/nothing-here")
+        status(405, "-d", "x", f"{web}/")
+    with check("techops: nothing outside the directory is served"):
+        for path in ["/../../techops.toml", "/%2e%2e/%2e%2e/techops.toml", "/notes/..%2f..%2f..%2ftechops.toml"]:
+            reply = Reply("--path-as-is", f"{web}{path}")
+            assert reply.status in (400, 403, 404), f"{path} is answered with {reply.status}"
+
+
+def tick(t):
+    with check("tick: the page"):
+        page("http://127.0.0.1:8888/", "Tick")
+    clients = t.open_all(ALL, "ws://127.0.0.1:9876/")
+    with check(f"tick: {', '.join(ALL)} see the same number at the same time, once a second"):
+        seen = [dict() for _ in clients]
+        for client, ticks in zip(clients, seen):
+            while len(ticks) < 4:
+                at, text = client.hears_among_others(lambda text: True)
+                assert re.fullmatch(r"tick:\d+", text), f"{client.kind} heard {text!r}"
+                ticks[int(text[5:])] = at
+            numbers = list(ticks)
+            equal(numbers, list(range(numbers[0], numbers[0] + 4)), f"{client.kind}, numbers in the order they came")
+            apart = [ticks[n + 1] - ticks[n] for n in numbers[:-1]]
+            assert all(0.5 < gap < 2 for gap in apart), f"{client.kind}, seconds between ticks: {apart}"
+        common = set.intersection(*map(set, seen))
+        assert len(common) >= 2, f"too few ticks were seen by all: {seen}"
+        for n in common:
+            times = [ticks[n] for ticks in seen]
+            assert max(times) - min(times) < 0.5, f"tick {n} came {max(times) - min(times)} s apart"
+    for sender in clients:
+        with check(f"tick: what {sender.kind} says, all hear as msg:"):
+            text = f"tea at 12:30, says {sender.kind}: ünïcødé"
+            sender.do("text", text=text)
+            for client in clients:
+                client.hears_among_others(lambda heard: heard == f"msg:{text}")
+
+
+def streaming(t):
+    with check("streaming: the page"):
+        page("http://127.0.0.1:8888/", "Streaming")
+    clients = t.open_all(MODERN, "ws://127.0.0.1:8888/ws")
+    with check("streaming: what the command writes arrives"):
+        for client in clients:
+            for _ in range(2):
+                client.hears_among_others(lambda text: re.fullmatch(r"load \d+\.\d+", text))
+    with check("streaming: what is appended to the file arrives, line by line"):
+        with open(t.server.config.parent / "streaming.log", "a") as file:
+            file.write("the kettle\nbo")
+            file.flush()
+            for client in clients:
+                client.hears_among_others(lambda text: text == "log the kettle")
+            file.write("ils: ünïcødé\n")
+        for client in clients:
+            client.hears_among_others(lambda text: text == "log boils: ünïcødé")
+
+
+def default(t):
+    web, url = "http://127.0.0.1:8888", "ws://127.0.0.1:8888/ws"
+    clients = t.open_all(MODERN, url)
+    tea = t.open_all(MODERN, f"{url}?channel=tea")
+
+    with check("default: the page"):
+        page(f"{web}/", "pushd live")
+    with check("default: a POST reaches those on its channel, and says how many"):
+        for channel, listeners in [("all", clients), ("tea", tea)]:
+            equal(reached(3, "-d", f"for {channel} & more", f"{web}/publish/{channel}")["channel"], channel, "channel")
+            for client in listeners:
+                client.hears(f"for {channel} & more")
+    with check("default: binary is published as binary"):
+        reached(3, "-H", "Content-Type: application/octet-stream", "--data-binary", "\x01\x02", f"{web}/publish/tea")
+        for client in tea:
+            client.sees("binary", bytes=2)
+    with check("default: what a client says goes nowhere"):
+        tea[0].do("text", text="nobody hears this")
+        reached(3, "-d", "afterwards", f"{web}/publish/tea")
+        for client in tea:
+            client.hears("afterwards")
+    with check("default: a publish that cannot be is refused with the status that says why"):
+        assert "POST" in status(405, f"{web}/publish/all").fields["allow"], "Allow does not name POST"
+        status(404, "-d", "x", f"{web}/publish")
+        big = t.server.home / "big"
+        big.write_bytes(b"x" * (64 * 1024 + 1))
+        status(413, "-H", "Expect:", "--data-binary", f"@{big}", f"{web}/publish/all")
+        big.write_bytes(b"\xff\xfe")
+        status(400, "--data-binary", f"@{big}", f"{web}/publish/all")
+    with check("default: pages of other sites may not connect or publish"):
+        for kind in ["websockets", "ws"]:
+            t.client(kind, url, "http://elsewhere.example").sees("refused", status=403)
+            t.open(kind, url, web).close()
+        status(403, "-H", "Origin: http://elsewhere.example", "-d", "x", f"{web}/publish/all")
+    with check("default: a WebSocket's path asked for without one is a 426"):
+        equal(status(426, f"{web}/ws").fields["upgrade"].lower(), "websocket", "Upgrade")
+    with check("default: health"):
+        status(200, f"{web}/healthz")
+        status(200, f"{web}/readyz")
+    with check("default: metrics in Prometheus's format"):
+        reply = status(200, f"{web}/metrics")
+        assert reply.fields["content-type"].startswith("text/plain; version=0.0.4"), reply.fields["content-type"]
+        line = re.compile(r"# (HELP|TYPE) pushd_\w+ .+|pushd_\w+(\{(\w+=\"([^\"\\]|\\.)*\",?)+\})? [-+0-9.eE]+")
+        for text in reply.body.decode().splitlines():
+            assert line.fullmatch(text), f"not a metric: {text!r}"
+
+
+EXAMPLES = {
+    "server-push": (server_push, [8888]),
+    "hello-world": (hello_world, [8888]),
+    "echo": (echo, [8888]),
+    "techops": (techops, [5000, 8000]),
+    "tick": (tick, [9876, 8888]),
+    "streaming": (streaming, [8888]),
+    "default": (default, [8888]),
+}
+
+
+# The run
+
+def attempt(name, pushd, repository, scratch):
+    body, ports = EXAMPLES[name]
+    before = failed
+    server = Server(pushd, repository, scratch, "pushd.toml" if name == "default" else f"examples/{name}.toml", ports)
+    trial = Trial(server)
+    try:
+        with check(f"{name}: starts"):
+            server.daemonize() if name == "techops" else server.start()
+        if failed == before:
+            with check(f"{name}: can be tried to its end"):
+                body(trial)
+        if server.pid:
+            with check(f"{name}: SIGINT ends it with 0, and who is there is told"):
+                here = [client for client in trial.clients if client.process.poll() is None]
+                server.stop()
+                for client in here:
+                    while client.events.qsize() and client.events.queue[0][1]["event"] == "text":
+                        client.next()
+                    client.ended(1001)
+    finally:
+        for client in trial.clients:
+            client.kill()
+        if failed > before:
+            print("".join(f"      | {line}\n" for line in server.log().splitlines()[-60:]), end="", flush=True)
+
+
+def main():
+    global skipped
+    if len(sys.argv) < 3 or set(sys.argv[3:]) - set(EXAMPLES):
+        sys.exit(__doc__)
+    # A daemon's parent is gone: as its reaper, this process may still ask for its exit code.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if "autobahn76" not in DRAFT76:
+        skipped = 1
+        print("SKIPPED  Autobahn 0.9.0 speaking draft-76: PYTHON27 names no CPython 2.7 (Perl's client of that draft still runs)")
+    scratch = tempfile.mkdtemp(prefix="pushd-clients-")
+    try:
+        for name in sys.argv[3:] or EXAMPLES:
+            attempt(name, pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve(), scratch)
+    finally:
+        shutil.rmtree(scratch)
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    sys.exit(1 if failed or not passed else 0)
+
+
+main()

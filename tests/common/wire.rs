@@ -1,0 +1,135 @@
+//! A TCP connection with a deadline, read by what is expected next.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use super::DEADLINE;
+
+/// A connection, and what was read from it but not taken yet.
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    /// Connects.
+    pub fn connect(address: SocketAddr) -> Wire {
+        let stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+        Wire::new(stream)
+    }
+
+    /// Connects with a receive buffer as small as the kernel allows, so that a reader who pauses is soon a slow one.
+    pub fn connect_narrow(address: SocketAddr) -> Wire {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Wire::new(socket.into())
+    }
+
+    /// Connects from another address of this machine.
+    pub fn connect_from(from: [u8; 4], address: SocketAddr) -> Wire {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Wire::new(socket.into())
+    }
+
+    fn new(stream: TcpStream) -> Wire {
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        Wire { stream, buffer: Vec::new() }
+    }
+
+    /// Our own address, as the server's log names us.
+    pub fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// The server's address.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.stream.peer_addr().unwrap()
+    }
+
+    /// The same connection once more, for a second thread.
+    pub fn second(&self) -> Wire {
+        Wire::new(self.stream.try_clone().unwrap())
+    }
+
+    /// Sends all of `bytes`.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Sends what the server takes: it may have ended the connection already.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Says that nothing more comes from us.
+    pub fn finish(&mut self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The next `count` bytes.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "the end after {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// All bytes up to and with `end`.
+    pub fn take_until(&mut self, end: &[u8]) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
+                return self.buffer.drain(..at + end.len()).collect();
+            }
+            assert!(self.fill(), "the end after {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    /// All bytes up to the end of the connection.
+    pub fn take_all(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Waits for the end of the connection, and sees that nothing came before it.
+    pub fn expect_end(&mut self) {
+        let rest = self.take_all();
+        assert!(rest.is_empty(), "{:?} before the end", String::from_utf8_lossy(&rest));
+    }
+
+    /// Whether nothing arrives for a while. Only for what the server can do at once if it does it at all.
+    pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let mut byte = [0];
+        let silent = match self.stream.peek(&mut byte) {
+            Ok(_) => false,
+            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        };
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        silent && self.buffer.is_empty()
+    }
+
+    /// Reads more; false at the end. A connection that is reset has ended too.
+    fn fill(&mut self) -> bool {
+        let mut bytes = [0; 64 << 10];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&bytes[..count]);
+                    return count > 0;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return false;
+                }
+                Err(error) => panic!("nothing came: {error}; so far {:?}", String::from_utf8_lossy(&self.buffer)),
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The parser as a whole: it looks at every key it knows, and no text can make it panic.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use pushd::config::{self, Action, Errors, Listen, LogTarget, Source, keys};
+
+#[path = "common/keys.rs"]
+mod common_keys;
+
+use common_keys::around;
+
+/// Whether an error lies on the entry, and says more than that its key is not known.
+fn is_told(text: &str, entry: &str, told: &Errors) -> bool {
+    let (at, line) = (0..).zip(text.lines()).find(|(_, line)| line.contains(entry)).unwrap();
+    let value = line.find(entry).unwrap() + entry.find("1979").unwrap() + 1;
+    told.0.iter().any(|one| one.place().is_some_and(|place| (place.line, place.column) == (at + 1, value)))
+}
+
+/// A date fits nowhere: whoever looks at a key says so.
+#[test]
+fn every_known_key_is_looked_at() {
+    let mut looked_at = 0;
+    for section in keys::SECTIONS {
+        for key in section.names() {
+            let entry = format!("{key} = 1979-05-27");
+            let text = around(section, &entry);
+            let told = config::parse(Path::new("x.toml"), &text).expect_err(&text);
+            assert!(
+                is_told(&text, &entry, &told),
+                "{} has `{key}` but nobody reads it:\n{text}\n{told}",
+                section.title
+            );
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at > 50, "{looked_at}");
+}
+
+#[test]
+fn a_key_of_another_table_is_unknown() {
+    for section in keys::SECTIONS {
+        let text = around(section, "nonsense = 1979-05-27");
+        let told = config::parse(Path::new("x.toml"), &text).unwrap_err();
+        assert!(told.to_string().contains("unknown key `nonsense`"), "{}: {told}", section.title);
+    }
+}
+
+/// Relative paths begin where the file lies, but for those that begin in the run directory.
+#[test]
+fn relative_paths_begin_where_the_file_lies() {
+    let text = r#"
+        daemon = { pidfile = "p.pid", rundir = "run" }
+        log = { file = "p.log" }
+        hub.h = {}
+        [server.s]
+        listen = ["unix:p.sock", "unix:/run/p.sock"]
+        routes = { "/" = { static = "www" }, "/ws" = { websocket = "h" } }
+        [feed]
+        a = { hub = "h", channel = "all", tail = "a.log" }
+        b = { hub = "h", channel = "all", command = ["./b.sh", "./x"] }
+        c = { hub = "h", channel = "all", command = ["vmstat", "1"] }
+    "#;
+    let config = config::parse(Path::new("/etc/pushd/x.toml"), text).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.daemon.pidfile, Path::new("p.pid"));
+    assert_eq!(config.daemon.rundir.as_deref(), Some(Path::new("/etc/pushd/run")));
+    assert_eq!(config.log.target, Some(LogTarget::File("p.log".into())));
+    let server = &config.servers[0];
+    assert_eq!(server.listen[0], Listen::Unix("/etc/pushd/p.sock".into()));
+    assert_eq!(server.listen[1], Listen::Unix("/run/p.sock".into()));
+    assert!(matches!(&server.routes[0].action, Action::Static(files) if files.root == Path::new("/etc/pushd/www")));
+    let sources: Vec<_> = config.feeds.iter().map(|feed| feed.source.clone()).collect();
+    let command = |words: [&str; 2]| Source::Command(words.map(str::to_owned).to_vec());
+    assert_eq!(sources[0], Source::Tail("/etc/pushd/a.log".into()));
+    assert_eq!(sources[1], command(["/etc/pushd/./b.sh", "./x"]));
+    assert_eq!(sources[2], command(["vmstat", "1"]), "looked for in PATH");
+}
+
+/// What the mutations begin with: the default with its comments switched on, and everything the tests of mistakes hold.
+static SEEDS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let mut seeds = vec![config::DEFAULT.to_owned(), config::DEFAULT.replace("\n#", "\n")];
+    for folder in ["tests/config_errors", "config/examples"] {
+        let files = Path::new(folder).read_dir().unwrap().map(|file| file.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        seeds.extend(files.map(|path| std::fs::read_to_string(path).unwrap()));
+    }
+    assert!(seeds.len() > 20, "{}", seeds.len());
+    seeds
+});
+
+/// One change: what lies from `at` on, `length` bytes of it, becomes `text`.
+#[derive(Debug, Clone)]
+struct Mutation {
+    at: prop::sample::Index,
+    length: usize,
+    text: String,
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    let tokens = prop::sample::select(vec![
+        "",
+        "\"",
+        "'",
+        "\"\"\"",
+        "{",
+        "}",
+        "[",
+        "]",
+        "[[",
+        "=",
+        ".",
+        ",",
+        "\n",
+        "\r\n",
+        "\0",
+        "\u{feff}",
+        "ä",
+        "#",
+        "-",
+        "99999999999999999999",
+        "0o",
+        "1e999",
+        "inf",
+        "true",
+        "\\u0000",
+        "{n}",
+        "{{",
+        "/",
+        "[hub.x]\n",
+        "a.b.c = 1\n",
+    ]);
+    let text = prop_oneof![tokens.prop_map(str::to_owned), "\\PC{0,6}"];
+    (any::<prop::sample::Index>(), 0_usize..40, text).prop_map(|(at, length, text)| Mutation { at, length, text })
+}
+
+impl Mutation {
+    fn apply(&self, text: &mut String) {
+        let boundary = |mut at: usize| {
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = boundary(self.at.index(text.len() + 1));
+        let end = boundary((start + self.length).min(text.len())).max(start);
+        text.replace_range(start..end, &self.text);
+    }
+}
+
+/// Each would take minutes if anything were done once a mistake and once a byte.
+#[test]
+fn a_file_that_is_something_else_is_told_in_time() {
+    for noise in ["[", "=", "a b ", "\"", "{", "x\n", "[a]\n", "a={", "[[[", "'''", "a.", "\u{1}"] {
+        let told = config::parse(Path::new("x.toml"), &noise.repeat(100_000 / noise.len())).unwrap_err();
+        assert!(told.0.len() <= config::limits::DIAGNOSTICS_MAX + 1);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(
+        seed in any::<prop::sample::Selector>(),
+        mutations in prop::collection::vec(mutation(), 1..6),
+    ) {
+        let mut text = seed.select(SEEDS.iter()).clone();
+        for mutation in &mutations {
+            mutation.apply(&mut text);
+        }
+        match config::parse(Path::new("x.toml"), &text) {
+            Ok(config) => prop_assert!(!config.servers.is_empty()),
+            Err(errors) => prop_assert!(errors.0.iter().any(|told| told.severity() == config::Severity::Error)),
+        }
+    }
+
+    #[test]
+    fn nor_does_a_drop_in(
+        seeds in any::<[prop::sample::Selector; 3]>(),
+        mutations in prop::collection::vec(mutation(), 0..6),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let drop_ins = folder.path().join(config::DROP_INS);
+        std::fs::create_dir(&drop_ins).unwrap();
+        let [main, first, second] = seeds.map(|seed| seed.select(SEEDS.iter()).clone());
+        let mut drop_in = second;
+        for mutation in &mutations {
+            mutation.apply(&mut drop_in);
+        }
+        let named = folder.path().join("x.toml");
+        for (file, text) in [(&named, main), (&drop_ins.join("1.toml"), first), (&drop_ins.join("2.toml"), drop_in)] {
+            std::fs::write(file, text).unwrap();
+        }
+        if let Err(errors) = config::load(&named) {
+            prop_assert!(errors.0.iter().any(|told| told.severity() == config::Severity::Error));
+        }
+        config::load_daemon(&named).unwrap();
+    }
+
+    #[test]
+    fn nor_does_noise(text in "\\PC{0,200}") {
+        let _ = config::parse(Path::new("x.toml"), &text);
+    }
+}

@@ -1,0 +1,196 @@
+//! `config/pushd.schema.json`, by which editors complete and check: made from the table of keys, and true to the parser.
+//!
+//! After a change of the table, write it anew with `PUSHD_BLESS=1 cargo test --test config_schema`.
+
+#[path = "common/keys.rs"]
+mod common_keys;
+#[path = "common/schema.rs"]
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use common_keys::{around, two_values, with_value};
+use pushd::config::keys::{self, Fallback, Key, Kind, Section};
+use pushd::config::{self, limits};
+use schema::{json, mistakes};
+use serde_json::{Map, Value, json};
+use toml::de::{DeTable, DeValue};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+fn made() -> Value {
+    let mut definitions = Map::new();
+    for section in keys::SECTIONS.into_iter().filter(|section| **section != keys::TOP) {
+        definitions.insert(name(section), table(section));
+    }
+    let mut routes: Vec<_> = keys::ROUTES.iter().map(|section| reference(section)).collect();
+    routes.sort_by_key(Value::to_string);
+    definitions.insert("route".to_owned(), json!({ "oneOf": routes }));
+    let Value::Object(mut whole) = table(&keys::TOP) else { unreachable!("a table is an object") };
+    whole.insert("$schema".to_owned(), json!("http://json-schema.org/draft-07/schema#"));
+    whole.insert("title".to_owned(), json!("pushd.toml"));
+    whole.insert("description".to_owned(), json!("The configuration of pushd; pushd.toml(5) has the details."));
+    whole.insert("definitions".to_owned(), Value::Object(definitions));
+    Value::Object(whole)
+}
+
+/// How a kind of table is called in the schema: `hub`, `websocket_route`.
+fn name(section: &Section) -> String {
+    let bare = section.title.trim_start_matches('[').trim_end_matches(']');
+    bare.trim_end_matches(".NAME").trim_start_matches("a ").replace(' ', "_")
+}
+
+fn reference(section: &Section) -> Value {
+    json!({ "$ref": format!("#/definitions/{}", name(section)) })
+}
+
+fn table(section: &Section) -> Value {
+    let properties: Map<_, _> = section.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let mut table = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let required: Vec<_> = section.keys.iter().filter(|key| key.fallback == Fallback::Required).collect();
+    if !required.is_empty() {
+        table["required"] = required.iter().map(|key| key.name).collect();
+    }
+    if *section == keys::FEED {
+        table["oneOf"] = ["every", "tail", "command"].map(|source| json!({ "required": [source] })).to_vec().into();
+    }
+    table
+}
+
+fn property(key: &Key) -> Value {
+    let mut property = kind(key.kind);
+    let unset = match key.fallback {
+        Fallback::Nothing(meaning) => format!(" Not set: {meaning}."),
+        _ => String::new(),
+    };
+    property["description"] = json!(format!("{}{unset}", key.about));
+    if let Fallback::Value(text) = key.fallback {
+        property["default"] = json(DeValue::parse(text).unwrap().get_ref());
+    }
+    property
+}
+
+fn kind(kind: Kind) -> Value {
+    let duration = json!({ "type": "string", "pattern": schema::DURATION });
+    let text = json!({ "type": "string", "minLength": 1 });
+    let list = |item: &Value| json!({ "type": "array", "items": item, "minItems": 1 });
+    let one_or_list = |item: Value| json!({ "anyOf": [list(&item), item] });
+    match kind {
+        Kind::Duration => duration,
+        Kind::DurationOrOff => json!({ "anyOf": [duration, { "const": false }] }),
+        Kind::Size => {
+            json!({ "anyOf": [{ "type": "string", "pattern": schema::SIZE }, { "type": "integer", "minimum": 0 }] })
+        }
+        Kind::Count { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::CountOrAuto(most) => {
+            json!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": most }, { "const": "auto" }] })
+        }
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::On => json!({ "const": true }),
+        Kind::Mask => {
+            let number = json!({ "type": "integer", "minimum": 0, "maximum": 0o777 });
+            json!({ "anyOf": [{ "type": "string", "pattern": schema::MASK }, number] })
+        }
+        Kind::Word(words) => json!({ "enum": words }),
+        Kind::Words(words) => one_or_list(json!({ "enum": words })),
+        Kind::Text | Kind::Path => text,
+        Kind::Texts | Kind::Addresses => one_or_list(text),
+        Kind::Program => list(&json!({ "type": "string" })),
+        Kind::Origins => json!({ "anyOf": [{ "enum": ["same", "any"] }, list(&text)] }),
+        Kind::Table(section) => json!({ "allOf": [reference(section)] }),
+        Kind::TableOrOff(section) => json!({ "anyOf": [reference(section), { "const": false }] }),
+        Kind::Named(section) => json!({ "type": "object", "additionalProperties": reference(section) }),
+        Kind::Routes => json!({ "type": "object", "additionalProperties": { "$ref": "#/definitions/route" } }),
+    }
+}
+
+/// What the schema finds wrong with a file.
+fn told(text: &str) -> Vec<String> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    assert!(errors.is_empty(), "{text}: {errors:?}");
+    let schema = made();
+    mistakes(&schema, &schema, &json(&DeValue::Table(table.into_inner())), "")
+}
+
+#[test]
+fn the_schema_is_what_the_table_of_keys_says() {
+    let file = root().join("pushd.schema.json");
+    let made = serde_json::to_string_pretty(&made()).unwrap() + "\n";
+    if std::env::var_os("PUSHD_BLESS").is_some() {
+        std::fs::write(&file, &made).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), made, "bless it");
+    let named = config::DEFAULT.lines().next().and_then(|line| line.strip_prefix("#:schema ")).unwrap();
+    assert_eq!(root().join(named).canonicalize().unwrap(), file.canonicalize().unwrap());
+}
+
+#[test]
+fn every_shipped_file_is_valid() {
+    let folders = [root(), root().join("examples")].into_iter().flat_map(|folder| folder.read_dir().unwrap());
+    let files = folders.map(|file| file.unwrap().path());
+    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    assert_eq!(files.len(), 7, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(told(&text), [""; 0], "{}", file.display());
+    }
+}
+
+/// What the parser takes of a key the schema takes, and what fits nowhere neither takes.
+#[test]
+fn schema_and_parser_agree_on_every_key() {
+    let mut agreed = 0;
+    for section in keys::SECTIONS {
+        assert!(!told(&around(section, "nonsense = 1")).is_empty(), "{}", section.title);
+        for key in section.keys {
+            assert!(!told(&around(section, &format!("{} = 1979-05-27", key.name))).is_empty(), "{}", key.name);
+            for value in two_values(key).into_iter().flatten() {
+                let text = with_value(section, key, &value);
+                config::parse(Path::new("/x.toml"), &text).unwrap_or_else(|errors| panic!("{text}\n{errors}"));
+                assert_eq!(told(&text), [""; 0], "{text}");
+                agreed += 1;
+            }
+        }
+    }
+    assert!(agreed > 90, "{agreed}");
+}
+
+/// The words and the bounds of the table are the parser's own.
+#[test]
+fn words_and_bounds_are_those_of_the_parser() {
+    let parse = |section: &Section, key: &Key, value: &str| {
+        config::parse(Path::new("/x.toml"), &with_value(section, key, value)).map_err(|errors| errors.to_string())
+    };
+    let mut looked_at = 0;
+    for (section, key) in keys::SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key))) {
+        match key.kind {
+            Kind::Word(words) if section.action() != key => {
+                let listed: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
+                let (last, others) = listed.split_last().unwrap();
+                let refused = parse(section, key, "\"nonsense\"").unwrap_err();
+                assert!(refused.contains(&format!("{} or {last}", others.join(", "))), "{refused}");
+            }
+            Kind::Words(words) => {
+                parse(section, key, &format!("{words:?}")).unwrap();
+                parse(section, key, "[\"nonsense\"]").unwrap_err();
+            }
+            Kind::Count { least, most } => {
+                for (number, good) in [(Some(least), true), (Some(most), true), (least.checked_sub(1), false)] {
+                    let Some(number) = number else { continue };
+                    assert_eq!(parse(section, key, &number.to_string()).is_ok(), good, "{} = {number}", key.name);
+                }
+                assert!(parse(section, key, &(most + 1).to_string()).is_err(), "{} = {most} + 1", key.name);
+            }
+            Kind::CountOrAuto(most) => {
+                assert_eq!(most, limits::WORKERS_CEILING);
+                parse(section, key, "\"auto\"").unwrap();
+                parse(section, key, "0").unwrap_err();
+            }
+            _ => continue,
+        }
+        looked_at += 1;
+    }
+    assert!(looked_at > 12, "{looked_at}");
+}

@@ -1,0 +1,204 @@
+//! Every shipped configuration loads without a word, and says what it promises.
+//!
+//! The default file is also the reference: it documents every key the parser knows, and no other.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use pushd::config::{
+    self, Accept, Action, Config, Listen, LogTarget, OnMessage, Origins, SessionLog, Source, WebSocket, keys,
+};
+
+fn shipped() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files = [root.clone(), root.join("examples")].into_iter().flat_map(|folder| folder.read_dir().unwrap());
+    files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "toml")).collect()
+}
+
+fn example(name: &str) -> Config {
+    let path = format!("{}/config/examples/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+    config::load(Path::new(&path)).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn ports(config: &Config) -> Vec<u16> {
+    let tcp = |listen: &Listen| match listen {
+        Listen::Tcp(address) if address.ip().is_loopback() => address.port(),
+        other => panic!("not on this machine alone: {other:?}"),
+    };
+    config.servers.iter().flat_map(|server| &server.listen).map(tcp).collect()
+}
+
+/// What the route `path` of the first server that has it does.
+fn action<'c>(config: &'c Config, path: &str) -> &'c Action {
+    let mut routes = config.servers.iter().flat_map(|server| &server.routes);
+    &routes.find(|route| route.pattern.text() == path).unwrap_or_else(|| panic!("no route {path}")).action
+}
+
+fn websocket<'c>(config: &'c Config, path: &str) -> &'c WebSocket {
+    match action(config, path) {
+        Action::WebSocket(websocket) => websocket,
+        other => panic!("{path}: {other:?}"),
+    }
+}
+
+#[test]
+fn all_seven_load_without_error_or_warning() {
+    let files = shipped();
+    assert_eq!(files.len(), 7, "{files:?}");
+    for path in files {
+        let config = config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(config.warnings.is_empty(), "{}", config.warnings[0]);
+        assert_eq!(config.daemon.pidfile, Path::new("pushd.pid"), "{}", path.display());
+        assert_eq!(config.log.target, None, "{}", path.display());
+        ports(&config);
+    }
+}
+
+#[test]
+fn examples_let_pages_from_anywhere_in() {
+    for path in shipped().iter().filter(|path| path.parent().unwrap().ends_with("examples")) {
+        for server in config::load(path).unwrap().servers {
+            assert_eq!(server.origins, Origins::Any, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_default_serves_page_hub_publishing_and_status() {
+    let config = config::parse(Path::new("pushd.toml"), config::DEFAULT).unwrap();
+    assert_eq!(ports(&config), [8888]);
+    assert!(matches!(action(&config, "/"), Action::Page(_)));
+    assert_eq!(websocket(&config, "/ws").on_message, OnMessage::Ignore);
+    assert!(matches!(action(&config, "/publish/{channel}"), Action::Publish(_)));
+    assert_eq!(action(&config, "/metrics"), &Action::Metrics);
+    assert_eq!(action(&config, "/healthz"), &Action::Health);
+    assert_eq!(action(&config, "/readyz"), &Action::Ready);
+}
+
+#[test]
+fn server_push_knows_its_clients_by_a_pair() {
+    let config = example("server-push");
+    assert_eq!(ports(&config), [8888]);
+    let socket = websocket(&config, "/ws");
+    assert_eq!(socket.channels[0].needs().collect::<Vec<_>>(), ["userid", "compid"]);
+    assert_eq!(socket.channels[1].fixed(), Some("all"));
+    assert_eq!((socket.on_message, socket.log), (OnMessage::Ignore, SessionLog::Messages));
+    for (path, needs) in [("/push", vec!["userid", "compid"]), ("/pushtoall", vec![])] {
+        let Action::Publish(publish) = action(&config, path) else { panic!("{path}") };
+        assert_eq!(publish.channel.needs().collect::<Vec<_>>(), needs);
+        assert!(publish.methods.contains(&config::Method::Get));
+        assert_eq!(publish.message.as_ref().unwrap().needs().collect::<Vec<_>>(), ["message"]);
+    }
+}
+
+#[test]
+fn hello_world_greets() {
+    let config = example("hello-world");
+    assert_eq!(ports(&config), [8888]);
+    let socket = websocket(&config, "/ws");
+    assert_eq!(socket.greeting.as_ref().unwrap().fixed(), Some("Hello World"));
+    assert_eq!((socket.on_message, socket.log), (OnMessage::Ignore, SessionLog::Messages));
+    assert!(matches!(action(&config, "/"), Action::Static(_)));
+}
+
+#[test]
+fn streaming_feeds_from_a_command_and_a_file() {
+    let config = example("streaming");
+    assert_eq!(ports(&config), [8888]);
+    assert!(matches!(&config.feeds[0].source, Source::Command(words) if words[0] == "sh"));
+    assert!(matches!(&config.feeds[1].source, Source::Tail(path) if path.is_file()));
+    assert!(config.feeds.iter().all(|feed| feed.channel == "all"));
+}
+
+#[test]
+fn echo_takes_sixteen_mebibytes() {
+    let config = example("echo");
+    assert_eq!(ports(&config), [8888]);
+    let socket = websocket(&config, "/ws");
+    assert_eq!((socket.on_message, socket.accept), (OnMessage::Echo, Accept::Both));
+    let hub = &config.hubs[usize::from(socket.hub.0)];
+    assert_eq!(hub.message_bytes_max, 16 << 20);
+    assert!(hub.queue_bytes_max > hub.message_bytes_max);
+}
+
+#[test]
+fn techops_broadcasts_text_and_lists_pages() {
+    let config = example("techops");
+    assert_eq!(ports(&config), [5000, 8000]);
+    let socket = websocket(&config, "/");
+    assert_eq!((socket.on_message, socket.accept), (OnMessage::Broadcast, Accept::Text));
+    assert!(socket.draft76);
+    assert!(matches!(&config.servers[1].routes[0].action, Action::Static(files) if files.listing));
+}
+
+#[test]
+fn tick_ticks() {
+    let config = example("tick");
+    assert_eq!(ports(&config), [9876, 8888]);
+    let socket = websocket(&config, "/");
+    assert!(socket.draft76 && socket.on_message == OnMessage::Broadcast);
+    assert_eq!(socket.message.as_ref().unwrap().bytes("message", b"x"), b"msg:x");
+    let feed = &config.feeds[0];
+    assert_eq!(feed.source, Source::Every(std::time::Duration::from_secs(1)));
+    assert_eq!(feed.message.bytes("n", b"0"), b"tick:0");
+    assert_eq!((feed.hub, feed.channel.as_str()), (socket.hub, socket.channels[0].fixed().unwrap()));
+}
+
+/// The keys a line of the default file documents: `key =`, `#key =` or `#   key =`, and those of its inline tables.
+fn documented() -> BTreeSet<&'static str> {
+    let mut found = BTreeSet::new();
+    for line in config::DEFAULT.lines() {
+        let header = line.trim_start_matches('#').strip_prefix('[').and_then(|rest| rest.split(['.', ']']).next());
+        found.extend(header);
+        if header.is_some_and(|name| name == "server") && line.ends_with(".routes]") {
+            found.insert("routes");
+        }
+        let assignments = line.split(['{', ',', '}']).filter_map(|part| part.split_once(" = ").map(|(key, _)| key));
+        found.extend(assignments.map(|key| key.trim_matches(['#', ' '])).filter(|key| !key.contains(['"', '`'])));
+    }
+    found
+}
+
+#[test]
+fn the_default_file_documents_every_key_and_no_other() {
+    let known: BTreeSet<&str> = keys::SECTIONS.iter().flat_map(|section| section.names()).collect();
+    assert!(known.len() > 40, "{known:?}");
+    let documented = documented();
+    assert_eq!(known.difference(&documented).collect::<Vec<_>>(), [&""; 0], "known, but not documented");
+    assert_eq!(documented.difference(&known).collect::<Vec<_>>(), [&""; 0], "documented, but not known");
+}
+
+/// The defaults the file shows are the ones that apply: with all of them switched on nothing changes.
+#[test]
+fn the_defaults_shown_are_the_defaults() {
+    let not_set = [
+        "rundir",
+        "user",
+        "group",
+        "umask",
+        "subscribers_max",
+        "connections_max",
+        "connections_per_address_max",
+        "queue_age_max",
+        "gap_notice",
+    ];
+    let shown: String = config::DEFAULT
+        .lines()
+        .take_while(|line| !line.starts_with("# ---- Feeds"))
+        .chain(config::DEFAULT.lines().skip_while(|line| !line.starts_with("# ---- The process")))
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
+                let key = rest.split(' ').next().unwrap_or_default();
+                if not_set.contains(&key) { line } else { rest }
+            }
+            _ => line,
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut all_set = config::parse(Path::new("pushd.toml"), &shown).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(shown.lines().filter(|line| line.contains(" = ")).count() > 25);
+    // Not to name the log's file and to name it so come to the same in a daemon, and only there.
+    let default_log = LogTarget::File(pushd::daemon::log::DEFAULT_FILE.into());
+    assert_eq!(all_set.log.target.take(), Some(default_log));
+    assert_eq!(all_set, config::parse(Path::new("pushd.toml"), config::DEFAULT).unwrap());
+}

@@ -1,0 +1,334 @@
+//! The process: a launcher that tells the truth, one pushd at a time, signals that work whatever the parent did.
+
+mod common;
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+
+use common::daemon::{Daemon, place, pushd};
+use common::http::{get, publish};
+use common::ws::Ws;
+use common::{DEADLINE, PLAIN, PUSHD, Start, address_in, run, until, until_true};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// That a start failed with this code and these words, as a daemon and in the foreground, and left nothing behind.
+fn fails(path: &Path, arguments: &[&str], code: i32, words: &str) {
+    for foreground in [&[][..], &["-n"]] {
+        let ran = run(&mut pushd(path, &[arguments, foreground].concat()));
+        assert_eq!(ran.code(), code, "{}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{words:?} in {:?}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+        assert!(!path.join("pushd.pid").exists(), "a pidfile is left");
+    }
+}
+
+#[test]
+fn the_launcher_is_back_when_the_daemon_serves() {
+    for (signal, name) in [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM")] {
+        let place = place(PLAIN);
+        let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+        let address = daemon.address();
+        assert_eq!(get(address, "/healthz").text(), "ok\n");
+        // Locked as long as it lives.
+        let file = File::open(place.path().join("pushd.pid")).unwrap();
+        assert!(matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+        // A session of its own, without a terminal; its directory is the one it was started in.
+        let proc = PathBuf::from(format!("/proc/{}", daemon.pid));
+        assert_eq!(fs::read_link(proc.join("cwd")).unwrap(), place.path().canonicalize().unwrap());
+        for stream in 0..3 {
+            assert_eq!(fs::read_link(proc.join(format!("fd/{stream}"))).unwrap(), Path::new("/dev/null"));
+        }
+        let stat = fs::read_to_string(proc.join("stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        assert_ne!(fields[3], nix::unistd::getsid(None).unwrap().to_string(), "another session");
+        assert_eq!(fields[4], "0", "no terminal");
+
+        let mut client = Ws::open(address, "/ws");
+        kill(daemon.pid, signal).unwrap();
+        client.expect_close(1001, "going away");
+        assert_eq!(daemon.wait(), 0);
+        assert!(!place.path().join("pushd.pid").exists());
+        let log = fs::read_to_string(place.path().join("pushd.log")).unwrap();
+        let places =
+            ["Log opened", "Listening on 127.0.0.1:", &format!("Received {name}, shutting down"), "Server Shut Down"]
+                .map(|words| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}")));
+        assert!(places.is_sorted(), "{log}");
+        for line in log.lines() {
+            line.split_once(' ')
+                .unwrap()
+                .0
+                .parse::<jiff::Timestamp>()
+                .unwrap_or_else(|error| panic!("{error}: {line}"));
+        }
+    }
+}
+
+#[test]
+fn the_launcher_holds_nobodys_pipe() {
+    let place = place(PLAIN);
+    set_child_subreaper(true).unwrap();
+    let mut command = pushd(place.path(), &["-c", "hub.toml"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output =
+        ended.recv_timeout(DEADLINE).expect("whoever reads the launcher's output waits for the daemon").unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(Daemon::adopt(&place.path().join("pushd.pid")).end(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn a_taken_port_is_69() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let place = place(&PLAIN.replace("127.0.0.1:0", &address));
+    fails(place.path(), &["-c", "hub.toml"], 69, &format!("cannot listen on {address}: it is taken"));
+}
+
+#[test]
+fn another_pushd_is_69_and_nothing_is_disturbed() {
+    let place = place(PLAIN);
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let mut client = Ws::open(daemon.address(), "/ws");
+    let (log, address) = (daemon.log(), daemon.address());
+    for arguments in [&["-c", "hub.toml"][..], &["-c", "hub.toml", "-n"]] {
+        let ran = run(&mut pushd(place.path(), arguments));
+        assert_eq!(ran.code(), 69, "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("Another pushd is running, PID {}\n", daemon.pid)), "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(place.path().join("pushd.pid")).unwrap(), format!("{}\n", daemon.pid));
+    }
+    assert_eq!(publish(address, "/publish/all", "undisturbed"), 1);
+    client.expect_text("undisturbed");
+    client.close();
+    assert_eq!(daemon.log(), log);
+    // With files of its own there is room for another.
+    let other = run(&mut pushd(place.path(), &["-c", "hub.toml", "--pidfile", "b.pid", "-l", "b.log"]));
+    assert_eq!(other.code(), 0, "{}", other.stderr);
+    assert_eq!(Daemon::adopt(&place.path().join("b.pid")).end(Signal::SIGTERM), 0);
+    assert!(place.path().join("pushd.pid").exists() && !place.path().join("b.pid").exists());
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn what_a_dead_pushd_left_is_no_obstacle() {
+    let place = place(PLAIN);
+    let pidfile = place.path().join("pushd.pid");
+    let launch = || Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let ours = std::process::id().to_string();
+    for left in ["", "4000000\n", "no number\0\n", "99999999999999999999\n", "-1\n", &ours] {
+        fs::write(&pidfile, left).unwrap();
+        assert_eq!(launch().end(Signal::SIGTERM), 0, "{left:?}");
+        assert!(!pidfile.exists());
+    }
+    // One that was killed.
+    let daemon = launch();
+    let killed = daemon.pid;
+    drop(daemon);
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{killed}\n"));
+    assert_eq!(launch().end(Signal::SIGTERM), 0);
+}
+
+#[test]
+fn a_pidfile_that_is_no_longer_ours_is_left_alone() {
+    let place = place(PLAIN);
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let pidfile = place.path().join("pushd.pid");
+    fs::remove_file(&pidfile).unwrap();
+    fs::write(&pidfile, "another's\n").unwrap();
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), "another's\n");
+}
+
+#[test]
+fn a_log_that_cannot_be_created_is_73() {
+    let place = place(PLAIN);
+    fails(place.path(), &["-c", "hub.toml", "-l", "no/such/place.log"], 73, "no/such/place.log");
+    fails(place.path(), &["-c", "hub.toml", "-l", "."], 73, "cannot open the log");
+    fails(place.path(), &["-c", "hub.toml", "--pidfile", "no/such.pid"], 73, "no/such.pid");
+}
+
+#[test]
+fn a_bad_configuration_is_78_with_its_place() {
+    let place = place("[server.main]\nlisten = \"8888\"\nlisen = \"x\"\n");
+    fails(place.path(), &["-c", "hub.toml"], 78, "hub.toml:2:10");
+    fails(place.path(), &["-c", "hub.toml"], 78, "did you mean");
+    fails(place.path(), &["-c", "not-there.toml"], 78, "not-there.toml");
+    let place = self::place(PLAIN);
+    fails(place.path(), &["-c", "hub.toml", "-d", "not-there"], 78, "not-there");
+    fails(place.path(), &["-c", "hub.toml", "-u", "nobody-of-that-name"], 78, "nobody-of-that-name");
+}
+
+#[test]
+fn what_is_not_permitted_is_77() {
+    let place = place(PLAIN);
+    let closed = place.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::write(closed.join("pidfile.toml"), PLAIN).unwrap();
+    fs::write(closed.join("socket.toml"), PLAIN.replace("127.0.0.1:0", "unix:hub.sock")).unwrap();
+    let binary = place.path().join("pushd");
+    fs::copy(PUSHD, &binary).unwrap();
+    for (path, mode) in [(place.path(), 0o777), (closed.as_path(), 0o555)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    for (file, path, words) in
+        [("closed/socket.toml", place.path(), "not permitted"), ("pidfile.toml", closed.as_path(), "pushd.pid")]
+    {
+        for foreground in [&[][..], &["-n"]] {
+            let mut command = Command::new(&binary);
+            command.args(["-c", file]).args(foreground).current_dir(path);
+            if nix::unistd::Uid::effective().is_root() {
+                // Root is permitted everything.
+                command.uid(65534).gid(65534);
+            }
+            let ran = run(&mut command);
+            assert_eq!(ran.code(), 77, "{file}: {}", ran.stderr);
+            assert!(ran.stderr.contains(words), "{words:?} in {:?}", ran.stderr);
+        }
+    }
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_64() {
+    let place = place(PLAIN);
+    for (arguments, words) in [
+        (&["--no-such-switch"][..], "--no-such-switch"),
+        (&["-c"], "--config"),
+        (&["stray"], "stray"),
+        (&["-c", "hub.toml", "--umask", "9"], "octal"),
+        (&["-c", "hub.toml", "-l", "-"], "nodaemon"),
+    ] {
+        let ran = run(&mut pushd(place.path(), arguments));
+        assert_eq!(ran.code(), 64, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(words), "{words:?} in {:?}", ran.stderr);
+    }
+    let version = run(&mut pushd(place.path(), &["--version"]));
+    assert_eq!((version.code(), &version.stdout[..]), (0, concat!("pushd ", env!("CARGO_PKG_VERSION"), "\n")));
+    let help = run(&mut pushd(place.path(), &["--help"]));
+    assert_eq!((help.code(), &help.stderr[..]), (0, ""));
+    for switch in [
+        "--nodaemon",
+        "--logfile",
+        "--pidfile",
+        "--rundir",
+        "--umask",
+        "--uid",
+        "--gid",
+        "--syslog",
+        "--prefix",
+        "--debug",
+        "--check",
+    ] {
+        assert!(help.stdout.contains(switch), "{switch}");
+    }
+}
+
+#[test]
+fn a_check_says_everything_and_does_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = place(&PLAIN.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string()));
+    let good = run(&mut pushd(place.path(), &["--check", "-c", "hub.toml"]));
+    assert_eq!((good.code(), &good.stderr[..]), (0, ""));
+    assert!(good.stdout.contains("the configuration is good"), "{}", good.stdout);
+    fs::write(place.path().join("bad.toml"), PLAIN.replace("on_message", "on_mesage").replace("\"/ws\"", "\"ws\""))
+        .unwrap();
+    let bad = run(&mut pushd(place.path(), &["--check", "-c", "bad.toml"]));
+    assert_eq!((bad.code(), &bad.stdout[..]), (78, ""));
+    for words in ["bad.toml:5:1", "bad.toml:6:33", "bad.toml:7:63", "write `/ws`", "did you mean `on_message`?"] {
+        assert!(bad.stderr.contains(words), "{words:?} in {}", bad.stderr);
+    }
+    let mut names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["bad.toml", "hub.toml"]);
+}
+
+#[test]
+fn the_default_configuration_is_the_shipped_file() {
+    let place = tempfile::tempdir().unwrap();
+    let printed = run(&mut pushd(place.path(), &["--print-default-config"]));
+    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pushd.toml")).unwrap();
+    assert_eq!((printed.code(), printed.stdout), (0, shipped));
+}
+
+#[test]
+fn relative_paths_begin_where_they_should() {
+    let place = place("");
+    let (conf, run_in, elsewhere) =
+        (place.path().join("conf"), place.path().join("run"), place.path().join("elsewhere"));
+    for folder in [&conf, &run_in, &elsewhere, &conf.join("www")] {
+        fs::create_dir(folder).unwrap();
+    }
+    fs::write(conf.join("www/index.html"), "pages beside the file").unwrap();
+    fs::write(conf.join("hub.toml"), PLAIN.replace("{ page = \"live\" }", "{ static = \"www\" }")).unwrap();
+    // In another directory, and in one more that a switch names.
+    for (arguments, path) in
+        [(&["-c", "../conf/hub.toml"][..], &elsewhere), (&["-c", "../conf/hub.toml", "-d", "../run"], &run_in)]
+    {
+        let daemon = Daemon::launch(&mut pushd(&elsewhere, arguments), path);
+        let address = daemon.address();
+        assert_eq!(get(address, "/").text(), "pages beside the file");
+        // The file is found again at a reload, though the directory is another.
+        kill(daemon.pid, Signal::SIGHUP).unwrap();
+        until_true("a reload", || daemon.log().contains("Reloaded "));
+        assert_eq!(get(address, "/").text(), "pages beside the file");
+        assert_eq!(daemon.end(Signal::SIGTERM), 0);
+        assert!(path.join("pushd.log").exists());
+    }
+    assert_eq!(fs::read_dir(&conf).unwrap().count(), 2, "nothing was written beside the file");
+}
+
+#[test]
+fn the_mask_holds_for_sockets_too() {
+    let config = PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:pushd.sock\"]");
+    for (arguments, mode) in [(&["-c", "hub.toml"][..], 0o700), (&["-c", "hub.toml", "--umask", "007"], 0o770)] {
+        let place = place(&config);
+        let daemon = Daemon::launch(&mut pushd(place.path(), arguments), place.path());
+        let socket = fs::metadata(place.path().join("pushd.sock")).unwrap();
+        assert_eq!(socket.permissions().mode() & 0o777, mode);
+        assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    }
+}
+
+#[test]
+fn signals_work_where_the_parent_ignored_them() {
+    let mut pushd = Start::new(PLAIN).after("trap '' INT TERM HUP USR1").run();
+    pushd.signal(Signal::SIGHUP);
+    pushd.logged("Reloaded ");
+    assert_eq!(pushd.end(Signal::SIGINT), 0);
+    let mut pushd = Start::new(PLAIN).after("trap '' INT TERM").run();
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    // As a daemon, and from a shell that ignores its interrupt, as the background of a script does.
+    let place = place(PLAIN);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT HUP; exec \"$0\" -c hub.toml", PUSHD]).current_dir(place.path());
+    assert_eq!(Daemon::launch(&mut shell, place.path()).end(Signal::SIGINT), 0);
+}
+
+#[test]
+fn the_number_stands_in_the_pidfile_only_once_it_serves() {
+    for _ in 0..5 {
+        // Started by hand, so that nothing is waited for but the number.
+        let place = place(PLAIN);
+        let log = place.path().join("log");
+        let mut command = pushd(place.path(), &["-n", "-c", "hub.toml", "-l", "log"]);
+        let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+        let number = until("the number", || {
+            fs::read_to_string(place.path().join("pushd.pid")).ok().filter(|text| text.ends_with('\n'))
+        });
+        // Beside main's thread and the log's, those that serve are there already.
+        let threads = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap().count();
+        let address = until("the address", || address_in(&fs::read_to_string(&log).ok()?, "main"));
+        let answered = get(address, "/readyz").status;
+        kill(Pid::from_raw(number.trim().parse().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!((until("its end", || child.try_wait().unwrap()).code(), answered), (Some(0), 200));
+        assert_eq!(number.trim(), child.id().to_string());
+        assert!(threads > 2, "{threads}: nobody served yet");
+    }
+}

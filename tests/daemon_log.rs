@@ -1,0 +1,84 @@
+//! The log of the process: where it was asked to go, opened anew when somebody moved it, and never more of it than was allowed.
+
+mod common;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use common::daemon::{Daemon, place, pushd};
+use common::http::get;
+use common::ws::Ws;
+use common::{PLAIN, Start, address_in, start, until, until_true};
+use nix::sys::signal::{Signal, kill};
+
+#[test]
+fn in_the_foreground_the_log_goes_where_it_was_asked_to() {
+    let mut to_stderr = start(PLAIN);
+    assert_eq!(to_stderr.end(Signal::SIGINT), 0);
+    assert!(to_stderr.log().contains("Log opened") && to_stderr.log().contains("Server Shut Down"));
+    assert!(!to_stderr.path().join("pushd.log").exists());
+    let text = |pushd: &common::Pushd, name: &str| fs::read_to_string(pushd.path().join(name)).unwrap();
+    assert_eq!(text(&to_stderr, "stdout"), "");
+
+    let mut to_stdout = Start::new(PLAIN).arguments(&["-l", "-"]).run();
+    assert_eq!(to_stdout.end(Signal::SIGINT), 0);
+    assert!(text(&to_stdout, "stdout").contains("Server Shut Down"));
+    assert_eq!(to_stdout.log(), "");
+
+    let mut to_file = Start::new(PLAIN).arguments(&["-l", "own.log", "--debug"]).run();
+    let address =
+        until("the address", || address_in(&fs::read_to_string(to_file.path().join("own.log")).ok()?, "main"));
+    get(address, "/nowhere");
+    get(address, "/healthz");
+    assert_eq!(to_file.end(Signal::SIGINT), 0);
+    assert!(text(&to_file, "own.log").contains("GET /healthz 200"));
+    assert_eq!((to_file.log(), text(&to_file, "stdout")), (String::new(), String::new()));
+}
+
+#[test]
+fn a_log_that_was_moved_is_opened_anew() {
+    let place = place(PLAIN);
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let (log, moved) = (place.path().join("pushd.log"), place.path().join("moved.log"));
+    fs::set_permissions(&log, Permissions::from_mode(0o604)).unwrap();
+    fs::rename(&log, &moved).unwrap();
+    kill(daemon.pid, Signal::SIGUSR1).unwrap();
+    until_true("a new log", || fs::read_to_string(&log).is_ok_and(|log| log.contains("Log opened")));
+    assert_eq!(fs::metadata(&log).unwrap().permissions().mode() & 0o777, 0o604, "the mode is kept");
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    assert!(fs::read_to_string(&log).unwrap().contains("Server Shut Down"));
+    let moved = fs::read_to_string(&moved).unwrap();
+    assert!(moved.contains("Listening on") && !moved.contains("Server Shut Down"), "{moved}");
+}
+
+#[test]
+fn a_log_that_grows_is_rotated_and_so_many_are_kept() {
+    let chatty = PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", log = \"messages\"");
+    let place = place(&format!("{chatty}\n[log]\nrotate = {{ size = \"4KB\", keep = 3 }}\n"));
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let mut client = Ws::open(daemon.address(), "/echo");
+    fs::set_permissions(place.path().join("pushd.log"), Permissions::from_mode(0o640)).unwrap();
+    for number in 0..400 {
+        client.text(&format!("message {number:04}"));
+        client.expect_text(&format!("message {number:04}"));
+    }
+    client.close();
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    let mut names: Vec<String> =
+        fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["hub.toml", "pushd.log", "pushd.log.1", "pushd.log.2", "pushd.log.3"]);
+    let mut kept = String::new();
+    for name in names[1..].iter().skip(1).rev().chain([&names[1]]) {
+        let path = place.path().join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.len() <= 4000 && text.lines().next().unwrap().contains("Log opened"), "{name}: {text}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "{name}");
+        kept += &text;
+    }
+    // From the oldest kept to the last, nothing is missing.
+    let numbers: Vec<usize> =
+        kept.lines().filter_map(|line| line.split_once("message received message ")?.1.parse().ok()).collect();
+    assert!(numbers.len() > 50, "{}", numbers.len());
+    assert_eq!(numbers, (400 - numbers.len()..400).collect::<Vec<_>>());
+}

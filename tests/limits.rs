@@ -1,0 +1,324 @@
+//! The bounds an operator sets hold: connections, subscribers, queues, times, file descriptors. Whoever stays within them notices nothing.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use common::http::{Answer, ask, get, metric, publish, request};
+use common::wire::Wire;
+use common::ws::{Hixie, KEYS_76, PONG, TEXT, Ws, frame, handshake, handshake_76};
+use common::{PLAIN, Pushd, Start, start, until, until_true};
+
+/// The plain configuration with more keys for its server, its hub and the process.
+fn with(server: &str, hub: &str, rest: &str) -> String {
+    let listen = "listen = \"127.0.0.1:0\"";
+    assert!(PLAIN.contains(listen) && PLAIN.trim_end().ends_with("[hub.push]"));
+    format!("{}{hub}\n{rest}\n", PLAIN.replace(listen, &format!("{listen}\n{server}")))
+}
+
+#[test]
+fn one_connection_too_many_is_refused_and_the_others_are_served() {
+    let pushd = start(&with("", "", "[daemon]\nconnections_max = 3"));
+    let address = pushd.address();
+    let mut first = Ws::open(address, "/echo");
+    let mut second = Ws::open(address, "/echo");
+    let mut asking = Wire::connect(address);
+    asking.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut asking).status, 200);
+
+    let mut refused = Wire::connect(address);
+    let answer = Answer::read(&mut refused);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.field("retry-after"), Some("1"));
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(answer.text().contains("as many connections as it may"), "{answer:?}");
+    refused.expect_end();
+    // A client that asks before it reads is answered the same.
+    let mut refused = Wire::connect(address);
+    refused.try_send(&handshake(address, "/echo", &[]));
+    assert_eq!(Answer::read(&mut refused).status, 503);
+
+    for client in [&mut first, &mut second] {
+        client.text("still served");
+        client.expect_text("still served");
+    }
+    asking.send(&request(address, "GET", "/metrics", &[], b""));
+    let metrics = Answer::read(&mut asking);
+    assert!(metrics.text().contains("\npushd_connections_refused_total 2\n"), "{}", metrics.text());
+
+    first.close();
+    let mut third = until("a place given back", || {
+        let mut wire = Wire::connect(address);
+        wire.try_send(&handshake(address, "/echo", &[]));
+        (Answer::read(&mut wire).status == 101).then_some(Ws { wire })
+    });
+    third.text("in");
+    third.expect_text("in");
+}
+
+#[test]
+fn one_address_has_its_share_and_leaves_the_rest_to_others() {
+    let pushd = start(&with("", "", "[daemon]\nconnections_per_address_max = 2"));
+    let address = pushd.address();
+    let mut first = Ws::open(address, "/echo");
+    let second = Ws::open(address, "/echo");
+    let mut refused = Wire::connect(address);
+    let answer = Answer::read(&mut refused);
+    assert_eq!((answer.status, answer.field("retry-after")), (429, Some("1")));
+    assert!(answer.text().contains("your address holds as many connections"), "{answer:?}");
+    refused.expect_end();
+    let mut other = Ws::open_on(Wire::connect_from([127, 0, 0, 2], address), "/echo");
+    for client in [&mut first, &mut other] {
+        client.text("served");
+        client.expect_text("served");
+    }
+    second.close();
+    until_true("a place given back", || get(address, "/healthz").status == 200);
+}
+
+#[test]
+fn one_subscriber_too_many_is_refused_and_may_come_back() {
+    let pushd = start(&with("", "subscribers_max = 2", ""));
+    let address = pushd.address();
+    let mut first = Ws::open(address, "/ws");
+    let second = Ws::open(address, "/ws");
+    let (answer, _) = Ws::ask(address, "/ws", &[]);
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.field("retry-after"), Some("1"));
+    assert!(answer.text().contains("hub push is full (2 sessions)"), "{answer:?}");
+    assert_eq!(publish(address, "/publish/all", "to two"), 2);
+    first.expect_text("to two");
+    drop(second);
+    let mut third = until("a place given back", || {
+        let (answer, client) = Ws::ask(address, "/ws", &[]);
+        (answer.status == 101).then_some(client)
+    });
+    until_true("two subscribers", || publish(address, "/publish/all", "again") == 2);
+    assert_eq!(third.next_text(), "again");
+}
+
+/// A hub whose subscribers may fall two messages of 32 KiB behind.
+fn narrow(when_slow: &str) -> Pushd {
+    start(&with("", &format!("message_max = \"32KiB\"\nqueue_max = \"80KiB\"\nwhen_slow = \"{when_slow}\""), ""))
+}
+
+/// Message number `number`, as long as this hub takes.
+fn numbered(number: usize) -> String {
+    format!("{number:09}{}", "x".repeat((32 << 10) - 9))
+}
+
+fn number(message: &str) -> usize {
+    assert_eq!(message.len(), 32 << 10);
+    message[..9].parse().unwrap()
+}
+
+/// Publishes numbered messages until `enough`, with one reader who keeps up and hears all of them; how many there were.
+fn publish_until(pushd: &Pushd, healthy: &mut Ws, enough: impl Fn() -> bool) -> usize {
+    let mut count = 0;
+    while !enough() {
+        assert!(count < 10_000, "nobody is slow");
+        publish(pushd.address(), "/publish/all", &numbered(count));
+        assert_eq!(number(&healthy.next_text()), count);
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn a_slow_subscriber_is_told_why_and_nobody_else_notices() {
+    let pushd = narrow("disconnect");
+    let address = pushd.address();
+    let mut healthy = Ws::open(address, "/ws");
+    let mut slow = Ws::open_on(Wire::connect_narrow(address), "/ws");
+    let count = publish_until(&pushd, &mut healthy, || metric(address, "pushd_slow_disconnects_total") == 1);
+    pushd.logged("disconnected: too slow");
+    // It reads on: what was under way comes whole and in order, then the reason.
+    let mut heard = 0;
+    let (code, reason) = loop {
+        let (first, payload) = slow.next();
+        if first == common::ws::CLOSE {
+            break (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap());
+        }
+        assert_eq!(number(std::str::from_utf8(&payload).unwrap()), heard);
+        heard += 1;
+    };
+    assert_eq!(code, 1008);
+    assert_eq!(reason, "too slow: more messages were waiting than the queue holds");
+    assert!(heard > 0 && heard < count, "{heard} of {count}");
+    slow.send(common::ws::CLOSE, &common::ws::close_payload(1008, ""));
+    slow.wire.expect_end();
+    until_true("only the healthy one left", || metric(address, "pushd_sessions") == 1);
+    assert_eq!(publish(address, "/publish/all", "on we go"), 1);
+    healthy.expect_text("on we go");
+}
+
+/// What a slow subscriber of a hub with this policy hears once it reads on, and how many messages there were.
+fn heard_after_a_pause(when_slow: &str) -> (Vec<usize>, usize) {
+    let pushd = narrow(when_slow);
+    let address = pushd.address();
+    let mut healthy = Ws::open(address, "/ws");
+    let mut slow = Ws::open_on(Wire::connect_narrow(address), "/ws");
+    let count = publish_until(&pushd, &mut healthy, || metric(address, "pushd_messages_dropped_total") >= 10);
+    assert_eq!(metric(address, "pushd_slow_disconnects_total"), 0);
+    // The answer to this ping stands behind all that waits.
+    slow.send(common::ws::PING, b"end");
+    let mut heard = Vec::new();
+    loop {
+        let (first, payload) = slow.next();
+        if first == PONG {
+            break;
+        }
+        heard.push(number(std::str::from_utf8(&payload).unwrap()));
+    }
+    // It is a subscriber as before.
+    assert_eq!(publish(address, "/publish/all", "present"), 2);
+    slow.expect_text("present");
+    healthy.expect_text("present");
+    assert!(heard.is_sorted_by(|a, b| a < b), "{heard:?}");
+    assert!(heard.len() <= count - 10, "{} of {count}", heard.len());
+    (heard, count)
+}
+
+#[test]
+fn drop_oldest_keeps_the_newest() {
+    let (heard, count) = heard_after_a_pause("drop_oldest");
+    assert_eq!(heard[heard.len() - 2..], [count - 2, count - 1], "{heard:?}");
+    assert_eq!(heard[0], 0, "what the kernel had already cannot be dropped");
+}
+
+#[test]
+fn drop_newest_keeps_the_oldest() {
+    let (heard, count) = heard_after_a_pause("drop_newest");
+    assert_eq!(heard, (0..heard.len()).collect::<Vec<_>>());
+    assert!(!heard.contains(&(count - 1)));
+}
+
+/// Sees that the server lets go of this connection, and not before `least`.
+#[test]
+fn who_does_not_take_his_echoes_is_not_read_until_he_does() {
+    const FRAMES: usize = 400_000;
+    let pushd = start(&with("", "message_max = \"1KiB\"\nqueue_max = \"1KiB\"\nqueue_messages_max = 4", ""));
+    let mut client = Ws::open(pushd.address(), "/echo");
+    let (mut sender, sent) = (client.wire.second(), Arc::new(AtomicUsize::new(0)));
+    let progress = sent.clone();
+    let sending = std::thread::spawn(move || {
+        let hundred = frame(TEXT, &[b'x'; 50]).repeat(100);
+        for _ in 0..FRAMES / 100 {
+            sender.send(&hundred);
+            progress.fetch_add(100, Relaxed);
+        }
+    });
+    let (mut before, mut same) = (0, 0);
+    until_true("a server that reads no more", || {
+        let now = sent.load(Relaxed);
+        same = if now > 0 && now == before { same + 1 } else { 0 };
+        before = now;
+        same == 20
+    });
+    assert!(before < FRAMES, "the kernel took everything");
+    for _ in 0..FRAMES {
+        assert_eq!(client.next(), (TEXT, vec![b'x'; 50]));
+    }
+    sending.join().unwrap();
+    client.close();
+}
+
+fn is_let_go(mut wire: Wire, began: Instant, least: Duration) {
+    wire.expect_end();
+    assert!(began.elapsed() >= least, "after {:?}", began.elapsed());
+}
+
+#[test]
+fn who_does_not_finish_is_let_go() {
+    let config =
+        with("header_timeout = \"1s\"\nbody_timeout = \"1s\"\nkeep_alive = \"1s\"", "", "[daemon]\nworkers = 1");
+    let config = config.replace("on_message = \"broadcast\"", "on_message = \"broadcast\", draft76 = true");
+    let pushd = start(&config);
+    let address = pushd.address();
+    let a_second = Duration::from_millis(900);
+    let began = Instant::now();
+    let silent = Wire::connect(address);
+    let mut halfway = Wire::connect(address);
+    halfway.send(b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: webso");
+    let mut without_key3 = Wire::connect(address);
+    without_key3.send(&[&handshake_76(address, "/chat", &[]), &KEYS_76.2[..7]].concat());
+    assert_eq!(Answer::read_head(&mut without_key3).status, 101);
+    let mut idle = Wire::connect(address);
+    idle.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    let mut stingy = Wire::connect(address);
+    stingy.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nthree");
+    // Those who are done are not concerned.
+    let mut session = Ws::open(address, "/echo");
+    let mut old = Hixie::open(address, "/chat");
+
+    for wire in [silent, halfway, without_key3, idle] {
+        is_let_go(wire, began, a_second);
+    }
+    let answer = Answer::read(&mut stingy);
+    assert_eq!((answer.status, answer.json()["error"].as_str()), (408, Some("the body did not come in time")));
+    assert!(began.elapsed() < common::DEADLINE);
+    session.text("here");
+    session.expect_text("here");
+    old.text("here");
+    old.expect_text("here");
+    drop(stingy);
+    until_true("only those two left, and who asks", || metric(address, "pushd_connections{shard=\"0\"}") == 3);
+}
+
+#[test]
+fn out_of_descriptors_it_rests_and_recovers() {
+    // More connections allowed than there are descriptors: what the table of routes knows nothing of.
+    let pushd = Start::new(&with("", "", "[daemon]\nconnections_max = 1000\nworkers = 2")).after("ulimit -n 80").run();
+    let address = pushd.address();
+    let mut first = Ws::open(address, "/echo");
+    let waiting: Vec<Wire> = (0..120).map(|_| Wire::connect(address)).collect();
+    pushd.logged("connections_max is 1000, but the limit of open files allows only 16");
+    pushd.logged("cannot accept connections for now");
+    // Full, it serves who is in, and does not spin: two seconds of that would be 200 ticks.
+    let (before, began) = (pushd.ticks(), Instant::now());
+    while began.elapsed() < Duration::from_secs(2) {
+        first.text("still here");
+        first.expect_text("still here");
+        // Paced, not waiting: the processor time until this deadline is what is measured.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let used = pushd.ticks() - before;
+    assert!(used < 50, "{used} ticks in two seconds");
+    assert_eq!(
+        pushd.log().matches("cannot accept connections for now").count(),
+        1,
+        "said once, not ten times a second"
+    );
+    drop(waiting);
+    until_true("service again", || get(address, "/healthz").status == 200);
+    let (answer, _) = Ws::ask(address, "/ws", &[]);
+    assert_eq!(answer.status, 101);
+}
+
+#[test]
+fn a_soft_limit_of_descriptors_is_raised_as_far_as_it_goes() {
+    for connections_max in ["", "[daemon]\nconnections_max = 1000"] {
+        let pushd = Start::new(&with("", "", connections_max)).after("ulimit -Sn 80").run();
+        let address = pushd.address();
+        let all: Vec<Ws> = (0..100).map(|_| Ws::open(address, "/ws")).collect();
+        assert_eq!(publish(address, "/publish/all", "to all"), 100, "{connections_max}");
+        for mut client in all {
+            client.expect_text("to all");
+        }
+    }
+}
+
+#[test]
+fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
+    let pushd = start(&with("", "message_max = \"100\"", ""));
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws");
+    assert_eq!(publish(address, "/publish/all", &"x".repeat(100)), 1);
+    client.expect_text(&"x".repeat(100));
+    let answer = ask(address, "POST", "/publish/all", &[], "x".repeat(101).as_bytes());
+    assert_eq!(answer.status, 413);
+    client.expect_nothing();
+}

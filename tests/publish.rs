@@ -1,0 +1,269 @@
+//! Publishing over HTTP: who is reached, what is refused and how, and that HTTP itself is spoken as its clients expect.
+
+mod common;
+
+use common::http::{Answer, ask, get, publish, request};
+use common::wire::Wire;
+use common::ws::{BINARY, TEXT, Ws};
+use common::{PLAIN, start};
+
+/// Routes that take their arguments from everywhere.
+const ARGUMENTS: &str = r#"
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/ws" = { websocket = "push", channels = ["user/{a}/{b}"] }
+"/path/{a}/{b}" = { publish = "push", channel = "user/{a}/{b}", methods = ["POST", "PUT"] }
+"/push" = { publish = "push", channel = "user/{a}/{b}", message = "<{message}>", methods = ["GET", "POST"] }
+"/default" = { publish = "push", channel = "user/{a=x}/{b=y}", message = "{message=nothing}", methods = ["GET"] }
+[hub.push]
+message_max = "100"
+"#;
+
+#[test]
+fn the_answer_says_where_it_went_and_how_many_it_reached() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let mut clients: Vec<Ws> = (0..5).map(|_| Ws::open(address, "/ws?channel=news")).collect();
+    let mut elsewhere = Ws::open(address, "/ws?channel=other");
+    let answer = ask(address, "POST", "/publish/news", &[], "grüße".as_bytes());
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.text(), "{\"channel\":\"news\",\"subscribers\":5}\n");
+    assert_eq!(answer.json()["subscribers"], 5);
+    for client in &mut clients {
+        client.expect_text("grüße");
+    }
+    elsewhere.expect_nothing();
+    assert_eq!(publish(address, "/publish/nobody", "is there"), 0);
+    assert_eq!(publish(address, "/publish/news", ""), 5);
+    for client in &mut clients {
+        client.expect_text("");
+        client.expect_nothing();
+    }
+}
+
+#[test]
+fn a_message_is_text_unless_its_type_says_binary() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws");
+    let as_type =
+        |kind: &str, body: &[u8]| ask(address, "POST", "/publish/all", &[&format!("Content-Type: {kind}")], body);
+    for (kind, first) in [
+        ("application/octet-stream", BINARY),
+        ("Application/Octet-Stream; charset=x", BINARY),
+        ("application/json", TEXT),
+        ("text/plain", TEXT),
+        // Where the body is the message, a form is a text like any other.
+        ("application/x-www-form-urlencoded", TEXT),
+    ] {
+        assert_eq!(as_type(kind, b"a=b+c").status, 200, "{kind}");
+        assert_eq!(client.next(), (first, b"a=b+c".to_vec()), "{kind}");
+    }
+    assert_eq!(as_type("application/octet-stream", &[0xff, 0, 0x80]).status, 200);
+    assert_eq!(client.next(), (BINARY, vec![0xff, 0, 0x80]));
+    let answer = as_type("text/plain", &[0xff, 0, 0x80]);
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["error"].as_str().unwrap().contains("not UTF-8"), "{answer:?}");
+    client.expect_nothing();
+}
+
+#[test]
+fn arguments_come_by_path_query_and_form() {
+    let pushd = start(ARGUMENTS);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws?a=7&b=1");
+    let mut default = Ws::open(address, "/ws?a=x&b=y");
+    let form = ["Content-Type: application/x-www-form-urlencoded; charset=utf-8"];
+    let reached = |answer: Answer| {
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json()["channel"], "user/7/1");
+        answer.json()["subscribers"].as_u64().unwrap()
+    };
+    assert_eq!(reached(get(address, "/push?a=7&b=1&message=by+query%21")), 1);
+    client.expect_text("<by query!>");
+    assert_eq!(reached(ask(address, "POST", "/push", &form, b"a=7&b=1&message=by+form%21&c")), 1);
+    client.expect_text("<by form!>");
+    assert_eq!(reached(ask(address, "POST", "/push?a=7&b=1", &form, b"message=%C3%BCber%20both&a=8")), 1);
+    client.expect_text("<über both>");
+    assert_eq!(reached(get(address, "/push?a=1&a=7&b=1&message=the+last+counts")), 1);
+    client.expect_text("<the last counts>");
+    assert_eq!(reached(ask(address, "PUT", "/path/7/1", &[], b"by path")), 1);
+    client.expect_text("by path");
+    assert_eq!(get(address, "/default").json()["channel"], "user/x/y");
+    default.expect_text("nothing");
+    client.expect_nothing();
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let pushd = start(ARGUMENTS);
+    let address = pushd.address();
+    for (target, name) in [
+        ("/push?b=1&message=m", "a"),
+        ("/push?a=7&message=m", "b"),
+        ("/push?a=7&b=1", "message"),
+        ("/push?A=7&a&b=1&Message=m", "message"),
+    ] {
+        let answer = get(address, target);
+        assert_eq!(answer.status, 400, "{target}");
+        assert_eq!(answer.json()["error"], format!("missing argument `{name}`"), "{target}");
+    }
+    let (answer, _) = Ws::ask(address, "/ws?a=7", &[]);
+    assert_eq!((answer.status, answer.text()), (400, "missing argument `b`\n"));
+}
+
+#[test]
+fn no_value_reaches_into_another_channel() {
+    let pushd = start(ARGUMENTS);
+    let address = pushd.address();
+    let mut first = Ws::open(address, "/ws?a=a/b&b=c");
+    let mut second = Ws::open(address, "/ws?a=a&b=b/c");
+    let mut escaped = Ws::open(address, "/ws?a=a%252Fb&b=c");
+    assert_eq!(publish(address, "/path/a%2Fb/c", "for the first"), 1);
+    assert_eq!(publish(address, "/path/a/b%2Fc", "for the second"), 1);
+    assert_eq!(publish(address, "/path/a%252Fb/c", "for the third"), 1);
+    assert_eq!(get(address, "/push?a=a/b&b=c&message=for+the+first").json()["channel"], "user/a%2Fb/c");
+    first.expect_text("for the first");
+    first.expect_text("<for the first>");
+    second.expect_text("for the second");
+    escaped.expect_text("for the third");
+    for client in [&mut first, &mut second, &mut escaped] {
+        client.expect_nothing();
+    }
+    assert_eq!(ask(address, "POST", "/path/a/b/c", &[], b"x").status, 404);
+    assert_eq!(ask(address, "POST", "/path/a/", &[], b"x").status, 404);
+}
+
+#[test]
+fn what_is_too_large_is_refused_before_it_is_read() {
+    let pushd = start(ARGUMENTS);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws?a=7&b=1");
+    let fits = "x".repeat(100);
+    assert_eq!(publish(address, "/path/7/1", &fits), 1);
+    client.expect_text(&fits);
+    let words = "a message may have at most 100 bytes";
+    let mut announced = Wire::connect(address);
+    announced.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nContent-Length: 10000000000\r\n\r\n");
+    let answer = Answer::read(&mut announced);
+    assert_eq!((answer.status, answer.json()["error"].as_str()), (413, Some(words)));
+    let mut chunked = Wire::connect(address);
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+    chunked.send(&[b"65\r\n", "x".repeat(101).as_bytes(), b"\r\n0\r\n\r\n"].concat());
+    assert_eq!(Answer::read(&mut chunked).status, 413);
+    // A form may be longer than the message in it, but not the message.
+    let form = ["Content-Type: application/x-www-form-urlencoded"];
+    let escaped = format!("a=7&b=1&message={}", "%78".repeat(98));
+    assert_eq!(ask(address, "POST", "/push", &form, escaped.as_bytes()).status, 200);
+    client.expect_text(&format!("<{}>", "x".repeat(98)));
+    let escaped = format!("a=7&b=1&message={}", "%78".repeat(99));
+    assert_eq!(ask(address, "POST", "/push", &form, escaped.as_bytes()).status, 413);
+    assert_eq!(get(address, &format!("/push?a=7&b=1&message={}", "x".repeat(99))).status, 413);
+    client.expect_nothing();
+    // Chunks that fit are taken.
+    let mut chunked = Wire::connect(address);
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
+    assert_eq!(Answer::read(&mut chunked).status, 200);
+    client.expect_text("in pieces");
+}
+
+#[test]
+fn paths_and_methods_that_are_not_there() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let answer = ask(address, "POST", "/nowhere", &[], b"x");
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("/nowhere"), "{answer:?}");
+    for method in ["GET", "HEAD", "PUT", "DELETE", "BREW"] {
+        let answer = ask(address, method, "/publish/all", &[], b"");
+        assert_eq!((answer.status, answer.field("allow")), (405, Some("POST, OPTIONS")), "{method}");
+    }
+    let answer = ask(address, "OPTIONS", "/publish/all", &[], b"");
+    assert_eq!((answer.status, answer.field("allow")), (204, Some("POST, OPTIONS")));
+    for path in ["/", "/healthz", "/readyz", "/metrics"] {
+        let (whole, head) = (get(address, path), ask(address, "HEAD", path, &[], b""));
+        assert_eq!((whole.status, head.status), (200, 200), "{path}");
+        assert!(!whole.body.is_empty());
+        assert_eq!(head.field("content-type"), whole.field("content-type"), "{path}");
+        if path != "/metrics" {
+            assert_eq!(head.field("content-length"), whole.field("content-length"), "{path}");
+        }
+        let answer = ask(address, "POST", path, &[], b"");
+        assert_eq!((answer.status, answer.field("allow")), (405, Some("GET, HEAD, OPTIONS")), "{path}");
+        let answer = ask(address, "OPTIONS", path, &[], b"");
+        assert_eq!((answer.status, answer.field("allow")), (204, Some("GET, HEAD, OPTIONS")), "{path}");
+    }
+    let long = format!("/publish/{}", "x".repeat(257));
+    assert_eq!(ask(address, "POST", &long, &[], b"x").status, 400);
+    // Not HTTP at all.
+    let mut wire = Wire::connect(address);
+    wire.send(b"how are you?\r\n\r\n");
+    assert_eq!(Answer::read_head(&mut wire).status, 400);
+    // A header without end.
+    let mut wire = Wire::connect(address);
+    wire.try_send(format!("GET / HTTP/1.1\r\nHost: here\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
+    assert_eq!(Answer::read_head(&mut wire).status, 431);
+}
+
+#[test]
+fn requests_may_be_sent_one_behind_the_other() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws");
+    let mut wire = Wire::connect(address);
+    let messages: Vec<String> = (0..20).map(|number| format!("message {number}")).collect();
+    let all: Vec<u8> =
+        messages.iter().flat_map(|text| request(address, "POST", "/publish/all", &[], text.as_bytes())).collect();
+    wire.send(&all);
+    for text in &messages {
+        assert_eq!(Answer::read(&mut wire).json()["subscribers"], 1);
+        client.expect_text(text);
+    }
+    wire.send(&request(address, "POST", "/publish/all", &["Connection: close"], b"last"));
+    let answer = Answer::read(&mut wire);
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    wire.expect_end();
+    client.expect_text("last");
+}
+
+#[test]
+fn a_body_may_wait_for_the_word_to_go_on() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let mut wire = Wire::connect(address);
+    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(Answer::read_head(&mut wire).status, 100);
+    wire.send(b"hello");
+    assert_eq!(Answer::read(&mut wire).status, 200);
+}
+
+#[test]
+fn http_1_0_is_answered_and_ended() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws");
+    let mut wire = Wire::connect(address);
+    wire.send(b"POST /publish/all HTTP/1.0\r\nContent-Length: 3\r\n\r\nold");
+    let answer = Answer::read(&mut wire);
+    assert_eq!((answer.status, answer.json()["subscribers"].as_u64()), (200, Some(1)));
+    wire.expect_end();
+    client.expect_text("old");
+    let mut wire = Wire::connect(address);
+    wire.send(b"GET /healthz HTTP/1.0\r\n\r\n");
+    assert_eq!(Answer::read(&mut wire).text(), "ok\n");
+    wire.expect_end();
+}
+
+#[test]
+fn a_request_names_exactly_one_host() {
+    let pushd = start(PLAIN);
+    for hosts in ["", "Host: a\r\nHost: b\r\n"] {
+        for request in ["GET /healthz HTTP/1.1\r\n", "POST /publish/all HTTP/1.1\r\nContent-Length: 0\r\n"] {
+            let mut wire = Wire::connect(pushd.address());
+            wire.send(format!("{request}{hosts}\r\n").as_bytes());
+            let answer = Answer::read(&mut wire);
+            assert_eq!((answer.status, answer.text()), (400, "a request names exactly one Host\n"), "{request}{hosts}");
+        }
+    }
+}

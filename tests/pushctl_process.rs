@@ -1,0 +1,229 @@
+//! `pushctl check`, `status`, `reload` and `stop`, from outside, against a pushd of the test's own.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use pushd::daemon::pidfile::Pidfile;
+use tempfile::TempDir;
+
+const CONFIG: &str = r#"
+[daemon]
+rundir = "run"
+grace = "60s"
+
+[server.main]
+listen = "127.0.0.1:0"
+
+[server.main.routes]
+"/ws" = { websocket = "push" }
+"/metrics" = { metrics = true }
+
+[hub.push]
+"#;
+
+/// A directory with a configuration in it, and its run directory.
+struct Site {
+    dir: TempDir,
+}
+
+/// A pushd in the foreground.
+struct Daemon {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    port: u16,
+}
+
+impl Site {
+    fn new() -> Site {
+        let site = Site { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir(site.path("run")).unwrap();
+        site.write(CONFIG);
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, config: &str) {
+        fs::write(self.path("pushd.toml"), config).unwrap();
+    }
+
+    /// Runs pushctl in the directory; exit code, standard output, standard error.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_pushctl")).args(args).current_dir(self.dir.path()).output();
+        let output = output.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn start(&self) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pushd"));
+        command.args(["-n", "-c"]).arg(self.path("pushd.toml")).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut daemon = Daemon { child, log, port: 0 };
+        let line = daemon.wait_for("Listening on 127.0.0.1:");
+        let port = line.split_once("127.0.0.1:").unwrap().1;
+        daemon.port = port.split(' ').next().unwrap().trim().parse().unwrap();
+        daemon
+    }
+}
+
+impl Daemon {
+    /// The next line of the log that has `words`.
+    fn wait_for(&mut self, words: &str) -> String {
+        let mut told = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ends without {words:?}: {told}");
+            if line.contains(words) {
+                return line;
+            }
+            told += &line;
+        }
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that has ended is not there to be killed, which is as well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_says_what_pushd_says() {
+    let site = Site::new();
+    let pushd = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_pushd")).args(args).current_dir(site.dir.path()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr).replace("pushd: ", ""))
+    };
+    for (extra, code) in [("", 0), ("x = 1\n[hub.unused]\n", 78), ("[hub.unused]\n", 0)] {
+        site.write(&format!("{CONFIG}{extra}"));
+        let (found, out, err) = site.run(&["check", "pushd.toml"]);
+        assert_eq!(found, code, "{err}");
+        assert_eq!(out.contains("good"), code == 0, "{out}");
+        let file = site.path("pushd.toml");
+        let file = file.to_str().unwrap();
+        assert_eq!((found, out, err.replace("pushctl: ", "")), pushd(&["--check", "-c", file]), "{extra}");
+    }
+    let (code, _, err) = site.run(&["check", "none.toml"]);
+    assert_eq!(code, 78);
+    assert!(err.contains("none.toml") && err.contains("no such file"), "{err}");
+}
+
+#[test]
+fn what_does_not_run_is_told_apart() {
+    let site = Site::new();
+    // A number left behind, of a process that lives: this one's.
+    fs::write(site.path("run/pushd.pid"), format!("{}\n", std::process::id())).unwrap();
+    let file = ["--config", "pushd.toml"];
+    for (command, code) in [("status", 3), ("stop", 1), ("reload", 1)] {
+        let (found, out, err) = site.run(&[&[command], &file[..]].concat());
+        assert_eq!(found, code, "{command}: {err}");
+        let told = format!("{out}{err}");
+        assert!(told.contains("not running") && told.contains("run/pushd.pid"), "{command}: {told}");
+    }
+    for args in [&["status", "-c", "none.toml"][..], &["stop", "-c", "none.toml"], &["reload", "-c", "none.toml"]] {
+        assert_eq!(site.run(args).0, 78, "{args:?}");
+    }
+}
+
+#[test]
+fn the_lock_tells_who_runs() {
+    let site = Site::new();
+    let pidfile = site.path("run/pushd.pid");
+    let mut lock = Pidfile::lock(&pidfile).unwrap();
+    let status = || site.run(&["status", "-c", "pushd.toml"]);
+    let (code, out, _) = status();
+    assert_eq!((code, out.contains("starting")), (0, true), "{out}");
+    lock.write().unwrap();
+    let (code, out, _) = status();
+    assert_eq!((code, out.contains(&format!("running, PID {}", std::process::id()))), (0, true), "{out}");
+    let named = site.run(&["status", "--pidfile", "run/pushd.pid"]);
+    assert_eq!((named.0, named.1), (0, out));
+    // A number that the holder did not write: nobody is signalled.
+    let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(&pidfile, format!("{}\n", bystander.id())).unwrap();
+    for command in ["stop", "reload"] {
+        let (code, _, err) = site.run(&[command, "-c", "pushd.toml"]);
+        assert_eq!((code, err.contains("nothing was done")), (1, true), "{err}");
+    }
+    assert_eq!(bystander.try_wait().unwrap(), None);
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn status_has_figures() {
+    let site = Site::new();
+    let daemon = site.start();
+    let _client = tungstenite::connect(format!("ws://127.0.0.1:{}/ws", daemon.port)).unwrap();
+    let metrics = format!("http://127.0.0.1:{}/metrics", daemon.port);
+    let (code, out, err) = site.run(&["status", "-c", "pushd.toml", "--url", &metrics]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let figures: Vec<(&str, &str)> = out.lines().skip(1).map(word_and_figure).collect();
+    let expected =
+        [("connections", "2"), ("sessions", "1"), ("channels", "1"), ("publications", "0"), ("deliveries", "0")];
+    assert_eq!(figures, expected, "{out}");
+    let (code, out, err) = site.run(&["status", "-c", "pushd.toml", "--url", "http://127.0.0.1:1/metrics"]);
+    assert_eq!((code, out.lines().count(), err.contains("no figures")), (0, 1, true), "{out}{err}");
+}
+
+fn word_and_figure(line: &str) -> (&str, &str) {
+    let mut words = line.split_whitespace();
+    (words.next().unwrap(), words.next().unwrap())
+}
+
+#[test]
+fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    site.write(&format!("{CONFIG}\nmesage_max = 5"));
+    let (code, out, err) = site.run(&["reload", "-c", "pushd.toml"]);
+    assert_eq!((code, out.as_str()), (78, ""));
+    assert!(err.contains("nothing has changed") && err.contains("did you mean"), "{err}");
+    site.write(CONFIG);
+    let (code, out, _) = site.run(&["reload", "-c", "pushd.toml"]);
+    assert_eq!((code, out.contains(&format!("PID {}", daemon.child.id()))), (0, true), "{out}");
+    // The first word of a reload in the log: the refused one never reached it.
+    assert!(daemon.wait_for("Reload").contains("Reloaded"));
+    let (code, _, err) = site.run(&["reload", "--pidfile", "run/pushd.pid"]);
+    assert_eq!((code, err.contains("not checked here")), (0, true), "{err}");
+    daemon.wait_for("Reloaded");
+}
+
+#[test]
+fn stop_waits_for_a_graceful_end() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    // Broken by now, and no obstacle.
+    site.write(&format!("{CONFIG}\nnonsense"));
+    let (code, out, err) = site.run(&["stop", "-c", "pushd.toml"]);
+    assert_eq!((code, out.contains("has stopped")), (0, true), "{err}");
+    assert!(!site.path("run/pushd.pid").exists());
+    daemon.wait_for("Received SIGINT, shutting down");
+    assert_eq!(daemon.end().code(), Some(0));
+    assert_eq!(site.run(&["stop", "--pidfile", "run/pushd.pid"]).0, 1);
+}
+
+#[test]
+fn stop_now_waits_for_nobody() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    // A client that never answers the close would be waited for.
+    let _client = tungstenite::connect(format!("ws://127.0.0.1:{}/ws", daemon.port)).unwrap();
+    let (code, out, err) = site.run(&["stop", "--now", "-c", "pushd.toml"]);
+    assert_eq!((code, out.contains("has stopped")), (0, true), "{err}");
+    assert_eq!(daemon.end().code(), Some(1));
+}

@@ -1,0 +1,164 @@
+//! Several shards are one server: one order for each channel, whole receipts, connections spread evenly.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::thread;
+
+use common::http::{Answer, get, metric, publish, request};
+use common::wire::Wire;
+use common::ws::{TEXT, Ws, frame};
+use common::{PLAIN, Pushd, start, until_true};
+
+const WORKERS: usize = 4;
+/// Four times as many as shards, so that each shard has several.
+const SUBSCRIBERS: usize = 4 * WORKERS;
+const MESSAGES_EACH: usize = 250;
+
+fn sharded() -> Pushd {
+    start(&format!("{PLAIN}\n[daemon]\nworkers = {WORKERS}\n"))
+}
+
+/// How many connections each shard has, the one that asks included.
+fn connections(address: SocketAddr) -> Vec<u64> {
+    let answer = get(address, "/metrics");
+    let of_shard = |line: &str| line.strip_prefix("pushd_connections{shard=")?.rsplit_once(' ')?.1.parse().ok();
+    answer.text().lines().filter_map(of_shard).collect()
+}
+
+/// Publishes over HTTP on one connection, and checks every receipt.
+fn publish_by_http(address: SocketAddr, channel: &str, name: &str, reaches: usize) {
+    let mut wire = Wire::connect(address);
+    for number in 0..MESSAGES_EACH {
+        let message = format!("{name} {number}");
+        wire.send(&request(address, "POST", &format!("/publish/{channel}"), &[], message.as_bytes()));
+        let answer = Answer::read(&mut wire);
+        assert_eq!((answer.status, answer.json()["subscribers"].as_u64()), (200, Some(reaches as u64)));
+    }
+}
+
+/// Publishes over a WebSocket whose own channel is another one, so that it hears nothing itself.
+fn publish_by_socket(address: SocketAddr, channel: &str, name: &str) -> Ws {
+    let mut client = Ws::open(address, &format!("/say?to={channel}"));
+    for chunk in (0..MESSAGES_EACH).collect::<Vec<_>>().chunks(10) {
+        let frames: Vec<u8> =
+            chunk.iter().flat_map(|number| frame(TEXT, format!("{name} {number}").as_bytes())).collect();
+        client.wire.send(&frames);
+    }
+    client
+}
+
+#[test]
+fn every_subscriber_hears_one_order_whoever_publishes_and_wherever() {
+    let say = "\"/say\" = { websocket = \"push\", channels = [\"silence\"], to = \"{to}\", on_message = \"broadcast\" }\n\"/chat\"";
+    assert!(PLAIN.contains("\"/chat\""));
+    let pushd = start(&format!("{}\n[daemon]\nworkers = {WORKERS}\n", PLAIN.replace("\"/chat\"", say)));
+    let address = pushd.address();
+    // Two channels at once, which need not have the same owner.
+    let subscribers: Vec<(usize, Ws)> = (0..SUBSCRIBERS)
+        .map(|number| (number % 2, Ws::open(address, &format!("/ws?channel=c{}", number % 2))))
+        .collect();
+    assert_eq!(connections(address).iter().sum::<u64>(), SUBSCRIBERS as u64 + 1);
+    let orders: Vec<(usize, Vec<String>)> = thread::scope(|scope| {
+        for channel in ["c0", "c1"] {
+            for name in ["http-a", "http-b"] {
+                scope.spawn(move || publish_by_http(address, channel, name, SUBSCRIBERS / 2));
+            }
+        }
+        let talkers: Vec<_> = ["c0", "c1"]
+            .into_iter()
+            .flat_map(|channel| ["socket-a", "socket-b"].map(|name| (channel, name)))
+            .map(|(channel, name)| scope.spawn(move || publish_by_socket(address, channel, name)))
+            .collect();
+        let hearing: Vec<_> = subscribers
+            .into_iter()
+            .map(|(channel, mut client)| {
+                scope.spawn(move || {
+                    let heard: Vec<String> = (0..4 * MESSAGES_EACH).map(|_| client.next_text()).collect();
+                    client.expect_nothing();
+                    (channel, heard)
+                })
+            })
+            .collect();
+        let orders = hearing.into_iter().map(|thread| thread.join().unwrap()).collect();
+        for talker in talkers {
+            talker.join().unwrap().close();
+        }
+        orders
+    });
+    assert_eq!(orders.len(), SUBSCRIBERS);
+    for channel in 0..2 {
+        let mut orders = orders.iter().filter(|(of, _)| *of == channel).map(|(_, order)| order);
+        let first = orders.next().unwrap();
+        for other in orders {
+            let difference = first.iter().zip(other).position(|(a, b)| a != b);
+            assert_eq!(difference, None, "two orders on channel {channel}");
+        }
+        // And every publisher's own order is kept, with nothing missing and nothing twice.
+        for name in ["http-a", "http-b", "socket-a", "socket-b"] {
+            let own: Vec<&str> = first.iter().filter_map(|text| text.strip_prefix(name)?.strip_prefix(' ')).collect();
+            assert_eq!(own, (0..MESSAGES_EACH).map(|number| number.to_string()).collect::<Vec<_>>(), "{name}");
+        }
+    }
+    assert_eq!(metric(address, "pushd_publications_total"), 8 * MESSAGES_EACH as u64);
+    assert_eq!(metric(address, "pushd_deliveries_total"), (4 * MESSAGES_EACH * SUBSCRIBERS) as u64);
+    assert_eq!(metric(address, "pushd_messages_dropped_total"), 0);
+}
+
+#[test]
+fn connections_are_spread_evenly() {
+    let pushd = sharded();
+    let address = pushd.address();
+    let mut clients: Vec<Ws> = Vec::new();
+    for round in 1..=SUBSCRIBERS / WORKERS {
+        while clients.len() < round * WORKERS {
+            clients.push(Ws::open(address, "/ws"));
+        }
+        // An asker that has ended may be counted for a moment.
+        until_true("an even spread", || {
+            let mut counts = connections(address);
+            counts.sort_unstable();
+            assert_eq!(counts.len(), WORKERS);
+            counts.iter().sum::<u64>() == clients.len() as u64 + 1
+                && counts[..WORKERS - 1].iter().all(|count| *count == round as u64)
+        });
+    }
+    // Who comes after many have left fills the gaps.
+    clients.truncate(WORKERS);
+    until_true("their end", || connections(address).iter().sum::<u64>() == WORKERS as u64 + 1);
+    while clients.len() < 3 * WORKERS {
+        clients.push(Ws::open(address, "/ws"));
+    }
+    let counts = connections(address);
+    assert!(counts.iter().all(|count| (2..=4).contains(count)), "{counts:?}");
+    assert_eq!(publish(address, "/publish/all", "to all"), 3 * WORKERS as u64);
+    for client in &mut clients {
+        client.expect_text("to all");
+    }
+}
+
+#[test]
+fn receipts_count_every_shard_and_channels_are_kept_apart() {
+    let pushd = sharded();
+    let address = pushd.address();
+    let mut clients: Vec<(usize, Ws)> = Vec::new();
+    // Channel number n has n subscribers.
+    for channel in 0..12 {
+        clients.extend((0..channel).map(|_| (channel, Ws::open(address, &format!("/ws?channel={channel}")))));
+    }
+    assert_eq!(clients.len(), 66);
+    for channel in 0..12 {
+        assert_eq!(publish(address, &format!("/publish/{channel}"), &format!("to {channel}")), channel as u64);
+    }
+    for (channel, client) in &mut clients {
+        client.expect_text(&format!("to {channel}"));
+        client.expect_nothing();
+    }
+    // Who leaves is not counted any more.
+    clients.retain(|(channel, _)| channel % 2 == 0);
+    until_true("the end of the others", || metric(address, "pushd_sessions") == clients.len() as u64);
+    for channel in 0..12 {
+        let left = if channel % 2 == 0 { channel } else { 0 };
+        assert_eq!(publish(address, &format!("/publish/{channel}"), "again"), left as u64);
+    }
+}

@@ -1,0 +1,181 @@
+//! The end: every client is told, what is in flight is finished, nobody new is let in, and the grace is kept, whoever does not answer.
+
+mod common;
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use common::http::{Answer, metric, publish, request};
+use common::wire::Wire;
+use common::ws::{CLOSE, Hixie, Ws};
+use common::{PLAIN, Pushd, start, until_true};
+use nix::sys::signal::Signal;
+
+/// The plain configuration, in which the end may take this long.
+fn grace(grace: &str) -> String {
+    format!(
+        "{}\n[daemon]\ngrace = \"{grace}\"\nworkers = 2\n",
+        PLAIN.replace("\"broadcast\"", "\"broadcast\", draft76 = true")
+    )
+}
+
+/// The last words of a log that ends as it should.
+fn ended_well(pushd: &Pushd, signal: &str) {
+    let log = pushd.log();
+    let place = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
+    assert!(place(&format!("Received {signal}, shutting down")) < place("Server Shut Down"), "{log}");
+    assert!(log.trim_end().ends_with("Server Shut Down"), "{log}");
+    assert!(!pushd.path().join("pushd.pid").exists());
+}
+
+fn is_refused(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn every_client_is_told_and_the_end_waits_for_no_one_else() {
+    for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
+        let mut pushd = start(&grace("30s"));
+        let address = pushd.address();
+        let mut clients: Vec<Ws> = (0..9).map(|_| Ws::open(address, "/ws")).collect();
+        let mut old = Hixie::open(address, "/chat");
+        let mut idle = Wire::connect(address);
+        idle.send(&request(address, "GET", "/healthz", &[], b""));
+        assert_eq!(Answer::read(&mut idle).status, 200);
+        // Connected and never asked anything.
+        let mut silent = Wire::connect(address);
+        until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 12);
+        let began = Instant::now();
+        pushd.signal(signal);
+        for client in &mut clients {
+            client.expect_close(1001, "the server is going away");
+        }
+        old.expect_close();
+        idle.expect_end();
+        silent.expect_end();
+        assert_eq!(pushd.wait(), 0);
+        assert!(began.elapsed() < Duration::from_secs(10), "nobody was waited for, but it took {:?}", began.elapsed());
+        ended_well(&pushd, name);
+        assert!(is_refused(address));
+    }
+}
+
+#[test]
+fn what_was_published_before_arrives_before_the_goodbye() {
+    let mut pushd = start(&grace("30s"));
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws");
+    for number in 0..100 {
+        assert_eq!(publish(address, "/publish/all", &number.to_string()), 1);
+    }
+    pushd.signal(Signal::SIGTERM);
+    for number in 0..100 {
+        client.expect_text(&number.to_string());
+    }
+    client.expect_close(1001, "going away");
+    assert_eq!(pushd.wait(), 0);
+}
+
+#[test]
+fn a_request_in_flight_is_finished() {
+    let mut pushd = start(&grace("30s"));
+    let address = pushd.address();
+    let mut publisher = Wire::connect(address);
+    let whole = request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"in flight");
+    let (first, rest) = whole.split_at(whole.len() - 4);
+    publisher.send(first);
+    assert_eq!(Answer::read_head(&mut publisher).status, 100, "taken up");
+    // A session that does not answer holds the end open long enough to look around.
+    let mut mute = Ws::open(address, "/ws");
+    pushd.signal(Signal::SIGTERM);
+    assert_eq!(mute.next_close().0, 1001);
+    publisher.send(rest);
+    let answer = Answer::read(&mut publisher);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.field("connection"), Some("close"));
+    publisher.expect_end();
+    drop(mute);
+    assert_eq!(pushd.wait(), 0);
+    ended_well(&pushd, "SIGTERM");
+}
+
+#[test]
+fn nobody_new_is_let_in() {
+    let mut pushd = start(&grace("30s"));
+    let address = pushd.address();
+    let mut mute = Ws::open(address, "/ws");
+    pushd.signal(Signal::SIGTERM);
+    assert_eq!(mute.next_close().0, 1001);
+    let began = Instant::now();
+    until_true("a refusal", || is_refused(address));
+    // Sooner than the patience with a session that does not answer: the server does not listen, but it is not gone.
+    assert!(began.elapsed() < Duration::from_secs(3), "it listened on for {:?}", began.elapsed());
+    assert!(!pushd.has_ended());
+    mute.send(CLOSE, &[]);
+    assert_eq!(pushd.wait(), 0);
+}
+
+#[test]
+fn who_does_not_answer_is_cut_off_after_the_grace() {
+    let mut pushd = start(&grace("1s"));
+    let address = pushd.address();
+    let mut mute = Ws::open(address, "/ws");
+    let mut halfway = Wire::connect(address);
+    halfway.send(&request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"never whole")[..99]);
+    assert_eq!(Answer::read_head(&mut halfway).status, 100, "taken up");
+    let began = Instant::now();
+    pushd.signal(Signal::SIGINT);
+    assert_eq!(mute.next_close().0, 1001);
+    assert_eq!(pushd.wait(), 0, "slow clients are no failure");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
+    mute.wire.expect_end();
+    assert!(pushd.log().contains("2 connections did not end within the grace and were cut off"), "{}", pushd.log());
+    ended_well(&pushd, "SIGINT");
+}
+
+#[test]
+fn a_second_signal_ends_it_now() {
+    for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGTERM, Signal::SIGINT)] {
+        let mut pushd = start(&grace("1h"));
+        let mut mute = Ws::open(pushd.address(), "/ws");
+        pushd.signal(first);
+        assert_eq!(mute.next_close().0, 1001);
+        let began = Instant::now();
+        // Two orders within a few milliseconds are one, so it is said until it is heard.
+        until_true("its end", || {
+            pushd.signal(second);
+            pushd.has_ended()
+        });
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        assert_eq!(pushd.wait(), 1, "not a clean end");
+        mute.wire.expect_end();
+    }
+}
+
+#[test]
+fn an_order_said_twice_at_once_is_one_order() {
+    let mut pushd = start(&grace("30s"));
+    let mut client = Ws::open(pushd.address(), "/ws");
+    pushd.signal(Signal::SIGTERM);
+    pushd.signal(Signal::SIGTERM);
+    client.expect_close(1001, "going away");
+    assert_eq!(pushd.wait(), 0);
+}
+
+#[test]
+fn feeds_and_what_they_started_end_too() {
+    let feed =
+        "[feed.lines]\nhub = \"push\"\nchannel = \"all\"\ncommand = [\"sh\", \"-c\", \"echo $$; exec sleep 1000\"]\n";
+    let mut pushd = start(&format!("{}\n{feed}", grace("30s")));
+    pushd.logged("feed lines: sh started, PID ");
+    let log = pushd.log();
+    let number = log.split("sh started, PID ").nth(1).unwrap().lines().next().unwrap();
+    let stat = format!("/proc/{number}/stat");
+    assert!(std::fs::exists(&stat).unwrap());
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    // Whoever adopts it may leave it as a zombie for a while.
+    let is_gone =
+        || std::fs::read_to_string(&stat).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"));
+    until_true("the end of the command", is_gone);
+}

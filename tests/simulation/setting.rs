@@ -1,0 +1,98 @@
+//! What a seed's world is made of: hubs that treat slow clients each in their way, and routes to them.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Template, WebSocket, WhenSlow};
+use pushd::hub::Members;
+use pushd::session::Terms;
+
+use crate::random::Random;
+
+/// What a gap notice begins with.
+pub const GAP: &str = "dropped:";
+
+/// A route as clients know it.
+pub struct Route {
+    pub terms: Arc<Terms>,
+    /// What its template puts before each message.
+    pub prefix: &'static str,
+    pub is_removed: bool,
+}
+
+/// The hubs: two that disconnect (one generous, one narrow), two that drop the oldest and the newest, one that keeps the latest of each
+/// channel.
+pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
+    let gap_notice = random.once_in(2).then(|| Template::parse(&format!("{GAP}{{dropped}}")).unwrap());
+    // Where every dropped message is counted, pings would be messages that nobody knows of.
+    let ping = (!exact).then_some(Duration::from_secs(6));
+    let mut hub =
+        |name: &str, when_slow, message_bytes_max, queue_bytes_max: &[usize], queue_messages_max: &[usize]| Hub {
+            name: name.to_owned(),
+            message_bytes_max,
+            queue_bytes_max: random.one_of(queue_bytes_max),
+            queue_messages_max: random.one_of(queue_messages_max),
+            queue_age_max: random.one_of(&[None, Some(Duration::from_secs(2))]),
+            when_slow,
+            gap_notice: gap_notice.clone().filter(|_| when_slow != WhenSlow::Disconnect),
+            ping,
+            pong_timeout: Duration::from_secs(3),
+            subscribers_max: NonZeroUsize::new(40),
+            deflate_bytes_min: random.one_of(&[None, Some(60)]),
+        };
+    vec![
+        hub("generous", WhenSlow::Disconnect, 100_000, &[1 << 20], &[16_384]),
+        hub("narrow", WhenSlow::Disconnect, 300, &[400, 3_000], &[8, 40]),
+        hub("oldest", WhenSlow::DropOldest, 1_000, &[1_000, 9_000], &[10, 100]),
+        hub("newest", WhenSlow::DropNewest, 1_000, &[1_000, 9_000], &[10, 100]),
+        hub("latest", WhenSlow::Conflate, 1_000, &[20_000], &[50]),
+    ]
+}
+
+/// Routes to every hub: one that broadcasts, one of another kind.
+pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for (number, hub) in hubs.iter().enumerate() {
+        let other = random.one_of(&[OnMessage::Echo, OnMessage::Echo, OnMessage::Ignore]);
+        for (kind, on_message) in [("said", OnMessage::Broadcast), ("other", other)] {
+            let prefix = random.one_of(&["", "", "msg:"]);
+            let route = WebSocket {
+                message: (!prefix.is_empty()).then(|| Template::parse(&format!("{prefix}{{message}}")).unwrap()),
+                accept: random.one_of(&[Accept::Both, Accept::Both, Accept::Text, Accept::Binary]),
+                ..route(HubId(number as u16), on_message)
+            };
+            let path = format!("/{}/{kind}", hub.name);
+            let terms = terms(path, route, hub.clone(), members[number].clone());
+            routes.push(Route { terms, prefix, is_removed: false });
+        }
+    }
+    routes
+}
+
+/// A route for witnesses: they hear a whole hub and are never slow.
+pub fn witness(hub: &Hub, number: usize, members: &Members) -> Arc<Terms> {
+    let patient =
+        Hub { queue_bytes_max: usize::MAX / 2, queue_age_max: None, ping: None, subscribers_max: None, ..hub.clone() };
+    terms("/witness".to_owned(), route(HubId(number as u16), OnMessage::Ignore), patient, members.clone())
+}
+
+fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
+    WebSocket {
+        hub,
+        channels: vec![Template::parse("all").unwrap()],
+        on_message,
+        to: None,
+        accept: Accept::Both,
+        greeting: None,
+        message: None,
+        draft76: true,
+        subprotocols: Vec::new(),
+        origins: Origins::Any,
+        log: SessionLog::Off,
+    }
+}
+
+fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Terms> {
+    Arc::new(Terms { server: "simulated".to_owned(), path, hub_id: route.hub, route, hub, members })
+}

@@ -1,0 +1,177 @@
+//! What clients say and hear, in bytes: written here a second time, so that server and simulation do not share a mistake.
+
+use pushd::hub::Kind;
+use pushd::wire::Dialect;
+
+use crate::random::Random;
+
+/// What a compressed message ends with, and does not say.
+const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+
+/// Something the server said.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    Message(Kind, Vec<u8>),
+    Ping,
+    Pong(Vec<u8>),
+    /// The code and the reason, where the dialect has them.
+    Close(Option<(u16, String)>),
+}
+
+/// A client's ear: bytes in, what was said out.
+pub struct Ear {
+    dialect: Dialect,
+    pub bytes: Vec<u8>,
+}
+
+impl Ear {
+    pub fn new(dialect: Dialect) -> Ear {
+        Ear { dialect, bytes: Vec::new() }
+    }
+
+    /// Everything that is whole.
+    pub fn heard(&mut self) -> Vec<Heard> {
+        let mut all = Vec::new();
+        let mut at = 0;
+        while let Some((heard, length)) = match self.dialect {
+            Dialect::Rfc6455 | Dialect::Deflate => modern(&self.bytes[at..], self.dialect == Dialect::Deflate),
+            Dialect::Hixie76 => old(&self.bytes[at..]),
+        } {
+            all.push(heard);
+            at += length;
+        }
+        self.bytes.drain(..at);
+        all
+    }
+}
+
+fn modern(bytes: &[u8], inflates: bool) -> Option<(Heard, usize)> {
+    let [first, second, ..] = *bytes else { return None };
+    assert_eq!(second & 0x80, 0, "a server does not mask");
+    let (length, header) = match second {
+        126 => (u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap()) as usize, 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap()) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    let payload = bytes.get(header..header + length)?.to_vec();
+    let heard = match first {
+        0x81 => Heard::Message(Kind::Text, payload),
+        0x82 => Heard::Message(Kind::Binary, payload),
+        0xc1 if inflates => Heard::Message(Kind::Text, inflated(payload)),
+        0xc2 if inflates => Heard::Message(Kind::Binary, inflated(payload)),
+        0x88 => {
+            let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
+            Heard::Close(Some((u16::from_be_bytes([payload[0], payload[1]]), reason)))
+        }
+        0x89 => Heard::Ping,
+        0x8a => Heard::Pong(payload),
+        other => panic!("the server sent a frame that begins with {other:#x}"),
+    };
+    Some((heard, header + length))
+}
+
+/// A message without its compression (RFC 7692, no context takeover).
+fn inflated(mut payload: Vec<u8>) -> Vec<u8> {
+    payload.extend_from_slice(&TAIL);
+    let mut message = Vec::with_capacity(200_000);
+    flate2::Decompress::new(false).decompress_vec(&payload, &mut message, flate2::FlushDecompress::Sync).unwrap();
+    assert!(message.len() < message.capacity());
+    message
+}
+
+fn deflated(payload: &[u8]) -> Vec<u8> {
+    let mut small = Vec::with_capacity(payload.len() * 2 + 100);
+    let mut deflate = flate2::Compress::new(flate2::Compression::fast(), false);
+    deflate.compress_vec(payload, &mut small, flate2::FlushCompress::Sync).unwrap();
+    small.strip_suffix(&TAIL).unwrap().to_vec()
+}
+
+fn old(bytes: &[u8]) -> Option<(Heard, usize)> {
+    match *bytes {
+        [] | [0xff] => None,
+        [0xff, 0x00, ..] => Some((Heard::Close(None), 2)),
+        [0x00, ref rest @ ..] => {
+            let end = rest.iter().position(|&b| b == 0xff)?;
+            Some((Heard::Message(Kind::Text, rest[..end].to_vec()), end + 2))
+        }
+        [other, ..] => panic!("the server sent a frame that begins with {other:#x}"),
+    }
+}
+
+/// One masked frame.
+pub fn frame(first: u8, payload: &[u8], random: &mut Random) -> Vec<u8> {
+    let mask = (random.number() as u32).to_be_bytes();
+    let mut bytes = vec![first];
+    match payload.len() {
+        n if n < 126 => bytes.push(0x80 | n as u8),
+        n if n < 65536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            bytes.push(0x80 | 127);
+            bytes.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]));
+    bytes
+}
+
+/// A message, perhaps in fragments cut anywhere. `between` stands behind the first fragment.
+pub fn message(dialect: Dialect, kind: Kind, payload: &[u8], between: Option<&[u8]>, random: &mut Random) -> Vec<u8> {
+    if dialect == Dialect::Hixie76 {
+        return [&[0x00], payload, &[0xff]].concat();
+    }
+    let opcode = if kind == Kind::Text { 0x1 } else { 0x2 };
+    let compressed =
+        (dialect == Dialect::Deflate && payload.len() < 250 && random.once_in(2)).then(|| deflated(payload));
+    let opcode = opcode | if compressed.is_some() { 0x40 } else { 0 };
+    let payload = compressed.as_deref().unwrap_or(payload);
+    let pieces = 1 + if between.is_some() || random.once_in(3) { 1 + random.below(3) } else { 0 };
+    let mut bytes = Vec::new();
+    let mut rest = payload;
+    for piece in 0..pieces {
+        let last = piece + 1 == pieces;
+        let cut = if last { rest.len() } else { random.below(rest.len() + 1) };
+        let first = if piece == 0 { opcode } else { 0 } | if last { 0x80 } else { 0 };
+        bytes.extend(frame(first, &rest[..cut], random));
+        rest = &rest[cut..];
+        if piece == 0 && pieces > 1 {
+            bytes.extend_from_slice(between.unwrap_or_default());
+        }
+    }
+    bytes
+}
+
+/// A goodbye.
+pub fn close(dialect: Dialect, code: Option<u16>, random: &mut Random) -> Vec<u8> {
+    let payload = code.map(|code| [&code.to_be_bytes()[..], b"bye"].concat()).unwrap_or_default();
+    match dialect {
+        Dialect::Rfc6455 | Dialect::Deflate => frame(0x88, &payload, random),
+        Dialect::Hixie76 => vec![0xff, 0x00],
+    }
+}
+
+/// Something that breaks the protocol or the limit of `limit` bytes, and the close code it earns.
+pub fn violation(dialect: Dialect, limit: usize, random: &mut Random) -> (Vec<u8>, u16) {
+    if dialect == Dialect::Hixie76 {
+        let too_long = [&[0x00], &vec![b'x'; limit + 1][..], &[0xff]].concat();
+        let all: [(&[u8], u16); 3] =
+            [(b"\x00\xfe\xff", 1007), (&too_long, 1009), (&[0x80, 0xff, 0xff, 0xff, 0xff, 0x7f], 1009)];
+        let (bytes, code) = random.one_of(&all);
+        return (bytes.to_vec(), code);
+    }
+    let (first, payload, code): (u8, Vec<u8>, u16) = match random.below(9) {
+        0 => (0xa1, b"reserved bit".to_vec(), 1002),
+        1 => (0x83, b"no such opcode".to_vec(), 1002),
+        2 => (0x09, b"a ping in pieces".to_vec(), 1002),
+        3 => (0x89, vec![b'x'; 126], 1002),
+        4 => (0x80, b"the rest of nothing".to_vec(), 1002),
+        5 => (0x88, 1005u16.to_be_bytes().to_vec(), 1002),
+        6 => (0x81, vec![b'a', 0xff, b'b'], if limit < 3 { 1009 } else { 1007 }),
+        7 => (0x82, vec![0; limit + 1], 1009),
+        _ => return (vec![0x81, 1, b'x'], 1002),
+    };
+    (frame(first, &payload, random), code)
+}

@@ -1,0 +1,750 @@
+//! Shards, clients and a clock, moved step by step by chance.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use pushd::config::limits::{CLOSE_TIMEOUT, RUN_FRAME_BYTES_MAX, TURN_BYTES_MAX};
+use pushd::config::{Accept, Hub, HubId, OnMessage, WhenSlow};
+use pushd::hub::{Kind, Members, Publication, Receipt};
+use pushd::session::{Arrival, Phase, Seconds, Terms};
+use pushd::shard::mailbox::{Mailbox, owner};
+use pushd::shard::poller::Ready;
+use pushd::shard::relay::Relay;
+use pushd::shard::table::{SessionKey, Table};
+use pushd::wire::Dialect;
+
+use crate::client::{Client, Reply, Subscription};
+use crate::model::{CHANNELS, Channel, Model, Source};
+use crate::random::Random;
+use crate::setting::{self, Route};
+use crate::socket::{FakeSocket, Pipe};
+use crate::speech::{self, Ear, Heard};
+
+/// What the notices of gaps may take beside a full queue: as many as go into one write.
+const NOTICES_BYTES: usize = 64 * 30;
+
+/// A shard, and the witnesses on it.
+struct Shard {
+    relay: Relay,
+    table: Table<FakeSocket>,
+    witnesses: Vec<Witness>,
+    /// How much of each channel's order its table was given, flushed or not.
+    published: Vec<usize>,
+}
+
+struct Witness {
+    key: SessionKey,
+    pipe: std::rc::Rc<std::cell::RefCell<Pipe>>,
+    ear: Ear,
+    ended: bool,
+}
+
+pub struct World {
+    random: Random,
+    model: Model,
+    shards: Vec<Shard>,
+    hubs: Vec<Hub>,
+    members: Vec<Members>,
+    routes: Vec<Route>,
+    clients: Vec<Client>,
+    /// Those of them who are not gone.
+    live: Vec<usize>,
+    now: Seconds,
+    /// Clients of dropping hubs stay to the end, and no others are slow: every dropped message can be accounted for.
+    exact: bool,
+    /// A shard that takes no turns for so many steps more.
+    stalled: Option<(usize, usize)>,
+    /// Everybody wants the same hub, and nobody stays for long.
+    crowded: Option<usize>,
+    /// Whether floods of thousands of publications come in this world.
+    floods: bool,
+}
+
+fn channel_of(hub: usize, name: usize) -> Channel {
+    hub * CHANNELS.len() + name
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let exact = random.once_in(3);
+        let hubs = setting::hubs(exact, &mut random);
+        let members: Vec<_> = hubs.iter().map(|_| Members::default()).collect();
+        let routes = setting::routes(&hubs, &members, &mut random);
+        let crowded = (!exact && random.once_in(4)).then(|| random.below(hubs.len()));
+        let count = if crowded.is_some() { 1 } else { 1 + random.below(4) };
+        let mailboxes: Arc<[Mailbox]> = (0..count).map(|_| Mailbox::default()).collect();
+        let channels = hubs.len() * CHANNELS.len();
+        let shards = (0..count).map(|index| {
+            let mut table = Table::new(mailboxes[index].counters.clone());
+            let relay = Relay::new(index, mailboxes.clone());
+            let witnesses = hubs.iter().enumerate().map(|(number, hub)| {
+                let pipe = Pipe::new(usize::MAX / 2);
+                let terms = setting::witness(hub, number, &members[number]);
+                let channels = CHANNELS.iter().map(|&name| name.into()).collect();
+                let arrival = arrival(Dialect::Rfc6455, terms, channels, CHANNELS[0].into());
+                let key = table.adopt(FakeSocket(pipe.clone()), arrival.unwrap());
+                Witness { key, pipe, ear: Ear::new(Dialect::Rfc6455), ended: false }
+            });
+            let witnesses = witnesses.collect();
+            Shard { relay, table, witnesses, published: vec![0; channels] }
+        });
+        let shards = shards.collect();
+        let model = Model::new(count, channels);
+        let floods = random.once_in(25);
+        let (clients, live, now, stalled) = (Vec::new(), Vec::new(), 0, None);
+        World { random, model, shards, hubs, members, routes, clients, live, now, exact, stalled, crowded, floods }
+    }
+
+    /// Something happens.
+    pub fn step(&mut self) {
+        let shard = self.random.below(self.shards.len());
+        match self.random.below(100) {
+            0..6 => self.connect(),
+            6..22 => self.with_client(World::say),
+            22..27 => self.with_client(World::ping),
+            27..29 => self.with_client(World::end),
+            29 if self.crowded.is_some() => self.with_client(World::end),
+            29..32 => self.with_client(World::dawdle),
+            32..48 => self.publish_outside(shard),
+            48..62 => self.network(),
+            62..74 => self.read(),
+            74..96 if self.is_awake(shard) => self.turn(shard),
+            74..96 => {}
+            96 if self.random.once_in(3) => self.tick(),
+            97 if self.random.once_in(10) => self.rebind(),
+            98 if self.floods && self.random.once_in(10) => self.flood(),
+            99 if self.random.once_in(60) => self.burst(),
+            _ => self.stray_event(shard),
+        }
+        if let Some((_, left)) = &mut self.stalled {
+            *left -= 1;
+            if *left == 0 {
+                self.stalled = None;
+            }
+        }
+    }
+
+    fn with_client(&mut self, act: impl FnOnce(&mut World, usize)) {
+        let able: Vec<_> = self.live.iter().copied().filter(|&number| !self.clients[number].silent).collect();
+        if !able.is_empty() {
+            let number = self.random.one_of(&able);
+            act(self, number);
+        }
+    }
+
+    /// A client comes.
+    fn connect(&mut self) {
+        if self.live.len() >= 25 {
+            return;
+        }
+        let route = match self.crowded {
+            Some(hub) => 2 * hub + self.random.below(2),
+            None => self.random.below(self.routes.len()),
+        };
+        if self.routes[route].is_removed {
+            return;
+        }
+        let terms = self.routes[route].terms.clone();
+        let hub = usize::from(terms.hub_id.0);
+        let dialect = self.random.one_of(&[Dialect::Rfc6455, Dialect::Rfc6455, Dialect::Deflate, Dialect::Hixie76]);
+        let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
+        if names.is_empty() {
+            names.push(0);
+        }
+        let to = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
+        let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
+        let Some(mut arrival) = arrival(dialect, terms.clone(), channels, CHANNELS[to].into()) else { return };
+        // Some agreed on compression in one direction alone.
+        arrival.inflates |= dialect == Dialect::Rfc6455 && self.random.once_in(4);
+        arrival.greeting = self.random.once_in(2).then(|| format!("welcome, {}", self.clients.len()));
+        let steady = self.random.once_in(3) || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
+        let capacity = if steady { usize::MAX / 2 } else { self.random.one_of(&[100, 3_000, 60_000]) };
+        let (number, shard) = (self.clients.len(), self.random.below(self.shards.len()));
+        let pipe = Pipe::new(capacity);
+        let published = &self.shards[shard].published;
+        let subscriptions = names.iter().map(|&name| {
+            let channel = channel_of(hub, name);
+            let first = published[channel];
+            Subscription { channel, first, next: first, open_until: first, ended_at: None }
+        });
+        self.clients.push(Client {
+            number,
+            shard,
+            key: SessionKey { slot: 0, generation: 0 },
+            dialect,
+            terms,
+            to: channel_of(hub, to),
+            subscriptions: subscriptions.collect(),
+            pipe: pipe.clone(),
+            ear: Ear::new(dialect),
+            greeting: arrival.greeting.clone(),
+            replies: Default::default(),
+            reads: true,
+            answers: self.exact || !self.random.once_in(6),
+            steady,
+            silent: false,
+            vanished: false,
+            timed_out: false,
+            codes: Vec::new(),
+            close: None,
+            missed: 0,
+            told: 0,
+            queue_bytes_max: 0,
+            open_seen_at: self.now,
+            ended: false,
+            gone: false,
+        });
+        self.live.push(number);
+        // What it says first may come with its handshake.
+        let early = self.random.one_of(&[0, 0, 0, 1, 3]);
+        let known = self.model.messages.len();
+        (0..early).for_each(|_| self.say(number));
+        arrival.early = pipe.borrow_mut().flying.drain(..).collect::<Vec<_>>().into();
+        let here = &mut self.shards[shard];
+        self.clients[number].key = here.table.adopt(FakeSocket(pipe), arrival);
+        here.relay.route_outgoing(&mut here.table);
+        here.relay.mailbox().bell.notify_one();
+        for message in &self.model.messages[known..] {
+            if let Some(channel) = message.channel
+                && self.owner(channel) == shard
+            {
+                self.shards[shard].published[channel] += 1;
+            }
+        }
+    }
+
+    /// A client sends a message.
+    fn say(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        let terms = client.terms.clone();
+        let kind = match client.dialect {
+            Dialect::Hixie76 => Kind::Text,
+            _ => self.random.one_of(&[Kind::Text, Kind::Text, Kind::Binary]),
+        };
+        let size = size(terms.hub.message_bytes_max, &mut self.random);
+        let payload = self.model.payload(kind, size, &mut self.random);
+        let between = (client.dialect != Dialect::Hixie76 && self.random.once_in(8)).then(|| {
+            let ping = payload[..payload.len().min(20)].to_vec();
+            client.replies.push_back(Reply::Pong(ping.clone()));
+            speech::frame(0x89, &ping, &mut self.random)
+        });
+        let bytes = speech::message(client.dialect, kind, &payload, between.as_deref(), &mut self.random);
+        client.pipe.borrow_mut().flying.extend(bytes);
+        let is_taken = match terms.route.accept {
+            Accept::Both => true,
+            Accept::Text => kind == Kind::Text,
+            Accept::Binary => kind == Kind::Binary,
+        };
+        let prefix = self.routes.iter().find(|route| route.terms.path == terms.path).unwrap().prefix;
+        let heard = [prefix.as_bytes(), &payload].concat();
+        match terms.route.on_message {
+            OnMessage::Broadcast if is_taken => {
+                self.model.note(kind, heard, Some(client.to), Source::Client(number));
+            }
+            OnMessage::Echo if is_taken => {
+                let echo = self.model.note(kind, heard, None, Source::Client(number));
+                client.replies.push_back(Reply::Echo(echo));
+            }
+            _ => {
+                self.model.note(kind, heard, None, Source::Client(number));
+            }
+        }
+    }
+
+    fn ping(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        if client.dialect == Dialect::Hixie76 {
+            return;
+        }
+        let payload = vec![b'p'; self.random.below(126)];
+        client.pipe.borrow_mut().flying.extend(speech::frame(0x89, &payload, &mut self.random));
+        client.replies.push_back(Reply::Pong(payload));
+    }
+
+    /// A client ends its session: politely, by a violation, or just so.
+    fn end(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        if self.exact && !client.is_strict() {
+            return;
+        }
+        match self.random.below(5) {
+            0 | 1 => {
+                let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
+                let bytes = speech::close(client.dialect, code, &mut self.random);
+                client.expect(code.unwrap_or(1000));
+                client.pipe.borrow_mut().flying.extend(bytes);
+            }
+            2 => {
+                let limit = client.terms.hub.message_bytes_max;
+                let (mut bytes, code) = speech::violation(client.dialect, limit, &mut self.random);
+                bytes.extend((0..self.random.below(50)).map(|_| self.random.number() as u8));
+                client.expect(code);
+                client.pipe.borrow_mut().flying.extend(bytes);
+            }
+            3 => {
+                client.vanished = true;
+                client.pipe.borrow_mut().end_flying = true;
+            }
+            _ => {
+                client.vanished = true;
+                client.pipe.borrow_mut().reset();
+            }
+        }
+        client.silent = true;
+    }
+
+    /// A client stops reading, or goes on.
+    fn dawdle(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        client.reads = client.steady || !client.reads;
+    }
+
+    /// A publication comes in from outside, at the edge of a shard.
+    fn publish_outside(&mut self, shard: usize) {
+        let hub = self.random.below(self.hubs.len());
+        let channel = channel_of(hub, self.random.below(CHANNELS.len()));
+        let size = size(self.hubs[hub].message_bytes_max, &mut self.random);
+        let kind = self.random.one_of(&[Kind::Text, Kind::Text, Kind::Binary]);
+        self.publish(shard, channel, kind, size);
+    }
+
+    fn publish(&mut self, shard: usize, channel: Channel, kind: Kind, size: usize) {
+        let payload = self.model.payload(kind, size, &mut self.random);
+        let number = self.model.note(kind, payload.clone(), Some(channel), Source::Outside(shard));
+        let reached = Arc::new(Mutex::new(Vec::new()));
+        self.model.messages[number].receipt = Some(reached.clone());
+        let publication = publication(channel, kind, payload.into());
+        let receipt = Receipt::new(move |count| reached.lock().unwrap().push(count));
+        let here = &mut self.shards[shard];
+        if !here.relay.publish(Arc::new(publication.with_receipt(receipt)), &mut here.table) {
+            self.model.refuse(number);
+        } else if self.owner(channel) == shard {
+            self.shards[shard].published[channel] += 1;
+        }
+    }
+
+    fn owner(&self, channel: Channel) -> usize {
+        owner(&publication(channel, Kind::Text, Bytes::new()), self.shards.len())
+    }
+
+    /// Two channels of one hub speak by turns, more often than one write takes slices.
+    fn burst(&mut self) {
+        let hub = self.random.below(self.hubs.len());
+        let channels: Vec<_> = (0..CHANNELS.len()).map(|name| channel_of(hub, name)).collect();
+        let shard = self.owner(channels[0]);
+        let others = channels[1..].iter().filter(|&&channel| self.owner(channel) == shard);
+        let Some(&other) = others.max() else { return };
+        for _ in 0..1_200 {
+            self.publish(shard, channels[0], Kind::Text, 0);
+            self.publish(shard, other, Kind::Text, 0);
+        }
+    }
+
+    /// One shard takes no turns for a while, and its lanes fill up.
+    fn flood(&mut self) {
+        if self.shards.len() == 1 {
+            return;
+        }
+        let (stalled, from) = (self.random.below(self.shards.len()), self.random.below(self.shards.len()));
+        let hub = self.random.below(self.hubs.len());
+        let channel = channel_of(hub, self.random.below(CHANNELS.len()));
+        for shard in 0..self.shards.len() {
+            self.turn(shard);
+        }
+        self.stalled = Some((stalled, 150));
+        for number in 0..9_000 {
+            self.publish(from, channel, Kind::Text, 0);
+            if number % 500 == 0 {
+                (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            }
+        }
+    }
+
+    /// Bytes arrive.
+    fn network(&mut self) {
+        for &number in &self.live {
+            let mut pipe = self.clients[number].pipe.borrow_mut();
+            if !pipe.has_landed() && self.random.once_in(2) {
+                let all = pipe.flying.len();
+                let count = self.random.one_of(&[1, 2, 7, 100, all, all]);
+                pipe.arrive(count);
+            }
+        }
+    }
+
+    /// Clients read, as much as they please.
+    fn read(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.hear_witnesses(shard);
+        }
+        for number in self.live.clone() {
+            let client = &self.clients[number];
+            if client.reads && self.random.once_in(2) {
+                let count = if client.steady { usize::MAX } else { self.random.one_of(&[1, 50, 2_000, usize::MAX]) };
+                self.hear(number, count);
+            }
+        }
+    }
+
+    fn hear(&mut self, number: usize, count: usize) {
+        let client = &mut self.clients[number];
+        client.pipe.borrow_mut().take(count, &mut client.ear.bytes);
+        for heard in client.hear(&self.model) {
+            if client.silent || client.pipe.borrow().dropped {
+                continue;
+            }
+            let reply = match heard {
+                Heard::Ping if client.answers => speech::frame(0x8a, &[], &mut self.random),
+                Heard::Close(_) => {
+                    client.silent = true;
+                    speech::close(client.dialect, Some(1000), &mut self.random)
+                }
+                _ => continue,
+            };
+            client.pipe.borrow_mut().flying.extend(reply);
+        }
+        let mut pipe = client.pipe.borrow_mut();
+        let all_read = pipe.waiting.is_empty();
+        pipe.end_flying |= all_read && pipe.shut;
+        if all_read && pipe.dropped {
+            drop(pipe);
+            client.gone = true;
+            self.live.retain(|&live| live != number);
+            client.check_end(&self.model);
+        }
+    }
+
+    fn hear_witnesses(&mut self, shard: usize) {
+        let here = &mut self.shards[shard];
+        for witness in &mut here.witnesses {
+            witness.pipe.borrow_mut().take(usize::MAX, &mut witness.ear.bytes);
+            for heard in witness.ear.heard() {
+                match heard {
+                    Heard::Message(kind, payload) => self.model.witness(shard, kind, &payload),
+                    Heard::Close(close) => {
+                        assert_eq!(close.unwrap().0, 1001);
+                        let reply = speech::close(Dialect::Rfc6455, Some(1000), &mut self.random);
+                        witness.pipe.borrow_mut().flying.extend(reply);
+                        witness.pipe.borrow_mut().arrive(usize::MAX);
+                        witness.ended = true;
+                    }
+                    other => panic!("a witness heard {other:?}"),
+                }
+            }
+        }
+    }
+
+    /// Whether the shard's loop would take a turn now, without its clock.
+    fn is_awake(&self, shard: usize) -> bool {
+        if self.stalled.is_some_and(|(stalled, _)| stalled == shard) {
+            return false;
+        }
+        let here = &self.shards[shard];
+        let rang = pin!(here.relay.mailbox().bell.notified())
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready();
+        let clients = self.live.iter().map(|&number| &self.clients[number]).filter(|client| client.shard == shard);
+        let mut pipes = clients.map(|client| &client.pipe).chain(here.witnesses.iter().map(|witness| &witness.pipe));
+        let ready = pipes.any(|pipe| pipe.borrow().readable || pipe.borrow().writable);
+        rang || ready || here.table.has_unread() || here.relay.mailbox().requests_waiting() > 0
+    }
+
+    /// A shard takes a turn.
+    fn turn(&mut self, shard: usize) {
+        if self.stalled.is_some_and(|(stalled, _)| stalled == shard) {
+            return;
+        }
+        let here = &mut self.shards[shard];
+        // One who is gone too, perhaps: a stray event may come for him.
+        let gone = (!self.clients.is_empty()).then(|| self.random.below(self.clients.len()));
+        let gone = gone.filter(|&number| self.clients[number].gone && self.random.once_in(4));
+        let clients = self.live.iter().copied().chain(gone).map(|number| &self.clients[number]);
+        let clients = clients.filter(|client| client.shard == shard);
+        let witnesses = here.witnesses.iter().map(|witness| (witness.key, &witness.pipe));
+        let mut ready = Vec::new();
+        for (key, pipe) in clients.map(|client| (client.key, &client.pipe)).chain(witnesses) {
+            let mut pipe = pipe.borrow_mut();
+            if pipe.readable || pipe.writable {
+                let writable = std::mem::take(&mut pipe.writable) || self.random.once_in(4);
+                let readable = std::mem::take(&mut pipe.readable);
+                let ready_now = Ready { key, readable, writable, ending: pipe.is_ending() };
+                ready.insert(self.random.below(ready.len() + 1), ready_now);
+            }
+            (pipe.readable, pipe.writable) = (false, false);
+        }
+        here.relay.turn(&mut here.table, self.now, ready);
+        self.hear_witnesses(shard);
+        self.look(shard);
+    }
+
+    /// What must hold at the end of every turn.
+    fn look(&mut self, shard: usize) {
+        let here = &mut self.shards[shard];
+        let handed_out = &self.model.handed_out[shard];
+        assert!(
+            handed_out.iter().zip(&here.published).all(|(heard, given)| heard >= given),
+            "a turn ends with a flush"
+        );
+        here.published.clone_from(handed_out);
+        for &number in &self.live {
+            let client = &mut self.clients[number];
+            if client.shard != shard {
+                continue;
+            }
+            let session = here.table.session(client.key);
+            let open = session.is_some_and(|session| session.phase == Phase::Open);
+            if let Some(session) = session {
+                // A frame that is partly written stays, however small the queue; notices of gaps stand beside it; what is said
+                // before goodbye is bounded by the turn.
+                let frame = client.terms.hub.message_bytes_max + 20;
+                let queue = client.terms.hub.queue_bytes_max.max(client.queue_bytes_max).max(frame) + NOTICES_BYTES;
+                let bound = if open { queue } else { queue + TURN_BYTES_MAX + 4 * RUN_FRAME_BYTES_MAX };
+                assert!(session.waiting_bytes() <= bound, "{} bytes wait for one client", session.waiting_bytes());
+            }
+            client.timed_out |=
+                session.is_none() && self.now >= client.open_seen_at + CLOSE_TIMEOUT.as_secs() as Seconds;
+            if open {
+                client.open_seen_at = self.now;
+            }
+            client.see(open, handed_out);
+        }
+    }
+
+    /// The clock moves.
+    fn tick(&mut self) {
+        self.now += self.random.one_of(&[1, 1, 2, 4]);
+        for shard in 0..self.shards.len() {
+            self.turn(shard);
+        }
+    }
+
+    /// The configuration is read again: a route has another queue, or is gone.
+    fn rebind(&mut self) {
+        let number = self.random.below(self.routes.len());
+        let route = &mut self.routes[number];
+        if route.is_removed {
+            return;
+        }
+        let removed = !self.exact && self.random.once_in(4);
+        let mut hub = route.terms.hub.clone();
+        hub.queue_messages_max = 5 + self.random.below(100);
+        hub.queue_bytes_max = hub.message_bytes_max + self.random.below(10_000);
+        let old = &route.terms;
+        let terms = Arc::new(Terms {
+            server: old.server.clone(),
+            path: old.path.clone(),
+            route: old.route.clone(),
+            hub_id: old.hub_id,
+            hub,
+            members: old.members.clone(),
+        });
+        route.is_removed = removed;
+        route.terms = terms.clone();
+        for client in self.clients.iter_mut().filter(|client| client.terms.path == terms.path) {
+            if removed {
+                client.expect(1001);
+            } else {
+                client.queue_bytes_max = client.queue_bytes_max.max(client.terms.hub.queue_bytes_max);
+                client.terms = terms.clone();
+            }
+        }
+        for here in &mut self.shards {
+            here.table.rebind(|old| match old.path == terms.path {
+                true => (!removed).then(|| terms.clone()),
+                false => Some(Arc::new(copy(old))),
+            });
+            here.relay.mailbox().bell.notify_one();
+        }
+    }
+
+    /// Readiness of a session that may be gone, or for nothing.
+    fn stray_event(&mut self, shard: usize) {
+        let Some(number) = self.clients.len().checked_sub(1) else { return };
+        let client = &self.clients[self.random.below(number + 1)];
+        if client.shard == shard && self.stalled.is_none() {
+            let mut pipe = client.pipe.borrow_mut();
+            (pipe.readable, pipe.writable) = (true, true);
+            drop(pipe);
+            self.turn(shard);
+        }
+    }
+
+    /// Everything that is under way comes to its end, without the clock.
+    fn rest(&mut self) {
+        self.stalled = None;
+        for client in &mut self.clients {
+            client.reads = true;
+        }
+        for _ in 0..100_000 {
+            let mut moved = false;
+            for &number in &self.live {
+                let mut pipe = self.clients[number].pipe.borrow_mut();
+                moved |= !pipe.has_landed();
+                pipe.arrive(usize::MAX);
+            }
+            for shard in 0..self.shards.len() {
+                if self.is_awake(shard) {
+                    moved = true;
+                    self.turn(shard);
+                }
+            }
+            for number in self.live.clone() {
+                let client = &self.clients[number];
+                if !client.pipe.borrow().waiting.is_empty() || client.pipe.borrow().dropped {
+                    moved = true;
+                    self.hear(number, usize::MAX);
+                }
+                // Where the server said its last word, the client's end follows.
+                let client = &self.clients[number];
+                let mut pipe = client.pipe.borrow_mut();
+                pipe.end_flying |= pipe.shut && !client.gone;
+            }
+            if !moved {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// All is said and read; then the server ends.
+    pub fn end_of_days(&mut self) {
+        if self.exact || !self.random.once_in(4) {
+            self.rest();
+            self.check_rest();
+        }
+        for client in &mut self.clients {
+            client.expect(1001);
+        }
+        for here in &mut self.shards {
+            here.table.drain();
+            here.relay.mailbox().bell.notify_one();
+        }
+        self.rest();
+        for _ in 0..8 {
+            self.now += 1;
+            (0..self.shards.len()).for_each(|shard| self.turn(shard));
+            self.rest();
+        }
+        self.check_end();
+    }
+
+    fn check_rest(&mut self) {
+        let mut missed = 0;
+        for client in &mut self.clients {
+            let session = self.shards[client.shard].table.session(client.key);
+            if let Some(session) = session.filter(|session| session.phase == Phase::Open) {
+                assert_eq!(session.waiting_bytes(), 0, "everything was read");
+                assert_eq!(session.codec.held_bytes(), 0, "an idle session holds nothing");
+                client.check_rest(&self.model);
+            }
+            if let Some(Some((1002 | 1007 | 1009, reason))) = &client.close {
+                assert!(client.gone, "its connection was not ended behind {reason:?}");
+            }
+            missed += client.missed;
+        }
+        for (shard, handed_out) in self.model.handed_out.iter().enumerate() {
+            let whole: Vec<_> = self.model.order.iter().map(Vec::len).collect();
+            assert_eq!(*handed_out, whole, "shard {shard} has handed out everything");
+        }
+        let clients = &self.clients;
+        let unheard = self.model.unheard_of(|source| match source {
+            Source::Outside(_) => true,
+            Source::Client(number) => !clients[number].ended,
+        });
+        assert!(unheard.is_empty(), "published, and never heard: {unheard:?}");
+        let dropped: u64 = self.counters(|counters| counters.dropped.value());
+        if self.exact {
+            assert_eq!(missed, dropped, "messages missed, messages counted as dropped");
+        }
+    }
+
+    fn counters(&self, figure: impl Fn(&pushd::shard::counters::Counters) -> u64) -> u64 {
+        self.shards.iter().map(|shard| figure(&shard.relay.mailbox().counters)).sum()
+    }
+
+    /// Nothing is left behind.
+    fn check_end(&self) {
+        for client in &self.clients {
+            assert!(client.gone, "client {} is still there", client.number);
+        }
+        for here in &self.shards {
+            assert!(here.table.is_empty() && !here.table.has_unread(), "{} sessions are left", here.table.len());
+            assert!(here.witnesses.iter().all(|witness| witness.ended && witness.pipe.borrow().dropped));
+            assert!(here.relay.mailbox().next_delivery().is_none() && here.relay.mailbox().next_request().is_none());
+        }
+        assert_eq!(self.counters(|counters| counters.channels.value()), 0, "channels are left");
+        assert_eq!(self.counters(|counters| counters.sessions.value()), 0);
+        assert!(self.members.iter().all(|members| members.count() == 0), "members are left");
+        self.check_receipts();
+    }
+
+    /// Every receipt was handed over once, and tells the subscribers who were there.
+    fn check_receipts(&self) {
+        for (number, message) in self.model.messages.iter().enumerate() {
+            let Some(receipt) = &message.receipt else { continue };
+            let (mut least, mut most) = (0, 0);
+            if let (Some(place), Some(channel)) = (message.place, message.channel) {
+                let handed_out = |shard: usize| self.model.handed_out[shard][channel];
+                let witnesses = (0..self.shards.len()).filter(|&shard| place < handed_out(shard)).count() as u64;
+                (least, most) = (witnesses, witnesses);
+                let here = self.clients.iter().filter(|client| place < handed_out(client.shard));
+                for client in here.filter(|client| self.model.carries(client.dialect, number)) {
+                    for subscription in client.subscriptions.iter().filter(|s| s.channel == channel) {
+                        let end = subscription.ended_at.unwrap_or(usize::MAX);
+                        let open = if subscription.ended_at.is_some() { subscription.open_until } else { usize::MAX };
+                        least += u64::from((subscription.first..open).contains(&place));
+                        most += u64::from((subscription.first..end).contains(&place));
+                    }
+                }
+            }
+            match receipt.lock().unwrap()[..] {
+                [reached] => {
+                    assert!((least..=most).contains(&reached), "{reached} not in {least}..={most} for {number}")
+                }
+                ref handed_over => panic!("a receipt handed over as {handed_over:?}"),
+            }
+        }
+    }
+}
+
+fn copy(terms: &Terms) -> Terms {
+    Terms {
+        server: terms.server.clone(),
+        path: terms.path.clone(),
+        route: terms.route.clone(),
+        hub_id: terms.hub_id,
+        hub: terms.hub.clone(),
+        members: terms.members.clone(),
+    }
+}
+
+fn arrival(
+    dialect: Dialect,
+    terms: Arc<Terms>,
+    channels: smallvec::SmallVec<[Arc<str>; 1]>,
+    to: Arc<str>,
+) -> Option<Arrival> {
+    let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
+    let inflates = dialect == Dialect::Deflate;
+    Some(Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() })
+}
+
+fn publication(channel: Channel, kind: Kind, payload: Bytes) -> Publication {
+    let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
+    Publication::new(HubId(hub as u16), CHANNELS[name].into(), kind, payload)
+}
+
+/// Mostly small, sometimes around the borders of a header's length, of what is copied into a run, of the limit.
+fn size(limit: usize, random: &mut Random) -> usize {
+    let border = random.one_of(&[125, 126, RUN_FRAME_BYTES_MAX, 65_535, 65_536, limit]);
+    let size = match random.below(30) {
+        0 => border,
+        1 => random.below(3_000),
+        _ => random.below(100),
+    };
+    size.min(limit)
+}
