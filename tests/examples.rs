@@ -270,7 +270,8 @@ mod scenes {
             old.expect_text(&format!("tick:{number}"));
         }
         let took = began.elapsed().as_millis();
-        assert!((1500..4000).contains(&took), "three ticks in {took} ms");
+        // How late a beat may be is the machine's affair; that none is made up for is not.
+        assert!(took >= 1500, "three ticks in {took} ms");
         // What one says all hear, the sender included, between the ticks.
         let heard = |next: &mut dyn FnMut() -> String| loop {
             let text = next();
