@@ -102,6 +102,11 @@ pub const FILE_CHUNK_BYTES: usize = 64 << 10;
 /// How many entries of a directory are listed: 10,000 make a page of some 2 MB, which nobody reads to its end.
 pub const LISTING_ENTRIES_MAX: usize = 10_000;
 
+/// How long an end waits for a file that is being read: one on a file system that hangs is not waited for.
+pub const BLOCKED_FILE: Duration = Duration::from_secs(1);
+
+/// The longest silence before the kernel probes a connection: what Linux takes (`MAX_TCP_KEEPIDLE`).
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(32_767);
 /// How long a connection that was answered for the last time is still read, so that the answer is not reset away.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How much is read and thrown away meanwhile, in bytes.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
 
-use crate::config::limits::FEED_BEGIN;
+use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
 use crate::config::{Feed, HubId};
 use crate::feed::{self, Beginning, Outlet};
 use crate::hub::{Kind, Publication};
@@ -42,13 +42,16 @@ impl Feeds {
         let (plans, mut arriving) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, async move {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
                 let mut running = HashMap::new();
                 while let Some((planned, beginning)) = arriving.recv().await {
                     change(&mut running, planned, &mailboxes, &beginning);
                 }
             });
-            // Dropping the runtime drops the feeds, and with them what they started.
+            // This drops the feeds, and with them what they started.
+            drop(local);
+            runtime.shutdown_timeout(BLOCKED_FILE);
         })?;
         let feeds_running = Feeds { plans, thread };
         feeds_running.change(feeds);
