@@ -3,7 +3,7 @@
 //! An answer is found in this order, each step a room of its own:
 //! 1. the method: GET and HEAD; OPTIONS tells so, anything else is 405;
 //! 2. `path`: what follows the route's path, decoded into names; what hides or climbs is 404;
-//! 3. `open`: the kernel resolves it below the root; only regular files and directories are there;
+//! 3. `open`: resolved below the root, by the kernel or by `beneath`; only regular files and directories are there;
 //! 4. a directory: a redirect that adds the slash, else the first index file there is, else its `listing`, else 404;
 //! 5. `condition`: 304 and 412; `range`: 206 and 416;
 //! 6. the file: small ones whole, larger ones streamed.
@@ -28,6 +28,7 @@ use super::body::{Body, FileStream, plain_text};
 use crate::config;
 use crate::config::limits::FILE_WHOLE_BYTES_MAX;
 
+mod beneath;
 mod cache;
 mod condition;
 mod listing;

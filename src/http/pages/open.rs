@@ -1,7 +1,8 @@
 //! Opening what is below a directory, and nothing else.
 //!
 //! The kernel contains the path: `openat2` with `RESOLVE_BENEATH` follows symbolic links that stay below the root and
-//! refuses those that leave it, without a moment between the check and the use. Each name is first opened as a place
+//! refuses those that leave it, without a moment between the check and the use; where that call is forbidden, [`beneath`]
+//! does the same. Each name is first opened as a place
 //! only (`O_PATH`), which touches no file, and looked at; only a regular file is then opened for reading, and looked at again: a FIFO's
 //! writer is not woken, a device not rewound, and nothing can hang.
 //!
@@ -10,7 +11,6 @@
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Once;
 
 use http::StatusCode;
 use nix::dir::Dir;
@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
 
-use super::Refusal;
+use super::{Refusal, beneath};
 
 /// How often a resolution that a rename disturbed (`EAGAIN`) is tried.
 const ATTEMPTS: usize = 8;
@@ -77,7 +77,10 @@ impl Root {
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
         let mut result = Err(Errno::EAGAIN);
         for _ in 0..ATTEMPTS {
-            result = openat2(&self.0, path, how);
+            result = match openat2(&self.0, path, how) {
+                Err(Errno::ENOSYS) => beneath::open(&self.0, path, flags | OFlag::O_CLOEXEC),
+                result => result,
+            };
             if !matches!(result, Err(Errno::EAGAIN | Errno::EINTR)) {
                 break;
             }
@@ -92,7 +95,6 @@ fn errno(error: &std::io::Error) -> Errno {
 
 /// What the client is told when the system says `error`.
 fn refusal(path: &Path, error: Errno) -> Refusal {
-    static MISSING: Once = Once::new();
     match error {
         // EXDEV: the path leaves the root.
         Errno::ENOENT
@@ -106,15 +108,6 @@ fn refusal(path: &Path, error: Errno) -> Refusal {
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR => {
             log::warn!("cannot open {}: {}", path.display(), error.desc());
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is too busy to open this file")
-        }
-        Errno::ENOSYS => {
-            MISSING.call_once(|| {
-                log::error!("static pages need openat2(2): Linux 5.6 or newer, not forbidden by a filter")
-            });
-            Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this system lacks openat2, without which no file is served",
-            )
         }
         _ => {
             log::error!("cannot open {}: {}", path.display(), error.desc());
