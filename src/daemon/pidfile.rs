@@ -5,7 +5,7 @@
 //! process that holds it, however that ends. Order: lock (and empty, so that nobody signals the number of a dead
 //! process) → ready → write → removal, each only while the path still names the file that was locked.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -49,13 +49,16 @@ impl Pidfile {
         for _ in 0..TRIES_MAX {
             let file = open_for_lock(&path)?;
             match file.try_lock() {
-                // Between open and lock the former owner may have unlinked the file: then the lock is on a file
-                // without a name, and a third pushd could lock the next one.
-                Ok(()) if names(&path, &file) => {
-                    file.set_len(0).map_err(|error| Failure::create("the pidfile", &path, &error))?;
-                    return Ok(Pidfile { file, path });
-                }
-                Ok(()) => {}
+                Ok(()) => match named(&path, &file) {
+                    Some(entry) if is_bait(entry.nlink(), Uid::effective()) => return Err(bait(&path)),
+                    Some(_) => {
+                        file.set_len(0).map_err(|error| Failure::create("the pidfile", &path, &error))?;
+                        return Ok(Pidfile { file, path });
+                    }
+                    // Between open and lock the former owner may have unlinked the file: then the lock is on a file
+                    // without a name, and a third pushd could lock the next one.
+                    None => {}
+                },
                 // A look by `running` takes a shared lock for an instant; a pushd holds an exclusive one.
                 Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
                     drop(file);
@@ -96,7 +99,7 @@ impl Drop for Pidfile {
     fn drop(&mut self) {
         // Someone may have removed our file and a newer pushd have made its own: that one is not ours to remove.
         // Where the directory is closed to the user we became, an empty file at least names nobody.
-        if names(&self.path, &self.file) && std::fs::remove_file(&self.path).is_err() {
+        if named(&self.path, &self.file).is_some() && std::fs::remove_file(&self.path).is_err() {
             let _ = self.file.set_len(0);
         }
     }
@@ -154,12 +157,24 @@ fn read_pid(file: &mut File) -> Option<Pid> {
     (number > 0).then(|| Pid::from_raw(number))
 }
 
-/// Whether `path` still names the file that is open.
-fn names(path: &Path, file: &File) -> bool {
-    match (path.symlink_metadata(), file.metadata()) {
-        (Ok(named), Ok(open)) => (named.dev(), named.ino()) == (open.dev(), open.ino()),
-        _ => false,
-    }
+/// What stands at `path`, if that is still the file that is open.
+fn named(path: &Path, file: &File) -> Option<Metadata> {
+    let (entry, open) = (path.symlink_metadata().ok()?, file.metadata().ok()?);
+    ((entry.dev(), entry.ino()) == (open.dev(), open.ino())).then_some(entry)
+}
+
+/// Whether a file with so many names may be somebody's trap: root is about to empty it and to give it away. The count must
+/// come from the look that found the name (`named`), or the name could be swapped between the two.
+fn is_bait(names: u64, user: Uid) -> bool {
+    user.is_root() && names > 1
+}
+
+fn bait(path: &Path) -> Failure {
+    let message = format!(
+        "cannot use the pidfile {}: the file has another name elsewhere (a hard link), and may be a trap for root",
+        path.display()
+    );
+    Failure::new(Exit::CannotCreate, message)
 }
 
 #[cfg(test)]
@@ -241,6 +256,25 @@ mod tests {
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(Pidfile::lock(&path).unwrap_err().exit, Exit::CannotCreate);
         assert_eq!(Pidfile::lock(&dir.path().join("no/pushd.pid")).unwrap_err().exit, Exit::CannotCreate);
+    }
+
+    #[test]
+    fn root_neither_empties_nor_gives_away_what_has_another_name() {
+        let (dir, path) = place();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        fs::hard_link(&victim, &path).unwrap();
+        let locked = Pidfile::lock(&path);
+        if Uid::effective().is_root() {
+            let refused = locked.unwrap_err();
+            assert_eq!(refused.exit, Exit::CannotCreate);
+            assert!(refused.message.contains("another name"), "{refused}");
+            assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        } else {
+            assert!(locked.is_ok(), "{locked:?}");
+        }
+        assert!(is_bait(2, Uid::from_raw(0)));
+        assert!(!is_bait(1, Uid::from_raw(0)) && !is_bait(2, Uid::from_raw(1000)));
     }
 
     #[test]
