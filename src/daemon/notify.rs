@@ -77,6 +77,10 @@ pub struct Inherited {
 /// Takes the sockets that the service manager opened for this process; empty where there are none. Call it before
 /// `detach` (they are meant for this PID only) and once: the numbers are closed, so a second call fails.
 pub fn listen_fds() -> io::Result<Vec<Inherited>> {
+    // Sockets meant for the process that started us are not ours, and their names are no mistake.
+    if sd_notify::listen_fds()?.len() == 0 {
+        return Ok(Vec::new());
+    }
     sd_notify::listen_fds_with_names()?.map(|(number, name)| Ok(Inherited { name, socket: own(number)? })).collect()
 }
 

@@ -68,6 +68,7 @@ pub struct Start {
     place: TempDir,
     arguments: Vec<String>,
     shell: Option<&'static str>,
+    stdin: Stdio,
 }
 
 impl Start {
@@ -75,7 +76,7 @@ impl Start {
     pub fn new(config: &str) -> Start {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("pushd.toml"), config).unwrap();
-        Start { place, arguments: Vec::new(), shell: None }
+        Start { place, arguments: Vec::new(), shell: None, stdin: Stdio::null() }
     }
 
     /// With these arguments too.
@@ -87,6 +88,12 @@ impl Start {
     /// After these commands of a shell, which then becomes pushd.
     pub fn after(mut self, commands: &'static str) -> Start {
         self.shell = Some(commands);
+        self
+    }
+
+    /// With this as its standard input.
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Start {
+        self.stdin = stdin.into();
         self
     }
 
@@ -107,7 +114,7 @@ impl Start {
         };
         let stream = |name: &str| Stdio::from(File::create(self.place.path().join(name)).unwrap());
         command.args(["-n", "-c", "pushd.toml"]).args(&self.arguments).current_dir(self.place.path());
-        command.stdin(Stdio::null()).stdout(stream("stdout")).stderr(stream("stderr"));
+        command.stdin(self.stdin).stdout(stream("stdout")).stderr(stream("stderr"));
         let mut pushd = Pushd { child: command.spawn().unwrap(), place: self.place, ended: false };
         let pidfile = pushd.path().join("pushd.pid");
         until("readiness", || {
