@@ -6,6 +6,7 @@
 //! check  config  diff     config
 //! stop  reload  status    place: which pidfile, whether its lock is held, by whom
 //! bench                   url -> a room of its own, without the runtime
+//! completions             the definition of the command line below
 //! ```
 //!
 //! Standard output has what was asked for, standard error what there is to say about it, and the exit code is one of
@@ -20,6 +21,7 @@ use crate::daemon::exit::Exit;
 
 pub mod bench;
 mod check;
+mod completions;
 mod config;
 mod connect;
 mod dial;
@@ -85,6 +87,7 @@ enum Command {
     Reload(reload::Reload),
     Stop(stop::Stop),
     Bench(bench::Bench),
+    Completions(completions::Completions),
 }
 
 /// The whole program.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Stop(stop) => stop.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Completions(completions) => completions.run(),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,46 @@
+//! `pushctl completions`: what a shell needs to complete `pushctl` on TAB. The packages ship it as a file for each shell.
+//!
+//! Not for `pushd`: that word is the shell's own directory stack in all three, where TAB must go on to offer directories.
+
+use clap::{Args, CommandFactory, ValueEnum};
+
+use super::{Ctl, Outcome, print};
+use crate::daemon::exit::Exit;
+
+const WHERE: &str = "\
+Where it goes, for one user:
+  pushctl completions bash >~/.local/share/bash-completion/completions/pushctl
+  pushctl completions zsh >~/.zfunc/_pushctl          if ~/.zfunc is in fpath before compinit
+  pushctl completions fish >~/.config/fish/completions/pushctl.fish
+
+The packages have all three.";
+
+/// Print what a shell needs to complete pushctl on TAB
+#[derive(Debug, Args)]
+#[command(after_help = WHERE)]
+pub(super) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+/// A shell whose file was tried; clap could write some for others.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+impl Completions {
+    pub fn run(&self) -> Outcome {
+        let shell = match self.shell {
+            Shell::Bash => clap_complete::Shell::Bash,
+            Shell::Zsh => clap_complete::Shell::Zsh,
+            Shell::Fish => clap_complete::Shell::Fish,
+        };
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Ctl::command(), "pushctl", &mut script);
+        print(&String::from_utf8_lossy(&script))?;
+        Ok(Exit::Clean.code())
+    }
+}
