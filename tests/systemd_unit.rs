@@ -1,13 +1,21 @@
-//! The unit that ships agrees with the program it starts.
+//! The units that ship agree with the program they start, with each other, and with what else ships for systemd.
 //!
 //! `systemd-analyze` knows systemd's side; this is ours.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use pushd::config::limits::{GRACE, LOG_CLOSE_TIMEOUT};
+use pushd::config::limits::{GRACE, LISTEN_BACKLOG, LOG_CLOSE_TIMEOUT};
+use pushd::config::{self, Listen};
 use pushd::daemon::Exit;
 
 const UNIT: &str = include_str!("../packaging/systemd/pushd.service");
+const SOCKET_SERVICE: &str = include_str!("../packaging/systemd/pushd-socket.service");
+const SOCKET: &str = include_str!("../packaging/systemd/pushd-socket.socket");
+const DROP_IN: &str = include_str!("../config/examples/systemd/socket.toml");
+const SYSUSERS: &str = include_str!("../packaging/sysusers.d/pushd.conf");
+const TMPFILES: &str = include_str!("../packaging/tmpfiles.d/pushd.conf");
 
 fn values(key: &str) -> Vec<&'static str> {
     let values: Vec<_> = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
@@ -34,5 +42,52 @@ fn a_reload_checks_the_file_that_runs() {
     let reload = values("ExecReload");
     assert_eq!(reload.len(), 2);
     assert_eq!(reload[0], format!("/usr/bin/pushctl check {}", pushd::cli::CONFIG));
-    assert!(reload[1].ends_with("kill -HUP $MAINPID"));
+    assert_eq!(reload[1], "/bin/sh -c 'kill -HUP ${MAINPID}'");
+}
+
+/// The lines of `text` that say something, in the part that a title begins.
+fn said<'t>(text: &'t str, title: &str) -> BTreeSet<&'t str> {
+    let part = text.split(title).nth(1).unwrap_or_else(|| panic!("no {title}")).split("\n[").next().unwrap();
+    let lines = part.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines: BTreeSet<_> = lines.collect();
+    assert!(!lines.is_empty(), "{title}");
+    lines
+}
+
+#[test]
+fn the_service_with_sockets_differs_only_in_its_network() {
+    let (plain, socket) = (said(UNIT, "[Service]\n"), said(SOCKET_SERVICE, "[Service]\n"));
+    assert!(plain.len() > 40, "{plain:?}");
+    let only = |some: &BTreeSet<&'static str>, others| some.difference(others).copied().collect::<Vec<_>>();
+    assert_eq!(only(&plain, &socket), ["RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX"]);
+    assert_eq!(only(&socket, &plain), ["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"]);
+    for unit in [SOCKET_SERVICE, SOCKET] {
+        assert!(said(unit, "[Unit]\n").contains("Conflicts=pushd.service"));
+    }
+}
+
+/// The default file with the drop-in that ships takes what the socket unit opens, on this machine only.
+#[test]
+fn the_socket_is_the_one_that_the_drop_in_names() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::create_dir(place.path().join("conf.d")).unwrap();
+    std::fs::write(place.path().join("config.toml"), config::DEFAULT).unwrap();
+    std::fs::write(place.path().join("conf.d/socket.toml"), DROP_IN).unwrap();
+    let config = config::load(&place.path().join("config.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let socket = said(SOCKET, "[Socket]\n");
+    let value = |key: &str| socket.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    assert_eq!(config.servers[0].listen, [Listen::Systemd(value("FileDescriptorName").to_owned())]);
+    assert_eq!(value("Service"), "pushd-socket.service");
+    assert_eq!(value("Backlog"), LISTEN_BACKLOG.to_string());
+    let address: SocketAddr = value("ListenStream").parse().unwrap();
+    assert!(address.ip().is_loopback() && address.port() < 1024, "{address}");
+}
+
+#[test]
+fn the_user_of_the_services_is_the_one_that_is_made() {
+    let made: Vec<_> = SYSUSERS.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(made, ["u pushd - \"Push server\""]);
+    let directories: Vec<_> = TMPFILES.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(directories, [format!("d /run/{} 0755 pushd pushd", values("RuntimeDirectory")[0])]);
+    assert_eq!(values("User"), ["pushd"]);
 }
