@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::daemon::exit::Exit;
+use crate::daemon::journal;
 
 pub mod bench;
 mod check;
@@ -112,7 +113,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            say(&fault.message);
+            journal::say(log::Level::Error, &format!("pushctl: {}", fault.message));
             ExitCode::from(fault.code)
         }
     }
