@@ -34,5 +34,5 @@ fn a_reload_checks_the_file_that_runs() {
     let reload = values("ExecReload");
     assert_eq!(reload.len(), 2);
     assert_eq!(reload[0], format!("/usr/bin/pushctl check {}", pushd::cli::CONFIG));
-    assert!(reload[1].ends_with("kill -HUP $MAINPID"));
+    assert_eq!(reload[1], "/bin/sh -c 'kill -HUP ${MAINPID}'");
 }
