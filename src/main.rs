@@ -9,6 +9,7 @@ use pushd::cli::Cli;
 use pushd::config::{self, Config};
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{Exit, Failure};
+use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
 use pushd::daemon::pidfile::Pidfile;
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Clean.into(),
         Err(failure) => {
-            eprintln!("pushd: {failure}");
+            journal::say(log::Level::Error, &format!("pushd: {failure}"));
             failure.exit.into()
         }
     }
@@ -52,7 +53,7 @@ fn load(cli: &Cli) -> Result<Config, Failure> {
     let mut config =
         config::load(&cli.config).map_err(|errors| Failure::new(Exit::Config, errors.to_string().trim_end()))?;
     for warning in &config.warnings {
-        eprintln!("{warning}");
+        journal::say(log::Level::Warn, &warning.to_string());
     }
     cli.apply(&mut config)?;
     Ok(config)

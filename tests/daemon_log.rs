@@ -4,11 +4,12 @@ mod common;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use common::daemon::{Daemon, place, pushd};
 use common::http::get;
 use common::ws::Ws;
-use common::{PLAIN, Start, address_in, start, until, until_true};
+use common::{PLAIN, Start, address_in, run, start, until, until_true};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -33,6 +34,44 @@ fn in_the_foreground_the_log_goes_where_it_was_asked_to() {
     assert_eq!(to_file.end(Signal::SIGINT), 0);
     assert!(text(&to_file, "own.log").contains("GET /healthz 200"));
     assert_eq!((to_file.log(), text(&to_file, "stdout")), (String::new(), String::new()));
+}
+
+/// A shell's words that make standard error look like the journal, as systemd does.
+const UNDER_THE_JOURNAL: &str = "export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)";
+
+#[test]
+fn the_journal_gets_priorities_and_no_times() {
+    let mut pushd = Start::new(PLAIN).after(UNDER_THE_JOURNAL).run();
+    assert!(pushd.reload("bogus").starts_with("<3>[pushd#error] Reload refused"));
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    let (errors, others): (Vec<_>, Vec<_>) =
+        pushd.log().lines().map(str::to_owned).partition(|line| line.starts_with("<3>"));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(others.iter().all(|line| line.starts_with("<6>[")), "{others:?}");
+    assert_eq!(others.last().unwrap(), "<6>[pushd#info] Server Shut Down");
+
+    // As an object, too.
+    let mut pushd = Start::new(&format!("{PLAIN}\n[log]\nformat = \"json\"\n")).after(UNDER_THE_JOURNAL).run();
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    assert!(pushd.log().lines().all(|line| line.starts_with("<6>{\"time\":\"")), "{}", pushd.log());
+
+    // A variable that was inherited, while standard error leads elsewhere, says nothing.
+    let mut pushd = Start::new(PLAIN).after("export JOURNAL_STREAM=1:2").run();
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    assert!(!pushd.log().contains('<'), "{}", pushd.log());
+}
+
+#[test]
+fn the_journal_hears_why_a_start_failed() {
+    let place = place("bogus = 1\n\nother = 2\n");
+    for program in [&[common::PUSHD, "-n", "-c"][..], &[env!("CARGO_BIN_EXE_pushctl"), "check"]] {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("{UNDER_THE_JOURNAL}; exec \"$@\""), "sh"]);
+        let ran = run(command.args(program).arg("hub.toml").current_dir(place.path()));
+        assert_eq!(ran.code(), 78, "{}", ran.stderr);
+        assert!(ran.stderr.lines().count() > 4 && ran.stderr.contains("hub.toml:3:1"), "{}", ran.stderr);
+        assert!(ran.stderr.lines().all(|line| line.starts_with("<3>")), "{}", ran.stderr);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::{CONFIG, Outcome, print};
 use crate::config::{self, Config, Settings};
 use crate::daemon::exit::{Exit, Failure};
+use crate::daemon::journal;
 use crate::daemon::privileges::Identity;
 
 /// Report everything wrong with a configuration (exit code 78), or that nothing is (0)
@@ -45,8 +46,7 @@ pub(super) fn load_settings(file: &Path) -> Result<(Config, Vec<Settings>), Faul
 
 fn warn(config: &Config) {
     for warning in &config.warnings {
-        // Who closed standard error does not want to know.
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{warning}\n"));
+        journal::say(log::Level::Warn, &warning.to_string());
     }
 }
 

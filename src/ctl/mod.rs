@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::daemon::exit::Exit;
+use crate::daemon::journal;
 
 pub mod bench;
 mod check;
@@ -116,7 +117,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            say(&fault.message);
+            journal::say(log::Level::Error, &format!("pushctl: {}", fault.message));
             ExitCode::from(fault.code)
         }
     }

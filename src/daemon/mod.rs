@@ -6,6 +6,7 @@
 //! - [`privileges`]: from root to a user, verified
 //! - [`signals`]: what the operator asks for while it runs
 //! - [`log`]: where events are written
+//! - [`journal`]: standard error, where it is systemd's journal that reads it
 //! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
 //!
 //! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
@@ -13,6 +14,7 @@
 
 pub mod detach;
 pub mod exit;
+pub mod journal;
 pub mod log;
 pub mod notify;
 pub mod pidfile;

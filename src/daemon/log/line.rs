@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::config::LogFormat;
 use crate::config::limits::LOG_LINE_BYTES_MAX;
+use crate::daemon::journal;
 
 /// This crate, as it begins the path of each of its modules.
 const CRATE: &str = env!("CARGO_PKG_NAME");
@@ -105,6 +106,14 @@ impl Pen {
             LogFormat::Text => text(line, out),
             LogFormat::Json => self.json(line, out),
         }
+    }
+
+    /// Appends `line` for the journal: its priority instead of the time.
+    pub(super) fn write_with_priority(&mut self, line: &Line, out: &mut Vec<u8>) {
+        // Into memory: there is nothing that could fail.
+        let _ = write!(out, "<{}>", journal::priority(line.level));
+        self.write_timeless(line, out);
+        out.push(b'\n');
     }
 
     /// The moment in the form that the oldest syslog protocol wants: local, without zone and year.

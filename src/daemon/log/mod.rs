@@ -1,7 +1,7 @@
 //! Where events are written: the other side of the `log` facade.
 //!
 //! `line` is one event and its looks; `queue` the bounded way to `writer`, the one thread that touches the disk;
-//! `sink` where it goes: `file` (append, rotation), a standard stream, `syslog`. Who logs never waits: a full queue
+//! `sink` where it goes: `file` (append, rotation), a standard stream, the journal, `syslog`. Who logs never waits: a full queue
 //! counts what it refuses, a full disk what it swallowed, and the log says how many as soon as it can.
 //!
 //! Our own modules log at the level asked for; those of others only warnings, unless the level is `trace`.

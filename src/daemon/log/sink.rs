@@ -1,4 +1,4 @@
-//! Where lines end up: a file, a standard stream, the system logger.
+//! Where lines end up: a file, a standard stream, the journal behind one, the system logger.
 //!
 //! A sink takes a batch and puts it out in as few writes as it can. It never fails for good: what could not be written
 //! is reported as a [`Loss`], and the next batch is tried again.
@@ -14,6 +14,7 @@ use super::line::{Line, Pen};
 use super::syslog::Syslog;
 use crate::config::{LogFormat, Rotate};
 use crate::daemon::exit::{Exit, Failure, reason};
+use crate::daemon::journal;
 
 /// A write is made of about so many bytes.
 const WRITE_BYTES: usize = 64 << 10;
@@ -35,6 +36,8 @@ pub(super) enum Destination {
 enum Out {
     File(LogFile),
     Stderr,
+    /// Standard error, with the journal behind it.
+    Journal,
     Stdout,
     Syslog(Syslog),
 }
@@ -53,6 +56,7 @@ impl Sink {
             Destination::File(path, owner) => Out::File(
                 LogFile::open(path, rotate, *owner).map_err(|error| Failure::create("the log", path, &error))?,
             ),
+            Destination::Stderr if journal::is_stderr() => Out::Journal,
             Destination::Stderr => Out::Stderr,
             Destination::Stdout => Out::Stdout,
             Destination::Syslog(prefix) => Out::Syslog(Syslog::connect(prefix, None).map_err(|error| {
@@ -91,8 +95,9 @@ impl Sink {
         buffer.clear();
         match out {
             Out::File(file) => to_file(file, pen, buffer, lines),
-            Out::Stderr => to_stream(&mut io::stderr(), pen, buffer, lines),
-            Out::Stdout => to_stream(&mut io::stdout(), pen, buffer, lines),
+            Out::Stderr => to_stream(&mut io::stderr(), Pen::write, pen, buffer, lines),
+            Out::Journal => to_stream(&mut io::stderr(), Pen::write_with_priority, pen, buffer, lines),
+            Out::Stdout => to_stream(&mut io::stdout(), Pen::write, pen, buffer, lines),
             Out::Syslog(syslog) => {
                 let mut loss = Tally::default();
                 for line in lines {
@@ -135,9 +140,15 @@ fn to_file(file: &mut LogFile, pen: &mut Pen, buffer: &mut Vec<u8>, lines: &[Lin
     loss.settle()
 }
 
-fn to_stream(out: &mut impl Write, pen: &mut Pen, buffer: &mut Vec<u8>, lines: &[Line]) -> Result<(), Loss> {
+fn to_stream(
+    out: &mut impl Write,
+    write: fn(&mut Pen, &Line, &mut Vec<u8>),
+    pen: &mut Pen,
+    buffer: &mut Vec<u8>,
+    lines: &[Line],
+) -> Result<(), Loss> {
     for line in lines {
-        pen.write(line, buffer);
+        write(pen, line, buffer);
     }
     let mut rest = &buffer[..];
     while !rest.is_empty() {

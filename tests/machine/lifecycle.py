@@ -1,0 +1,211 @@
+"""Start, reload, end, and what happens when it dies."""
+import re
+import socket
+import time
+
+from machine import ADDRESS, CONF_D, CONFIG, DEADLINE_S, SOCKET, equal, holds, until
+from websocket import WebSocket
+
+# A place in the packaged configuration where a route fits, and the route.
+ROUTES = '"/healthz" = { health = true }\n'
+ANOTHER_ROUTE = '"/say/{channel}" = { publish = "push", channel = "{channel}" }\n'
+
+
+def mistaken(machine):
+    """Makes a mistake in the configuration; its place as it must be told."""
+    machine.configure(ROUTES, ROUTES + '"/say" = { publish = "pusch", channel = "all" }\n')
+    lines = machine.read(CONFIG).splitlines()
+    number, line = next((number, line) for number, line in enumerate(lines, 1) if '"pusch"' in line)
+    return f"{CONFIG}:{number}:{line.index(chr(34) + 'pusch') + 1}"
+
+
+def starts(machine):
+    machine.fresh()
+    for _ in range(4):
+        machine.systemctl("stop")
+        equal(machine.state(), "inactive/dead", "stopped")
+        machine.systemctl("start")
+        # Tried once: there is no time in which it is started and does not serve.
+        machine.serves()
+        equal(machine.state(), "active/running", "started")
+
+
+def status_counts(machine):
+    machine.fresh()
+    with WebSocket("/ws"), WebSocket("/ws"), WebSocket("/ws?channel=other"):
+        until("the status counts three", lambda: 'Status: "3 connections, 3 sessions; 0 publications, 0 deliveries"'
+              in machine.run("systemctl", "status", "--no-pager", "pushd"))
+        equal(machine.publish("counted"), 2, "subscribers")
+        until("the status counts what was published",
+              lambda: machine.show("StatusText").endswith("; 1 publications, 2 deliveries"))
+    until("the status counts nobody", lambda: machine.show("StatusText").startswith("0 connections, 0 sessions; "))
+
+
+def reloads(machine):
+    machine.fresh()
+    pid = machine.main_pid()
+    with WebSocket() as client:
+        equal(machine.ask("POST", "/say/all", "x")[0], 404, "before the reload")
+        machine.configure(ROUTES, ROUTES + ANOTHER_ROUTE)
+        machine.systemctl("reload")
+        # The signal is sent when systemctl returns, and heard a moment later.
+        until("the new route", lambda: machine.ask("POST", "/say/all", "by the new route")[0] == 200)
+        client.expect_text("by the new route")
+        equal(machine.publish("by the old one"), 1, "subscribers")
+        client.expect_text("by the old one")
+    equal((machine.main_pid(), machine.restarts()), (pid, 0), "the process and its restarts")
+
+
+def refuses_a_bad_reload(machine):
+    machine.fresh()
+    pid, cursor = machine.main_pid(), machine.cursor()
+    with WebSocket() as client:
+        place = mistaken(machine)
+        machine.fails("systemctl", "reload", "pushd")
+        machine.told(cursor, re.escape(place))
+        machine.told(cursor, "did you mean `push`")
+        # Who does not ask first is told as well, at a level that is looked for.
+        machine.kill("HUP", pid)
+        entry = machine.told(cursor, "Reload refused, nothing changed")
+        equal(entry["PRIORITY"], "3", "the priority of a refused reload")
+        equal(machine.publish("as before"), 1, "subscribers")
+        client.expect_text("as before")
+    equal((machine.state(), machine.main_pid(), machine.restarts()), ("active/running", pid, 0), "the service")
+
+
+def ends_by_a_signal(machine):
+    for name in ("INT", "TERM"):
+        machine.fresh()
+        pid, cursor = machine.main_pid(), machine.cursor()
+        with WebSocket() as client:
+            machine.kill(name, pid)
+            client.expect_close(1001)
+        # Not `auto-restart`: that it stays dead is decided the moment it dies.
+        until("the end", lambda: machine.state() == "inactive/dead")
+        machine.told(cursor, f"Received SIG{name}, shutting down")
+        machine.told(cursor, "Server Shut Down")
+        equal((machine.show("ExecMainCode"), machine.show("ExecMainStatus")), ("1", "0"), "how it ended: exited, with")
+        equal((machine.show("Result"), machine.restarts()), ("success", 0), "the service")
+
+
+def restarts_at_will(machine):
+    machine.fresh()
+    pid = machine.main_pid()
+    with WebSocket() as client:
+        restart = machine.popen("systemctl", "restart", "pushd")
+        client.expect_close(1001)
+        equal(restart.wait(DEADLINE_S), 0, "the restart")
+        machine.serves()
+    holds(machine.main_pid() != pid, "it is the same process")
+    equal((machine.state(), machine.restarts()), ("active/running", 0), "the service")
+
+
+def survives_a_crash(machine):
+    machine.fresh()
+    pid = machine.main_pid()
+    cursor = machine.cursor()
+
+    def dies():
+        # More than once: Rust's runtime takes the first for a stack that overflows, sees that it is none, and steps aside.
+        machine.try_run("sh", "-c", f"kill -s SEGV {pid}")
+        return machine.main_pid() != pid
+
+    until("its death", dies)
+    machine.told(cursor, r"Main process exited, code=(killed|dumped), status=11/SEGV")
+    machine.comes_back(pid)
+    equal(machine.restarts(), 1, "restarts")
+
+
+def is_watched(machine):
+    machine.fresh()
+    equal(machine.show("WatchdogUSec"), "30s", "the watchdog of the unit as it ships")
+    # A sign of life comes every 2 s.
+    machine.drop_in("WatchdogSec=8s")
+    machine.systemctl("restart")
+    pid, cursor = machine.main_pid(), machine.cursor()
+    machine.kill("STOP", pid)
+    machine.told(cursor, "Watchdog timeout")
+    machine.comes_back(pid)
+    equal(machine.restarts(), 1, "restarts")
+
+
+def bad_file_is_not_tried_again(machine):
+    machine.fresh()
+    machine.systemctl("stop")
+    place, cursor = mistaken(machine), machine.cursor()
+    machine.fails("systemctl", "start", "pushd")
+    equal((machine.state(), machine.restarts()), ("failed/failed", 0), "the service")
+    equal((machine.show("Result"), machine.show("ExecMainStatus")), ("exit-code", "78"), "how it ended")
+    equal(machine.told(cursor, re.escape(place))["PRIORITY"], "3", "the priority of why it did not start")
+
+
+def taken_port_is_tried_again(machine):
+    machine.fresh()
+    machine.systemctl("stop")
+    cursor = machine.cursor()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(ADDRESS)
+        taken.listen()
+        machine.fails("systemctl", "start", "pushd")
+        machine.told(cursor, "cannot listen on 127.0.0.1:8888: it is taken")
+        until("another try", lambda: machine.restarts() > 0)
+    until("it serves once the port is free", lambda: machine.state() == "active/running")
+    machine.serves()
+
+
+def waits_for_the_grace(machine):
+    machine.fresh()
+    said = machine.run("pushctl", "config", "show")
+    grace = int(re.search(r'^grace = "(\d+)s"', said, re.M).group(1))
+    stop = re.fullmatch(r"(\d+)s", machine.show("TimeoutStopUSec"))
+    holds(stop and int(stop.group(1)) > grace, f"TimeoutStopSec is {machine.show('TimeoutStopUSec')}, grace {grace}s")
+    # Who does not answer the goodbye is waited for, and cut off by pushd, not by systemd.
+    machine.write(CONF_D / "grace.toml", '[daemon]\ngrace = "2s"\n')
+    machine.systemctl("restart")
+    cursor, client = machine.cursor(), WebSocket()
+    began = time.monotonic()
+    machine.systemctl("stop")
+    holds(time.monotonic() - began >= 2, "the grace was not kept")
+    client.socket.close()
+    machine.told(cursor, "1 connections? did not end within the grace")
+    equal((machine.show("Result"), machine.show("ExecMainStatus")), ("success", "0"), "how it ended")
+
+
+def is_activated(machine):
+    machine.fresh()
+    machine.systemctl("stop")
+    machine.write(CONF_D / "socket.toml", '[server.main]\nlisten = "systemd:front"\n')
+    machine.write(SOCKET, "[Socket]\nListenStream=%s:%d\nFileDescriptorName=front\n" % ADDRESS)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "pushd.socket")
+    equal(machine.state(), "inactive/dead", "before the first request")
+    machine.serves()
+    equal(machine.state(), "active/running", "after it")
+    # The socket is systemd's: who comes while pushd is away waits, and is not refused.
+    restart = machine.popen("systemctl", "restart", "pushd")
+    answers = 0
+    while restart.poll() is None or answers < 10:
+        try:
+            machine.serves()
+            answers += 1
+        except ConnectionResetError:
+            # Accepted by the one that was ending, and not asked before it did.
+            pass
+    equal(restart.returncode, 0, "the restart")
+
+
+SCENES = [
+    ("start returns when it serves", starts),
+    ("status counts who is there", status_counts),
+    ("a reload counts at once and keeps a connected client", reloads),
+    ("a mistake fails the reload, with its place, and the old file counts", refuses_a_bad_reload),
+    ("SIGINT and SIGTERM end it well and for good", ends_by_a_signal),
+    ("restart says goodbye and serves again", restarts_at_will),
+    ("a crash brings it back", survives_a_crash),
+    ("a process that hangs is killed by the watchdog and comes back", is_watched),
+    ("a bad file at the start is not tried again", bad_file_is_not_tried_again),
+    ("a taken port is tried again until it is free", taken_port_is_tried_again),
+    ("a socket unit starts it, and keeps who comes during a restart", is_activated),
+    ("stop waits for the grace, and systemd waits longer", waits_for_the_grace),
+]

@@ -1,0 +1,150 @@
+"""The package comes, is upgraded, goes, and leaves nothing."""
+import pathlib
+import re
+import shutil
+import subprocess
+
+from machine import CONF_D, CONFIG, equal, holds, until
+from websocket import WebSocket
+
+DEB = "/opt/pushd.deb"
+NEXT_DEB = "/opt/pushd-next.deb"
+STATE = pathlib.PurePosixPath("/var/lib/pushd")
+PLACES = ("/etc", "/usr", "/var", "/run", "/boot", "/home", "/root", "/srv", "/opt")
+# What apt, dpkg, systemd and logrotate note of their own work.
+THEIRS = re.compile(r"/(var/(lib/(dpkg|apt|logrotate|systemd/(timers|catalog|coredump))|cache/(apt|debconf|ldconfig)|log/(apt|journal|dpkg\.log))|"
+                    r"run/(systemd/(dynamic-uid|journal|units|inaccessible|transient|propagate)|log/journal))(/|$)")
+MANUALS = ["man1/pushctl.1.gz", "man5/pushd.toml.5.gz", "man8/pushd.8.gz"]
+
+# What was there before the package came.
+before = frozenset()
+failed_before = set()
+
+
+def files(machine):
+    """Every file there is, but for the bookkeeping of others."""
+    said = machine.run("find", *PLACES, "-xdev", "-print")
+    found = frozenset(line for line in said.splitlines() if not THEIRS.match(line))
+    holds(len(found) > 1000, f"{len(found)} files")
+    return found
+
+
+def receive(machine, deb):
+    """Brings the package into the machine, and makes the next version of it, with another configuration by default."""
+    global before, failed_before
+    shutil.copy(deb, machine.path(DEB))
+    tree = machine.path("/opt/next")
+    subprocess.run(["dpkg-deb", "-R", deb, tree], check=True)
+    config = machine.packaged = (tree / str(CONFIG).lstrip("/")).read_text()
+    (tree / str(CONFIG).lstrip("/")).write_text(f"# The next version.\n{config}")
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"^Version: .*$", "Version: 99.0-1", control.read_text(), flags=re.M))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree, machine.path(NEXT_DEB)],
+                   check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    before, failed_before = files(machine), machine.failed_units()
+
+
+def install(machine, deb, *options):
+    return machine.run("apt-get", "install", "-y", "-q", *options, deb)
+
+
+def version(machine):
+    return machine.run("dpkg-query", "-W", "-f", "${Status} ${Version}", "pushd")
+
+
+def arrives(machine):
+    install(machine, DEB)
+    # The maintainer scripts have waited for it.
+    machine.serves()
+    equal(machine.state(), "active/running", "the service")
+    equal(machine.systemctl("is-enabled").strip(), "enabled", "the unit")
+    equal(machine.run("dpkg", "--verify", "pushd"), "", "files that differ from the package's")
+    equal(machine.failed_units() - failed_before, set(), "failed units")
+    page = machine.ask("GET", "/")
+    holds(page[0] == 200 and "<html" in page[1].lower(), f"the page: {page}")
+
+
+def manuals(machine):
+    for manual in MANUALS:
+        text = machine.run("zcat", f"/usr/share/man/{manual}")
+        holds(text.count("\n") > 50, f"{manual} has {len(text)} bytes")
+    examples = machine.run("sh", "-c", "ls /usr/share/doc/pushd/examples/*.toml").split()
+    equal(len(examples), 6, "examples")
+    for example in examples:
+        machine.run("pushctl", "check", example)
+
+
+def edited(machine):
+    """Edits the configuration as an operator does; the text."""
+    machine.configure("#message_max = ", 'message_max = "1KiB" #')
+    return machine.read(CONFIG)
+
+
+def upgrades(machine):
+    machine.fresh()
+    text = edited(machine)
+    machine.systemctl("restart")
+    pid = machine.main_pid()
+    said = install(machine, NEXT_DEB, "-o", "Dpkg::Options::=--force-confold")
+    holds("99.0-1" in version(machine), said)
+    equal(machine.read(CONFIG), text, "the configuration")
+    holds(machine.read(f"{CONFIG}.dpkg-dist").startswith("# The next version."), "the new default is not beside it")
+    machine.serves()
+    equal((machine.state(), machine.restarts()), ("active/running", 0), "the service")
+    holds(machine.main_pid() != pid, "the old version still runs")
+    equal(machine.ask("POST", "/publish/all", "x" * 1025)[0], 413, "what the operator has set counts")
+
+
+def goes(machine):
+    machine.fresh()
+    text = edited(machine)
+    machine.write(CONF_D / "mine.toml", '[hub.push]\nqueue_max = "2MiB"\n')
+    machine.systemctl("restart")
+    with WebSocket() as client:
+        with machine.popen("apt-get", "remove", "-y", "-q", "pushd", stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as removal:
+            client.expect_close(1001)
+            said = removal.stdout.read()
+        equal(removal.returncode, 0, said)
+    equal(version(machine).split()[:3], ["deinstall", "ok", "config-files"], "what dpkg has of it")
+    holds(machine.state() == "inactive/dead", machine.state())
+    for program in ("/usr/bin/pushd", "/usr/bin/pushctl"):
+        machine.fails("test", "-e", program)
+    equal(machine.read(CONFIG), text, "the configuration")
+
+
+def comes_again(machine):
+    text = machine.read(CONFIG)
+    install(machine, NEXT_DEB, "-o", "Dpkg::Options::=--force-confold")
+    machine.serves()
+    equal(machine.state(), "active/running", "the service")
+    equal(machine.systemctl("is-enabled").strip(), "enabled", "the unit")
+    equal(machine.read(CONFIG), text, "the configuration")
+
+
+def leaves_nothing(machine):
+    machine.fresh()
+    machine.write(CONF_D / "log.toml", '[log]\nfile = "/var/log/pushd/pushd.log"\n')
+    machine.systemctl("restart")
+    machine.write(STATE / "kept", "by a feed")
+    until("a log", lambda: machine.try_run("test", "-s", "/var/log/pushd/pushd.log")[0] == 0)
+    machine.run("apt-get", "purge", "-y", "-q", "pushd")
+    equal(machine.try_run("dpkg-query", "-W", "pushd")[0], 1, "dpkg still knows it")
+    left = files(machine) - before
+    print(f"      left behind: {', '.join(sorted(left)) or 'nothing'}", flush=True)
+    equal(sorted(left), [], "left behind")
+    equal(sorted(before - files(machine)), [], "taken along")
+    equal(machine.failed_units() - failed_before, set(), "failed units")
+
+
+ARRIVAL = [
+    ("installing enables and starts it", arrives),
+    ("manuals and examples come with it", manuals),
+]
+DEPARTURE = [
+    ("an upgrade keeps what the operator changed, and runs the new version", upgrades),
+    ("removing says goodbye, stops it, and keeps the configuration", goes),
+    ("installing it again goes on with that configuration", comes_again),
+    ("purging leaves nothing", leaves_nothing),
+]
