@@ -14,10 +14,11 @@ import traceback
 import crowd
 import lifecycle
 import package
+import variants
 import watching
 from machine import Machine
 
-SCENES = [*package.ARRIVAL, *lifecycle.SCENES, *watching.SCENES, *crowd.SCENES, *package.DEPARTURE]
+SCENES = [*package.ARRIVAL, *lifecycle.SCENES, *variants.SCENES, *watching.SCENES, *crowd.SCENES, *package.DEPARTURE]
 
 
 def place(error):

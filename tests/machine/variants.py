@@ -1,0 +1,106 @@
+"""The service in the ways an operator may have it: with pages of its own, on low ports, on sockets that systemd opens."""
+import http.client
+
+from machine import CONF_D, DEADLINE_S, equal, holds
+
+EXAMPLES = "/usr/share/doc/pushd/examples/systemd"
+LOW_PORT = 80
+DROP_INS = "/run/systemd/system/pushd.service.d"
+
+
+def ask_low(target):
+    """One request to the low port; the status and the body."""
+    connection = http.client.HTTPConnection("127.0.0.1", LOW_PORT, timeout=DEADLINE_S)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def serves_pages(machine):
+    """Under all that the unit forbids: the packaged pages, and some that only the service's user may read."""
+    machine.fresh()
+    machine.run("sh", "-c", "install -d -m 750 -g pushd /srv/pages && echo private >/srv/pages/private.txt &&"
+                            "chgrp pushd /srv/pages/private.txt && chmod 640 /srv/pages/private.txt &&"
+                            "ln -s /etc/passwd /srv/pages/outside.txt")
+    machine.write(CONF_D / "pages.toml", '[server.main.routes]\n"/start" = { static = "/usr/share/pushd/www" }\n'
+                                         '"/pages" = { static = "/srv/pages", listing = true }\n')
+    machine.systemctl("restart")
+    equal(machine.ask("GET", "/start/"), machine.ask("GET", "/"), "the built-in page as a file")
+    equal(machine.ask("GET", "/pages/private.txt"), (200, "private\n"), "a page that belongs to the group")
+    equal(machine.ask("GET", "/pages/outside.txt")[0], 404, "a link out of the directory")
+    status, listing = machine.ask("GET", "/pages/")
+    holds(status == 200 and "private.txt" in listing, f"the listing: {status} {listing}")
+    machine.run("rm", "-r", "/srv/pages")
+
+
+def binds_low_ports(machine):
+    machine.fresh()
+    machine.write(CONF_D / "low.toml", f'[server.main]\nlisten = "127.0.0.1:{LOW_PORT}"\n')
+    machine.fails("systemctl", "restart", "pushd")
+    machine.run("install", "-D", "-m", "644", f"{EXAMPLES}/low-ports.conf", "-t", DROP_INS)
+    machine.run("systemctl", "daemon-reload")
+    machine.systemctl("restart")
+    equal(ask_low("/healthz")[0], 200, "on the low port")
+
+
+def is_switched(machine):
+    """As the head of the example says, and back."""
+    machine.fresh()
+    machine.run("install", "-D", "-m", "644", f"{EXAMPLES}/socket.toml", "-t", CONF_D)
+    machine.run("systemctl", "disable", "--now", "pushd.service")
+    machine.run("systemctl", "enable", "--now", "pushd-socket.service")
+    try:
+        equal(machine.state(), "inactive/dead", "the usual service")
+        equal(ask_low("/healthz")[0], 200, "through the socket")
+        machine.run("pushctl", "status")
+        machine.run("systemctl", "reload", "pushd-socket.service")
+        pid = machine.run("systemctl", "show", "--value", "--property=MainPID", "pushd-socket.service").strip()
+        users = {machine.run("stat", "-c", "%U", f"/proc/{pid}").strip(), machine.run("stat", "-c", "%U", "/run/pushd").strip()}
+        equal(users, {"pushd"}, "whose it is")
+        network = machine.run("cat", f"/proc/{pid}/net/dev").splitlines()[2:]
+        equal([line.split(":")[0].strip() for line in network], ["lo"], "its network")
+        # The socket alone: the next connection starts it again.
+        machine.run("systemctl", "stop", "pushd-socket.service")
+        equal(ask_low("/healthz")[0], 200, "by the first connection")
+    finally:
+        machine.run("rm", CONF_D / "socket.toml")
+        machine.run("systemctl", "disable", "--now", "pushd-socket.service", "pushd-socket.socket")
+        machine.run("systemctl", "enable", "--now", "pushd.service")
+    machine.serves()
+
+
+def hands_over_credentials(machine):
+    machine.fresh()
+    machine.write("/run/broker.secret", "hidden\n")
+    machine.drop_in("LoadCredential=broker:/run/broker.secret")
+    machine.write(CONF_D / "broker.toml", '[feed.broker]\nhub = "push"\nchannel = "broker"\n'
+                  '''command = ["sh", "-c", 'while :; do cat "$CREDENTIALS_DIRECTORY/broker"; sleep 1; done']\n''')
+    machine.systemctl("restart")
+    said = machine.run("pushctl", "subscribe", "--count", "1", "--timeout", f"{DEADLINE_S}s",
+                       "ws://127.0.0.1:8888/ws?channel=broker")
+    holds("hidden" in said, said)
+    machine.run("rm", "/run/broker.secret")
+
+
+def runs_without_its_unit(machine):
+    """As root, with the user and the directory that the package makes."""
+    machine.fresh()
+    machine.systemctl("stop")
+    machine.run("systemd-tmpfiles", "--create", "pushd.conf")
+    machine.run("/usr/bin/pushd", "-u", "pushd", "-d", "/run/pushd")
+    machine.serves()
+    equal(machine.run("stat", "-c", "%U", "/run/pushd/pushd.pid").strip(), "pushd", "whose the pidfile is")
+    machine.run("pushctl", "stop")
+    machine.run("rm", "/run/pushd/pushd.log")
+
+
+SCENES = [
+    ("pages are served, those of its group too, and nothing outside", serves_pages),
+    ("with the drop-in it binds low ports", binds_low_ports),
+    ("the service with sockets takes over, has no network, and gives way", is_switched),
+    ("the command of a feed finds its credential", hands_over_credentials),
+    ("it runs without its unit as its own user", runs_without_its_unit),
+]
