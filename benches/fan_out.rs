@@ -2,9 +2,12 @@
 //!
 //!     cargo bench --bench fan_out                    three repetitions, about three minutes
 //!     cargo bench --bench fan_out -- --quick         one short one: whether it works, not how fast it is
+//!     cargo bench --bench fan_out -- --echo          each client says its own messages and hears them again
+//!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too, which broadcasts at / and echoes at /echo
 //!     PUSHD_BENCH_CONNECTIONS=10000 cargo bench --bench fan_out       with more connections too
 //!
-//! The floor is this executable again, started as a server (see `floor`): what the kernel alone costs. BENCHMARKS.md says what the columns
+//! The floor is this executable again, started as a server (see `floor`): what the kernel alone costs; so is the usual way to
+//! build one (see `task`). BENCHMARKS.md says what the columns
 //! mean, and what makes a figure worth something.
 
 #[path = "fan_out/floor.rs"]
@@ -13,6 +16,8 @@ mod floor;
 mod server;
 #[path = "fan_out/table.rs"]
 mod table;
+#[path = "fan_out/task.rs"]
+mod task;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,8 +35,13 @@ const CONNECTIONS: [usize; 2] = [100, 1000];
 /// Bytes of a message, and how many are on their way at most.
 const LOADS: [(usize, usize); 3] = [(64, 1), (64, 64), (1024, 64)];
 
+/// The same of an echo: in flight for each connection.
+const ECHOES: [(usize, usize); 1] = [(64, 1)];
+
 /// How much is done.
 struct Plan {
+    kinds: Vec<Kind>,
+    echo: bool,
     connections: Vec<usize>,
     repetitions: usize,
     duration: Duration,
@@ -41,16 +51,28 @@ struct Plan {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(kind) = arguments.iter().position(|argument| argument == "--floor") {
-        return floor::main(arguments.get(kind + 1).map(String::as_str) == Some("coalesce"));
+    if let [serve, kind] = &arguments[..]
+        && serve == "--serve"
+    {
+        return if kind == "task" { task::main() } else { floor::main(kind == "coalesce") };
     }
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     // Without `--bench` it is `cargo test` that runs this, to see that it works.
-    let plan = match (has("--bench"), has("--quick")) {
+    let mut plan = match (has("--bench"), has("--quick")) {
         (false, _) => plan(&[10], 1, Duration::from_millis(100)),
         (true, true) => plan(&CONNECTIONS, 1, Duration::from_millis(300)),
         (true, false) => plan(&CONNECTIONS, 3, Duration::from_secs(2)),
     };
+    plan.echo = has("--echo");
+    for words in arguments.windows(2).filter(|words| words[0] == "--beside") {
+        match Kind::beside(&words[1]) {
+            Some(kind) => plan.kinds.push(kind),
+            None => {
+                eprintln!("fan_out: --beside takes NAME=COMMAND, with {{port}} in the command, not {:?}", words[1]);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     match run(&plan) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
@@ -64,7 +86,8 @@ fn plan(connections: &[usize], repetitions: usize, duration: Duration) -> Plan {
     let more = std::env::var("PUSHD_BENCH_CONNECTIONS").unwrap_or_default();
     let more = more.split(',').filter_map(|number| number.trim().parse().ok());
     let connections = connections.iter().copied().chain(more).collect();
-    Plan { connections, repetitions, duration, processors: two_processors() }
+    let (kinds, echo) = (Kind::OWN.to_vec(), false);
+    Plan { kinds, echo, connections, repetitions, duration, processors: two_processors() }
 }
 
 fn run(plan: &Plan) -> Result<(), String> {
@@ -75,29 +98,32 @@ fn run(plan: &Plan) -> Result<(), String> {
         None => println!("One processor for server and generator: ratios say little, times nothing."),
     }
     for &connections in &plan.connections {
-        for (size, window) in LOADS {
-            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); Kind::ALL.len()];
+        for &(size, window) in if plan.echo { &ECHOES[..] } else { &LOADS[..] } {
+            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); plan.kinds.len()];
             for _ in 0..plan.repetitions {
-                for (kind, runs) in Kind::ALL.into_iter().zip(&mut runs) {
+                for (kind, runs) in plan.kinds.iter().zip(&mut runs) {
                     let figures = one(plan, kind, connections, size, window);
                     runs.push(figures.map_err(|why| format!("{}: {why}", kind.name()))?);
                 }
             }
-            print!("\n{}", table::of(connections, size, window, &runs));
+            let echo = if plan.echo { "echo, " } else { "" };
+            let title = format!("{echo}{connections} connections, {size} B, window {window}");
+            print!("\n{}", table::of(&title, connections, &plan.kinds, &runs));
         }
     }
     Ok(())
 }
 
 /// One load on one server, which is started for it.
-fn one(plan: &Plan, kind: Kind, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
+fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
     // A process inherits where it may run, and so do its threads.
     pin(plan.processors.map(|(server, _)| server))?;
     let server = Server::start(kind)?;
     pin(plan.processors.map(|(_, generator)| generator))?;
+    let (path, publisher) = if plan.echo { ("echo", Publisher::Echo) } else { ("", Publisher::Subscriber) };
     let load = Load {
-        target: Target::parse(&format!("ws://{}/", server.address)).map_err(said)?,
-        publisher: Publisher::Subscriber,
+        target: Target::parse(&format!("ws://{}/{path}", server.address)).map_err(said)?,
+        publisher,
         connections,
         size,
         window,

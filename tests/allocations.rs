@@ -1,7 +1,7 @@
 //! What a delivery costs, counted instead of timed: allocations and writes.
 //!
 //! Publishing to many healthy subscribers allocates no more than publishing to few, and a batch of publications is one
-//! write for each subscriber. One test in this file, because the count is the whole process's.
+//! write for each subscriber.
 
 #![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
 
@@ -11,7 +11,6 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket, WhenSlow};
@@ -22,12 +21,19 @@ use pushd::wire::Dialect;
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Of this thread alone: the harness allocates on its own whenever it gets to run.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+}
 
 // SAFETY: everything is handed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
         unsafe { System.alloc(layout) }
     }
@@ -38,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        count();
         // SAFETY: as for `dealloc`.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -128,12 +134,12 @@ fn table(subscribers: usize) -> (Table<Sink>, Vec<Sink>) {
 /// Publishes `count` messages in one turn; how many allocations that took.
 fn turn(table: &mut Table<Sink>, count: usize, payload: &Bytes) -> usize {
     let channel: Arc<str> = "all".into();
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     for _ in 0..count {
         table.publish(Arc::new(Publication::new(HubId(0), channel.clone(), Kind::Text, payload.clone())));
     }
     table.flush();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATIONS.get() - before
 }
 
 #[test]

@@ -192,11 +192,11 @@ fn who_does_not_answer_pings_is_closed() {
 
 #[test]
 fn who_talks_is_not_asked_whether_he_lives() {
-    let pushd = start(&format!("{PLAIN}ping = \"2s\"\npong_timeout = \"1s\"\n"));
+    let pushd = start(&format!("{PLAIN}ping = \"3s\"\npong_timeout = \"2s\"\n"));
     let mut client = Ws::open(pushd.address(), "/echo");
     let began = Instant::now();
     let mut count = 0;
-    while began.elapsed().as_millis() < 3200 {
+    while began.elapsed().as_millis() < 5200 {
         client.text("word");
         client.expect_text("word");
         count += 1;

@@ -12,7 +12,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
 /// Longer than anything here takes; who waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pushctl(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pushctl"));

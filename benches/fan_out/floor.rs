@@ -16,6 +16,8 @@ const LISTENER: u64 = u64::MAX;
 struct Client {
     stream: TcpStream,
     open: bool,
+    /// It came to /echo, and hears only itself.
+    echo: bool,
     /// What came and is not whole yet.
     inbox: Vec<u8>,
     /// What the kernel did not take yet.
@@ -37,8 +39,7 @@ pub fn main(coalesce: bool) -> ExitCode {
 }
 
 fn serve(coalesce: bool) -> io::Result<std::convert::Infallible> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    raise_descriptors()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let mut floor = Floor { epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, clients: Vec::new(), coalesce };
@@ -57,6 +58,12 @@ fn serve(coalesce: bool) -> io::Result<std::convert::Infallible> {
     }
 }
 
+/// As many open files as the machine allows: one for each client.
+pub fn raise_descriptors() -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
 impl Floor {
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
         loop {
@@ -68,7 +75,13 @@ impl Floor {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
             self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, self.clients.len() as u64))?;
-            self.clients.push(Some(Client { stream, open: false, inbox: Vec::new(), backlog: Vec::new() }));
+            self.clients.push(Some(Client {
+                stream,
+                open: false,
+                echo: false,
+                inbox: Vec::new(),
+                backlog: Vec::new(),
+            }));
         }
     }
 
@@ -90,7 +103,7 @@ impl Floor {
             Ok(count) => count,
         };
         if client.inbox.is_empty() && client.open {
-            let used = self.take(&mut buffer[..count])?;
+            let used = self.take(number, &mut buffer[..count])?;
             if let Some(client) = &mut self.clients[number] {
                 client.inbox.extend_from_slice(&buffer[used..count]);
             }
@@ -102,40 +115,49 @@ impl Floor {
             return Ok(());
         }
         let mut inbox = std::mem::take(&mut client.inbox);
-        let used = self.take(&mut inbox)?;
+        let used = self.take(number, &mut inbox)?;
         if let Some(client) = &mut self.clients[number] {
             client.inbox.extend_from_slice(&inbox[used..]);
         }
         Ok(())
     }
 
-    /// Sends on the frames in `bytes`; how much of it they take.
-    fn take(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    /// Sends on the frames that a client said in `bytes`; how much of it they take.
+    fn take(&mut self, number: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let mut used = 0;
         let mut run = Vec::new();
         while let Some(length) = frame_into(&mut bytes[used..], &mut run) {
             used += length;
             if !self.coalesce {
-                self.broadcast(&run)?;
+                self.pass_on(number, &run)?;
                 run.clear();
             }
         }
-        self.broadcast(&run)?;
+        self.pass_on(number, &run)?;
         Ok(used)
     }
 
-    fn broadcast(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// To all, or back to who said it.
+    fn pass_on(&mut self, from: usize, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let open = self.clients.iter_mut().enumerate().filter_map(|(number, client)| Some((number, client.as_mut()?)));
-        for (number, client) in open.filter(|(_, client)| client.open) {
-            let waited = !client.backlog.is_empty();
-            client.send(bytes);
-            if !waited && !client.backlog.is_empty() {
-                let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
-                self.epoll.modify(&client.stream, &mut EpollEvent::new(flags, number as u64))?;
-            }
+        if self.clients[from].as_ref().is_some_and(|client| client.echo) {
+            return self.send(from, bytes);
+        }
+        for number in 0..self.clients.len() {
+            self.send(number, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, number: usize, bytes: &[u8]) -> io::Result<()> {
+        let Some(client) = self.clients[number].as_mut().filter(|client| client.open) else { return Ok(()) };
+        let waited = !client.backlog.is_empty();
+        client.send(bytes);
+        if !waited && !client.backlog.is_empty() {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            self.epoll.modify(&client.stream, &mut EpollEvent::new(flags, number as u64))?;
         }
         Ok(())
     }
@@ -154,6 +176,7 @@ impl Client {
         if !text.ends_with("\r\n\r\n") {
             return;
         }
+        self.echo = text.starts_with("GET /echo ");
         let key = text.split("Sec-WebSocket-Key: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap_or("");
         let accept = derive_accept_key(key.as_bytes());
         let answer = format!(

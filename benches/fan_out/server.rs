@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ const CONFIG: &str = r#"
 listen = "127.0.0.1:0"
 [server.main.routes]
 "/" = { websocket = "push", on_message = "broadcast" }
+"/echo" = { websocket = "push", on_message = "echo" }
 [hub.push]
 [daemon]
 workers = 1
@@ -22,7 +24,7 @@ workers = 1
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The floor: one `send` for each delivery.
     Send,
@@ -30,18 +32,30 @@ pub enum Kind {
     Coalesce,
     /// pushd with one shard.
     Pushd,
+    /// tokio-tungstenite with a task and a channel for each connection.
+    Task,
+    /// Another server: what the table calls it, and the words that start it on `{port}`. Its one process is looked at.
+    Beside(String, String),
 }
 
 impl Kind {
-    /// All of them, in the order of their turns.
-    pub const ALL: [Kind; 3] = [Kind::Send, Kind::Coalesce, Kind::Pushd];
+    /// Those that are always measured, in the order of their turns.
+    pub const OWN: [Kind; 4] = [Kind::Send, Kind::Coalesce, Kind::Pushd, Kind::Task];
+
+    /// Another server, written as `NAME=COMMAND`.
+    pub fn beside(text: &str) -> Option<Kind> {
+        let (name, command) = text.split_once('=')?;
+        Some(Kind::Beside(name.to_owned(), command.to_owned())).filter(|_| command.contains("{port}"))
+    }
 
     /// As the table names it.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Kind::Send => "floor: send",
             Kind::Coalesce => "floor: coalesce",
             Kind::Pushd => "pushd",
+            Kind::Task => "tungstenite, tasks",
+            Kind::Beside(name, _) => name,
         }
     }
 }
@@ -51,16 +65,18 @@ pub struct Server {
     /// Where it listens.
     pub address: String,
     child: Child,
-    _place: Option<TempDir>,
+    place: Option<TempDir>,
 }
 
 impl Server {
     /// Starts one, and waits until it listens.
-    pub fn start(kind: Kind) -> Result<Server, String> {
+    pub fn start(kind: &Kind) -> Result<Server, String> {
         match kind {
-            Kind::Send => Server::floor("send"),
-            Kind::Coalesce => Server::floor("coalesce"),
+            Kind::Send => Server::this("send"),
+            Kind::Coalesce => Server::this("coalesce"),
+            Kind::Task => Server::this("task"),
             Kind::Pushd => Server::pushd(),
+            Kind::Beside(_, command) => Server::beside(command),
         }
         .map_err(|error| format!("cannot be started: {error}"))
     }
@@ -70,14 +86,36 @@ impl Server {
         self.child.id()
     }
 
-    fn floor(kind: &str) -> std::io::Result<Server> {
+    /// This executable again, as another server.
+    fn this(kind: &str) -> std::io::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.args(["--floor", kind]).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.args(["--serve", kind]).stdout(Stdio::piped()).spawn()?;
         let mut address = String::new();
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut address)?;
         }
-        Ok(Server { address: address.trim().to_owned(), child, _place: None })
+        Ok(Server { address: address.trim().to_owned(), child, place: None })
+    }
+
+    /// A port that was free a moment ago: other servers do not tell which one they found.
+    fn beside(command: &str) -> std::io::Result<Server> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let command = format!("exec {}", command.replace("{port}", &address.port().to_string()));
+        let place = tempfile::tempdir()?;
+        let log = fs::File::create(place.path().join("log"))?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &command]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = shell.spawn()?;
+        let mut server = Server { address: address.to_string(), child, place: Some(place) };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if began.elapsed() > PATIENCE || server.child.try_wait()?.is_some() {
+                let log = server.place.as_ref().map(|place| fs::read_to_string(place.path().join("log")));
+                return Err(std::io::Error::other(log.transpose()?.unwrap_or_default()));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(server)
     }
 
     fn pushd() -> std::io::Result<Server> {
@@ -87,7 +125,7 @@ impl Server {
         command.args(["-n", "-c", "pushd.toml"]).current_dir(place.path()).stdin(Stdio::null());
         let log = place.path().join("log");
         let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
-        let mut server = Server { address: String::new(), child, _place: Some(place) };
+        let mut server = Server { address: String::new(), child, place: Some(place) };
         let began = Instant::now();
         while server.address.is_empty() {
             let text = fs::read_to_string(&log)?;

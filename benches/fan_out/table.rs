@@ -9,10 +9,10 @@ const HEAD: &str = "\
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
-/// One load: a line for each server, from its repetitions.
-pub fn of(connections: usize, size: usize, window: usize, runs: &[Vec<Figures>]) -> String {
-    let mut table = format!("{connections} connections, {size} B, window {window}\n\n{HEAD}");
-    for (kind, own) in Kind::ALL.iter().zip(runs) {
+/// One load, whose first two servers are the floors: a line for each server, from its repetitions.
+pub fn of(title: &str, connections: usize, kinds: &[Kind], runs: &[Vec<Figures>]) -> String {
+    let mut table = format!("{title}\n\n{HEAD}");
+    for (kind, own) in kinds.iter().zip(runs) {
         let of = |figure: fn(&Figures) -> f64| median(own.iter().map(figure));
         let cost = |figure: fn(&Cost) -> f64| median(own.iter().filter_map(|run| run.server.as_ref()).map(figure));
         // Repetition by repetition: what disturbed one of a pair most likely disturbed the other.

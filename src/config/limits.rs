@@ -76,6 +76,8 @@ pub const LOG_KEEP: u32 = 10;
 
 /// How often a tailed file is looked at: below what a person notices, ten `stat`s a second.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a start or a reload waits for feeds to begin: opening a file takes microseconds, unless its file system hangs.
+pub const FEED_BEGIN: Duration = Duration::from_secs(5);
 /// The first pause before a feed's command is started again; doubles up to [`COMMAND_BACKOFF_MAX`].
 pub const COMMAND_BACKOFF: Duration = Duration::from_millis(500);
 /// The longest pause before a feed's command is started again.
@@ -100,6 +102,11 @@ pub const FILE_CHUNK_BYTES: usize = 64 << 10;
 /// How many entries of a directory are listed: 10,000 make a page of some 2 MB, which nobody reads to its end.
 pub const LISTING_ENTRIES_MAX: usize = 10_000;
 
+/// How long an end waits for a file that is being read: one on a file system that hangs is not waited for.
+pub const BLOCKED_FILE: Duration = Duration::from_secs(1);
+
+/// The longest silence before the kernel probes a connection: what Linux takes (`MAX_TCP_KEEPIDLE`).
+pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(32_767);
 /// How long a connection that was answered for the last time is still read, so that the answer is not reset away.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How much is read and thrown away meanwhile, in bytes.

@@ -8,9 +8,14 @@
 //! [`Outlet`], not shards: publishing waits while there is no room, and a feed that waits reads nothing, so a command
 //! that speaks too fast is held up by its own pipe and a file waits on its disk. What is published is always valid text, no
 //! longer than the hub takes.
+//!
+//! A feed has begun once nothing that happens from then on can escape it: a tail knows where its file ends. Until then it
+//! holds its [`Beginning`].
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 use std::future::Future;
+use std::sync::mpsc::Sender;
 
 use crate::config::{self, HubId, Source, Template};
 
@@ -25,16 +30,25 @@ pub trait Outlet {
     fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) -> impl Future<Output = ()>;
 }
 
+/// Held by a feed until it has begun: who has the other end of all of them, sees when every feed has.
+pub type Beginning = Sender<Infallible>;
+
 /// Runs `feed` until dropped. Its messages are at most `message_bytes_max` bytes long; longer ones are cut.
 ///
 /// It returns only when its runtime is shutting down. Needs a runtime with time, and for a command with IO.
-pub async fn run(feed: config::Feed, message_bytes_max: usize, outlet: impl Outlet) {
+pub async fn run(feed: config::Feed, message_bytes_max: usize, outlet: impl Outlet, beginning: Beginning) {
     let config::Feed { name, hub, channel, message, source } = feed;
     let publisher = Publisher { name, hub, channel, message, message_bytes_max, count: 0, outlet };
     match source {
-        Source::Every(period) => tick::run(period, publisher).await,
-        Source::Tail(path) => tail::run(path, publisher).await,
-        Source::Command(words) => command::run(words, publisher).await,
+        Source::Every(period) => {
+            drop(beginning);
+            tick::run(period, publisher).await;
+        }
+        Source::Tail(path) => tail::run(path, publisher, beginning).await,
+        Source::Command(words) => {
+            drop(beginning);
+            command::run(words, publisher).await;
+        }
     }
 }
 

@@ -21,10 +21,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::lines::Lines;
-use super::{Outlet, Publisher};
+use super::{Beginning, Outlet, Publisher};
 use crate::config::limits::{FEED_READ_BYTES, TAIL_INTERVAL};
 
-pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>) {
+pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, beginning: Beginning) {
+    let mut beginning = Some(beginning);
     let mut follower = Follower::new(publisher.name.clone(), path);
     let mut lines = Lines::new(publisher.message_bytes_max);
     loop {
@@ -42,6 +43,8 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>) {
                 return;
             }
         };
+        // Where the file ends, or that there is none, is known now.
+        beginning.take();
         match seen {
             Seen::Bytes(bytes) => {
                 let mut bytes = bytes.as_slice();
@@ -203,6 +206,7 @@ impl Open {
 mod tests {
     use std::io::Write;
     use std::path::Path;
+    use std::sync::mpsc::channel;
 
     use nix::sys::stat::Mode;
     use tempfile::TempDir;
@@ -362,7 +366,8 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("log");
         let (ear, mut heard) = mpsc::channel(1);
-        let mut run = Box::pin(crate::feed::run(feed("{n}:{line}", Source::Tail(path.clone())), 8, Ear(ear)));
+        let mut run =
+            Box::pin(crate::feed::run(feed("{n}:{line}", Source::Tail(path.clone())), 8, Ear(ear), channel().0));
         // Once it has looked and found nothing, whatever appears is read from its start.
         tokio::select! {
             () = &mut run => unreachable!(),

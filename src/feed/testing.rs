@@ -8,7 +8,7 @@ use super::Outlet;
 use crate::config::{Feed, HubId, Source, Template};
 
 /// A test that waits longer than this has failed.
-pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) fn feed(message: &str, source: Source) -> Feed {
     Feed {

@@ -196,9 +196,9 @@ impl Outbox {
     fn say_gaps(&mut self, hub: &Hub, dialect: Dialect) {
         for entry in self.entries.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(dropped) = *entry {
-                let text =
-                    hub.gap_notice.as_ref().map(|notice| notice.bytes("dropped", dropped.to_string().as_bytes()));
-                let bytes = dialect.frame(Kind::Text, &text.unwrap_or_default());
+                let text = hub.gap_notice.as_ref().map(|said| said.bytes("dropped", dropped.to_string().as_bytes()));
+                // A reload may have taken the notice away meanwhile: then there is nothing to say.
+                let bytes = text.map(|text| dialect.frame(Kind::Text, &text)).unwrap_or_default();
                 self.bytes += bytes.len();
                 *entry = Entry::Notice { bytes, dropped };
             }
@@ -333,6 +333,19 @@ mod tests {
         }
         assert!(outbox.write_to(&mut sink, &hub, Dialect::Hixie76).unwrap());
         assert!(sink.0.ends_with(b"a\0<1>\xff"), "{:?}", String::from_utf8_lossy(&sink.0));
+    }
+
+    #[test]
+    fn a_gap_whose_notice_was_taken_away_is_passed_over() {
+        let told = hub(WhenSlow::DropNewest);
+        let mut outbox = Outbox::default();
+        for text in ["a", "b", "c", "d", "e"] {
+            outbox.push(Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 }, &told, 0);
+        }
+        let untold = Hub { gap_notice: None, ..told };
+        let mut sink = Sink(Vec::new(), 1000);
+        assert!(outbox.write_to(&mut sink, &untold, Dialect::Rfc6455).unwrap());
+        assert_eq!((sink.0.as_slice(), outbox.bytes()), (&b"abcd"[..], 0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::stream::Stream;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
+use crate::wire::Dialect;
 
 /// A handle to the shard that a connection is served by.
 #[derive(Clone)]
@@ -44,6 +45,12 @@ impl Backend for Edge {
             Ok(raw) => raw,
             Err(error) => return log::warn!("a session could not be adopted: {error}"),
         };
+        if arrival.dialect == Dialect::Hixie76
+            && let Some(ping) = arrival.terms.hub.ping
+            && let Err(error) = raw.probe_after(ping)
+        {
+            log::debug!("{} will not be probed: {error}", raw.peer());
+        }
         let mut table = shard.table.borrow_mut();
         let key = table.adopt(raw, arrival);
         if let Some(session) = table.session(key)

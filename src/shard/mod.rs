@@ -30,6 +30,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::config::limits::BLOCKED_FILE;
 use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::session::{Seconds, Terms};
@@ -104,6 +105,9 @@ pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Re
         if let Err(error) = served {
             log::error!("shard {index} could not start: {error}");
         }
+        drop(local);
+        // A file system that hangs has its thread, but not the end of the process.
+        runtime.shutdown_timeout(BLOCKED_FILE);
     })
 }
 

@@ -5,11 +5,14 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::addresses::AddressPlace;
+use crate::config::limits::KEEP_ALIVE_MAX;
 use crate::hub::Membership;
 use crate::session::Socket;
 
@@ -101,6 +104,24 @@ impl Stream {
     }
 }
 
+impl Raw {
+    /// Has the kernel find out whether the other end is still there, for a dialect that has no pings (tcp(7), `SO_KEEPALIVE`).
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn probe_after(&self, idle: Duration) -> io::Result<()> {
+        match &self.socket {
+            RawSocket::Tcp(socket) => {
+                let idle = idle.min(KEEP_ALIVE_MAX);
+                let probes = TcpKeepalive::new().with_time(idle).with_interval(idle);
+                SockRef::from(socket).set_tcp_keepalive(&probes)
+            }
+            // The kernel tells when a process is gone.
+            RawSocket::Unix(_) => Ok(()),
+        }
+    }
+}
+
 fn name(address: io::Result<SocketAddr>) -> String {
     address.map_or_else(|_| "(gone)".to_owned(), |address| address.to_string())
 }
@@ -188,5 +209,27 @@ impl AsyncWrite for Stream {
             StreamSocket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Members;
+
+    #[test]
+    fn a_silent_peer_is_probed_by_the_kernel() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let place = Place { shard: Members::default().join(1).unwrap(), address: None };
+        let raw = Raw { socket: RawSocket::Tcp(listener.accept().unwrap().0), place };
+        assert!(!SockRef::from(&raw).keepalive().unwrap());
+        // The longest ping there can be is longer than the kernel counts.
+        for (ping, idle) in [(25, 25), (604_800, 32_767)] {
+            raw.probe_after(Duration::from_secs(ping)).unwrap();
+            assert!(SockRef::from(&raw).keepalive().unwrap());
+            assert_eq!(SockRef::from(&raw).tcp_keepalive_time().unwrap(), Duration::from_secs(idle));
+        }
+        drop(peer);
     }
 }

@@ -24,7 +24,9 @@ import time
 import traceback
 from contextlib import contextmanager
 
-DEADLINE_S = 20
+DEADLINE_S = 60
+# How often something that depends on the machine's pace is looked at before it counts as wrong.
+LOOKS = 5
 POLL_S = 0.02
 HERE = pathlib.Path(__file__).resolve().parent
 PR_SET_CHILD_SUBREAPER = 36
@@ -436,26 +438,40 @@ def techops(t):
             assert reply.status in (400, 403, 404), f"{path} is answered with {reply.status}"
 
 
+def tick_trouble(clients):
+    """Four ticks as each of them sees it: every number in its order, or it fails; what was wrong with their times, if anything was."""
+    seen = [dict() for _ in clients]
+    for client, ticks in zip(clients, seen):
+        while len(ticks) < 4:
+            at, text = client.hears_among_others(lambda text: True)
+            assert re.fullmatch(r"tick:\d+", text), f"{client.kind} heard {text!r}"
+            ticks[int(text[5:])] = at
+        numbers = list(ticks)
+        equal(numbers, list(range(numbers[0], numbers[0] + 4)), f"{client.kind}, numbers in the order they came")
+        apart = [ticks[n + 1] - ticks[n] for n in numbers[:-1]]
+        if not all(0.5 < gap < 2 for gap in apart):
+            return f"{client.kind}, seconds between ticks: {apart}"
+    common = set.intersection(*map(set, seen))
+    if len(common) < 2:
+        return f"too few ticks were seen by all: {seen}"
+    for n in common:
+        times = [ticks[n] for ticks in seen]
+        if max(times) - min(times) >= 0.5:
+            return f"tick {n} came {max(times) - min(times)} s apart"
+    return None
+
+
 def tick(t):
     with check("tick: the page"):
         page("http://127.0.0.1:8888/", "Tick")
     clients = t.open_all(ALL, "ws://127.0.0.1:9876/")
     with check(f"tick: {', '.join(ALL)} see the same number at the same time, once a second"):
-        seen = [dict() for _ in clients]
-        for client, ticks in zip(clients, seen):
-            while len(ticks) < 4:
-                at, text = client.hears_among_others(lambda text: True)
-                assert re.fullmatch(r"tick:\d+", text), f"{client.kind} heard {text!r}"
-                ticks[int(text[5:])] = at
-            numbers = list(ticks)
-            equal(numbers, list(range(numbers[0], numbers[0] + 4)), f"{client.kind}, numbers in the order they came")
-            apart = [ticks[n + 1] - ticks[n] for n in numbers[:-1]]
-            assert all(0.5 < gap < 2 for gap in apart), f"{client.kind}, seconds between ticks: {apart}"
-        common = set.intersection(*map(set, seen))
-        assert len(common) >= 2, f"too few ticks were seen by all: {seen}"
-        for n in common:
-            times = [ticks[n] for ticks in seen]
-            assert max(times) - min(times) < 0.5, f"tick {n} came {max(times) - min(times)} s apart"
+        # A machine that stands still for a moment makes one look worthless, not the clock wrong.
+        for look in range(LOOKS):
+            trouble = tick_trouble(clients)
+            if not trouble:
+                break
+        assert not trouble, f"{trouble}, after {look + 1} looks"
     for sender in clients:
         with check(f"tick: what {sender.kind} says, all hear as msg:"):
             text = f"tea at 12:30, says {sender.kind}: ünïcødé"

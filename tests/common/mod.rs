@@ -25,7 +25,7 @@ use tempfile::TempDir;
 /// The binary under test.
 pub const PUSHD: &str = env!("CARGO_BIN_EXE_pushd");
 /// After this a test that still waits has failed.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 /// How often a condition is looked at.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 

@@ -160,7 +160,6 @@ fn text(line: &Line, out: &mut Vec<u8>) {
 
 /// Appends `text` with whatever could break a line, or drive a terminal, made visible.
 fn escape(text: &str, out: &mut Vec<u8>) {
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if !text.contains(breaks) {
         out.extend_from_slice(text.as_bytes());
         return;
@@ -174,6 +173,13 @@ fn escape(text: &str, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(escaped.as_bytes());
+}
+
+/// Whether `c` ends a line, drives a terminal, or turns the direction of what is read after it (UAX 9, section 2).
+fn breaks(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -218,9 +224,9 @@ mod tests {
 
     #[test]
     fn an_event_stays_one_line() {
-        let out = written(pen(LogFormat::Text, TimeZone::UTC), "a\nb\r\t\u{1b}[31m\u{0}\u{85}\u{2028}z");
+        let out = written(pen(LogFormat::Text, TimeZone::UTC), "a\nb\r\t\u{1b}[31m\u{0}\u{85}\u{2028}\u{202e}z");
         assert_eq!(out.lines().count(), 1);
-        assert!(out.ends_with("a\\nb\\r\\t\\u{1b}[31m\\u{0}\\u{85}\\u{2028}z\n"), "{out}");
+        assert!(out.ends_with("a\\nb\\r\\t\\u{1b}[31m\\u{0}\\u{85}\\u{2028}\\u{202e}z\n"), "{out}");
     }
 
     #[test]
