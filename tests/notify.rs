@@ -140,7 +140,7 @@ fn the_status_counts() {
     for client in &mut clients {
         client.expect_text("counted");
     }
-    let mut expect = |status: &str| until(status, || (notices.next_status().0 == status).then_some(()));
+    let expect = |status: &str| until(status, || (notices.next_status().0 == status).then_some(()));
     expect("3 connections, 3 sessions; 1 publications, 3 deliveries");
     for client in clients {
         client.close();
