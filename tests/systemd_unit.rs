@@ -88,6 +88,9 @@ fn the_user_of_the_services_is_the_one_that_is_made() {
     let made: Vec<_> = SYSUSERS.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(made, ["u pushd - \"Push server\""]);
     let directories: Vec<_> = TMPFILES.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(directories, [format!("d /run/{} 0755 pushd pushd", values("RuntimeDirectory")[0])]);
+    let of_the_unit = [("run", "RuntimeDirectory"), ("var/lib", "StateDirectory"), ("var/log", "LogsDirectory")]
+        .map(|(below, key)| format!("d /{below}/{} 0755 pushd pushd", values(key)[0]));
+    assert_eq!(directories, of_the_unit);
     assert_eq!(values("User"), ["pushd"]);
+    assert!(!UNIT.contains("\nDynamicUser="));
 }

@@ -132,7 +132,7 @@ class Machine:
         self.run("systemctl", "daemon-reload")
         self.systemctl("stop")
         self.run("sh", "-c", "systemctl reset-failed pushd.service 2>/dev/null || :")
-        self.run("rm", "-rf", "/var/log/private/pushd")
+        self.run("sh", "-c", "rm -rf /var/log/pushd/*")
         self.systemctl("start")
 
     def comes_back(self, pid):

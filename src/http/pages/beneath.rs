@@ -1,6 +1,6 @@
 //! Staying below a directory step by step, where `openat2` is not to be had.
 //!
-//! systemd's `RestrictSUIDSGID=`, and so `DynamicUser=`, forbids that call: what it would open cannot be seen by a filter. (It
+//! systemd's `RestrictSUIDSGID=`, which the unit has, forbids that call: what it would open cannot be seen by a filter. (It
 //! says `ENOSYS`, as a kernel before 5.6 does.) What the kernel does in one call is done here in several, with the same outcome:
 //! each name is opened in the directory held so far and never followed, links are read and walked like the rest of the path, and
 //! `..` goes back to the directory one came from. So a rename in the middle of it all leads nowhere else.
