@@ -131,9 +131,13 @@ class Machine:
         self.write(CONFIG, self.packaged)
         self.run("systemctl", "daemon-reload")
         self.systemctl("stop")
-        self.run("sh", "-c", "systemctl reset-failed pushd.service 2>/dev/null || :")
+        self.forgive()
         self.run("sh", "-c", "rm -rf /var/log/pushd/*")
         self.systemctl("start")
+
+    def forgive(self):
+        """Lets systemd forget how often it was started lately: that has a limit. What it does not know it has nothing to forget of."""
+        self.try_run("systemctl", "reset-failed", UNIT)
 
     def comes_back(self, pid):
         """Waits until systemd has started it once more, and it serves."""
