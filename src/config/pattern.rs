@@ -29,7 +29,7 @@ pub struct Match<'p> {
     /// Parameters, percent-decoded, in order.
     pub parameters: Vec<(&'p str, String)>,
     /// What follows a tree's own path, as it was sent (still encoded), without a leading slash.
-    pub rest: String,
+    pub rest: &'p str,
 }
 
 impl Pattern {
@@ -88,7 +88,7 @@ impl Pattern {
     }
 
     /// What `path` (percent-encoded, without a query) gives this pattern; `None`: it does not match.
-    pub fn matches(&self, path: &str) -> Option<Match<'_>> {
+    pub fn matches<'p>(&'p self, path: &'p str) -> Option<Match<'p>> {
         let mut found = Match::default();
         let mut rest = Some(path.strip_prefix('/')?);
         for segment in &self.segments {
@@ -107,7 +107,7 @@ impl Pattern {
         match rest {
             None => Some(found),
             Some(rest) if self.tree => {
-                rest.clone_into(&mut found.rest);
+                found.rest = rest;
                 Some(found)
             }
             // `/` itself has no segments, and leaves an empty rest.

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::future::{Either, ready};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::upgrade::Upgrade;
-use super::{Backend, Origin, respond};
+use super::{Backend, Origin, respond, respond_at_hand};
 use crate::config::limits::{HEADER_BYTES_MAX, LINGER, LINGER_BYTES_MAX};
 use crate::session::Arrival;
 use crate::wire::hixie76;
@@ -48,15 +49,21 @@ pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: w
     let from = Rc::new(from);
     // Boxed, so that the connection can be taken apart once it is upgraded.
     let service = Box::new(hyper::service::service_fn(|request: Request<Incoming>| {
+        // Most requests end here, without a future that could wait.
+        if let Some(answer) = respond_at_hand(&request, &from, &backend) {
+            backend.answered(answer.status());
+            progress.set(Doing::Idle(Instant::now()));
+            return Either::Left(ready(Ok(answer)));
+        }
         let (agreed, progress, backend, from) = (agreed.clone(), progress.clone(), backend.clone(), from.clone());
         progress.set(Doing::Busy);
-        Box::pin(async move {
+        Either::Right(Box::pin(async move {
             let (answer, upgrade) = respond(request, &from, &backend).await;
             *agreed.borrow_mut() = upgrade;
             backend.answered(answer.status());
             progress.set(Doing::Idle(Instant::now()));
             Ok::<_, std::convert::Infallible>(answer)
-        })
+        }))
     }));
     let watched = Watched { io, progress: progress.clone() };
     let mut connection =

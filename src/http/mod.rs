@@ -70,6 +70,20 @@ pub struct Origin {
     pub on_loopback: bool,
 }
 
+/// The answer to a request that needs no waiting: a page that lies in memory. `None`: [`respond`] answers it.
+fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backend: &B) -> Option<Answer> {
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+    let site = backend.site(&from.server)?;
+    let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
+    let mut hosts = headers.get_all(HOST).iter();
+    if hosts.next().is_none() || hosts.next().is_some() {
+        return None;
+    }
+    let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
+    log::debug!("{} {method} {} {}", from.peer, uri.path(), answer.status().as_u16());
+    Some(answer)
+}
+
 /// Answers one request; an upgrade agreed on comes back beside its answer.
 async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend: &B) -> (Answer, Option<Upgrade>) {
     let (head, body) = request.into_parts();
@@ -110,7 +124,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         Room::Publish(room) => {
             publish::respond(room, &head, body, arguments, site.server.body_timeout, from.on_loopback, backend).await
         }
-        Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, &rest).await,
+        Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Room::Health => reading(&head.method, status::health),

@@ -87,7 +87,7 @@ impl Site {
     }
 
     /// The room that serves `path` (percent-encoded), and what the path gave its pattern.
-    pub fn find(&self, path: &str) -> Option<(&Room, Match<'_>)> {
+    pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Room, Match<'s>)> {
         self.routes.iter().find_map(|(pattern, room)| Some((room, pattern.matches(path)?)))
     }
 

@@ -9,19 +9,21 @@
 //! 6. the file: small ones whole, larger ones streamed.
 //!
 //! Steps 3 to 6 touch the disk and run as one piece of work on the runtime's blocking threads; the shard's own
-//! thread waits for none of it. What was sent lately is kept in the `cache`, and is sent again by the shard itself while the
-//! file has not changed: then step 3 is only a look, and nothing waits.
+//! thread waits for none of it. What was sent lately is kept in the `cache` with what is said of it (its `description`), and is
+//! [`at_hand`] for the shard itself while the file has not changed: then step 3 is only a look, and nothing waits.
 //!
 //! Listings carry no entity tag, so conditions do not apply to them.
 
-use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::Read;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 
 use super::body::{Body, FileStream, plain_text};
@@ -31,13 +33,15 @@ use crate::config::limits::FILE_WHOLE_BYTES_MAX;
 mod beneath;
 mod cache;
 mod condition;
+mod description;
 mod listing;
 mod open;
 mod path;
 mod range;
 
-use cache::Identity;
-use condition::{Conditions, Validators, Verdict};
+use cache::{Identity, Kept};
+use condition::{Conditions, Verdict};
+use description::Description;
 use open::{Found, Root};
 use range::Piece;
 
@@ -71,16 +75,48 @@ impl Refusal {
     }
 }
 
-/// What is asked, in a form that can go to another thread.
-struct Request {
+/// What is asked of a file, wherever it lies.
+struct Asked {
     /// HEAD: the answer's header only.
     head: bool,
+    conditions: Conditions,
+}
+
+/// A request, in a form that can go to another thread.
+struct Request {
+    asked: Asked,
     /// Where below the root.
     path: PathBuf,
     /// The path as the client wrote it, percent-encoded, and whether a slash ends it.
     shown: String,
     query: Option<String>,
-    conditions: Conditions,
+}
+
+/// The answer to a request for a file that lies in memory and is the same on the disk; `None`: [`respond`] has to look.
+/// `rest` is what follows the route's own path in `uri`, still encoded, without a leading slash.
+pub fn at_hand(
+    site: &config::Static,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+    rest: &str,
+) -> Option<Response<Body>> {
+    let head = match *method {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => return None,
+    };
+    let (slash, index) = if uri.path().ends_with('/') { ("/", site.index.first()?.as_str()) } else { ("", "") };
+    // Names in the cache are plain: whatever climbs, hides or is otherwise odd is none of them, so it need not be told from the rest.
+    let (description, bytes) = if rest.contains('%') {
+        let below = path::below(rest).ok()?;
+        cache::find(&site.root, &[below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()])?
+    } else {
+        cache::find(&site.root, &[rest.as_bytes(), index.as_bytes()])?
+    };
+    let asked = Asked { head, conditions: Conditions::of(headers) };
+    let answer = asked.answer(&description, |part| Ok(bytes.slice(part.start as usize..part.end as usize).into()));
+    Some(with_length(head, answer.unwrap_or_else(Refusal::answer)))
 }
 
 /// Answers a request to a static route; `rest` is what follows the route's own path in `uri`, still encoded, without a leading slash.
@@ -110,22 +146,23 @@ pub async fn respond(
         Ok(path) => path,
         Err(refusal) => return with_length(head, refusal.answer()),
     };
+    if let Some(answer) = at_hand(site, method, uri, headers, rest) {
+        return answer;
+    }
     let request = Request {
-        head,
+        asked: Asked { head, conditions: Conditions::of(headers) },
         path,
         shown: uri.path().to_owned(),
         query: uri.query().map(str::to_owned),
-        conditions: Conditions::of(headers),
     };
-    if let Some(answer) = request.answer_from_cache(site) {
-        return with_length(head, answer.unwrap_or_else(Refusal::answer));
-    }
-    let (root, site) = (site.root.clone(), site.clone());
-    let work = tokio::task::spawn_blocking(move || request.answer(&site));
+    let work = tokio::task::spawn_blocking({
+        let site = site.clone();
+        move || request.answer(&site)
+    });
     let answer = match work.await {
         Ok(Ok((answer, kept))) => {
-            if let Some((path, identity, bytes)) = kept {
-                cache::keep(root, path, identity, bytes);
+            if let Some(kept) = kept {
+                cache::keep(&site.root, kept);
             }
             answer
         }
@@ -139,15 +176,7 @@ pub async fn respond(
 }
 
 /// An answer, and the file that was read for it if it is worth keeping.
-type Answered = (Response<Body>, Option<(PathBuf, Identity, Bytes)>);
-
-/// Where a file's bytes come from.
-enum Content {
-    /// Open, to be read.
-    File(File),
-    /// Read before.
-    Kept(Bytes),
-}
+type Answered = (Response<Body>, Option<Kept>);
 
 /// The answer with its `Content-Length` said, and for HEAD without the body it describes.
 fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
@@ -162,23 +191,13 @@ fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
 }
 
 impl Request {
-    /// The answer, where that needs no disk; `None`: it does, or something is unusual.
-    fn answer_from_cache(&self, site: &config::Static) -> Option<Result<Response<Body>, Refusal>> {
-        let mut path = site.root.join(&self.path);
-        if self.shown.ends_with('/') {
-            path.push(site.index.first()?);
-        }
-        let (metadata, bytes) = cache::find(&site.root, &path)?;
-        Some(self.file(Content::Kept(bytes), &metadata, &path).map(|(answer, _)| answer))
-    }
-
     fn answer(&self, site: &config::Static) -> Result<Answered, Refusal> {
         let root = Root::open(&site.root)?;
         let slash = self.shown.ends_with('/');
         match root.look(&self.path)? {
             // `file.html/` is not `file.html`: relative links in it would miss.
             Found::File(..) if slash => Err(Refusal::ABSENT),
-            Found::File(file, metadata) => self.file(Content::File(file), &metadata, &site.root.join(&self.path)),
+            Found::File(file, metadata) => self.file(file, &metadata, &self.path),
             Found::Directory if !slash => Ok((self.redirect(), None)),
             Found::Directory => self.directory(&root, site),
         }
@@ -188,9 +207,7 @@ impl Request {
         for name in &site.index {
             let path = self.path.join(name);
             match root.look(&path) {
-                Ok(Found::File(file, metadata)) => {
-                    return self.file(Content::File(file), &metadata, &site.root.join(&path));
-                }
+                Ok(Found::File(file, metadata)) => return self.file(file, &metadata, &path),
                 Ok(Found::Directory) => {}
                 Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
                 Err(refusal) => return Err(refusal),
@@ -221,78 +238,64 @@ impl Request {
         answer
     }
 
-    /// The file at `path`, or what the conditions leave of it.
-    fn file(&self, content: Content, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
-        let length = metadata.len();
-        let validators = Validators::of(metadata, SystemTime::now());
-        let piece = match self.conditions.judge(&validators) {
-            Verdict::NotModified => return Ok((described(StatusCode::NOT_MODIFIED, Body::empty(), &validators), None)),
-            Verdict::Failed => {
-                return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the file is not as the request expects it"));
+    /// The file found at `path` below the root, or what is asked of it.
+    fn file(&self, file: File, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
+        let now = SystemTime::now();
+        let description = Arc::new(Description::of(metadata, path, now));
+        let length = description.length;
+        let mut kept = None;
+        let answer = self.asked.answer(&description, |part| {
+            let unreadable = |error| unreadable(&error, path);
+            if part != (0..length) || length > FILE_WHOLE_BYTES_MAX {
+                let stream = FileStream::open(file, part.start, part.end - part.start).map_err(unreadable)?;
+                return Ok(Body::File(stream));
             }
-            // A range is defined for GET alone.
-            Verdict::Send(Some(field)) if !self.head => range::piece(field, length),
-            Verdict::Send(_) => Piece::Whole,
-        };
-        let (status, part) = match piece {
-            Piece::Whole => (StatusCode::OK, 0..length),
-            Piece::Part(part) => (StatusCode::PARTIAL_CONTENT, part),
-            Piece::Outside => {
-                let mut answer =
-                    plain_text(StatusCode::RANGE_NOT_SATISFIABLE, "the range begins behind the file's end");
-                set(answer.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{length}"));
-                return Ok((answer, None));
+            let bytes = read_whole(&file, length).map_err(unreadable)?;
+            let identity = Identity::of(metadata);
+            // A date in the future becomes one that a header can tell: a description without a date does not last.
+            if identity.is_settled(now) && description.validators.modified.is_some() && open::is_local(&file) {
+                let (below, description) = (path.to_owned(), description.clone());
+                kept = Some(Kept { below, identity, description, bytes: bytes.clone() });
             }
-        };
-        let size = part.end - part.start;
-        let (body, kept) = match content {
-            _ if self.head => (Body::empty(), None),
-            Content::Kept(bytes) => (Body::from(bytes.slice(part.start as usize..part.end as usize)), None),
-            Content::File(file) if part == (0..length) && length <= FILE_WHOLE_BYTES_MAX => {
-                let bytes = read_whole(file, length).map_err(|error| unreadable(&error, path))?;
-                let kept = Some(Identity::of(metadata)).filter(|identity| identity.is_settled(SystemTime::now()));
-                (Body::from(bytes.clone()), kept.map(|identity| (path.to_owned(), identity, bytes)))
-            }
-            Content::File(file) => {
-                let stream = FileStream::open(file, part.start, size).map_err(|error| unreadable(&error, path))?;
-                (Body::File(stream), None)
-            }
-        };
-        let mut answer = described(status, body, &validators);
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_LENGTH, size.into());
-        headers.insert(header::CONTENT_TYPE, content_type(path));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        if status == StatusCode::PARTIAL_CONTENT {
-            set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{length}", part.start, part.end - 1));
-        }
+            Ok(bytes.into())
+        })?;
         Ok((answer, kept))
     }
 }
 
-/// An answer with the fields that a 304 shares with the 200 it stands for.
-fn described(status: StatusCode, body: Body, validators: &Validators) -> Response<Body> {
-    let mut answer = Response::new(body);
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    set(headers, header::ETAG, &validators.etag);
-    if let Some(modified) = validators.modified {
-        let time = UNIX_EPOCH + std::time::Duration::from_secs(modified);
-        set(headers, header::LAST_MODIFIED, &httpdate::fmt_http_date(time));
-    }
-    headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-    answer
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(name, value);
+impl Asked {
+    /// The answer for a file, its bytes taken from `read` where they are sent.
+    fn answer(
+        &self,
+        file: &Description,
+        read: impl FnOnce(Range<u64>) -> Result<Body, Refusal>,
+    ) -> Result<Response<Body>, Refusal> {
+        let piece = match self.conditions.judge(&file.validators) {
+            Verdict::NotModified => return Ok(file.not_modified()),
+            Verdict::Failed => {
+                return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the file is not as the request expects it"));
+            }
+            _ if self.head => return Ok(file.whole(Body::empty())),
+            // A range is defined for GET alone.
+            Verdict::Send(Some(field)) => range::piece(field, file.length),
+            Verdict::Send(None) => Piece::Whole,
+        };
+        match piece {
+            Piece::Whole => Ok(file.whole(read(0..file.length)?)),
+            Piece::Part(part) => Ok(file.part(read(part.clone())?, &part)),
+            Piece::Outside => {
+                let why = "the range begins behind the file's end";
+                let mut answer = plain_text(StatusCode::RANGE_NOT_SATISFIABLE, why);
+                let bounds = format!("bytes */{}", file.length);
+                description::set(answer.headers_mut(), header::CONTENT_RANGE, &bounds);
+                Ok(answer)
+            }
+        }
     }
 }
 
 /// All `length` bytes of a file.
-fn read_whole(mut file: File, length: u64) -> std::io::Result<Bytes> {
+fn read_whole(mut file: &File, length: u64) -> std::io::Result<Bytes> {
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     let read = file.by_ref().take(length).read_to_end(&mut bytes)?;
     if read as u64 == length { Ok(bytes.into()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
@@ -301,30 +304,6 @@ fn read_whole(mut file: File, length: u64) -> std::io::Result<Bytes> {
 fn unreadable(error: &std::io::Error, path: &Path) -> Refusal {
     log::warn!("cannot read {}: {error}", path.display());
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the file could not be read")
-}
-
-impl Validators {
-    /// What identifies a file at the moment `now`. Its tag is of modification time, to the nanosecond, and size; its date is rounded
-    /// down, and left out where it lies in the future, before 1970 or after 9999, which no header may say.
-    fn of(metadata: &Metadata, now: SystemTime) -> Validators {
-        use std::os::unix::fs::MetadataExt;
-        const YEAR_10000: u64 = 253_402_300_800;
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        let modified = u64::try_from(metadata.mtime()).ok().filter(|&at| at <= now && at < YEAR_10000);
-        Validators { etag: format!("\"{nanoseconds:x}-{:x}\"", metadata.len()), modified }
-    }
-}
-
-/// The media type a file's name tells; text is UTF-8.
-fn content_type(path: &Path) -> HeaderValue {
-    let name = path.file_name().map_or(Path::new(""), |name: &OsStr| Path::new(name));
-    let kind = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
-    if kind.starts_with("text/") || kind == "application/javascript" {
-        return HeaderValue::from_str(&format!("{kind}; charset=utf-8"))
-            .unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
-    }
-    HeaderValue::from_static(kind)
 }
 
 #[cfg(test)]

@@ -17,11 +17,27 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::fstatfs;
 
 use super::{Refusal, beneath};
 
 /// How often a resolution that a rename disturbed (`EAGAIN`) is tried.
 const ATTEMPTS: usize = 8;
+
+/// File systems of this machine's disks and memory, by the numbers that statfs(2) tells.
+const LOCAL: [u32; 11] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // XFS
+    0x9123_683e, // Btrfs
+    0xf2f5_2010, // F2FS
+    0x2fc1_2fc1, // ZFS
+    0xca45_1a4e, // bcachefs
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+    0x794c_7630, // overlayfs: containers
+    0x7371_7368, // squashfs
+    0xe0f5_e1e2, // EROFS
+];
 
 /// A directory that paths are resolved below.
 pub(super) struct Root(OwnedFd);
@@ -87,6 +103,12 @@ impl Root {
         }
         result.map_err(|error| refusal(path, error))
     }
+}
+
+/// Whether a file lies on one of this machine's own file systems, so that looking at it again waits for a disk at most, and
+/// usually for nothing. What is not known to be one (NFS, SMB, FUSE, …) is not.
+pub(super) fn is_local(file: &File) -> bool {
+    fstatfs(file).is_ok_and(|system| LOCAL.contains(&(system.filesystem_type().0 as u32)))
 }
 
 fn errno(error: &std::io::Error) -> Errno {

@@ -1,0 +1,128 @@
+//! What answers say of a file, made once for each of its states: an answer from memory only copies it.
+
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::condition::Validators;
+use super::{Body, CACHE_CONTROL, NOSNIFF};
+
+/// The fields that a 304 shares with the 200 it stands for.
+const SHARED: [HeaderName; 3] = [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL];
+
+/// A file in one of its states.
+#[derive(Debug)]
+pub(super) struct Description {
+    pub(super) length: u64,
+    pub(super) validators: Validators,
+    /// The header of an answer with the whole file.
+    header: HeaderMap,
+}
+
+impl Description {
+    /// Of the file at `path`, at the moment `now`.
+    pub(super) fn of(metadata: &Metadata, path: &Path, now: SystemTime) -> Description {
+        let (length, validators) = (metadata.len(), Validators::of(metadata, now));
+        let mut header = HeaderMap::with_capacity(8);
+        set(&mut header, header::ETAG, &validators.etag);
+        if let Some(modified) = validators.modified {
+            let time = UNIX_EPOCH + Duration::from_secs(modified);
+            set(&mut header, header::LAST_MODIFIED, &httpdate::fmt_http_date(time));
+        }
+        header.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        header.insert(header::CONTENT_LENGTH, length.into());
+        header.insert(header::CONTENT_TYPE, content_type(path));
+        header.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        header.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        Description { length, validators, header }
+    }
+
+    /// An answer with the whole file.
+    pub(super) fn whole(&self, body: Body) -> Response<Body> {
+        let mut answer = Response::new(body);
+        *answer.headers_mut() = self.header.clone();
+        answer
+    }
+
+    /// An answer with a part of the file, which is not empty.
+    pub(super) fn part(&self, body: Body, part: &Range<u64>) -> Response<Body> {
+        let mut answer = self.whole(body);
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, (part.end - part.start).into());
+        set(headers, header::CONTENT_RANGE, &format!("bytes {}-{}/{}", part.start, part.end - 1, self.length));
+        answer
+    }
+
+    /// The answer to who has the file.
+    pub(super) fn not_modified(&self) -> Response<Body> {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::NOT_MODIFIED;
+        for name in SHARED {
+            if let Some(value) = self.header.get(&name) {
+                answer.headers_mut().insert(name, value.clone());
+            }
+        }
+        answer
+    }
+}
+
+impl Validators {
+    /// What identifies a file at the moment `now`. Its tag is of modification time, to the nanosecond, and size; its date is rounded
+    /// down, and left out where it lies in the future, before 1970 or after 9999, which no header may say.
+    fn of(metadata: &Metadata, now: SystemTime) -> Validators {
+        const YEAR_10000: u64 = 253_402_300_800;
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let modified = u64::try_from(metadata.mtime()).ok().filter(|&at| at <= now && at < YEAR_10000);
+        Validators { etag: format!("\"{nanoseconds:x}-{:x}\"", metadata.len()), modified }
+    }
+}
+
+/// Sets a field whose value is made here, and holds nothing that a header cannot.
+pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// The media type a file's name tells; text is UTF-8.
+fn content_type(path: &Path) -> HeaderValue {
+    let name = path.file_name().map_or(Path::new(""), |name: &OsStr| Path::new(name));
+    let kind = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
+    if kind.starts_with("text/") || kind == "application/javascript" {
+        return HeaderValue::from_str(&format!("{kind}; charset=utf-8"))
+            .unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    HeaderValue::from_static(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_type() {
+        for (name, kind) in [
+            ("a.html", "text/html; charset=utf-8"),
+            ("a.css", "text/css; charset=utf-8"),
+            ("a.js", "text/javascript; charset=utf-8"),
+            ("A.TXT", "text/plain; charset=utf-8"),
+            ("a.json", "application/json"),
+            ("a.svg", "image/svg+xml"),
+            ("a.wasm", "application/wasm"),
+            ("a.png", "image/png"),
+            ("a.tar.gz", "application/gzip"),
+            ("README", "application/octet-stream"),
+            ("a.qqq", "application/octet-stream"),
+        ] {
+            assert_eq!(content_type(Path::new(name)), kind, "{name}");
+        }
+    }
+}
