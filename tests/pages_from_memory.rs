@@ -1,0 +1,105 @@
+//! What a page that lies in memory costs, counted instead of timed: a fixed number of allocations, whatever its size; and that
+//! what is edited is what is sent, at once. One test in this file, because the count is the whole process's.
+
+#![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Method, Response, Uri};
+use http_body_util::BodyExt;
+use pushd::config::Static;
+use pushd::http::body::Body;
+use pushd::http::pages;
+
+/// For a loaded machine; a page is kept two seconds after its last change.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the pointer came from `alloc` above, that is from the system.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+struct Ask {
+    site: Static,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Ask {
+    fn at_hand(&self) -> Option<Response<Body>> {
+        pages::at_hand(&self.site, &Method::GET, &self.uri, &self.headers, &self.uri.path()[1..])
+    }
+
+    async fn body(&self) -> Vec<u8> {
+        let rest = &self.uri.path()[1..];
+        let answer = pages::respond(&self.site, &Method::GET, &self.uri, &self.headers, rest).await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.unwrap().to_bytes().to_vec()
+    }
+
+    /// Asks until the page lies in memory.
+    async fn until_kept(&self) {
+        let began = Instant::now();
+        while self.at_hand().is_none() {
+            self.body().await;
+            assert!(
+                began.elapsed() < DEADLINE,
+                "never kept: is the temporary directory on a file system of this machine?"
+            );
+            // Polled up to the deadline: what changed just now is not kept yet.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_in_memory_costs_the_same_whatever_its_size_and_shows_an_edit_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().to_path_buf();
+    let asks = ["small", "large"].map(|name| Ask {
+        site: Static { root: root.clone(), listing: false, index: Vec::new() },
+        uri: format!("/{name}").parse().unwrap(),
+        headers: HeaderMap::from_iter([(http::header::HOST, "here".parse().unwrap())]),
+    });
+    let large = vec![b'x'; 200 << 10];
+    std::fs::write(root.join("small"), "small").unwrap();
+    std::fs::write(root.join("large"), &large).unwrap();
+    let mut costs = Vec::new();
+    for ask in &asks {
+        ask.until_kept().await;
+        // The first answers make what all others share.
+        assert!((0..3).all(|_| ask.at_hand().is_some()));
+        // Other threads of the test's harness may allocate meanwhile: the least of several counts is the answer's own.
+        let count = (0..100).map(|_| {
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            assert!(ask.at_hand().is_some());
+            ALLOCATIONS.load(Ordering::Relaxed) - before
+        });
+        costs.push(count.min().unwrap());
+    }
+    println!("allocations: {costs:?}");
+    assert_eq!(costs[0], costs[1], "allocations for 5 bytes and for 200 KiB");
+    assert!(costs[0] <= 2, "{costs:?} allocations: the header's two");
+
+    assert_eq!(asks[1].body().await, large);
+    std::fs::write(root.join("small"), "SMALL").unwrap();
+    assert_eq!(asks[0].body().await, b"SMALL");
+}
