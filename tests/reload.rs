@@ -301,3 +301,20 @@ fn a_file_that_changes_nothing_disturbs_nothing() {
         client.expect_text("still");
     }
 }
+
+#[test]
+fn what_needs_a_restart_is_told_until_it_has_had_one() {
+    let first = changed(&[("\"/pages\" = { static = \"www\" }\n", "")]);
+    let pushd = start(&(first.clone() + "[daemon]\nworkers = 1\n"));
+    let said = |pushd: &common::Pushd| pushd.log().matches("changed only by a restart: daemon.workers").count();
+    let reload = |more: &str| {
+        let line = pushd.reload(&(first.clone() + more));
+        assert!(line.contains("] Reloaded "), "{line}");
+        said(&pushd)
+    };
+    // It stands before the line that says that it was reloaded.
+    assert_eq!(reload("[daemon]\nworkers = 2\n"), 1);
+    assert_eq!(reload("[daemon]\nworkers = 2\n"), 2);
+    assert_eq!(reload("[daemon]\nworkers = 3\n"), 3);
+    assert_eq!(reload("[daemon]\nworkers = 1\n"), 3);
+}

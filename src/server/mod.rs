@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
 use crate::config::limits::DESCRIPTORS_RESERVED;
-use crate::config::{Action, Config, HubId, Listen, Workers};
+use crate::config::{self, Action, Config, HubId, Listen, Workers};
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
@@ -51,6 +51,8 @@ struct Lasting {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
+    /// The part of it that the process began with, and keeps.
+    began_with: config::Daemon,
     listeners: Listeners,
     lasting: Lasting,
     mailboxes: Arc<[Mailbox]>,
@@ -99,7 +101,8 @@ impl Bound {
         let shards = shards.collect::<io::Result<_>>()?;
         let feeds = Feeds::start(mailboxes.clone(), planned_feeds)?;
         log_addresses(&config, &listeners);
-        Ok(Server { config, listeners, lasting, mailboxes, shards, feeds })
+        let began_with = config.daemon.clone();
+        Ok(Server { config, began_with, listeners, lasting, mailboxes, shards, feeds })
     }
 }
 
@@ -119,7 +122,7 @@ impl Server {
         self.feeds.change(planned_feeds);
         let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
         bind::unlink(ended.map(|(listen, _)| listen));
-        let fixed = needs_restart(&self.config, &config);
+        let fixed = needs_restart(&self.began_with, &config.daemon);
         log_addresses(&config, &listeners);
         self.listeners = listeners;
         self.config = config;
@@ -244,9 +247,9 @@ fn log_addresses(config: &Config, listeners: &Listeners) {
 }
 
 /// The keys that differ and that a running process cannot change. All of those are in `[daemon]`.
-fn needs_restart(now: &Config, new: &Config) -> Vec<String> {
+fn needs_restart(now: &config::Daemon, new: &config::Daemon) -> Vec<String> {
     let fixed = |name: &&str| keys::DAEMON.key(name).is_some_and(|key| key.change == Change::Restart);
-    let changed = now.daemon.changed_keys(&new.daemon).into_iter();
+    let changed = now.changed_keys(new).into_iter();
     changed.filter(fixed).map(|name| format!("daemon.{name}")).collect()
 }
 
@@ -255,7 +258,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config;
 
     /// A valid file with this value of a key of `[daemon]`.
     fn file(key: &str, value: &str) -> Config {
@@ -280,8 +282,8 @@ mod tests {
             };
             let [now, new] = values.map(|value| file(key.name, value));
             assert_eq!(now.daemon.changed_keys(&new.daemon), [key.name]);
-            assert_eq!(!needs_restart(&now, &new).is_empty(), key.change == Change::Restart, "{}", key.name);
-            assert_eq!(needs_restart(&now, &now), [""; 0]);
+            assert_eq!(!needs_restart(&now.daemon, &new.daemon).is_empty(), key.change == Change::Restart, "{}", key.name);
+            assert_eq!(needs_restart(&now.daemon, &now.daemon), [""; 0]);
         }
     }
 }
