@@ -92,6 +92,30 @@ impl Decoder {
         Ok((used, None))
     }
 
+    /// See [`super::Codec::unfinished`].
+    pub fn unfinished(&self, out: &mut Vec<u8>) {
+        match self.state {
+            State::Type | State::Skip(0) => {}
+            State::Text => {
+                out.push(0x00);
+                out.extend_from_slice(&self.text);
+            }
+            State::Other => out.push(0x01),
+            State::Length { closing, length } => {
+                out.push(if closing { 0xff } else { 0x80 });
+                let groups = length.checked_ilog2().map_or(0, |bits| bits / 7 + 1);
+                out.extend((0..groups).rev().map(|group| (length >> (7 * group)) as u8 | 0x80));
+            }
+            State::Skip(left) => {
+                out.push(0x80);
+                let groups = left.ilog2() / 7;
+                out.extend(
+                    (0..=groups).rev().map(|group| (left >> (7 * group)) as u8 & 0x7f | u8::from(group > 0) << 7),
+                );
+            }
+        }
+    }
+
     /// Bytes held for something unfinished.
     pub fn held_bytes(&self) -> usize {
         self.text.capacity()

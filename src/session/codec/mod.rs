@@ -54,6 +54,23 @@ impl Codec {
         }
     }
 
+    /// Whether it takes compressed messages.
+    pub fn inflates(&self) -> bool {
+        match self {
+            Codec::Rfc6455(decoder) => decoder.inflates(),
+            Codec::Hixie76(_) => false,
+        }
+    }
+
+    /// Appends what is unfinished, as a client could have said it: a new decoder that is given this stands where this one stands. So
+    /// another process needs to know nothing of decoders to take a session up, and believes of it only what it would believe a client.
+    pub fn unfinished(&self, out: &mut Vec<u8>) {
+        match self {
+            Codec::Rfc6455(decoder) => decoder.unfinished(out),
+            Codec::Hixie76(decoder) => decoder.unfinished(out),
+        }
+    }
+
     /// Bytes it holds for something unfinished.
     pub fn held_bytes(&self) -> usize {
         match self {

@@ -126,6 +126,35 @@ impl Decoder {
         }
     }
 
+    /// Whether compressed messages were agreed on.
+    pub fn inflates(&self) -> bool {
+        self.inflates
+    }
+
+    /// See [`super::Codec::unfinished`].
+    pub fn unfinished(&self, out: &mut Vec<u8>) {
+        let Some(partial) = self.partial.as_ref().filter(|partial| partial.delivered != Delivered::Message) else {
+            return;
+        };
+        let is_data = |frame: &Frame| matches!(frame.opcode, OpCode::Data(_));
+        let begins = |frame: &Frame| is_data(frame) && frame.opcode != OpCode::Data(Data::Continue);
+        let arriving = partial.frame.filter(is_data).map_or(0, |frame| frame.taken);
+        let (whole, piece) = partial.message.split_at(partial.message.len() - arriving);
+        if let Some(kind) = partial.kind
+            && !partial.frame.is_some_and(|frame| begins(&frame))
+        {
+            // Whatever fragments it came in, one is as good.
+            let header = FrameHeader { is_final: false, rsv1: partial.deflated, opcode: kind.into(), ..UNMASKED };
+            append(header, whole.len(), whole, out);
+        }
+        if let Some(frame) = partial.frame {
+            let (is_final, rsv1, mask) = (frame.last, frame.deflated, Some(frame.mask));
+            let header = FrameHeader { is_final, rsv1, opcode: frame.opcode, mask, ..UNMASKED };
+            append(header, frame.length, if is_data(&frame) { piece } else { &partial.control }, out);
+        }
+        out.extend_from_slice(&partial.header);
+    }
+
     /// Bytes held for something unfinished.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.message.capacity())
@@ -233,6 +262,25 @@ impl Partial {
         }
         Ok(())
     }
+}
+
+/// A client's frame whose mask changes nothing.
+const UNMASKED: FrameHeader = FrameHeader {
+    is_final: true,
+    rsv1: false,
+    rsv2: false,
+    rsv3: false,
+    opcode: OpCode::Data(Data::Continue),
+    mask: Some([0; 4]),
+};
+
+/// Appends a frame of so many bytes, as far as its payload came.
+fn append(header: FrameHeader, length: usize, payload: &[u8], out: &mut Vec<u8>) {
+    // Writing to a Vec does not fail.
+    let _ = header.format(length as u64, out);
+    let start = out.len();
+    out.extend_from_slice(payload);
+    unmask(header.mask.unwrap_or_default(), 0, &mut out[start..]);
 }
 
 type Parsed = (Option<(FrameHeader, u64)>, usize);

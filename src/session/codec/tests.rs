@@ -43,6 +43,17 @@ fn feed(codec: &mut Codec, bytes: &[u8], limit: usize, said: &mut Vec<Said>) -> 
     }
 }
 
+/// A new decoder that stands where this one stands.
+fn taken_up(codec: &Codec, dialect: Dialect, limit: usize) -> Codec {
+    let (mut unfinished, mut again, mut said) = (Vec::new(), Vec::new(), Vec::new());
+    codec.unfinished(&mut unfinished);
+    let mut new = Codec::new(dialect, codec.inflates());
+    assert!(feed(&mut new, &unfinished, limit, &mut said) && said.is_empty(), "{said:?}");
+    new.unfinished(&mut again);
+    assert_eq!(again, unfinished);
+    new
+}
+
 /// What `bytes` say, checked to be the same however they are cut in two, and byte by byte.
 fn decode(dialect: Dialect, bytes: &[u8], limit: usize) -> Vec<Said> {
     let mut whole = Vec::new();
@@ -53,6 +64,13 @@ fn decode(dialect: Dialect, bytes: &[u8], limit: usize) -> Vec<Said> {
             feed(&mut codec, &bytes[cut..], limit, &mut said);
         }
         assert_eq!(said, whole, "cut at {cut}");
+        // And when another process goes on there.
+        let (mut codec, mut said) = (Codec::new(dialect, false), Vec::new());
+        if feed(&mut codec, &bytes[..cut], limit, &mut said) {
+            let mut codec = taken_up(&codec, dialect, limit);
+            feed(&mut codec, &bytes[cut..], limit, &mut said);
+        }
+        assert_eq!(said, whole, "taken up at {cut}");
     }
     let (mut codec, mut said) = (Codec::new(dialect, false), Vec::new());
     let open = bytes.iter().all(|&byte| feed(&mut codec, &[byte], limit, &mut said));
