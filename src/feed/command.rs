@@ -177,8 +177,13 @@ mod tests {
     fn command(words: &[&str], room: usize) -> (Pin<Box<Run>>, mpsc::Receiver<String>) {
         let (ear, heard) = mpsc::channel(room);
         let source = Source::Command(words.iter().map(|&word| word.to_owned()).collect());
-        let run: Run =
-            Box::pin(crate::feed::run(feed("{n}:{line}", source), 32, Ear(ear), std::sync::mpsc::channel().0));
+        let run: Run = Box::pin(crate::feed::run(
+            feed("{n}:{line}", source),
+            32,
+            Ear(ear),
+            std::sync::mpsc::channel().0,
+            Default::default(),
+        ));
         (Box::pin(run), heard)
     }
 

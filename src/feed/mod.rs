@@ -18,9 +18,11 @@ use std::future::Future;
 use std::sync::mpsc::Sender;
 
 use crate::config::{self, HubId, Source, Template};
+use mark::Bookmark;
 
 mod command;
 mod lines;
+pub mod mark;
 mod tail;
 mod tick;
 
@@ -33,12 +35,19 @@ pub trait Outlet {
 /// Held by a feed until it has begun: who has the other end of all of them, sees when every feed has.
 pub type Beginning = Sender<Infallible>;
 
-/// Runs `feed` until dropped. Its messages are at most `message_bytes_max` bytes long; longer ones are cut.
+/// Runs `feed` until dropped, from where its bookmark is. Its messages are at most `message_bytes_max` bytes long; longer ones are cut.
 ///
 /// It returns only when its runtime is shutting down. Needs a runtime with time, and for a command with IO.
-pub async fn run(feed: config::Feed, message_bytes_max: usize, outlet: impl Outlet, beginning: Beginning) {
+pub async fn run(
+    feed: config::Feed,
+    message_bytes_max: usize,
+    outlet: impl Outlet,
+    beginning: Beginning,
+    bookmark: Bookmark,
+) {
     let config::Feed { name, hub, channel, message, source } = feed;
-    let publisher = Publisher { name, hub, channel, message, message_bytes_max, count: 0, outlet };
+    let count = bookmark.mark().count;
+    let publisher = Publisher { name, hub, channel, message, message_bytes_max, count, outlet, bookmark };
     match source {
         Source::Every(period) => {
             drop(beginning);
@@ -63,6 +72,8 @@ struct Publisher<O> {
     /// How many messages there were: `{n}` of the next one.
     count: u64,
     outlet: O,
+    /// Moved along with each message that the outlet has.
+    bookmark: Bookmark,
 }
 
 impl<O: Outlet> Publisher<O> {
@@ -82,6 +93,7 @@ impl<O: Outlet> Publisher<O> {
             // The configuration refuses such a template; were it not so, this says it.
             Err(missing) => log::error!("feed {}: {missing}", self.name),
         }
+        self.bookmark.count(self.count);
     }
 }
 

@@ -15,18 +15,21 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::lines::Lines;
+use super::mark::{Mark, Place};
 use super::{Beginning, Outlet, Publisher};
 use crate::config::limits::{FEED_READ_BYTES, TAIL_INTERVAL};
 
 pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, beginning: Beginning) {
     let mut beginning = Some(beginning);
-    let mut follower = Follower::new(publisher.name.clone(), path);
+    let bookmark = publisher.bookmark.clone();
+    let mut follower = Follower::new(publisher.name.clone(), path, bookmark.mark());
     let mut lines = Lines::new(publisher.message_bytes_max);
     loop {
         let look = spawn_blocking(move || {
@@ -45,17 +48,20 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
         };
         // Where the file ends, or that there is none, is known now.
         beginning.take();
+        bookmark.begin();
         match seen {
             Seen::Bytes(bytes) => {
                 let mut bytes = bytes.as_slice();
                 while let Some(line) = lines.next(&mut bytes) {
                     publisher.publish(&line).await;
+                    bookmark.place(follower.place(bytes.len()));
                 }
             }
             Seen::End => {
                 if let Some(line) = lines.finish() {
                     publisher.publish(&line).await;
                 }
+                bookmark.place(follower.place(0));
             }
             Seen::Nothing => sleep(TAIL_INTERVAL).await,
         }
@@ -85,7 +91,7 @@ struct Follower {
 }
 
 struct Open {
-    file: File,
+    file: Arc<File>,
     /// How far it was read.
     at: u64,
     /// `at` is in a line that began before the feed did.
@@ -93,8 +99,15 @@ struct Open {
 }
 
 impl Follower {
-    fn new(feed: String, path: PathBuf) -> Follower {
-        Follower { feed, path, open: None, first: true, trouble: None }
+    fn new(feed: String, path: PathBuf, mark: Mark) -> Follower {
+        let open = mark.place.map(|Place { file, at, inside }| Open { file, at, inside });
+        Follower { feed, path, open, first: !mark.begun, trouble: None }
+    }
+
+    /// The place in the open file that is so many bytes before what was read.
+    fn place(&self, unread: usize) -> Option<Place> {
+        let Open { file, at, inside } = self.open.as_ref()?;
+        Some(Place { file: file.clone(), at: at.saturating_sub(unread as u64), inside: *inside })
     }
 
     fn look(&mut self) -> Seen {
@@ -123,7 +136,7 @@ impl Follower {
         }
         log::debug!("feed {}: reads {} ({} bytes) from byte {at}", self.feed, self.path.display(), metadata.len());
         self.trouble = None;
-        self.open = Some(Open { file, at, inside: last != [b'\n'] });
+        self.open = Some(Open { file: Arc::new(file), at, inside: last != [b'\n'] });
         Ok(Seen::End)
     }
 
@@ -132,7 +145,7 @@ impl Follower {
         let Some(open) = &mut self.open else { return Ok(Seen::Nothing) };
         let old = open.file.metadata()?;
         if old.len() < open.at {
-            open.at = open.file.seek(SeekFrom::Start(0))?;
+            open.at = 0;
             open.inside = false;
             return Ok(Seen::End);
         }
@@ -186,7 +199,9 @@ impl Open {
     fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             let mut bytes = Vec::new();
-            let read = Read::by_ref(&mut self.file).take(FEED_READ_BYTES as u64).read_to_end(&mut bytes)?;
+            // Where the file itself stands is another process's business, too, which may have had it before.
+            (&*self.file).seek(SeekFrom::Start(self.at))?;
+            let read = (&*self.file).take(FEED_READ_BYTES as u64).read_to_end(&mut bytes)?;
             if read == 0 {
                 return Ok(None);
             }
@@ -225,7 +240,7 @@ mod tests {
     impl Ground {
         fn new() -> Ground {
             let directory = TempDir::new().unwrap();
-            let follower = Follower::new("test".into(), directory.path().join("log"));
+            let follower = Follower::new("test".into(), directory.path().join("log"), Mark::default());
             Ground { directory, follower, lines: Lines::new(64) }
         }
 
@@ -366,8 +381,13 @@ mod tests {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("log");
         let (ear, mut heard) = mpsc::channel(1);
-        let mut run =
-            Box::pin(crate::feed::run(feed("{n}:{line}", Source::Tail(path.clone())), 8, Ear(ear), channel().0));
+        let mut run = Box::pin(crate::feed::run(
+            feed("{n}:{line}", Source::Tail(path.clone())),
+            8,
+            Ear(ear),
+            channel().0,
+            Default::default(),
+        ));
         // Once it has looked and found nothing, whatever appears is read from its start.
         tokio::select! {
             () = &mut run => unreachable!(),

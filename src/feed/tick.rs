@@ -50,7 +50,13 @@ mod tests {
     async fn heard(during: Duration, slow: fn(&str) -> Duration) -> Vec<(u128, String)> {
         let heard = RefCell::default();
         let outlet = Clocked { start: Instant::now(), heard: &heard, slow };
-        let run = crate::feed::run(feed("tick:{n}", Source::Every(SECOND)), 64, outlet, std::sync::mpsc::channel().0);
+        let run = crate::feed::run(
+            feed("tick:{n}", Source::Every(SECOND)),
+            64,
+            outlet,
+            std::sync::mpsc::channel().0,
+            Default::default(),
+        );
         assert!(tokio::time::timeout(during, run).await.is_err());
         heard.into_inner()
     }

@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
 
 use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
-use crate::config::{Feed, HubId};
+use crate::config::{Feed, HubId, Source};
+use crate::feed::mark::{Bookmark, Mark};
 use crate::feed::{self, Beginning, Outlet};
 use crate::hub::{Kind, Publication};
 use crate::shard::mailbox::{Mailbox, owner};
@@ -26,32 +27,52 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 /// A feed, and the largest message its hub takes.
 pub type Planned = (Feed, usize);
 
+/// A feed that another process goes on with.
+#[derive(Debug)]
+pub struct Left {
+    /// NAME in `[feed.NAME]`.
+    pub name: String,
+    /// Where its messages come from: as long as that is the same, it goes on.
+    pub origin: Vec<u8>,
+    /// How far it has come.
+    pub mark: Mark,
+}
+
+/// The feeds that run, by name.
+type Running = HashMap<String, (Planned, AbortHandle, Bookmark)>;
+
 /// The running feeds.
 #[derive(Debug)]
 pub struct Feeds {
     plans: mpsc::UnboundedSender<(Vec<Planned>, Beginning)>,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Vec<Left>>,
 }
 
 impl Feeds {
-    /// Starts the thread, with these feeds.
+    /// Starts the thread, with these feeds; those that another process `left` go on.
     ///
     /// # Errors
     /// The thread or its runtime could not be made.
-    pub fn start(mailboxes: Arc<[Mailbox]>, feeds: Vec<Planned>) -> io::Result<Feeds> {
+    pub fn start(mailboxes: Arc<[Mailbox]>, feeds: Vec<Planned>, left: Vec<Left>) -> io::Result<Feeds> {
         let (plans, mut arriving) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
             let local = LocalSet::new();
-            local.block_on(&runtime, async move {
-                let mut running = HashMap::new();
+            let running = local.block_on(&runtime, async move {
+                let (mut running, mut left) = (Running::new(), left);
                 while let Some((planned, beginning)) = arriving.recv().await {
-                    change(&mut running, planned, &mailboxes, &beginning);
+                    change(&mut running, planned, std::mem::take(&mut left), &mailboxes, &beginning);
                 }
+                running
             });
             // This drops the feeds, and with them what they started.
             drop(local);
             runtime.shutdown_timeout(BLOCKED_FILE);
+            let left = running.into_iter().map(|(name, ((feed, _), _, bookmark))| {
+                let (origin, mark) = (origin(&feed.source), bookmark.mark());
+                Left { name, origin, mark }
+            });
+            left.collect()
         })?;
         let feeds_running = Feeds { plans, thread };
         feeds_running.change(feeds);
@@ -69,22 +90,24 @@ impl Feeds {
         }
     }
 
-    /// Ends all feeds.
-    pub fn stop(self) {
+    /// Ends all feeds; how far they have come.
+    pub fn stop(self) -> Vec<Left> {
         drop(self.plans);
-        if self.thread.join().is_err() {
+        self.thread.join().unwrap_or_else(|_| {
             log::error!("the thread of the feeds ended in a panic");
-        }
+            Vec::new()
+        })
     }
 }
 
 fn change(
-    running: &mut HashMap<String, (Planned, AbortHandle)>,
+    running: &mut Running,
     planned: Vec<Planned>,
+    mut left: Vec<Left>,
     mailboxes: &Arc<[Mailbox]>,
     beginning: &Beginning,
 ) {
-    running.retain(|_, (feed, task)| {
+    running.retain(|_, (feed, task, _)| {
         let stays = planned.contains(feed);
         if !stays {
             task.abort();
@@ -94,10 +117,21 @@ fn change(
     for (feed, message_bytes_max) in planned {
         let name = feed.name.clone();
         running.entry(name).or_insert_with(|| {
-            let outlet = Lanes(mailboxes.clone());
-            let task = tokio::task::spawn_local(feed::run(feed.clone(), message_bytes_max, outlet, beginning.clone()));
-            ((feed, message_bytes_max), task.abort_handle())
+            let before = left.iter().position(|left| left.name == feed.name && left.origin == origin(&feed.source));
+            let mark = before.map_or_else(Mark::default, |at| left.swap_remove(at).mark);
+            let (outlet, bookmark) = (Lanes(mailboxes.clone()), Bookmark::new(mark));
+            let run = feed::run(feed.clone(), message_bytes_max, outlet, beginning.clone(), bookmark.clone());
+            ((feed, message_bytes_max), tokio::task::spawn_local(run).abort_handle(), bookmark)
         });
+    }
+}
+
+/// Where a feed's messages come from, as bytes to compare.
+fn origin(source: &Source) -> Vec<u8> {
+    match source {
+        Source::Every(_) => b"every".to_vec(),
+        Source::Tail(path) => [b"tail ", path.as_os_str().as_encoded_bytes()].concat(),
+        Source::Command(words) => format!("command {}", words.join("\0")).into_bytes(),
     }
 }
 
@@ -125,7 +159,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::{Source, Template};
+    use crate::config::Template;
 
     /// So many that none could have begun by luck.
     const FILES: usize = 64;
@@ -141,7 +175,7 @@ mod tests {
             (Feed { name: n.to_string(), hub, channel, message, source: Source::Tail(path(n)) }, 64)
         });
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
-        let running = Feeds::start(mailboxes.clone(), feeds.collect()).unwrap();
+        let running = Feeds::start(mailboxes.clone(), feeds.collect(), Vec::new()).unwrap();
         for n in 0..FILES {
             OpenOptions::new().append(true).open(path(n)).unwrap().write_all(b"new\n").unwrap();
         }

@@ -99,7 +99,7 @@ impl Bound {
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone()));
         let shards = shards.collect::<io::Result<_>>()?;
-        let feeds = Feeds::start(mailboxes.clone(), planned_feeds)?;
+        let feeds = Feeds::start(mailboxes.clone(), planned_feeds, Vec::new())?;
         log_addresses(&config, &listeners);
         let began_with = config.daemon.clone();
         Ok(Server { config, began_with, listeners, lasting, mailboxes, shards, feeds })
