@@ -1,7 +1,7 @@
 //! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
 
+use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use pushd::daemon::notify;
 use pushd::daemon::pidfile::Pidfile;
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
-use pushd::server::{BindError, Bound, Inherited, Server};
+use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
 
 /// How long the last lines of the log may take to be written.
 const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,15 +75,13 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     let pidfile = Pidfile::lock(&config.daemon.pidfile)?;
     let inherited =
         notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
-    let passed = inherited.len();
-    let inherited: Inherited = inherited.into_iter().map(|socket| (socket.name, socket.socket)).collect();
-    if inherited.len() < passed {
-        let why = "the service manager passed two sockets of one name: FileDescriptorName= must tell them apart";
-        return Err(Failure::new(Exit::Config, why));
-    }
+    let mut inherited = Inherited::new(inherited.into_iter().map(|passed| (passed.name, passed.socket)));
+    // Addresses that the file no longer has must be free for those it has instead.
+    forget(&inherited.let_go(&config));
     let mask = config.daemon.umask.or((!cli.foreground()).then_some(UMASK));
     // Before the sockets: those with a path are files, too.
     detach::mask(mask);
+    let left = inherited.left().to_vec();
     let bound = Bound::bind(config.clone(), inherited).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
@@ -92,6 +90,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // From here on this may be the daemon: a failure is told through the pipe, after the pidfile is given up.
     match begin(cli, &config, identity.as_ref(), pidfile, bound) {
         Ok(running) => {
+            // Now this process has all of it: a start that fails leaves it to the next one.
+            forget(&left);
             running.serve(cli, status);
             Ok(())
         }
@@ -100,6 +100,16 @@ fn start(cli: &Cli) -> Result<(), Failure> {
             status.fail(&failure);
             std::process::exit(failure.exit.code().into());
         }
+    }
+}
+
+/// Has the service manager forget what it keeps under these names.
+fn forget(names: &[String]) {
+    names.iter().for_each(|name| notify::forget(name));
+    if !names.is_empty()
+        && let Err(error) = notify::barrier()
+    {
+        log::debug!("the service manager: {error}");
     }
 }
 
@@ -148,9 +158,9 @@ impl Running {
         notify::ready(&self.server.status());
         status.ready();
         let mut turns = Vec::new();
-        let name = loop {
+        let order = loop {
             match self.signals.wait_for(STATUS_INTERVAL) {
-                Some(Signal::Shutdown(name)) => break name,
+                Some(order @ (Signal::Shutdown(_) | Signal::HandOver)) => break order,
                 Some(Signal::Reload) => self.reload(cli),
                 Some(Signal::Reopen) => self.log.reopen(),
                 None if !self.server.is_whole() => {
@@ -170,8 +180,13 @@ impl Running {
             }
         };
         notify::stopping();
-        log::info!("Received {name}, shutting down");
-        let cut = self.server.drain();
+        let cut = match order {
+            Signal::Shutdown(name) => {
+                log::info!("Received {name}, shutting down");
+                self.server.drain(End::Stop)
+            }
+            _ => hand_over(self.server, cli),
+        };
         if cut > 0 {
             log::warn!("{cut} connections did not end within the grace and were cut off");
         }
@@ -183,19 +198,15 @@ impl Running {
     /// SIGHUP: the whole file or nothing.
     fn reload(&mut self, cli: &Cli) {
         notify::reloading();
-        match self.try_reload(cli, &cli.config) {
+        match self.try_reload(cli) {
             Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
             Err(why) => log::error!("Reload refused, nothing changed: {why}"),
         }
         notify::ready(&self.server.status());
     }
 
-    fn try_reload(&mut self, cli: &Cli, file: &Path) -> Result<(), String> {
-        let mut config = config::load(file).map_err(|errors| {
-            let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
-            all.join("; ")
-        })?;
-        cli.apply(&mut config).map_err(|failure| failure.to_string())?;
+    fn try_reload(&mut self, cli: &Cli) -> Result<(), String> {
+        let config = read_again(cli)?;
         let old_log = self.server.config().log.clone();
         self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
         for warning in &config.warnings {
@@ -214,5 +225,66 @@ impl Running {
                 Err(error.to_string())
             }
         }
+    }
+}
+
+/// The configuration as it is now; else everything that is wrong with it, in one line.
+fn read_again(cli: &Cli) -> Result<Config, String> {
+    let mut config = config::load(&cli.config).map_err(|errors| {
+        let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
+        all.join("; ")
+    })?;
+    cli.apply(&mut config).map_err(|failure| failure.to_string())?;
+    Ok(config)
+}
+
+/// SIGUSR2: the clients go on in the next process. Where that cannot be, they are asked to come back. How many were cut off.
+fn hand_over(mut server: Server, cli: &Cli) -> usize {
+    log::info!("Received SIGUSR2, handing over");
+    let why = match try_hand_over(&mut server, cli) {
+        Ok(handover) => {
+            let (sessions, silent, listeners) = (handover.sessions(), handover.silent(), handover.listeners());
+            log::info!(
+                "Handed over {sessions} sessions, {silent} new connections and {listeners} addresses to the next process"
+            );
+            let (left_out, unfinished) = (handover.left_out(), handover.unfinished);
+            if left_out + unfinished > 0 {
+                log::warn!(
+                    "not handed over: {left_out} sessions, {unfinished} requests that were not finished in time"
+                );
+            }
+            return server.leave(&handover);
+        }
+        Err(why) => why,
+    };
+    log::warn!("Nothing is handed over, sessions are asked to come back: {why}");
+    server.resume();
+    server.drain(End::Restart)
+}
+
+fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
+    if !notify::keeps_descriptors() {
+        return Err("there is no service manager to keep them".to_owned());
+    }
+    read_again(cli).map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
+    let mut handover = server.hand_over()?;
+    let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();
+    let kept = give(&mut handover);
+    if kept.is_err() {
+        names.iter().for_each(|name| notify::forget(name));
+    }
+    kept.map(|()| handover)
+}
+
+/// Gives everything to the service manager, and sees that it has it.
+fn give(handover: &mut Handover) -> Result<(), String> {
+    for (name, descriptor) in handover.descriptors() {
+        notify::keep(&name, descriptor)
+            .map_err(|error| format!("the service manager cannot be given {name}: {error}"))?;
+    }
+    notify::barrier().map_err(|error| error.to_string())?;
+    match handover.is_kept() {
+        true => Ok(()),
+        false => Err("the service manager does not keep descriptors (FileDescriptorStoreMax=)".to_owned()),
     }
 }

@@ -79,13 +79,14 @@ fn refused(commands: &str, config: &str) -> Ran {
 }
 
 #[test]
-fn sockets_are_told_apart_by_their_names() {
-    let two = refused("export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=main:main; exec 3<&0 4<&0", CONFIG);
-    assert_eq!(two.code(), 78, "{}", two.stderr);
-    assert!(two.stderr.contains("two sockets of one name: FileDescriptorName="), "{}", two.stderr);
+fn sockets_are_asked_for_by_their_names() {
+    let other = refused("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=other; exec 3<&0", CONFIG);
+    assert_eq!(other.code(), 71, "{}", other.stderr);
+    let why = "systemd:main: the service manager passed no socket of that name; at the start it passed other";
+    assert!(other.stderr.contains(why), "{}", other.stderr);
     let none = refused(":", CONFIG);
     assert_ne!(none.code(), 0);
-    assert!(none.stderr.contains("systemd:main") && none.stderr.contains("no socket of that name"), "{}", none.stderr);
+    assert!(none.stderr.contains("no socket of that name; it passed none at the start"), "{}", none.stderr);
 }
 
 /// As in a program that a service starts which was given sockets itself.

@@ -1,6 +1,7 @@
 //! Shards, sessions and sockets in a world of chance, held against a model; the same seed is the same world.
 //!
 //! The tables and relays are the real ones, driven turn by turn as a shard drives them; sockets, clients, network and clock are made here.
+//! Now and then all sessions go on in another process: they are written down, read, and taken up in new tables.
 //! What is checked: every subscriber hears every publication of its channels since it came, once, whole, in the one order
 //! of the channel, or is told why not (a close, a counter); echoes and pongs come back in order; queues keep their
 //! bounds; receipts count the subscribers that were there; and in the end nothing is left of anybody.

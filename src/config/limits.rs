@@ -26,6 +26,19 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a peer may take to answer our Close before the socket is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long handing the clients over may take once the requests in flight are finished, which have a third of the grace; together, and
+/// with the end of the log, below the unit's 20 s. A million take some seconds.
+pub const HANDOVER: Duration = Duration::from_secs(10);
+/// How long the service manager may take to answer, or to make room for a message.
+pub const NOTIFY_PATIENCE: Duration = Duration::from_secs(5);
+/// The most that is handed over of one session, in bytes: a message half said, and what waits for it. Beyond, it is closed.
+pub const RECORD_BYTES_MAX: usize = 256 << 20;
+/// The most that one shard hands over, in bytes. A million idle sessions take some 100 MB.
+pub const PARCEL_BYTES_MAX: u64 = 1 << 30;
+/// How many sessions a shard closes in a second where they are asked to come back: what a server that starts cold takes in
+/// handshakes. It is quicker where half of the grace would not do.
+pub const RETURNS_PER_SECOND: usize = 1000;
+
 /// How long a client may take to send a request's header: a slow phone needs two, an attack needs for ever.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's body.

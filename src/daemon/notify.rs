@@ -3,18 +3,27 @@
 //! Everything here does nothing where no service manager asked (no `NOTIFY_SOCKET`), and never fails a server that
 //! otherwise works: a notification that cannot be sent is logged at level debug.
 //!
+//! It can also keep descriptors for the process that comes after this one ([`keep`], [`forget`]); it takes them when it pleases, so who
+//! is about to end waits for it ([`barrier`]).
+//!
 //! Inherited sockets come as bare numbers, which only unsafe code may turn into owned descriptors. So the kernel is
 //! asked for new ones: the numbers are sent through a socket pair (`SCM_RIGHTS`) and arrive owned.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use sd_notify::NotifyState;
+
+use crate::config::limits::NOTIFY_PATIENCE;
 
 /// It serves. `status` is the line that `systemctl status` shows.
 pub fn ready(status: &str) {
@@ -48,6 +57,60 @@ pub fn watchdog_interval() -> Option<Duration> {
 /// A sign of life. Only for a process that makes progress: who pings by rote defeats the purpose.
 pub fn watchdog() {
     send(&[NotifyState::Watchdog]);
+}
+
+/// Whether there may be a service manager that keeps descriptors. Whether it really does shows only afterwards.
+pub fn keeps_descriptors() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some() && std::env::var_os("FDSTORE").is_none_or(|most| most != "0")
+}
+
+/// Has the service manager keep a descriptor under a name (letters, digits, dashes) until it is told to [`forget`] it. It asks nothing of it
+/// meanwhile: the other end of a pipe may be gone.
+///
+/// # Errors
+/// It could not be told.
+pub fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    send_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}\n"), descriptor)
+}
+
+/// Has the service manager forget what it keeps under a name.
+pub fn forget(name: &str) {
+    send(&[NotifyState::Custom("FDSTOREREMOVE=1"), NotifyState::Custom(&format!("FDNAME={name}"))]);
+}
+
+/// Waits until the service manager has heard everything it was told so far.
+///
+/// # Errors
+/// It could not be asked, or did not answer in time.
+pub fn barrier() -> io::Result<()> {
+    let (ours, its) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    send_with("BARRIER=1\n", its.as_fd())?;
+    drop(its);
+    // Hung up once the last copy of the other end is closed.
+    let patience = PollTimeout::try_from(NOTIFY_PATIENCE).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], patience)? {
+        0 => Err(io::Error::new(io::ErrorKind::TimedOut, "the service manager does not answer")),
+        _ => Ok(()),
+    }
+}
+
+/// Sends a message with a descriptor. The crate that sends the others would need another one for it.
+fn send_with(message: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no service manager"));
+    };
+    let address = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    // A service manager that does not read must not hold up the end for ever.
+    socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
+    let rights = [ControlMessage::ScmRights(&[descriptor.as_raw_fd()])];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message.as_bytes())], &rights, flags, None)?;
+    if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
 /// A status is one line of the datagram; a newline in it would begin the next assignment.

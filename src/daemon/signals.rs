@@ -4,7 +4,7 @@
 //! are installed whatever the parent process ignored, and unblocked whatever it blocked. SIGPIPE is ignored by Rust's
 //! start-up code.
 //!
-//! A second SIGINT or SIGTERM ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
+//! A second SIGINT or SIGTERM, or one after SIGUSR2, ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
 //! thread can prevent it. It is armed when the first one is handed out by [`Signals::wait`], a moment late on purpose:
 //! `timeout` and some supervisors signal the process and then its group, which is one order said twice.
 
@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Number};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
 /// The exit code of a process that a second SIGINT or SIGTERM ended: not clean, and none of [`Exit`](super::Exit)'s.
@@ -29,6 +29,8 @@ const SAME_ORDER: Duration = Duration::from_millis(10);
 pub enum Signal {
     /// SIGINT or SIGTERM, whose name it carries: end, gracefully.
     Shutdown(&'static str),
+    /// SIGUSR2: leave the clients to the next process, and end.
+    HandOver,
     /// SIGHUP: read the configuration again.
     Reload,
     /// SIGUSR1: reopen the log.
@@ -40,7 +42,7 @@ pub enum Signal {
 pub struct Signals {
     wake: UnixStream,
     /// In order of importance: who asked for the end is not kept waiting by a reload.
-    flags: [(Signal, Arc<AtomicBool>); 4],
+    flags: [(Signal, Arc<AtomicBool>); 5],
     armed: Arc<AtomicBool>,
 }
 
@@ -56,6 +58,7 @@ impl Signals {
         let orders = [
             (SIGINT, Signal::Shutdown("SIGINT")),
             (SIGTERM, Signal::Shutdown("SIGTERM")),
+            (SIGUSR2, Signal::HandOver),
             (SIGHUP, Signal::Reload),
             (SIGUSR1, Signal::Reopen),
         ];
@@ -64,7 +67,8 @@ impl Signals {
             flag::register(*number, Arc::clone(flag))?;
             low_level::pipe::register(*number, write.try_clone()?)?;
         }
-        let ours = SigSet::from_iter([Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1]);
+        let ours = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2];
+        let ours = SigSet::from_iter(ours);
         ours.thread_unblock()?;
         Ok(Signals { wake, flags: flags.map(|(_, signal, flag)| (signal, flag)), armed })
     }
@@ -119,6 +123,8 @@ impl Signals {
                     flag.store(false, Ordering::SeqCst);
                 }
             }
+        }
+        if matches!(signal, Signal::Shutdown(_) | Signal::HandOver) {
             self.armed.store(true, Ordering::SeqCst);
         }
         Some(*signal)
@@ -154,6 +160,10 @@ mod tests {
         assert_eq!(signals.wait(), Signal::Shutdown("SIGTERM"));
         assert!(signals.armed.load(Ordering::SeqCst));
         assert_eq!(signals.wait(), Signal::Reload);
+        assert_eq!(signals.wait(), Signal::Reopen);
+        raise(Number::SIGUSR1).unwrap();
+        raise(Number::SIGUSR2).unwrap();
+        assert_eq!(signals.wait(), Signal::HandOver);
         assert_eq!(signals.wait(), Signal::Reopen);
     }
 }

@@ -49,13 +49,16 @@ pub trait Backend: Clone + 'static {
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
 
+    /// Keeps a connection that came in on `server` and has said nothing yet, for the process that comes after this one.
+    fn put_aside(&self, io: Self::Io, server: &Arc<str>);
+
     /// Counts a request answered with this status.
     fn answered(&self, status: StatusCode);
 
     /// The figures of all shards.
     fn samples(&self) -> Vec<Sample>;
 
-    /// Whether the server is ending.
+    /// Whether the server is ending, and not to go on in another process.
     fn is_draining(&self) -> bool;
 }
 

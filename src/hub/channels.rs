@@ -74,6 +74,11 @@ impl Channels {
         }
     }
 
+    /// The channel of a subscription.
+    pub fn name(&self, seat: Seat) -> &Arc<str> {
+        &self.channels[seat.channel as usize].name
+    }
+
     /// The subscribers of a channel, in opening order.
     pub fn subscribers(&self, hub: HubId, name: &str) -> impl Iterator<Item = Slot> + use<'_> {
         let index = self.names.get(&hub).and_then(|names| names.get(name));

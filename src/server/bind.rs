@@ -3,7 +3,6 @@
 //! All are bound before anything else happens, while the operator can still read the error. A reload hands over what it keeps: a
 //! listener whose address stays is never closed, so no connection is refused meanwhile.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::estate::Inherited;
 use crate::config::limits::LISTEN_BACKLOG;
 use crate::config::{Config, Listen};
 use crate::shard::listener::{Listener, ListenerSocket};
@@ -21,9 +21,6 @@ use crate::shard::listener::{Listener, ListenerSocket};
 /// Listeners with the address they were configured with, in the order of the file. An address stands here as often as there: port 0
 /// is another port each time.
 pub type Listeners = Vec<(Listen, Arc<Listener>)>;
-
-/// A socket that the service manager opened, by its name.
-pub type Inherited = HashMap<String, OwnedFd>;
 
 /// An address that could not be bound.
 #[derive(Debug)]
@@ -48,25 +45,31 @@ impl fmt::Display for BindError {
     }
 }
 
-/// Binds all addresses of `config`; those in `kept` are taken over as they are.
-pub fn bind(config: &Config, kept: &Listeners, inherited: &mut Inherited) -> Result<Listeners, BindError> {
+/// Binds all addresses of `config`; those in `kept` are taken over as they are. One that the service manager opened is as many
+/// sockets as it passed under that name.
+pub fn bind(config: &Config, kept: &Listeners, inherited: &Inherited) -> Result<Listeners, BindError> {
     let mut kept = kept.clone();
     let mut listeners = Listeners::new();
     for server in &config.servers {
         for listen in &server.listen {
             let failed = |error| BindError { address: name(listen), error };
-            let listener = match take(&mut kept, config, &server.name, listen) {
-                Some(listener) if *listener.server == *server.name => listener,
-                Some(listener) => {
-                    let socket = listener.socket.try_clone().map_err(failed)?;
-                    Arc::new(Listener::new(server.name.as_str().into(), socket))
+            let of_server = |socket| Arc::new(Listener::new(server.name.as_str().into(), socket));
+            let before = listeners.len();
+            while let Some(listener) = take(&mut kept, config, &server.name, listen) {
+                let listener = match *listener.server == *server.name {
+                    true => listener,
+                    false => of_server(listener.socket.try_clone().map_err(failed)?),
+                };
+                listeners.push((listen.clone(), listener));
+                if !matches!(listen, Listen::Systemd(_)) {
+                    break;
                 }
-                None => {
-                    let socket = open(listen, inherited).map_err(failed)?;
-                    Arc::new(Listener::new(server.name.as_str().into(), socket))
+            }
+            if listeners.len() == before {
+                for socket in open(listen, inherited).map_err(failed)? {
+                    listeners.push((listen.clone(), of_server(socket)));
                 }
-            };
-            listeners.push((listen.clone(), listener));
+            }
         }
     }
     Ok(listeners)
@@ -96,16 +99,29 @@ fn name(listen: &Listen) -> String {
     }
 }
 
-fn open(listen: &Listen, inherited: &mut Inherited) -> io::Result<ListenerSocket> {
+fn open(listen: &Listen, inherited: &Inherited) -> io::Result<Vec<ListenerSocket>> {
     match listen {
-        Listen::Tcp(address) => tcp(*address),
-        Listen::Unix(path) => unix(path),
+        Listen::Tcp(address) => Ok(vec![tcp(*address)?]),
+        Listen::Unix(path) => Ok(vec![unix(path)?]),
         Listen::Systemd(name) => {
-            let missing =
-                || io::Error::new(io::ErrorKind::NotFound, "the service manager passed no socket of that name");
-            adopt(inherited.remove(name).ok_or_else(missing)?)
+            let passed = inherited.named.get(name).ok_or_else(|| missing(name, inherited))?;
+            passed.iter().map(|socket| adopt(socket.try_clone()?)).collect()
         }
     }
+}
+
+/// A service manager passes its sockets once, at the start: what is missing then is missing until the next one.
+fn missing(name: &str, inherited: &Inherited) -> io::Error {
+    let mut names: Vec<_> = inherited.named.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    let passed = match names.is_empty() {
+        true => "it passed none at the start".to_owned(),
+        false => format!("at the start it passed {}", names.join(", ")),
+    };
+    let why = format!(
+        "the service manager passed no socket of that name; {passed} (FileDescriptorName={name} in a socket unit)"
+    );
+    io::Error::new(io::ErrorKind::NotFound, why)
 }
 
 fn tcp(address: SocketAddr) -> io::Result<ListenerSocket> {
@@ -145,7 +161,7 @@ fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
 }
 
 /// A socket opened by the service manager, whatever its kind.
-fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
+pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
     let socket = Socket::from(descriptor);
     if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
         return Err(io::Error::new(

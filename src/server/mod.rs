@@ -4,7 +4,9 @@
 //! control thread and may take its time; shards are told what to do by messages.
 
 mod bind;
+mod estate;
 mod feeds;
+mod handover;
 
 use std::io;
 use std::sync::Arc;
@@ -16,17 +18,20 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
-use crate::config::limits::DESCRIPTORS_RESERVED;
+use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER};
 use crate::config::{self, Action, Config, HubId, Listen, Workers};
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
 use crate::shard::counters::Counters;
-use crate::shard::mailbox::{Command, Mailbox};
+use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
-pub use bind::{BindError, Inherited};
+use crate::wire::Close;
+pub use bind::BindError;
 use bind::{Listeners, bound_name};
+pub use estate::Inherited;
 use feeds::{Feeds, Planned};
+pub use handover::Handover;
 
 /// How often the end looks whether everybody has gone.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -36,6 +41,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Bound {
     config: Config,
     listeners: Listeners,
+    inherited: Inherited,
 }
 
 /// What lasts from one configuration to the next.
@@ -47,6 +53,17 @@ struct Lasting {
     addresses: Addresses,
 }
 
+/// Why a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// For now: sessions are told that it goes away.
+    Stop,
+    /// To begin anew, without its sessions: they are asked to come back, not all in the same moment.
+    Restart,
+    /// To go on in another process: those who could not be handed over are asked to come back, and not waited for long.
+    HandedOver,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -54,20 +71,23 @@ pub struct Server {
     /// The part of it that the process began with, and keeps.
     began_with: config::Daemon,
     listeners: Listeners,
+    inherited: Inherited,
     lasting: Lasting,
     mailboxes: Arc<[Mailbox]>,
     shards: Vec<JoinHandle<()>>,
-    feeds: Feeds,
+    /// None once the server is about to end.
+    feeds: Option<Feeds>,
 }
 
 impl Bound {
-    /// Binds every address of `config`.
+    /// Binds every address of `config`, but those that are passed on.
     ///
     /// # Errors
     /// The first address that could not be bound.
     pub fn bind(config: Config, mut inherited: Inherited) -> Result<Bound, BindError> {
-        let listeners = bind::bind(&config, &Listeners::new(), &mut inherited)?;
-        Ok(Bound { config, listeners })
+        let kept = inherited.kept();
+        let listeners = bind::bind(&config, &kept, &inherited)?;
+        Ok(Bound { config, listeners, inherited })
     }
 
     /// Gives the files of its Unix sockets to whom the process is about to become, as it gives pidfile and log.
@@ -83,12 +103,12 @@ impl Bound {
         Ok(())
     }
 
-    /// Starts serving.
+    /// Starts serving; first of all those whom the process before served.
     ///
     /// # Errors
     /// A thread or a runtime could not be made.
     pub fn serve(self) -> io::Result<Server> {
-        let Bound { config, listeners } = self;
+        let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
         let (plan, planned_feeds) = compile(&config, &listeners, &mut lasting);
         let plan = Arc::new(plan);
@@ -97,12 +117,17 @@ impl Bound {
             Workers::Count(count) => count.into(),
         };
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
-        let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone()));
+        let (parcels, clock) = inherited.open();
+        let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
-        let feeds = Feeds::start(mailboxes.clone(), planned_feeds, Vec::new())?;
+        let silent = estate::take_up(parcels, &plan, &lasting, &mailboxes);
+        // Now that everybody is here, they may speak, and others may come.
+        mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
+        silent.into_iter().for_each(|(index, command)| mailboxes[index].send(command));
+        let feeds = Some(Feeds::start(mailboxes.clone(), planned_feeds, std::mem::take(&mut inherited.feeds))?);
         log_addresses(&config, &listeners);
         let began_with = config.daemon.clone();
-        Ok(Server { config, began_with, listeners, lasting, mailboxes, shards, feeds })
+        Ok(Server { config, began_with, listeners, inherited, lasting, mailboxes, shards, feeds })
     }
 }
 
@@ -113,13 +138,15 @@ impl Server {
     /// # Errors
     /// An address that could not be bound: then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
-        let listeners = bind::bind(&config, &self.listeners, &mut Inherited::new())?;
+        let listeners = bind::bind(&config, &self.listeners, &self.inherited)?;
         let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Plan(plan.clone()));
         }
-        self.feeds.change(planned_feeds);
+        if let Some(feeds) = &self.feeds {
+            feeds.change(planned_feeds);
+        }
         let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
         bind::unlink(ended.map(|(listen, _)| listen));
         let fixed = needs_restart(&self.began_with, &config.daemon);
@@ -161,30 +188,43 @@ impl Server {
 
     /// Ends gracefully: no new connections, requests in flight are finished, sessions are told, and whoever is not gone
     /// after the grace is cut off. How many those were.
-    pub fn drain(self) -> usize {
+    pub fn drain(self, why: End) -> usize {
         let Server { config, listeners, mailboxes, shards, feeds, .. } = self;
-        let deadline = Instant::now() + config.daemon.grace;
-        feeds.stop();
-        for mailbox in mailboxes.iter() {
-            mailbox.send(Command::Drain);
+        let grace = if why == End::HandedOver { LINGER.min(config.daemon.grace) } else { config.daemon.grace };
+        let deadline = Instant::now() + grace;
+        if let Some(feeds) = feeds {
+            feeds.stop();
         }
-        // Whoever comes now is refused at once, and not left waiting in the kernel's queue.
-        bind::unlink(listeners.iter().map(|(listen, _)| listen));
+        let farewell = match why {
+            End::Stop => Farewell { close: Close::GOING_AWAY, window: Duration::ZERO },
+            End::HandedOver => Farewell { close: Close::RESTART, window: Duration::ZERO },
+            End::Restart => Farewell { close: Close::RESTART, window: grace / 2 },
+        };
+        for mailbox in mailboxes.iter() {
+            mailbox.send(Command::Drain(farewell.clone()));
+        }
+        // Whoever comes now is refused at once, and not left waiting in the kernel's queue; but for one who has them waiting.
+        if why != End::HandedOver {
+            bind::unlink(listeners.iter().map(|(listen, _)| listen));
+        }
         drop(listeners);
         let left = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();
         while left() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_INTERVAL);
         }
         let cut = left();
-        for mailbox in mailboxes.iter() {
-            mailbox.send(Command::Stop);
-        }
-        for shard in shards {
-            if shard.join().is_err() {
-                log::error!("a shard ended in a panic");
-            }
-        }
+        stop(&mailboxes, shards);
         cut
+    }
+}
+
+/// Ends the shards now.
+fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
+    mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Stop));
+    for shard in shards {
+        if shard.join().is_err() {
+            log::error!("a shard ended in a panic");
+        }
     }
 }
 
@@ -282,7 +322,12 @@ mod tests {
             };
             let [now, new] = values.map(|value| file(key.name, value));
             assert_eq!(now.daemon.changed_keys(&new.daemon), [key.name]);
-            assert_eq!(!needs_restart(&now.daemon, &new.daemon).is_empty(), key.change == Change::Restart, "{}", key.name);
+            assert_eq!(
+                !needs_restart(&now.daemon, &new.daemon).is_empty(),
+                key.change == Change::Restart,
+                "{}",
+                key.name
+            );
             assert_eq!(needs_restart(&now.daemon, &now.daemon), [""; 0]);
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! In comes what [`codec`] makes of the shard's read buffer; out goes what is staged ([`run`]), and what the kernel refuses waits in a
 //! bounded `outbox`. The table of the shard that owns the session decides what events mean; the session knows how it
-//! speaks ([`Dialect`]), what it may hold ([`Terms`]) and how it ends ([`Phase`]).
+//! speaks ([`Dialect`]), what it may hold ([`Terms`]) and how it ends ([`Phase`]). Written down ([`record`]) it goes on in another
+//! process.
 
 pub mod codec;
 mod outbox;
+pub mod record;
 pub mod run;
 
 use std::fmt;

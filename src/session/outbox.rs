@@ -27,20 +27,15 @@ pub struct Outbox {
     bytes: usize,
 }
 
+/// What stands in it.
 #[derive(Debug)]
-enum Entry {
-    Frame {
-        bytes: Bytes,
-        topic: Option<Topic>,
-        since: Seconds,
-    },
+pub(super) enum Entry {
+    /// A message, or a reply.
+    Frame { bytes: Bytes, topic: Option<Topic>, since: Seconds },
     /// So many messages were dropped here.
     Gap(u64),
     /// The same as a frame, while it is being written.
-    Notice {
-        bytes: Bytes,
-        dropped: u64,
-    },
+    Notice { bytes: Bytes, dropped: u64 },
 }
 
 /// What became of a frame.
@@ -53,6 +48,22 @@ pub enum Queued {
 }
 
 impl Outbox {
+    /// One that holds these entries, the first of which is written so far.
+    pub(super) fn with(entries: VecDeque<Entry>, written: usize) -> Outbox {
+        let bytes = entries.iter().map(Entry::len).sum::<usize>().saturating_sub(written);
+        Outbox { entries, written, bytes }
+    }
+
+    /// What waits.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    /// How much of the first entry is written.
+    pub(super) fn written(&self) -> usize {
+        self.written
+    }
+
     /// Queues a frame within the hub's limits.
     pub fn push(&mut self, frame: Waiting, hub: &Hub, now: Seconds) -> Queued {
         let mut dropped = 0;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use tokio::sync::oneshot;
@@ -27,6 +28,9 @@ impl Backend for Edge {
 
     async fn publish(&self, publication: Publication) -> Option<u64> {
         let shard = &self.0;
+        if shard.hushed.get() {
+            return None;
+        }
         let (sender, reached) = oneshot::channel();
         let receipt = Receipt::new(move |count| {
             // The request may be gone by the time it could be answered.
@@ -41,6 +45,10 @@ impl Backend for Edge {
 
     fn adopt(&self, io: Stream, arrival: Arrival) {
         let shard = &self.0;
+        if !shard.is_awake() {
+            // Too late for this process, and not known to the next one.
+            return;
+        }
         let raw = match io.into_raw() {
             Ok(raw) => raw,
             Err(error) => return log::warn!("a session could not be adopted: {error}"),
@@ -61,6 +69,18 @@ impl Backend for Edge {
         }
         shard.relay.route_outgoing(&mut table);
         shard.mailbox().bell.notify_one();
+    }
+
+    fn put_aside(&self, io: Stream, server: &Arc<str>) {
+        let shard = &self.0;
+        match io.into_raw() {
+            Ok(raw) if shard.is_awake() => {
+                shard.aside.borrow_mut().push((raw, server.clone()));
+                shard.mailbox().aside.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!("a connection could not be put aside: {error}"),
+        }
     }
 
     fn answered(&self, status: StatusCode) {
@@ -91,6 +111,6 @@ impl Backend for Edge {
     }
 
     fn is_draining(&self) -> bool {
-        *self.0.drain.borrow()
+        self.0.ending.get()
     }
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,15 @@ impl ListenerSocket {
             ListenerSocket::Tcp(socket) => ListenerSocket::Tcp(socket.try_clone()?),
             ListenerSocket::Unix(socket) => ListenerSocket::Unix(socket.try_clone()?),
         })
+    }
+}
+
+impl AsFd for ListenerSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            ListenerSocket::Tcp(socket) => socket.as_fd(),
+            ListenerSocket::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 

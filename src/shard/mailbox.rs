@@ -6,16 +6,30 @@
 //! lanes can form. Who finds a request lane full is told so: HTTP publishers get 503, WebSocket publishers are not read meanwhile.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::Plan;
 use super::counters::Counters;
+use super::handover::{Packed, Returning, Step};
 use super::stream::Raw;
 use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 use crate::hub::{Members, Publication};
+use crate::wire::Close;
+
+/// How sessions are sent away.
+#[derive(Debug, Clone)]
+pub struct Farewell {
+    /// What they are told.
+    pub close: Close,
+    /// Over how long that is spread, at most.
+    pub window: Duration,
+}
 
 /// What a shard is told to do.
 #[derive(Debug)]
@@ -25,7 +39,11 @@ pub enum Command {
     /// Go by this plan from now on.
     Plan(Arc<Plan>),
     /// Take no new connections, finish what is in flight, say goodbye to sessions.
-    Drain,
+    Drain(Farewell),
+    /// Go on with sessions of another process.
+    TakeUp(Vec<Returning>),
+    /// Take a step of handing over, and say what came of it.
+    HandOver(Step, Sender<io::Result<Option<Packed>>>),
     /// End now.
     Stop,
 }
@@ -42,6 +60,8 @@ pub struct Mailbox {
     pub turns: AtomicU64,
     /// The connections of the shard.
     pub connections: Members,
+    /// How many of them have said nothing yet and wait for the next process.
+    pub aside: AtomicUsize,
     /// What the shard counts.
     pub counters: Arc<Counters>,
 }

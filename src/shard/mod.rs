@@ -3,13 +3,17 @@
 //! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. HTTP is spoken in
 //! tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
 //! session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
-//! messages ([`mailbox`]), by the rules of the [`relay`].
+//! messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or has its sessions written down for another
+//! process ([`handover`], [`parcel`]).
 
 pub mod addresses;
 pub mod counters;
+mod draining;
 mod edge;
+pub mod handover;
 pub mod listener;
 pub mod mailbox;
+pub mod parcel;
 pub mod poller;
 pub mod relay;
 pub mod stream;
@@ -41,7 +45,7 @@ use mailbox::{Command, Mailbox};
 use poller::{Events, Poller};
 use relay::Relay;
 use stream::{Raw, Stream};
-use table::Table;
+use table::{SessionKey, Table};
 
 /// How long a shard rests while publications wait for room in another shard.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
@@ -82,23 +86,35 @@ pub(crate) struct Shard {
     plan: RefCell<Arc<Plan>>,
     table: RefCell<Table<Raw>>,
     poller: Poller,
+    /// Requests in flight are finished, and no more are taken.
     drain: watch::Sender<bool>,
+    /// The server ends, with its sessions or without.
+    ending: Cell<bool>,
+    /// Nothing is published from here any more: sessions are about to be written down.
+    hushed: Cell<bool>,
+    /// Connections that have said nothing yet and wait for the next process, each with its server.
+    aside: RefCell<Vec<(Raw, Arc<str>)>>,
+    /// Those that are written down; from then on nobody touches any session.
+    packed: RefCell<Option<Vec<SessionKey>>>,
     /// The tasks that accept here, by listener.
     accepting: RefCell<Vec<(Arc<Listener>, tokio::task::JoinHandle<()>)>>,
     began: Instant,
+    /// What the sessions' clock said when it began.
+    clock: Seconds,
     stopped: Cell<bool>,
 }
 
-/// Starts shard number `index` on a thread of its own.
+/// Starts shard number `index` on a thread of its own. It takes sessions up, but neither accepts nor reads before it is given a plan
+/// by [`Command::Plan`]. `clock` is what the sessions' clock says now.
 ///
 /// # Errors
 /// The thread or its runtime could not be made.
-pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Result<JoinHandle<()>> {
+pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
-            let shard = Rc::new(Shard::new(index, mailboxes, plan)?);
+            let shard = Rc::new(Shard::new(index, mailboxes, plan, clock)?);
             shard.run().await;
             Ok::<_, io::Error>(())
         });
@@ -112,16 +128,24 @@ pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Re
 }
 
 impl Shard {
-    fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>) -> io::Result<Shard> {
+    fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<Shard> {
+        let mut table = Table::new(mailboxes[index].counters.clone());
+        table.tick(clock);
+        table.set_still(true);
         Ok(Shard {
             index,
-            table: RefCell::new(Table::new(mailboxes[index].counters.clone())),
+            table: RefCell::new(table),
             relay: Relay::new(index, mailboxes),
-            plan: RefCell::new(plan),
+            plan: RefCell::new(Arc::new(plan.deaf())),
             poller: Poller::new()?,
             drain: watch::Sender::new(false),
+            ending: Cell::new(false),
+            hushed: Cell::new(false),
+            aside: RefCell::default(),
+            packed: RefCell::default(),
             accepting: RefCell::default(),
             began: Instant::now(),
+            clock,
             stopped: Cell::new(false),
         })
     }
@@ -140,14 +164,13 @@ impl Shard {
 
     /// The loop: wait for anything, take a turn.
     async fn run(self: Rc<Self>) {
-        self.accept_as_planned();
         let mut events = Events::default();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         while !self.stopped.get() {
-            let (unread, room) = (self.table.borrow().has_unread(), self.relay.has_room());
-            let held_up = unread || self.mailbox().requests_waiting() > 0;
+            let (unread, room, awake) = (self.table.borrow().has_unread(), self.relay.has_room(), self.is_awake());
+            let held_up = awake && (unread || self.mailbox().requests_waiting() > 0);
             tokio::select! {
-                ready = self.poller.wait() => if let Err(error) = ready { log::error!("epoll: {error}") },
+                ready = self.poller.wait(), if awake => if let Err(error) = ready { log::error!("epoll: {error}") },
                 () = self.mailbox().bell.notified() => {}
                 _ = second.tick() => {}
                 () = tokio::task::yield_now(), if held_up && room => {}
@@ -156,15 +179,21 @@ impl Shard {
             while let Some(command) = self.mailbox().command() {
                 self.obey(command);
             }
-            self.turn(&mut events);
+            if self.is_awake() {
+                self.turn(&mut events);
+            }
         }
     }
 
     /// One turn, with the sockets that are ready.
     fn turn(&self, events: &mut Events) {
         self.mailbox().turns.fetch_add(1, Ordering::Relaxed);
-        let now = self.began.elapsed().as_secs() as Seconds;
-        self.relay.turn(&mut self.table.borrow_mut(), now, self.poller.take(events));
+        self.relay.turn(&mut self.table.borrow_mut(), self.now(), self.poller.take(events));
+    }
+
+    /// What the sessions' clock says.
+    fn now(&self) -> Seconds {
+        self.clock + self.began.elapsed().as_secs() as Seconds
     }
 
     fn obey(self: &Rc<Self>, command: Command) {
@@ -176,15 +205,14 @@ impl Shard {
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(|terms| plan.rebound(terms));
                 *self.plan.borrow_mut() = plan;
+                self.table.borrow_mut().set_still(false);
                 self.accept_as_planned();
             }
-            Command::Drain => {
-                self.accepting.borrow_mut().drain(..).for_each(|(_, task)| task.abort());
-                // The sockets that listen are closed with their last holder.
-                let deaf = self.plan.borrow().deaf();
-                *self.plan.borrow_mut() = Arc::new(deaf);
-                self.drain.send_replace(true);
-                self.table.borrow_mut().drain();
+            Command::Drain(farewell) => self.drain(farewell),
+            Command::TakeUp(sessions) => self.take_up(sessions),
+            Command::HandOver(step, done) => {
+                // Whoever asked may have lost patience.
+                let _ = done.send(self.hand_over(step));
             }
             Command::Stop => self.stopped.set(true),
         }

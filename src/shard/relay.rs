@@ -97,6 +97,25 @@ impl Relay {
         table.set_room(self.has_room());
     }
 
+    /// Spreads every request that waits, whether there is room for it or not. Where nobody makes requests any more, it was the last.
+    pub fn spread_all<S: Socket>(&self, table: &mut Table<S>) {
+        while let Some(publication) = self.mailbox().next_request() {
+            self.spread(publication, table);
+        }
+        table.flush();
+    }
+
+    /// Takes every delivery that waits, and flushes. Where every owner has spread its last, the sessions stand as they will be taken up.
+    pub fn deliver_all<S: Socket>(&self, table: &mut Table<S>) {
+        while let Some(publication) = self.mailbox().next_delivery() {
+            table.publish(publication);
+            if table.is_turn_full() {
+                table.flush();
+            }
+        }
+        table.flush();
+    }
+
     /// Publishes, as the owner of the channel, to all shards; this is where its order is made.
     fn spread<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) {
         self.mailbox().counters.published.add(1);

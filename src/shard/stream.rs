@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -55,6 +55,23 @@ enum StreamSocket {
 }
 
 impl Raw {
+    /// The socket of a session that another process served.
+    ///
+    /// # Errors
+    /// It is no socket that could be one.
+    pub fn returning(descriptor: OwnedFd, place: Place) -> io::Result<Raw> {
+        let socket = socket2::Socket::from(descriptor);
+        if socket.r#type()? != socket2::Type::STREAM || socket.is_listener()? {
+            return Err(io::Error::other("it is not a connection"));
+        }
+        socket.set_nonblocking(true)?;
+        let socket = match socket.domain()? {
+            socket2::Domain::UNIX => RawSocket::Unix(OwnedFd::from(socket).into()),
+            _ => RawSocket::Tcp(socket.into()),
+        };
+        Ok(Raw { socket, place })
+    }
+
     /// Puts it under the runtime's watch.
     pub fn into_stream(self) -> io::Result<Stream> {
         let socket = match self.socket {

@@ -20,6 +20,8 @@ use crate::session::{Arrival, Flushed, Phase, Seconds, Session, Socket, Terms};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::{Close, Dialect};
 
+mod changing;
+mod handing;
 mod hearing;
 
 /// The sessions of one shard.
@@ -49,8 +51,10 @@ pub struct Table<S> {
     now: Seconds,
     /// Whether publications have somewhere to go; where not, sessions that would publish are not read.
     room: bool,
-    /// Whether the server is ending.
-    draining: bool,
+    /// Why the server ends, once it does.
+    ending: Option<Close>,
+    /// Nobody is read, because sessions are about to be written down or just were.
+    still: bool,
     counters: Arc<Counters>,
 }
 
@@ -84,7 +88,8 @@ impl<S: Socket> Table<S> {
             generation: 0,
             now: 0,
             room: true,
-            draining: false,
+            ending: None,
+            still: false,
             counters,
         }
     }
@@ -115,10 +120,15 @@ impl<S: Socket> Table<S> {
         if let Some(greeting) = greeting {
             self.say(slot, |dialect, out| dialect.frame_into(Kind::Text, greeting.as_bytes(), out));
         }
-        if self.draining {
-            self.close(slot, &Close::GOING_AWAY);
+        if let Some(close) = self.ending.clone() {
+            self.close(slot, &close);
         }
-        self.hear(slot, &mut early);
+        if self.still {
+            self.sessions[slot as usize].unheard = (!early.is_empty()).then(|| early.into());
+            self.read_later(slot);
+        } else {
+            self.hear(slot, &mut early);
+        }
         key
     }
 
@@ -311,37 +321,6 @@ impl<S: Socket> Table<S> {
         self.wheel.set(Timer { slot, generation: session.generation, due });
     }
 
-    /// Ends all sessions because the server ends.
-    pub fn drain(&mut self) {
-        self.draining = true;
-        self.close_where(&Close::GOING_AWAY, |_| true);
-    }
-
-    /// Gives sessions the terms their route has now; those whose route is gone are closed.
-    pub fn rebind(&mut self, terms: impl Fn(&Terms) -> Option<Arc<Terms>>) {
-        let mut timers = Vec::new();
-        for (slot, session) in &mut self.sessions {
-            if let Some(terms) = terms(&session.terms) {
-                let before = std::mem::replace(&mut session.terms, terms);
-                let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
-                // Who was never pinged has no timer, and one set for another pace may be hours away.
-                if let Some(ping) = ping.filter(|ping| before.hub.ping != Some(*ping) && session.phase == Phase::Open) {
-                    timers.push((slot as Slot, self.now + ping.as_secs() as Seconds));
-                }
-            }
-        }
-        timers.into_iter().for_each(|(slot, due)| self.set_timer(slot, due));
-        self.close_where(&Close::ROUTE_REMOVED, |session| terms(&session.terms).is_none());
-    }
-
-    fn close_where(&mut self, close: &Close, chosen: impl Fn(&Session<S>) -> bool) {
-        let open = self.sessions.iter().filter(|(_, session)| session.phase == Phase::Open && chosen(session));
-        let slots: Vec<_> = open.map(|(slot, _)| slot as Slot).collect();
-        for slot in slots {
-            self.close(slot, close);
-        }
-    }
-
     /// Forgets a session; its socket closes.
     fn remove(&mut self, slot: Slot, why: &str) {
         self.stage_streak();
@@ -376,7 +355,7 @@ impl<S: Socket> Table<S> {
 
     /// Whether some sessions wait to be read on.
     pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
+        !self.unread.is_empty() && !self.still
     }
 
     /// How many sessions there are.

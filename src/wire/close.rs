@@ -19,6 +19,8 @@ impl Close {
     pub const NORMAL: Close = Close::fixed(1000, "");
     /// The server ends.
     pub const GOING_AWAY: Close = Close::fixed(1001, "the server is going away");
+    /// The server starts anew: come back, each at a time of its own (the registry's 1012).
+    pub const RESTART: Close = Close::fixed(1012, "the server restarts, come back");
     /// The route the session came by is no longer configured.
     pub const ROUTE_REMOVED: Close = Close::fixed(1001, "this route is no longer served");
     /// The server has no room.

@@ -1,10 +1,12 @@
 //! Bytes on the wire, and nothing else: no sockets, no state.
 //!
 //! [`Dialect`] is what a session speaks after its upgrade. `rfc6455` frames and unmasks; `hixie76` is the old draft's framing
-//! and its handshake answer; `deflate` is compression; `close` is the table of close codes with the reasons clients read.
+//! and its handshake answer; `deflate` is compression; `close` is the table of close codes with the reasons clients read; `fields` is how a
+//! session is written down for another process.
 
 pub mod close;
 pub mod deflate;
+pub mod fields;
 pub mod hixie76;
 pub mod rfc6455;
 

@@ -6,6 +6,7 @@
 
 pub mod daemon;
 pub mod http;
+pub mod service;
 pub mod wire;
 pub mod ws;
 

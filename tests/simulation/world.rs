@@ -1,5 +1,8 @@
 //! Shards, clients and a clock, moved step by step by chance.
 
+#[path = "handover.rs"]
+mod handover;
+
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
@@ -13,7 +16,7 @@ use pushd::shard::mailbox::{Mailbox, owner};
 use pushd::shard::poller::Ready;
 use pushd::shard::relay::Relay;
 use pushd::shard::table::{SessionKey, Table};
-use pushd::wire::Dialect;
+use pushd::wire::{Close, Dialect};
 
 use crate::client::{Client, Reply, Subscription};
 use crate::model::{CHANNELS, Channel, Model, Source};
@@ -115,6 +118,7 @@ impl World {
             74..96 => {}
             96 if self.random.once_in(3) => self.tick(),
             97 if self.random.once_in(10) => self.rebind(),
+            98 if self.random.once_in(8) => self.hand_over(),
             98 if self.floods && self.random.once_in(10) => self.flood(),
             99 if self.random.once_in(60) => self.burst(),
             _ => self.stray_event(shard),
@@ -620,7 +624,7 @@ impl World {
             client.expect(1001);
         }
         for here in &mut self.shards {
-            here.table.drain();
+            here.table.drain(&Close::GOING_AWAY);
             here.relay.mailbox().bell.notify_one();
         }
         self.rest();

@@ -19,14 +19,18 @@ impl<S: Socket> Table<S> {
     /// The socket of a session has something to read. `ending`: its end was announced, so it is read until that.
     pub fn readable(&mut self, key: SessionKey, ending: bool) {
         // Whoever waits to be read on is read in that order, and not a second time in the same turn.
-        if self.at(key).is_some_and(|session| !session.unread) {
-            self.read(key.slot, ending);
+        if self.at(key).is_none_or(|session| session.unread) {
+            return;
+        }
+        match self.still {
+            true => self.read_later(key.slot),
+            false => self.read(key.slot, ending),
         }
     }
 
     /// Those who were not read empty, or could not be read, when the last turn ended.
     pub fn take_unread(&mut self) -> Vec<Slot> {
-        std::mem::take(&mut self.unread)
+        if self.still { Vec::new() } else { std::mem::take(&mut self.unread) }
     }
 
     /// Reads on where a turn stopped before a session was read empty.

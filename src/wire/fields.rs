@@ -1,0 +1,117 @@
+//! Fields one behind the other: how a session is written down for another process, and read there.
+//!
+//! What is read was written by another version of this program, perhaps, or by a broken one: no length is believed that goes
+//! beyond what is there, and nothing here fails otherwise than by saying [`Damaged`].
+
+use std::fmt;
+
+/// What was read is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damaged(pub &'static str);
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Appends a number: seven bits a byte, the low ones first.
+pub fn number(mut value: u64, out: &mut Vec<u8>) {
+    while value > 0x7f {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends bytes behind their length.
+pub fn bytes(value: &[u8], out: &mut Vec<u8>) {
+    number(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// Takes fields from the start of what it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a>(pub &'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// A number.
+    pub fn number(&mut self) -> Result<u64, Damaged> {
+        let mut value = 0;
+        for (place, byte) in self.0.iter().enumerate().take(10) {
+            // The tenth byte has room for one bit more.
+            if place == 9 && *byte > 1 {
+                break;
+            }
+            value |= u64::from(byte & 0x7f) << (7 * place);
+            if byte & 0x80 == 0 {
+                self.0 = &self.0[place + 1..];
+                return Ok(value);
+            }
+        }
+        Err(Damaged("a number without an end"))
+    }
+
+    /// A number that fits a smaller type.
+    pub fn small<T: TryFrom<u64>>(&mut self) -> Result<T, Damaged> {
+        T::try_from(self.number()?).map_err(|_| Damaged("a number out of range"))
+    }
+
+    /// Bytes.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Damaged> {
+        let length: usize = self.small()?;
+        let (value, rest) = self.0.split_at_checked(length).ok_or(Damaged("less than was announced"))?;
+        self.0 = rest;
+        Ok(value)
+    }
+
+    /// Text.
+    pub fn text(&mut self) -> Result<&'a str, Damaged> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Damaged("text that is no text"))
+    }
+
+    /// One of `all`, written as its place among them.
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Damaged> {
+        let place: usize = self.small()?;
+        all.get(place).copied().ok_or(Damaged("a choice that is none"))
+    }
+
+    /// Nothing may follow.
+    pub fn end(self) -> Result<(), Damaged> {
+        if self.0.is_empty() { Ok(()) } else { Err(Damaged("more than was announced")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else() {
+        let numbers = [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX - 1, u64::MAX];
+        let mut out = Vec::new();
+        numbers.iter().for_each(|value| number(*value, &mut out));
+        bytes("äbc".as_bytes(), &mut out);
+        let mut fields = Fields(&out);
+        for value in numbers {
+            assert_eq!(fields.number(), Ok(value));
+        }
+        assert_eq!(fields.text(), Ok("äbc"));
+        assert_eq!(fields.end(), Ok(()));
+        for cut in 0..out.len() {
+            let mut fields = Fields(&out[..cut]);
+            let all = (0..numbers.len()).try_for_each(|_| fields.number().map(drop)).and_then(|()| fields.bytes());
+            assert!(all.is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_is_told() {
+        assert!(Fields(&[0xff; 20]).number().is_err());
+        assert!(Fields(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1]).bytes().is_err());
+        assert!(Fields(&[0x80, 0x02]).small::<u8>().is_err());
+        assert!(Fields(&[1, 0xff]).text().is_err());
+        assert!(Fields(&[2]).one_of(&[false, true]).is_err());
+        assert!(Fields(&[0]).end().is_err());
+    }
+}

@@ -1,0 +1,394 @@
+//! A restart that keeps the clients: SIGUSR2 leaves them to the next process, by way of the service manager.
+
+mod common;
+#[path = "handover/crowd.rs"]
+mod crowd;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use common::http::{Answer, metric, publish, request};
+use common::service::{Service, alone};
+use common::wire::Wire;
+use common::ws::{Hixie, TEXT, Ws, frame};
+use common::{PLAIN, start, until_true};
+use crowd::{Client, Crowd, Publisher, Speech, post_surely};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+
+/// So many clients hear.
+const CROWD: usize = 1000;
+/// So often they are handed over.
+const RESTARTS: usize = 10;
+/// Where they hear.
+const CHANNELS: &[&str] = &["a", "b", "c"];
+
+/// Sessions of every kind. No pings: a slow machine may leave a client waiting for longer than one is patient.
+const KINDS: &str = r#"
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/one" = { websocket = "push", channels = ["{channel}"] }
+"/two" = { websocket = "push", channels = ["{channel}", "{other}"], on_message = "broadcast" }
+"/old" = { websocket = "push", channels = ["{channel}"], draft76 = true, greeting = "hello" }
+"/echo" = { websocket = "echo", on_message = "echo", draft76 = true }
+"/publish/{channel}" = { publish = "push", channel = "{channel}" }
+"/metrics" = { metrics = true }
+[hub.push]
+deflate = true
+deflate_min = "64"
+ping = false
+[hub.echo]
+ping = false
+message_max = "4MiB"
+queue_max = "16MiB"
+"#;
+
+fn kinds(workers: usize) -> String {
+    format!("{KINDS}\n[daemon]\nworkers = {workers}\n")
+}
+
+fn raise_limit() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    assert!(hard as usize > CROWD + 200, "too few files may be open: {hard}");
+}
+
+#[test]
+fn a_thousand_clients_notice_nothing_of_ten_restarts() {
+    raise_limit();
+    let mut service = Service::started(&kinds(2));
+    let address = service.address();
+    let clients = (0..CROWD).map(|number| {
+        let (one, two) = (CHANNELS[number % 3], CHANNELS[(number + 1) % 3]);
+        match number % 10 {
+            0 => Client::open(address, "/two", &[one, two], Speech::Plain),
+            1..5 => Client::open(address, "/one", &[one], Speech::Deflate),
+            5 => Client::open(address, "/two", &[one, two], Speech::Deflate),
+            6 => Client::open(address, "/old", &[one], Speech::Old),
+            _ => Client::open(address, "/one", &[one], Speech::Plain),
+        }
+    });
+    let crowd = Crowd::new(clients.collect(), "the end");
+    // Frames that are half said when it restarts, one more of each at every restart.
+    let long = "a message that is said in two halves ".repeat(100);
+    let (first, second) = long.as_bytes().split_at(long.len() / 2);
+    let said = frame(TEXT, long.as_bytes());
+    let (said_first, said_second) = said.split_at(said.len() / 3);
+    let mut halves: Vec<Ws> = (0..RESTARTS).map(|_| Ws::open(address, "/echo")).collect();
+    let mut old_halves: Vec<Hixie> = (0..RESTARTS).map(|_| Hixie::open(address, "/echo")).collect();
+    let mut pieces = Ws::open(address, "/echo");
+    // Reads nothing until the end, and so has frames waiting, the first of them half written.
+    let mut slow = Ws::open_on(Wire::connect_narrow(address), "/echo");
+    let big = vec![b'x'; 3 << 20];
+    slow.send(TEXT, &big);
+    until_true("what waits", || metric(address, "pushd_messages_received_total") > 0);
+    let publisher = Publisher::new(address, CHANNELS);
+    for round in 0..RESTARTS {
+        service.configure(&kinds(1 + round % 3));
+        publisher.goes_on(10);
+        halves[round].wire.send(said_first);
+        old_halves[round].wire.send(&[b"\x00", first].concat());
+        pieces.wire.send(&frame(if round == 0 { 0x01 } else { 0x00 }, b"piece "));
+        service.restart();
+        halves[round].wire.send(said_second);
+        old_halves[round].wire.send(&[second, b"\xff"].concat());
+    }
+    publisher.goes_on(10);
+    let posted = publisher.end();
+    for channel in CHANNELS {
+        post_surely(address, channel, "the end");
+    }
+    halves.iter_mut().for_each(|client| client.expect_text(&long));
+    old_halves.iter_mut().for_each(|client| client.expect_text(&long));
+    pieces.send(0x80, b"end");
+    pieces.expect_text(&("piece ".repeat(RESTARTS) + "end"));
+    assert_eq!(slow.next(), (TEXT, big));
+    slow.expect_nothing();
+    assert_eq!(service.kept(), [""; 0]);
+    assert_eq!(metric(address, "pushd_sessions"), (CROWD + 2 * RESTARTS + 2) as u64);
+
+    println!("{} acknowledged, {} not", posted.acknowledged.len(), posted.unanswered);
+    assert!(posted.acknowledged.len() > 10 * RESTARTS, "only {}", posted.acknowledged.len());
+    let everything = crowd.end();
+    assert_eq!(everything.len(), CROWD);
+    for (channels, heard) in everything {
+        let heard: Vec<_> = heard.iter().filter(|text| !matches!(text.as_str(), "hello" | "the end")).collect();
+        for channel in &channels {
+            let of_channel: Vec<_> = heard.iter().filter(|text| text.split(' ').next() == Some(channel)).collect();
+            assert!(of_channel.is_sorted_by(|a, b| a < b), "one after the other, and none twice");
+            let of_channel: HashSet<_> = of_channel.iter().map(|text| text.as_str()).collect();
+            let published = posted.acknowledged.iter().filter(|text| text.split(' ').next() == Some(channel));
+            let missing: Vec<_> = published.filter(|text| !of_channel.contains(text.as_str())).collect();
+            assert!(missing.is_empty(), "acknowledged, and not heard: {missing:?}");
+        }
+    }
+}
+
+#[test]
+fn whose_route_is_gone_is_told_so_and_the_others_go_by_new_terms() {
+    let mut service = Service::started(PLAIN);
+    let address = service.address();
+    let mut going = Ws::open(address, "/ws");
+    let mut elsewhere = Ws::open(address, "/chat");
+    let mut staying = Ws::open(address, "/echo");
+    let changed = PLAIN
+        .replace("\"/ws\" = {", "\"/else\" = {")
+        .replace("\"/chat\" = { websocket = \"push\"", "\"/chat\" = { websocket = \"other\"");
+    service.configure(&format!("{}message_max = \"10\"\n[hub.other]\n", changed));
+    service.restart();
+    going.expect_close(1001, "this route is no longer served");
+    elsewhere.expect_close(1001, "this route is no longer served");
+    staying.text("ten bytes!");
+    staying.expect_text("ten bytes!");
+    staying.text("eleven byte");
+    staying.expect_close(1009, "at most 10 bytes");
+    service.logged_times("2 of them came by a route that is no longer served", 1);
+}
+
+#[test]
+fn what_waits_for_a_slow_client_waits_on_with_its_gaps() {
+    let config = PLAIN.to_owned()
+        + "queue_max = \"64KiB\"\nmessage_max = \"16KiB\"\nwhen_slow = \"drop_newest\"\ngap_notice = \"missed {dropped}\"\nping = false\n";
+    let mut service = Service::started(&config);
+    let address = service.address();
+    let mut slow = Ws::open_on(Wire::connect_narrow(address), "/ws");
+    let pad = "x".repeat(16 << 10);
+    let pad = &pad[..(16 << 10) - 8];
+    let mut sent = 0;
+    while metric(address, "pushd_messages_dropped_total") < 3 {
+        assert_eq!(publish(address, "/publish/all", &format!("{sent:07} {pad}")), 1);
+        sent += 1;
+    }
+    let dropped = metric(address, "pushd_messages_dropped_total");
+    for _ in 0..3 {
+        service.restart();
+    }
+    // One more is dropped by the last of them: the queue is as full as it was.
+    assert_eq!(publish(address, "/publish/all", &format!("{sent:07} {pad}")), 1);
+    until_true("the drop", || metric(address, "pushd_messages_dropped_total") == 1);
+    for number in 0..sent - dropped {
+        slow.expect_text(&format!("{number:07} {pad}"));
+    }
+    slow.expect_text(&format!("missed {}", dropped + 1));
+    slow.expect_nothing();
+}
+
+#[test]
+fn a_client_that_is_saying_goodbye_may_finish() {
+    let mut service = Service::started(PLAIN);
+    let mut client = Ws::open(service.address(), "/ws");
+    // Breaks the protocol, and is told so; then it waits with its end.
+    client.wire.send(&[0x81, 0x00]);
+    assert_eq!(client.next_close().0, 1002);
+    service.restart();
+    client.wire.expect_end();
+}
+
+#[test]
+fn where_nobody_keeps_descriptors_clients_are_asked_to_come_back_one_by_one() {
+    const CLIENTS: usize = 200;
+    let nobody = "there is no service manager to keep them";
+    let mut pushd = alone(|| start(&format!("{PLAIN}[daemon]\nworkers = 1\n")));
+    let mut clients: Vec<Ws> = (0..CLIENTS).map(|_| Ws::open(pushd.address(), "/ws")).collect();
+    let began = Instant::now();
+    pushd.signal(Signal::SIGUSR2);
+    clients.iter_mut().for_each(|client| client.expect_close(1012, "come back"));
+    assert_eq!(pushd.wait(), 0);
+    // A thousand a second, and the first and the last at once.
+    assert!(began.elapsed() >= Duration::from_millis(150), "all at once: {:?}", began.elapsed());
+    assert!(pushd.log().contains(nobody), "{}", pushd.log());
+
+    // A service manager that does not keep what it is given.
+    let mut service = Service::new(PLAIN, 0);
+    service.start();
+    let mut client = Ws::open(service.address(), "/ws");
+    service.signal(Signal::SIGUSR2);
+    client.expect_close(1012, "come back");
+    assert_eq!(service.wait(), 0);
+    assert!(service.log().contains("the service manager does not keep descriptors"), "{}", service.log());
+}
+
+#[test]
+fn a_stop_is_not_a_restart() {
+    let mut service = Service::started(PLAIN);
+    let mut client = Ws::open(service.address(), "/ws");
+    service.signal(Signal::SIGTERM);
+    client.expect_close(1001, "the server is going away");
+    assert_eq!(service.wait(), 0);
+    assert_eq!(service.kept(), [""; 0]);
+}
+
+#[test]
+fn a_file_that_nobody_could_start_with_is_not_trusted_with_clients() {
+    let mut service = Service::started(PLAIN);
+    let mut client = Ws::open(service.address(), "/ws");
+    service.configure("[server.main]\nlisten = 7\n");
+    service.signal(Signal::SIGUSR2);
+    client.expect_close(1012, "come back");
+    assert_eq!(service.wait(), 0);
+    assert!(service.log().contains("the next process could not start with its configuration: "), "{}", service.log());
+    assert_eq!(service.kept(), [""; 0]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_everything_to_the_next() {
+    let mut service = Service::started(PLAIN);
+    let address = service.address();
+    let mut client = Ws::open(address, "/ws");
+    service.hand_over();
+    let kept = service.kept();
+    assert!(kept.len() > 3, "{kept:?}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let also = format!("listen = [\"127.0.0.1:0\", \"{}\"]", taken.local_addr().unwrap());
+    service.configure(&PLAIN.replace("listen = \"127.0.0.1:0\"", &also));
+    assert_eq!(service.fail_to_start(), 69);
+    assert_eq!(service.kept(), kept);
+    service.configure(PLAIN);
+    service.start();
+    assert_eq!(publish(address, "/publish/all", "at last"), 1);
+    client.expect_text("at last");
+}
+
+#[test]
+fn what_cannot_be_read_is_closed_and_the_server_serves() {
+    for damaged in ["pushd-handover-state", "pushd-handover-records-0"] {
+        let mut service = Service::started(&format!("{PLAIN}[daemon]\nworkers = 1\n"));
+        let address = service.address();
+        let mut client = Ws::open(address, "/ws");
+        client.send(TEXT, b"unread");
+        service.hand_over();
+        let mut file = service.kept_as(damaged).pop().unwrap();
+        file.seek(SeekFrom::Start(12)).and_then(|_| file.write_all(&[9])).unwrap();
+        if damaged.ends_with("state") {
+            // Without its description a listener is known by its address alone.
+            service.configure(&PLAIN.replace("127.0.0.1:0", &address.to_string()));
+        }
+        service.start();
+        assert_eq!(service.address(), address);
+        service.logged_times("it is written in a format of another version", 1);
+        if damaged.ends_with("state") {
+            assert_eq!(publish(address, "/publish/all", "a"), 1);
+            client.expect_text("a");
+        } else {
+            client.wire.expect_end();
+            service.logged_times("1 connections of the process before could not be taken up", 1);
+        }
+        assert_eq!(service.kept(), [""; 0]);
+    }
+}
+
+/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), and no other process of these tests begins with.
+fn free_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    (first..32_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
+}
+
+#[test]
+fn addresses_change_over_a_restart() {
+    let place = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", place.path().join("hub.sock").display());
+    let port = free_port();
+    let both = format!("[\"127.0.0.1:{port}\", \"{unix}\"]");
+    let mut service = Service::started(&PLAIN.replace("\"127.0.0.1:0\"", &both));
+    let client = Ws::open(([127, 0, 0, 1], port).into(), "/ws");
+    // Every address in the place of one: the kernel would refuse it while anybody held the old one.
+    service.configure(&PLAIN.replace("127.0.0.1:0", &format!("0.0.0.0:{port}")));
+    service.restart();
+    Ws::open(([127, 0, 0, 1], port).into(), "/ws").close();
+    client.close();
+    assert!(!place.path().join("hub.sock").exists());
+}
+
+#[test]
+fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
+    let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"90s\"\n"));
+    let address = service.address();
+    let mut publisher = Wire::connect(address);
+    let whole = request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"in flight");
+    let (first, rest) = whole.split_at(whole.len() - 4);
+    publisher.send(first);
+    assert_eq!(Answer::read_head(&mut publisher).status, 100, "taken up");
+    let mut client = Ws::open(address, "/ws");
+    // Accepted, and nothing said yet.
+    let mut silent = Wire::connect(address);
+    until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 4);
+    let mut idle = Wire::connect(address);
+    idle.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut idle).status, 200);
+    service.signal(Signal::SIGUSR2);
+    idle.expect_end();
+    publisher.send(rest);
+    let answer = Answer::read(&mut publisher);
+    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    assert_eq!(answer.json()["subscribers"], 1);
+    publisher.expect_end();
+    assert_eq!(service.wait(), 0);
+    // It listens though nobody is there.
+    let mut early = Wire::connect(address);
+    early.send(&request(address, "POST", "/publish/all", &[], b"meanwhile"));
+    service.start();
+    assert_eq!(Answer::read(&mut early).status, 200);
+    client.expect_text("in flight");
+    client.expect_text("meanwhile");
+    silent.send(&request(address, "POST", "/publish/all", &[], b"at last"));
+    assert_eq!(Answer::read(&mut silent).status, 200);
+    client.expect_text("at last");
+    assert!(service.log().contains("Handed over 1 sessions, 1 new connections and 1 addresses"), "{}", service.log());
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_left_behind() {
+    let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"2s\"\n"));
+    let address = service.address();
+    let mut halfway = Wire::connect(address);
+    halfway.send(&request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"never whole")[..99]);
+    assert_eq!(Answer::read_head(&mut halfway).status, 100, "taken up");
+    let mut client = Ws::open(address, "/ws");
+    service.restart();
+    halfway.expect_end();
+    assert!(service.log().contains("not handed over: 0 sessions, 1 requests"), "{}", service.log());
+    assert_eq!(publish(address, "/publish/all", "on"), 1);
+    client.expect_text("on");
+}
+
+#[test]
+fn feeds_go_on_where_they_were() {
+    let config = PLAIN.to_owned()
+        + "[feed.log]\nhub = \"push\"\nchannel = \"log\"\ntail = \"log\"\nmessage = \"{n} {line}\"\n\
+           [feed.late]\nhub = \"push\"\nchannel = \"late\"\ntail = \"late\"\nmessage = \"{n} {line}\"\n";
+    let mut service = Service::new(&config, 512);
+    let append = |service: &Service, name: &str, text: &str| {
+        let mut file = File::options().append(true).create(true).open(service.path().join(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    append(&service, "log", "old\n");
+    service.start();
+    let mut client = Ws::open(service.address(), "/ws?channel=log");
+    let mut late = Ws::open(service.address(), "/ws?channel=late");
+    append(&service, "log", "one\ntwo\nthr");
+    client.expect_text("0 one");
+    client.expect_text("1 two");
+    service.hand_over();
+    append(&service, "log", "ee\nfour\n");
+    // The next one is another file, but its writer has not let go of this one yet.
+    std::fs::rename(service.path().join("log"), service.path().join("log.1")).unwrap();
+    append(&service, "log.1", "five\n");
+    append(&service, "log", "six\n");
+    append(&service, "late", "first\n");
+    service.start();
+    for line in ["2 three", "3 four", "4 five", "5 six"] {
+        client.expect_text(line);
+    }
+    late.expect_text("0 first");
+    for round in 0..3 {
+        append(&service, "log", "more\n");
+        service.restart();
+        client.expect_text(&format!("{} more", 6 + round));
+    }
+    client.expect_nothing();
+    late.expect_nothing();
+}

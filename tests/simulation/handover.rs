@@ -1,0 +1,113 @@
+//! The world goes on in another process: every session is written down, read again, and taken up in a new table, on any shard.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pushd::session::record::Record;
+use pushd::session::{Seconds, Terms};
+use pushd::shard::table::{SessionKey, Table};
+
+use super::World;
+use crate::setting;
+use crate::socket::FakeSocket;
+
+/// The key of nobody.
+const NOBODY: SessionKey = SessionKey { slot: u32::MAX, generation: u32::MAX };
+
+/// What a session is to be found by.
+type Pipe = Rc<RefCell<crate::socket::Pipe>>;
+
+impl World {
+    /// All sessions are handed over, in the steps that shards take.
+    pub(super) fn hand_over(&mut self) {
+        self.stalled = None;
+        let shards = 0..self.shards.len();
+        self.shards.iter_mut().for_each(|here| here.table.set_still(true));
+        for here in &mut self.shards {
+            here.relay.spread_all(&mut here.table);
+        }
+        for shard in shards.clone() {
+            let here = &mut self.shards[shard];
+            here.relay.deliver_all(&mut here.table);
+            self.hear_witnesses(shard);
+            self.look(shard);
+        }
+        let mut left = Vec::new();
+        for shard in shards.clone() {
+            let here = &mut self.shards[shard];
+            assert!(here.relay.mailbox().next_request().is_none() && here.relay.mailbox().next_delivery().is_none());
+            for (_, record, socket) in here.table.records() {
+                left.push((shard, written_and_read(record, &mut self.random), socket.0.clone()));
+            }
+        }
+        shards.for_each(|shard| self.begin_anew(shard));
+        for (shard, record, pipe) in left {
+            self.take_up(shard, record, &pipe);
+        }
+        for here in &mut self.shards {
+            here.table.set_still(false);
+            here.relay.mailbox().bell.notify_one();
+        }
+    }
+
+    /// A shard has another table.
+    fn begin_anew(&mut self, shard: usize) {
+        for client in self.clients.iter_mut().filter(|client| client.shard == shard) {
+            // Who ended is known to nobody there.
+            client.key = NOBODY;
+        }
+        let here = &mut self.shards[shard];
+        let counters = here.relay.mailbox().counters.clone();
+        counters.sessions.set(0);
+        counters.channels.set(0);
+        let mut table = Table::new(counters);
+        table.tick(self.now);
+        table.set_still(true);
+        here.table = table;
+    }
+
+    fn take_up(&mut self, from: usize, record: Record, pipe: &Pipe) {
+        let terms = self.terms_of(&record);
+        let members = terms.as_ref().map(|terms| terms.members.clone()).unwrap_or_default();
+        let membership = members.enter();
+        let witness = self.shards[from].witnesses.iter().position(|witness| Rc::ptr_eq(&witness.pipe, pipe));
+        let shard = if witness.is_some() { from } else { self.random.below(self.shards.len()) };
+        let key = self.shards[shard].table.take_up(FakeSocket(pipe.clone()), record, terms, membership);
+        let mut socket = pipe.borrow_mut();
+        // One process let go of it, another holds it; watched anew, it tells what it is ready for.
+        (socket.dropped, socket.readable, socket.writable) = (false, true, true);
+        drop(socket);
+        if let Some(at) = witness {
+            self.shards[shard].witnesses[at].key = key;
+            return;
+        }
+        let client = self.clients.iter_mut().find(|client| Rc::ptr_eq(&client.pipe, pipe)).unwrap();
+        (client.shard, client.key) = (shard, key);
+    }
+
+    /// What a session may in the other process; none where its route is gone.
+    fn terms_of(&self, record: &Record) -> Option<Arc<Terms>> {
+        let number = self.hubs.iter().position(|hub| hub.name == record.hub).unwrap();
+        if record.path == "/witness" {
+            return Some(setting::witness(&self.hubs[number], number, &self.members[number]));
+        }
+        let mut routes = self.routes.iter().filter(|route| !route.is_removed);
+        let route = routes.find(|route| route.terms.path == record.path && route.terms.hub.name == record.hub)?;
+        Some(route.terms.clone())
+    }
+}
+
+/// The same record, as the other process reads it; what is cut or changed on the way is never believed, or no harm.
+fn written_and_read(record: Record, random: &mut crate::random::Random) -> Record {
+    let mut bytes = Vec::new();
+    record.write(&mut bytes);
+    let read = Record::read(&bytes).unwrap();
+    assert_eq!(read, record);
+    assert!(Record::read(&bytes[..random.below(bytes.len())]).is_err());
+    let at = random.below(bytes.len());
+    bytes[at] ^= 1 << random.below(8);
+    let heard: Option<Seconds> = Record::read(&bytes).ok().map(|changed| changed.heard);
+    std::hint::black_box(heard);
+    record
+}
