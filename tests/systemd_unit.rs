@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pushd::config::limits::{GRACE, LISTEN_BACKLOG, LOG_CLOSE_TIMEOUT};
+use pushd::config::limits::{GRACE, HANDOVER, LISTEN_BACKLOG, LOG_CLOSE_TIMEOUT};
 use pushd::config::{self, Listen};
 use pushd::daemon::Exit;
 
@@ -93,4 +93,15 @@ fn the_user_of_the_services_is_the_one_that_is_made() {
     assert_eq!(directories, of_the_unit);
     assert_eq!(values("User"), ["pushd"]);
     assert!(!UNIT.contains("\nDynamicUser="));
+}
+
+#[test]
+fn a_restart_keeps_the_clients() {
+    assert_eq!(values("RestartKillSignal"), ["SIGUSR2"]);
+    // State and addresses, and for each of two hundred shards its records and a pipe.
+    assert!(values("FileDescriptorStoreMax")[0].parse::<usize>().unwrap() >= 512);
+    assert_eq!(values("RuntimeDirectoryPreserve"), ["restart"]);
+    // It is over before systemd kills.
+    let seconds = values("TimeoutStopSec")[0].strip_suffix('s').unwrap().parse().unwrap();
+    assert!(Duration::from_secs(seconds) > GRACE / 3 + HANDOVER + LOG_CLOSE_TIMEOUT);
 }
