@@ -1,0 +1,79 @@
+//! What another process is said to have left of a session: whatever it is, it is refused or taken up, and does no harm to the table.
+
+#![no_main]
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+
+use libfuzzer_sys::fuzz_target;
+use pushd::config::{self, Action};
+use pushd::hub::{Kind, Members, Publication};
+use pushd::session::{Socket, Terms};
+use pushd::shard::parcel::Item;
+use pushd::shard::table::Table;
+
+const FILE: &str = "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\
+    \"/\" = { websocket = \"h\", on_message = \"echo\" }\n\
+    [hub.h]\nwhen_slow = \"drop_oldest\"\ngap_notice = \"{dropped}\"\ndeflate = true\n";
+
+/// Takes so many bytes at once, every other time.
+struct Sink(usize, bool);
+
+impl Socket for Sink {
+    fn try_read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+
+    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.1 = !self.1;
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        if self.1 { Err(ErrorKind::WouldBlock.into()) } else { Ok(all.min(self.0)) }
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn peer(&self) -> String {
+        String::new()
+    }
+}
+
+fn terms() -> Arc<Terms> {
+    let config = config::parse(Path::new("/"), FILE).unwrap();
+    let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
+    let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
+    Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+}
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(Item::Session(record)) = Item::read(data) else { return };
+    let mut written = vec![0];
+    record.write(&mut written);
+    assert_eq!(Item::read(&written), Ok(Item::Session(record.clone())));
+    let terms = terms();
+    for known in [Some(terms.clone()), None] {
+        let mut table = Table::new(Arc::default());
+        table.tick(100);
+        table.set_still(true);
+        let key = table.take_up(Sink(7, false), record.clone(), known, terms.members.enter());
+        table.set_still(false);
+        for _ in 0..3 {
+            table.take_unread().into_iter().for_each(|slot| table.read_on(slot));
+            let text = Publication::new(terms.hub_id, record.to.clone(), Kind::Text, b"news"[..].into());
+            table.publish(Arc::new(text));
+            table.writable(key);
+            table.flush();
+        }
+        // It can be handed over once more, to the end of its patience.
+        let left: Vec<_> = table.records().map(|(_, record, _)| record).collect();
+        for record in left {
+            let mut written = Vec::new();
+            record.write(&mut written);
+            assert_eq!(pushd::session::record::Record::read(&written), Ok(record));
+        }
+        (100..300).for_each(|now| {
+            table.tick(now);
+            table.flush();
+        });
+    }
+});
