@@ -169,4 +169,5 @@ def unnoticed_restarts(machine):
 
 SCENES = [
     ("a thousand clients notice nothing of ten reloads", unnoticed_reloads),
+    ("a thousand clients notice nothing of ten restarts", unnoticed_restarts),
 ]

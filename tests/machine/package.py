@@ -86,7 +86,10 @@ def upgrades(machine):
     text = edited(machine)
     machine.systemctl("restart")
     pid = machine.main_pid()
-    said = install(machine, NEXT_DEB, "-o", "Dpkg::Options::=--force-confold")
+    with WebSocket() as client:
+        said = install(machine, NEXT_DEB, "-o", "Dpkg::Options::=--force-confold")
+        equal(machine.ask("POST", "/publish/all", "still here?")[0], 200, "a publication")
+        client.expect_text("still here?")
     holds("99.0-1" in version(machine), said)
     equal(machine.read(CONFIG), text, "the configuration")
     holds(machine.read(f"{CONFIG}.dpkg-dist").startswith("# The next version."), "the new default is not beside it")
