@@ -71,6 +71,10 @@ impl Backend for Checking {
         assert!(arrival.dialect != Dialect::Deflate || arrival.inflates);
     }
 
+    fn put_aside(&self, _: DuplexStream, _: &Arc<str>) {
+        unreachable!("nobody is put aside while nothing ends");
+    }
+
     fn answered(&self, status: StatusCode) {
         assert!(!status.is_server_error(), "{status}");
     }

@@ -17,7 +17,7 @@ use crate::daemon::exit::Exit;
 const FIGURES: [(&str, &str, &str); 5] = [
     ("connections", "pushd_connections_accepted_total", "accepted"),
     ("sessions", "pushd_sessions", "open"),
-    ("channels", "pushd_channels", "with subscribers"),
+    ("channels", "pushd_channels", "with subscribers, once for each worker"),
     ("publications", "pushd_publications_total", "in all"),
     ("deliveries", "pushd_deliveries_total", "in all"),
 ];
