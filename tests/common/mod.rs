@@ -64,6 +64,18 @@ pub fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || look().then_some(()));
 }
 
+/// Asks for a reload; the line of the log that says what came of it.
+pub fn outcome_of_reload(log: impl Fn() -> String, ask: impl FnOnce()) -> String {
+    let answers = || -> Vec<String> {
+        let log = log();
+        let lines = log.lines().filter(|line| line.contains("] Reloaded ") || line.contains("] Reload refused"));
+        lines.map(str::to_owned).collect()
+    };
+    let before = answers().len();
+    ask();
+    until("the end of the reload", || answers().get(before).cloned())
+}
+
 /// A pushd about to be started in the foreground, in a directory of its own.
 pub struct Start {
     place: TempDir,
@@ -185,13 +197,7 @@ impl Pushd {
     /// Writes another configuration and has it read; the line of the log that says what came of it.
     pub fn reload(&self, config: &str) -> String {
         fs::write(self.place.path().join("pushd.toml"), config).unwrap();
-        let answers = |log: &str| -> Vec<String> {
-            let lines = log.lines().filter(|line| line.contains("] Reloaded ") || line.contains("] Reload refused"));
-            lines.map(str::to_owned).collect()
-        };
-        let before = answers(&self.log()).len();
-        self.signal(Signal::SIGHUP);
-        until("the end of the reload", || answers(&self.log()).get(before).cloned())
+        outcome_of_reload(|| self.log(), || self.signal(Signal::SIGHUP))
     }
 
     /// Whether it runs no longer.

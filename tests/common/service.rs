@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use super::{PUSHD, address_in, until, until_true};
+use super::{PUSHD, address_in, outcome_of_reload, until, until_true};
 
 /// Held while a process is started: until it is another program, a child of this one holds everything that is kept here, addresses
 /// too.
@@ -194,13 +194,7 @@ impl Service {
     /// Reads the configuration again; the line of the log that says what came of it.
     pub fn reload(&self, config: &str) -> String {
         self.configure(config);
-        let answers = |log: &str| -> Vec<String> {
-            let lines = log.lines().filter(|line| line.contains("] Reloaded ") || line.contains("] Reload refused"));
-            lines.map(str::to_owned).collect()
-        };
-        let before = answers(&self.log()).len();
-        self.signal(Signal::SIGHUP);
-        until("the end of the reload", || answers(&self.log()).get(before).cloned())
+        outcome_of_reload(|| self.log(), || self.signal(Signal::SIGHUP))
     }
 }
 
