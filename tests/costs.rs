@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -66,7 +66,10 @@ fn open(pushd: &Pushd, sessions: usize) -> Vec<TcpStream> {
 fn expect_upgrade(stream: &mut TcpStream) {
     let (mut answer, mut length) = ([0; 1024], 0);
     while !answer[..length].ends_with(b"\r\n\r\n") {
-        let count = stream.read(&mut answer[length..]).unwrap();
+        let count = match stream.read(&mut answer[length..]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            count => count.unwrap(),
+        };
         assert!(count > 0, "{:?}", String::from_utf8_lossy(&answer[..length]));
         length += count;
     }

@@ -54,7 +54,12 @@ impl Notices {
     /// The next datagram.
     fn next(&self) -> Told {
         let mut bytes = [0; 4096];
-        let length = self.socket.recv(&mut bytes).expect("nothing is told any more");
+        let length = loop {
+            match self.socket.recv(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                length => break length.expect("nothing is told any more"),
+            }
+        };
         let text = std::str::from_utf8(&bytes[..length]).unwrap();
         let assignment = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
         Told(text.lines().map(|line| assignment(line).unwrap_or_else(|| panic!("{line:?} in {text:?}"))).collect())

@@ -1,6 +1,6 @@
 //! `pushctl publish`, `subscribe` and `connect`, from outside, against servers that do exactly what a test wants.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Output, Stdio};
@@ -40,29 +40,54 @@ fn told(child: Child) -> (i32, String, String) {
     (status.code().expect("an exit, not a signal"), text(stdout), text(stderr))
 }
 
+/// A connection to a client. A read with a timeout is not begun again by the kernel once its process was stopped and went on (signal(7)),
+/// and neither by tungstenite.
+struct Peer(TcpStream);
+
+impl Read for Peer {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Write for Peer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Serves one connection on a port of its own; the port, and what `serve` found.
-fn server<T: Send + 'static>(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> (u16, Receiver<T>) {
+fn server<T: Send + 'static>(serve: impl FnOnce(Peer) -> T + Send + 'static) -> (u16, Receiver<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, found) = channel();
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let _ = sender.send(serve(stream));
+        let _ = sender.send(serve(Peer(stream)));
     });
     (port, found)
 }
 
 /// Serves one WebSocket; the path, and what `serve` found.
 fn websocket<T: Send + 'static>(
-    serve: impl FnOnce(&mut WebSocket<TcpStream>) -> T + Send + 'static,
+    serve: impl FnOnce(&mut WebSocket<Peer>) -> T + Send + 'static,
 ) -> (String, Receiver<T>) {
     let (port, found) = server(|stream| serve(&mut tungstenite::accept(stream).unwrap()));
     (format!("ws://127.0.0.1:{port}/ws"), found)
 }
 
 /// The code of the client's close.
-fn code_of_close(socket: &mut WebSocket<TcpStream>) -> u16 {
+fn code_of_close(socket: &mut WebSocket<Peer>) -> u16 {
     loop {
         if let Message::Close(frame) = socket.read().expect("the client closes before it leaves") {
             // The answer is written by the read that finds the end.
@@ -72,12 +97,12 @@ fn code_of_close(socket: &mut WebSocket<TcpStream>) -> u16 {
     }
 }
 
-fn close(socket: &mut WebSocket<TcpStream>, code: u16, reason: &'static str) {
+fn close(socket: &mut WebSocket<Peer>, code: u16, reason: &'static str) {
     socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).unwrap();
     while socket.read().is_ok() {}
 }
 
-fn echo(socket: &mut WebSocket<TcpStream>) {
+fn echo(socket: &mut WebSocket<Peer>) {
     while let Ok(message) = socket.read() {
         if message.is_text() {
             socket.send(message).unwrap();
@@ -295,8 +320,8 @@ fn connect_sends_and_prints_what_comes_back() {
     assert_eq!(run(&["connect", &url.replace("ws:", "http:"), "a", "-7", "--", "-b"]).1, "a\n-7\n-b\n");
     let (url, _done) = websocket(echo);
     let many: String = (0..5000).map(|n| format!("{n}\n")).collect();
-    let (code, out, _) = run_with(&["connect", &url], many.as_bytes());
-    assert_eq!((code, out == many), (0, true));
+    let (code, out, err) = run_with(&["connect", &url], many.as_bytes());
+    assert_eq!((code, out == many), (0, true), "{} of {} bytes: {err}", out.len(), many.len());
 }
 
 #[test]

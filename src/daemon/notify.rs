@@ -15,8 +15,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -87,10 +88,15 @@ pub fn barrier() -> io::Result<()> {
     send_with("BARRIER=1\n", its.as_fd())?;
     drop(its);
     // Hung up once the last copy of the other end is closed.
-    let patience = PollTimeout::try_from(NOTIFY_PATIENCE).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], patience)? {
-        0 => Err(io::Error::new(io::ErrorKind::TimedOut, "the service manager does not answer")),
-        _ => Ok(()),
+    let deadline = Instant::now() + NOTIFY_PATIENCE;
+    loop {
+        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], left) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the service manager does not answer")),
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -109,7 +115,14 @@ fn send_with(message: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
     let rights = [ControlMessage::ScmRights(&[descriptor.as_raw_fd()])];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    let sent = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message.as_bytes())], &rights, flags, None)?;
+    let message = message.as_bytes();
+    let sent = loop {
+        match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], &rights, flags, None) {
+            // With a timeout the kernel does not begin again by itself after a signal (signal(7)).
+            Err(Errno::EINTR) => {}
+            sent => break sent?,
+        }
+    };
     if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 

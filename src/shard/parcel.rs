@@ -12,6 +12,7 @@ use std::io::{self, BufReader, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write}
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -105,7 +106,12 @@ impl Pipe {
     pub fn is_kept(&mut self) -> bool {
         self.out = None;
         let mut ends = [PollFd::new(self.input.as_fd(), PollFlags::empty())];
-        let polled = poll(&mut ends, PollTimeout::ZERO);
+        let polled = loop {
+            match poll(&mut ends, PollTimeout::ZERO) {
+                Err(Errno::EINTR) => {}
+                polled => break polled,
+            }
+        };
         polled.is_ok() && ends[0].revents().is_some_and(|events| !events.contains(PollFlags::POLLHUP))
     }
 

@@ -107,9 +107,12 @@ impl Wire {
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         self.stream.set_read_timeout(Some(time)).unwrap();
         let mut byte = [0];
-        let silent = match self.stream.peek(&mut byte) {
-            Ok(_) => false,
-            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        let silent = loop {
+            match self.stream.peek(&mut byte) {
+                Ok(_) => break false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
         };
         self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
         silent && self.buffer.is_empty()
