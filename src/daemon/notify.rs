@@ -90,7 +90,8 @@ pub fn barrier() -> io::Result<()> {
     // Hung up once the last copy of the other end is closed.
     let deadline = Instant::now() + NOTIFY_PATIENCE;
     loop {
-        let left = PollTimeout::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
+        let left =
+            PollTimeout::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], left) {
             Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the service manager does not answer")),
             Ok(_) => return Ok(()),
