@@ -88,8 +88,9 @@ fn the_launcher_holds_nobodys_pipe() {
 fn a_taken_port_is_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let place = place(&PLAIN.replace("127.0.0.1:0", &address));
+    let place = place(&PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"unix:hub.sock\", \"{address}\"]")));
     fails(place.path(), &["-c", "hub.toml"], 69, &format!("cannot listen on {address}: it is taken"));
+    assert!(!place.path().join("hub.sock").exists(), "a Unix socket was left");
 }
 
 #[test]

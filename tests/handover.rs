@@ -14,7 +14,7 @@ use common::http::{Answer, metric, publish, request};
 use common::service::{Service, alone};
 use common::wire::Wire;
 use common::ws::{Hixie, TEXT, Ws, frame};
-use common::{PLAIN, start, until_true};
+use common::{PLAIN, free_port, start, until_true};
 use crowd::{Client, Crowd, Publisher, Speech, post_surely};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -279,12 +279,6 @@ fn what_cannot_be_read_is_closed_and_the_server_serves() {
         }
         assert_eq!(service.kept(), [""; 0]);
     }
-}
-
-/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), and no other process of these tests begins with.
-fn free_port() -> u16 {
-    let first = 20_000 + (std::process::id() % 10_000) as u16;
-    (first..32_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
 }
 
 #[test]

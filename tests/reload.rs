@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
 use common::http::{Answer, ask, get, publish, request};
 use common::wire::Wire;
 use common::ws::{Hixie, PING, Ws};
-use common::{Start, start, until_true};
+use common::{PLAIN, Start, free_port, start, until_true};
 use nix::sys::signal::Signal;
 
 /// A first configuration, whose parts the tests change.
@@ -247,9 +247,9 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken_server = format!(
-        "[server.x]\nlisten = \"{}\"\n[server.x.routes]\n\"/\" = {{ health = true }}\n[hub.push]",
+        "[server.x]\nlisten = [\"unix:x.sock\", \"{}\"]\n[server.x.routes]\n\"/\" = {{ health = true }}\n[hub.push]",
         taken.local_addr().unwrap()
     );
     let good_otherwise = ("\"/metrics\"", "\"/changed\"");
@@ -274,6 +274,7 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
         assert_eq!(pushd.log().lines().count(), before + 1, "{}", pushd.log());
         assert_eq!(get(address, "/metrics").status, 200);
         assert_eq!(get(address, "/changed").status, 404);
+        assert!(!pushd.path().join("x.sock").exists(), "a Unix socket was left");
         assert_eq!(publish(address, "/publish", "as before"), 1);
         client.expect_text("as before");
     }
@@ -287,6 +288,27 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
     until_true("the change", || get(address, "/changed").status == 200);
     client.expect_text("as before");
     client.expect_nothing();
+}
+
+#[test]
+fn one_address_becomes_all_and_one_again() {
+    let port = free_port();
+    let listening = |host: &str| PLAIN.replace("127.0.0.1:0", &format!("{host}:{port}"));
+    let pushd = start(&listening("127.0.0.1"));
+    let mut client = Ws::open(([127, 0, 0, 1], port).into(), "/ws");
+    // The kernel refuses the one while anybody listens on the other.
+    for round in 0..3 {
+        let line = pushd.reload(&listening("0.0.0.0"));
+        assert!(line.contains("] Reloaded "), "{round}: {line}");
+        assert_eq!(publish(([127, 0, 0, 2], port).into(), "/publish/all", "to all"), 1);
+        client.expect_text("to all");
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "somebody else may share the port");
+        let line = pushd.reload(&listening("127.0.0.1"));
+        assert!(line.contains("] Reloaded "), "{round}: {line}");
+        assert_eq!(publish(([127, 0, 0, 1], port).into(), "/publish/all", "to one"), 1);
+        client.expect_text("to one");
+        until_true("the end of the others", || TcpStream::connect(("127.0.0.2", port)).is_err());
+    }
 }
 
 #[test]

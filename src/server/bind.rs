@@ -1,7 +1,8 @@
 //! Addresses to listeners.
 //!
 //! All are bound before anything else happens, while the operator can still read the error. A reload hands over what it keeps: a
-//! listener whose address stays is never closed, so no connection is refused meanwhile.
+//! listener whose address stays is never closed, so no connection is refused meanwhile. One that goes is closed last, also where it
+//! is in the way of one that comes: `127.0.0.1:80` of `0.0.0.0:80`.
 
 use std::fmt;
 use std::io;
@@ -11,7 +12,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::estate::Inherited;
 use crate::config::limits::LISTEN_BACKLOG;
@@ -21,6 +22,9 @@ use crate::shard::listener::{Listener, ListenerSocket};
 /// Listeners with the address they were configured with, in the order of the file. An address stands here as often as there: port 0
 /// is another port each time.
 pub type Listeners = Vec<(Listen, Arc<Listener>)>;
+
+/// How the name of a Unix socket begins.
+const UNIX: &str = "unix:";
 
 /// An address that could not be bound.
 #[derive(Debug)]
@@ -34,7 +38,17 @@ pub struct BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.error.kind() {
-            io::ErrorKind::AddrInUse => write!(f, "cannot listen on {}: it is taken by another program", self.address),
+            io::ErrorKind::AddrInUse if self.address.starts_with(UNIX) => {
+                write!(f, "cannot listen on {}: it is taken by another program, or is no socket", self.address)
+            }
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "cannot listen on {}: it is taken, by another program or by another address of this one",
+                self.address
+            ),
+            io::ErrorKind::PermissionDenied if self.address.starts_with(UNIX) => {
+                write!(f, "cannot listen on {}: not permitted to make a file there", self.address)
+            }
             io::ErrorKind::PermissionDenied => write!(
                 f,
                 "cannot listen on {}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -46,10 +60,26 @@ impl fmt::Display for BindError {
 }
 
 /// Binds all addresses of `config`; those in `kept` are taken over as they are. One that the service manager opened is as many
-/// sockets as it passed under that name.
+/// sockets as it passed under that name. If one cannot be bound nothing is left of the others.
 pub fn bind(config: &Config, kept: &Listeners, inherited: &Inherited) -> Result<Listeners, BindError> {
-    let mut kept = kept.clone();
     let mut listeners = Listeners::new();
+    let bound = bind_all(config, kept, inherited, &mut listeners);
+    if bound.is_err() {
+        let is_new = |listen: &&Listen| !kept.iter().any(|(before, _)| before == *listen);
+        unlink(listeners.iter().map(|(listen, _)| listen).filter(is_new));
+    }
+    bound.map(|()| listeners)
+}
+
+fn bind_all(
+    config: &Config,
+    kept: &Listeners,
+    inherited: &Inherited,
+    listeners: &mut Listeners,
+) -> Result<(), BindError> {
+    let stays = |listen: &Listen| config.servers.iter().any(|server| server.listen.contains(listen));
+    let going: Vec<_> = kept.iter().filter(|(listen, _)| !stays(listen)).collect();
+    let mut kept = kept.clone();
     for server in &config.servers {
         for listen in &server.listen {
             let failed = |error| BindError { address: name(listen), error };
@@ -66,13 +96,13 @@ pub fn bind(config: &Config, kept: &Listeners, inherited: &Inherited) -> Result<
                 }
             }
             if listeners.len() == before {
-                for socket in open(listen, inherited).map_err(failed)? {
+                for socket in open(listen, &going, inherited).map_err(failed)? {
                     listeners.push((listen.clone(), of_server(socket)));
                 }
             }
         }
     }
-    Ok(listeners)
+    Ok(())
 }
 
 /// Takes from `kept` the listener for an address of a server: its own, else one whose server no longer has that address.
@@ -94,14 +124,18 @@ pub fn bound_name(listen: &Listen, listener: &Listener) -> String {
 fn name(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
-        Listen::Unix(path) => format!("unix:{}", path.display()),
+        Listen::Unix(path) => format!("{UNIX}{}", path.display()),
         Listen::Systemd(name) => format!("systemd:{name}"),
     }
 }
 
-fn open(listen: &Listen, inherited: &Inherited) -> io::Result<Vec<ListenerSocket>> {
+/// Opens the sockets of an address; `going` are the listeners that end once all are open.
+fn open(listen: &Listen, going: &[&(Listen, Arc<Listener>)], inherited: &Inherited) -> io::Result<Vec<ListenerSocket>> {
     match listen {
-        Listen::Tcp(address) => Ok(vec![tcp(*address)?]),
+        Listen::Tcp(address) => {
+            let in_the_way = going.iter().filter(|(listen, _)| overlaps(listen, address));
+            Ok(vec![tcp(*address, &in_the_way.map(|(_, listener)| &listener.socket).collect::<Vec<_>>())?])
+        }
         Listen::Unix(path) => Ok(vec![unix(path)?]),
         Listen::Systemd(name) => {
             let passed = inherited.named.get(name).ok_or_else(|| missing(name, inherited))?;
@@ -124,7 +158,15 @@ fn missing(name: &str, inherited: &Inherited) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, why)
 }
 
-fn tcp(address: SocketAddr) -> io::Result<ListenerSocket> {
+/// Whether the one is every address of the machine and the other one of them.
+fn overlaps(listen: &Listen, address: &SocketAddr) -> bool {
+    let Listen::Tcp(other) = listen else { return false };
+    let same_port = other.port() == address.port() && other.is_ipv4() == address.is_ipv4();
+    same_port && (other.ip().is_unspecified() || address.ip().is_unspecified())
+}
+
+/// Listens on `address`, beside those listeners for as long as they last.
+fn tcp(address: SocketAddr, beside: &[&ListenerSocket]) -> io::Result<ListenerSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restart must not wait for connections of the last run to time out.
     socket.set_reuse_address(true)?;
@@ -132,8 +174,15 @@ fn tcp(address: SocketAddr) -> io::Result<ListenerSocket> {
         // `[::]` and `0.0.0.0` are two addresses, on every machine alike.
         socket.set_only_v6(true)?;
     }
-    socket.bind(&address.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
+    // Only while it is bound: nobody else shall share the port.
+    let share = |on: bool| {
+        beside.iter().try_for_each(|old| SockRef::from(*old).set_reuse_port(on))?;
+        if beside.is_empty() { Ok(()) } else { socket.set_reuse_port(on) }
+    };
+    share(true)?;
+    let bound = socket.bind(&address.into()).and_then(|()| socket.listen(LISTEN_BACKLOG));
+    share(false)?;
+    bound?;
     socket.set_nonblocking(true)?;
     Ok(ListenerSocket::Tcp(socket.into()))
 }
@@ -192,6 +241,17 @@ pub fn unlink<'l>(ended: impl Iterator<Item = &'l Listen>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_made_has_nothing_to_do_with_ports() {
+        let told = |address: &str, kind: io::ErrorKind| {
+            BindError { address: address.to_owned(), error: kind.into() }.to_string()
+        };
+        let made = told("unix:/run/x", io::ErrorKind::PermissionDenied);
+        assert_eq!(made, "cannot listen on unix:/run/x: not permitted to make a file there");
+        assert!(told("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("below 1024"));
+        assert!(told("unix:/etc/passwd", io::ErrorKind::AddrInUse).ends_with("or is no socket"));
+    }
 
     #[test]
     fn only_what_listens_is_adopted() {

@@ -12,7 +12,7 @@ pub mod ws;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -249,6 +249,12 @@ pub fn address_in(log: &str, name: &str) -> Option<SocketAddr> {
     let end = format!(" (server {name})");
     let mut lines = log.lines().filter_map(|line| line.split_once("Listening on ")?.1.strip_suffix(&end));
     lines.next_back().map(|address| address.parse().unwrap())
+}
+
+/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), and no other process of these tests begins with.
+pub fn free_port() -> u16 {
+    let first = 20_000 + (std::process::id() % 10_000) as u16;
+    (first..32_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
 }
 
 /// What a command that ends by itself came to.
