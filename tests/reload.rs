@@ -8,7 +8,7 @@ use std::path::Path;
 use common::http::{Answer, ask, get, publish, request};
 use common::wire::Wire;
 use common::ws::{Hixie, PING, Ws};
-use common::{PLAIN, Start, free_port, start, until_true};
+use common::{PLAIN, Start, free_port, start, until, until_true};
 use nix::sys::signal::Signal;
 
 /// A first configuration, whose parts the tests change.
@@ -235,6 +235,14 @@ fn feeds_come_and_go_and_those_that_stay_count_on() {
     let (b, a): (Vec<_>, Vec<_>) = heard.into_iter().partition(|text| text.starts_with("b "));
     assert_eq!(b, ["b 0"]);
     assert_eq!(a, ["a 3", "a 4", "a 5", "a 6"]);
+    // Another limit of its hub counts at once, and is no reason to begin anew.
+    let short = changed(&[("[hub.push]", "[hub.push]\nmessage_max = 1")]);
+    pushd.reload(&format!("{short}{}", feed("a", "100ms")));
+    until_true("the limit", || client.next_text() == "a");
+    pushd.reload(&format!("{FIRST}{}", feed("a", "100ms")));
+    let next = until("the old limit", || Some(client.next_text()).filter(|text| text != "a"));
+    let number: u32 = next.strip_prefix("a ").unwrap().parse().unwrap();
+    assert!(number > 6, "{next}");
     pushd.reload(FIRST);
     // What was under way comes, then nothing.
     until_true("silence", || {

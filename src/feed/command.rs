@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::lines::Lines;
-use super::{Outlet, Publisher};
+use super::{Limit, Outlet, Publisher};
 use crate::config::limits::{
     COMMAND_BACKOFF, COMMAND_BACKOFF_MAX, COMMAND_DRAIN, COMMAND_STEADY, FEED_READ_BYTES, LOG_MESSAGE_BYTES_MAX,
 };
@@ -66,8 +66,8 @@ async fn follow<O: Outlet>(mut child: Child, publisher: &mut Publisher<O>) -> io
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (end, ended) = watch::channel(false);
     let name = publisher.name.clone();
-    let bytes_max = publisher.message_bytes_max;
-    let spoken = each_line(out, bytes_max, ended.clone(), async |line: String| publisher.publish(&line).await);
+    let line_max = publisher.message_max.clone();
+    let spoken = each_line(out, line_max, ended.clone(), async |line: String| publisher.publish(&line).await);
     let complained =
         each_line(err, LOG_MESSAGE_BYTES_MAX, ended, async |line: String| log::warn!("feed {name}: {line}"));
     let waited = async {
@@ -85,12 +85,12 @@ async fn follow<O: Outlet>(mut child: Child, publisher: &mut Publisher<O>) -> io
 /// left the group may hold the pipe open for ever.
 async fn each_line(
     pipe: Option<impl AsyncRead + Unpin>,
-    bytes_max: usize,
+    line_max: impl Into<Limit>,
     mut ended: watch::Receiver<bool>,
     mut take: impl AsyncFnMut(String),
 ) {
     let Some(mut pipe) = pipe else { return };
-    let mut lines = Lines::new(bytes_max);
+    let mut lines = Lines::new(line_max);
     let mut buffer = vec![0; FEED_READ_BYTES];
     loop {
         let silent = async {

@@ -4,18 +4,20 @@
 //! the limit is cut there, and the rest of that line dropped, so that nobody can fill memory by never ending a line. Text that is not
 //! UTF-8 gets U+FFFD where it is not.
 
+use super::Limit;
+
 /// The line that has begun, and how long one may be.
 pub(super) struct Lines {
     begun: Vec<u8>,
     /// Bytes of this line were dropped.
     cut: bool,
-    bytes_max: usize,
+    line_max: Limit,
 }
 
 impl Lines {
-    /// No line has begun; none is to be longer than `bytes_max`.
-    pub(super) fn new(bytes_max: usize) -> Lines {
-        Lines { begun: Vec::new(), cut: false, bytes_max }
+    /// No line has begun; none is to be longer than `line_max`.
+    pub(super) fn new(line_max: impl Into<Limit>) -> Lines {
+        Lines { begun: Vec::new(), cut: false, line_max: line_max.into() }
     }
 
     /// Takes bytes off the front of `bytes`, to the end of the first line and returns it; `None` once they are used up.
@@ -23,7 +25,7 @@ impl Lines {
         let newline = bytes.iter().position(|&byte| byte == b'\n');
         let (piece, rest) = bytes.split_at(newline.unwrap_or(bytes.len()));
         // One more than the limit is kept, for the carriage return of a line that just fits.
-        let room = (self.bytes_max + 1).saturating_sub(self.begun.len());
+        let room = (self.line_max.bytes() + 1).saturating_sub(self.begun.len());
         self.cut |= piece.len() > room;
         self.begun.extend_from_slice(&piece[..piece.len().min(room)]);
         *bytes = rest.get(1..).unwrap_or_default();
@@ -40,8 +42,9 @@ impl Lines {
         if !self.cut && line.last() == Some(&b'\r') {
             line.pop();
         }
-        if line.len() > self.bytes_max || self.cut {
-            line.truncate(self.bytes_max);
+        let bytes_max = self.line_max.bytes();
+        if line.len() > bytes_max || self.cut {
+            line.truncate(bytes_max);
             drop_broken_end(&mut line);
         }
         self.cut = false;

@@ -15,6 +15,8 @@
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use crate::config::{self, HubId, Source, Template};
@@ -35,19 +37,41 @@ pub trait Outlet {
 /// Held by a feed until it has begun: who has the other end of all of them, sees when every feed has.
 pub type Beginning = Sender<Infallible>;
 
-/// Runs `feed` until dropped, from where its bookmark is. Its messages are at most `message_bytes_max` bytes long; longer ones are cut.
+/// How long a feed's messages may be, in bytes: what its hub takes, which a reload may change while the feed goes on.
+#[derive(Debug, Clone)]
+pub struct Limit(Arc<AtomicUsize>);
+
+impl Limit {
+    /// So long from now on.
+    pub fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl From<usize> for Limit {
+    fn from(bytes: usize) -> Limit {
+        Limit(Arc::new(AtomicUsize::new(bytes)))
+    }
+}
+
+/// Runs `feed` until dropped, from where its bookmark is. Messages longer than `message_max` are cut.
 ///
 /// It returns only when its runtime is shutting down. Needs a runtime with time, and for a command with IO.
 pub async fn run(
     feed: config::Feed,
-    message_bytes_max: usize,
+    message_max: impl Into<Limit>,
     outlet: impl Outlet,
     beginning: Beginning,
     bookmark: Bookmark,
 ) {
     let config::Feed { name, hub, channel, message, source } = feed;
     let count = bookmark.mark().count;
-    let publisher = Publisher { name, hub, channel, message, message_bytes_max, count, outlet, bookmark };
+    let message_max = message_max.into();
+    let publisher = Publisher { name, hub, channel, message, message_max, count, outlet, bookmark };
     match source {
         Source::Every(period) => {
             drop(beginning);
@@ -68,7 +92,7 @@ struct Publisher<O> {
     hub: HubId,
     channel: String,
     message: Template,
-    message_bytes_max: usize,
+    message_max: Limit,
     /// How many messages there were: `{n}` of the next one.
     count: u64,
     outlet: O,
@@ -87,7 +111,7 @@ impl<O: Outlet> Publisher<O> {
         });
         match filled {
             Ok(mut text) => {
-                text.truncate(text.floor_char_boundary(self.message_bytes_max));
+                text.truncate(text.floor_char_boundary(self.message_max.bytes()));
                 self.outlet.publish(self.hub, &self.channel, text.into_bytes()).await;
             }
             // The configuration refuses such a template; were it not so, this says it.

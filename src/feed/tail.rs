@@ -30,7 +30,7 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
     let mut beginning = Some(beginning);
     let bookmark = publisher.bookmark.clone();
     let mut follower = Follower::new(publisher.name.clone(), path, bookmark.mark());
-    let mut lines = Lines::new(publisher.message_bytes_max);
+    let mut lines = Lines::new(publisher.message_max.clone());
     loop {
         let look = spawn_blocking(move || {
             let seen = follower.look();

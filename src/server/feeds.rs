@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, LocalSet};
 use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
 use crate::config::{Feed, HubId, Source};
 use crate::feed::mark::{Bookmark, Mark};
-use crate::feed::{self, Beginning, Outlet};
+use crate::feed::{self, Beginning, Limit, Outlet};
 use crate::hub::{Kind, Publication};
 use crate::shard::mailbox::{Mailbox, owner};
 
@@ -39,7 +39,7 @@ pub struct Left {
 }
 
 /// The feeds that run, by name.
-type Running = HashMap<String, (Planned, AbortHandle, Bookmark)>;
+type Running = HashMap<String, (Feed, Limit, AbortHandle, Bookmark)>;
 
 /// The running feeds.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Feeds {
             // This drops the feeds, and with them what they started.
             drop(local);
             runtime.shutdown_timeout(BLOCKED_FILE);
-            let left = running.into_iter().map(|(name, ((feed, _), _, bookmark))| {
+            let left = running.into_iter().map(|(name, (feed, _, _, bookmark))| {
                 let (origin, mark) = (origin(&feed.source), bookmark.mark());
                 Left { name, origin, mark }
             });
@@ -107,12 +107,13 @@ fn change(
     mailboxes: &Arc<[Mailbox]>,
     beginning: &Beginning,
 ) {
-    running.retain(|_, (feed, task, _)| {
-        let stays = planned.contains(feed);
-        if !stays {
-            task.abort();
+    running.retain(|_, (feed, limit, task, _)| {
+        let stays = planned.iter().find(|(planned, _)| planned == feed);
+        match stays {
+            Some((_, message_bytes_max)) => limit.set(*message_bytes_max),
+            None => task.abort(),
         }
-        stays
+        stays.is_some()
     });
     for (feed, message_bytes_max) in planned {
         let name = feed.name.clone();
@@ -120,8 +121,9 @@ fn change(
             let before = left.iter().position(|left| left.name == feed.name && left.origin == origin(&feed.source));
             let mark = before.map_or_else(Mark::default, |at| left.swap_remove(at).mark);
             let (outlet, bookmark) = (Lanes(mailboxes.clone()), Bookmark::new(mark));
-            let run = feed::run(feed.clone(), message_bytes_max, outlet, beginning.clone(), bookmark.clone());
-            ((feed, message_bytes_max), tokio::task::spawn_local(run).abort_handle(), bookmark)
+            let limit = Limit::from(message_bytes_max);
+            let run = feed::run(feed.clone(), limit.clone(), outlet, beginning.clone(), bookmark.clone());
+            (feed, limit, tokio::task::spawn_local(run).abort_handle(), bookmark)
         });
     }
 }
