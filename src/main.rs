@@ -1,7 +1,7 @@
 //! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 fn main() -> ExitCode {
     let cli = Cli::read();
     let outcome = if cli.print_default_config {
-        std::io::stdout().write_all(config::DEFAULT.as_bytes()).map_err(|error| Failure::io("cannot print", &error))
+        print(config::DEFAULT)
     } else if cli.check {
         check(&cli)
     } else {
@@ -40,12 +40,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// Text to standard output. A reader that has gone away has seen enough, and is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::io("cannot print", &error)),
+        _ => Ok(()),
+    }
+}
+
 /// Everything a start would check, and nothing it would do.
 fn check(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     identity(&config)?;
-    println!("{}: the configuration is good", config.provenance());
-    Ok(())
+    print(&format!("{}: the configuration is good\n", config.provenance()))
 }
 
 /// The configuration as file and switches have it; warnings are printed.

@@ -94,6 +94,16 @@ fn a_taken_port_is_69() {
 }
 
 #[test]
+fn who_cannot_be_told_why_has_the_code() {
+    let place = place(PLAIN);
+    for foreground in [&[][..], &["-n"]] {
+        let mut command = pushd(place.path(), &[&["-c", "hub.toml", "-l", "no/such.log"], foreground].concat());
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(command.stdin(Stdio::null()).stderr(full).status().unwrap().code(), Some(73));
+    }
+}
+
+#[test]
 fn another_pushd_is_69_and_nothing_is_disturbed() {
     let place = place(PLAIN);
     let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
@@ -240,6 +250,11 @@ fn a_check_says_everything_and_does_nothing() {
     assert!(good.stdout.contains("the configuration is good"), "{}", good.stdout);
     fs::write(place.path().join("bad.toml"), PLAIN.replace("on_message", "on_mesage").replace("\"/ws\"", "\"ws\""))
         .unwrap();
+    // Who reads no answer has the code all the same.
+    let mut unread = pushd(place.path(), &["--check", "-c", "hub.toml"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(unread.stdin(Stdio::null()).stdout(writer).status().unwrap().code(), Some(0));
     let bad = run(&mut pushd(place.path(), &["--check", "-c", "bad.toml"]));
     assert_eq!((bad.code(), &bad.stdout[..]), (78, ""));
     for words in ["bad.toml:5:1", "bad.toml:6:33", "bad.toml:7:63", "write `/ws`", "did you mean `on_message`?"] {
