@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pushd::cli::Cli;
 use pushd::config::{self, Config};
@@ -166,25 +166,18 @@ impl Running {
         notify::ready(&self.server.status());
         status.ready();
         let mut turns = Vec::new();
+        let mut look_due = Instant::now() + STATUS_INTERVAL;
         let order = loop {
-            match self.signals.wait_for(STATUS_INTERVAL) {
+            // Whatever else is asked for all the time.
+            if Instant::now() >= look_due {
+                self.look(&mut turns);
+                look_due = Instant::now() + STATUS_INTERVAL;
+            }
+            match self.signals.wait_until(look_due) {
                 Some(order @ (Signal::Shutdown(_) | Signal::HandOver)) => break order,
                 Some(Signal::Reload) => self.reload(cli),
                 Some(Signal::Reopen) => self.log.reopen(),
-                None if !self.server.is_whole() => {
-                    log::error!("a shard has ended: a server that only looks alive is worse than none");
-                    self.log.flush(LOG_CLOSE_TIMEOUT);
-                    std::process::exit(Exit::System.code().into());
-                }
-                None => {
-                    notify::status(&self.server.status());
-                    // The sign of life is proof of progress: every shard has taken a turn since the last one.
-                    let taken = self.server.turns();
-                    if taken.iter().zip(&turns).all(|(now, before)| now > before) {
-                        notify::watchdog();
-                    }
-                    turns = taken;
-                }
+                None => {}
             }
         };
         notify::stopping();
@@ -201,6 +194,22 @@ impl Running {
         log::info!("Server Shut Down");
         self.log.close(LOG_CLOSE_TIMEOUT);
         drop(self.pidfile);
+    }
+
+    /// Looks after the shards, and tells the service manager of them; `turns` is how many they had taken the last time.
+    fn look(&self, turns: &mut Vec<u64>) {
+        if !self.server.is_whole() {
+            log::error!("a shard has ended: a server that only looks alive is worse than none");
+            self.log.flush(LOG_CLOSE_TIMEOUT);
+            std::process::exit(Exit::System.code().into());
+        }
+        notify::status(&self.server.status());
+        // The sign of life is proof of progress: every shard has taken a turn since the last one.
+        let taken = self.server.turns();
+        if taken.iter().zip(&*turns).all(|(now, before)| now > before) {
+            notify::watchdog();
+        }
+        *turns = taken;
     }
 
     /// SIGHUP: the whole file or nothing.

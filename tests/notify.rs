@@ -7,6 +7,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use common::http::{get, publish};
 use common::ws::Ws;
@@ -15,6 +17,9 @@ use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+
+/// How often a signal comes where they come all the time: more often than signs of life.
+const SIGNAL_PACE: Duration = Duration::from_millis(200);
 
 /// The other end of `NOTIFY_SOCKET`.
 struct Notices {
@@ -191,6 +196,25 @@ fn a_sign_of_life_is_given_only_while_every_shard_goes_on() {
     assert!(!alive, "a sign of life although a shard hangs");
     drop(held);
     notices.told("WATCHDOG");
+}
+
+#[test]
+fn signals_that_come_all_the_time_do_not_stop_the_signs_of_life() {
+    let (pushd, notices) = Notices::start(PLAIN);
+    let (over, is_over) = channel::<()>();
+    std::thread::scope(|threads| {
+        // In here, so that its end is that of the signals also where the test fails.
+        let _over = over;
+        threads.spawn(|| {
+            let is_over = is_over;
+            let mut signals = [Signal::SIGUSR1, Signal::SIGHUP].into_iter().cycle();
+            while is_over.recv_timeout(SIGNAL_PACE) == Err(RecvTimeoutError::Timeout) {
+                signals.next().into_iter().for_each(|signal| pushd.signal(signal));
+            }
+        });
+        notices.told("WATCHDOG");
+        notices.told("WATCHDOG");
+    });
 }
 
 #[test]

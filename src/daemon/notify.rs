@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -48,11 +48,6 @@ pub fn status(text: &str) {
 /// The end begins.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
-}
-
-/// How often the service manager expects a sign of life, if it does: [`watchdog`] is due at half of that.
-pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero())
 }
 
 /// A sign of life. Only for a process that makes progress: who pings by rote defeats the purpose.

@@ -82,9 +82,9 @@ impl Signals {
         }
     }
 
-    /// Waits for an order, at most so long.
-    pub fn wait_for(&mut self, time: Duration) -> Option<Signal> {
-        self.next(Some(Instant::now() + time))
+    /// Waits for an order, at most until then.
+    pub fn wait_until(&mut self, deadline: Instant) -> Option<Signal> {
+        self.next(Some(deadline))
     }
 
     /// An order that is already there.
@@ -143,13 +143,13 @@ mod tests {
         SigSet::from_iter([Number::SIGHUP]).thread_block().unwrap();
         let mut signals = Signals::install().unwrap();
         assert_eq!(signals.poll(), None);
-        assert_eq!(signals.wait_for(Duration::from_millis(1)), None);
+        assert_eq!(signals.wait_until(Instant::now() + Duration::from_millis(1)), None);
 
         raise(Number::SIGHUP).unwrap();
         assert_eq!(signals.wait(), Signal::Reload);
         raise(Number::SIGUSR1).unwrap();
         raise(Number::SIGUSR1).unwrap();
-        assert_eq!(signals.wait_for(Duration::from_secs(10)), Some(Signal::Reopen));
+        assert_eq!(signals.wait_until(Instant::now() + Duration::from_secs(10)), Some(Signal::Reopen));
         assert_eq!(signals.poll(), None);
 
         raise(Number::SIGUSR1).unwrap();
