@@ -93,7 +93,7 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
 }
 
 /// One origin, as browsers send it: lower case, default port left out. The error says what would do.
-fn origin(text: &str) -> Result<String, String> {
+pub(super) fn origin(text: &str) -> Result<String, String> {
     match text {
         "*" | "any" => return Err("to let every page in, write `origins = \"any\"`".to_owned()),
         "same" => return Err("pages from the same address are always let in: leave it out".to_owned()),

@@ -171,20 +171,22 @@ fn kind_of_route(entries: &DeTable<'_>) -> Option<&'static Section> {
     keys::ROUTES.into_iter().find(|section| entries.contains_key(section.action().name))
 }
 
-/// A value as TOML writes it, with its paths made absolute, and what it comes to.
+/// A value as TOML writes it, with its paths made absolute and its addresses as they are read, and what it comes to.
 fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
     let mut first = true;
-    let shown = text::value(value, &mut |text| {
-        let path = match kind {
-            Kind::Path => true,
-            Kind::Program => std::mem::take(&mut first) && text.contains('/'),
-            _ => false,
-        };
-        match addresses::listen(text, base) {
-            Ok(Listen::Unix(path)) if kind == Kind::Addresses => format!("unix:{}", path.display()),
-            _ if path => base.join(text).display().to_string(),
-            _ => text.to_owned(),
-        }
+    // As paths are compared, `./www/` is `www`.
+    let plain = |path: &Path| path.components().collect::<PathBuf>().display().to_string();
+    let shown = text::value(value, &mut |text| match kind {
+        Kind::Path => plain(&base.join(text)),
+        // Compared word for word.
+        Kind::Program if std::mem::take(&mut first) && text.contains('/') => base.join(text).display().to_string(),
+        Kind::Addresses => match addresses::listen(text, base) {
+            Ok(Listen::Tcp(address)) => address.to_string(),
+            Ok(Listen::Unix(path)) => format!("unix:{}", plain(&path)),
+            Ok(Listen::Systemd(_)) | Err(_) => text.to_owned(),
+        },
+        Kind::Origins => addresses::origin(text).unwrap_or_else(|_| text.to_owned()),
+        _ => text.to_owned(),
     });
     let string = match value {
         DeValue::String(text) => Some(text.as_ref()),
@@ -224,12 +226,18 @@ mod tests {
             (Kind::Count { least: 0, most: 99 }, "0x10", "16"),
             (Kind::Texts, "\"all\"", "['all']"),
             (Kind::Path, "\"www\"", "\"/etc/pushd/www\""),
+            (Kind::Path, "\"www\"", "\"./www/\""),
+            (Kind::Addresses, "\"[::1]:80\"", "[\"[0:0:0:0:0:0:0:1]:080\"]"),
+            (Kind::Addresses, "\"unix:s\"", "\"unix:./s\""),
+            (Kind::Origins, "[\"https://a.b\"]", "[\"HTTPS://A.B:443\"]"),
             (Kind::Addresses, "\"unix:s\"", "[\"unix:/etc/pushd/s\"]"),
             (Kind::Program, "[\"./run\", \"./x\"]", "[\"/etc/pushd/./run\", \"./x\"]"),
         ] {
             assert_eq!(meaning(kind, one), meaning(kind, other), "{kind:?}");
         }
         assert_ne!(meaning(Kind::Program, "[\"run\"]"), meaning(Kind::Program, "[\"./run\"]"));
+        // The feed would begin anew.
+        assert_ne!(meaning(Kind::Program, "[\"./run\"]"), meaning(Kind::Program, "[\"././run\"]"));
         assert_ne!(meaning(Kind::DurationOrOff, "false"), meaning(Kind::DurationOrOff, "\"0s\""));
     }
 
