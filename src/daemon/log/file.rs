@@ -137,10 +137,12 @@ impl LogFile {
     }
 
     /// Moves the file to `.1`, the former `.1` to `.2` and so on, and begins a new one. If that fails the old file is
-    /// kept in use, and it is not tried again before as much has been written once more.
+    /// kept in use, and it is not tried again before as much has been written once more. What somebody else moved away is
+    /// only begun anew.
     pub(super) fn rotate(&mut self) -> io::Result<()> {
         let Some(rotate) = self.rotate else { return Ok(()) };
-        let rotated = self.shift(rotate.keep).and_then(|()| self.open_again());
+        let shifted = if self.named() == Some(true) { self.shift(rotate.keep) } else { Ok(()) };
+        let rotated = shifted.and_then(|()| self.open_again());
         self.rotate_at = match &rotated {
             Ok(()) => rotate.size_bytes,
             Err(_) => self.bytes.saturating_add(rotate.size_bytes),
@@ -311,6 +313,22 @@ mod tests {
         log.write(b"b\n").unwrap();
         assert_eq!(names(dir.path()), ["moved", "pushd.log"]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");
+    }
+
+    #[test]
+    fn full_at_the_moment_when_others_moved_it_it_is_only_begun_anew() {
+        let (dir, path) = place();
+        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        log.write(b"0123456789\n").unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.rotate().unwrap();
+        log.write(b"0123456789\n").unwrap();
+        fs::rename(&path, dir.path().join("moved again")).unwrap();
+        fs::write(&path, "theirs\n").unwrap();
+        log.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["moved", "moved again", "pushd.log"]);
+        log.write(b"ours\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "theirs\nours\n");
     }
 
     #[test]
