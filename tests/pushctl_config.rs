@@ -191,6 +191,8 @@ fn every_key_is_told_as_it_is_classified() {
             let found: Vec<_> =
                 differences.iter().map(|one| (one.name.rsplit('.').next().unwrap(), one.change)).collect();
             assert_eq!(found, [(key.name, key.change)], "{}", section.title);
+            let publishing = differences[0].text.ends_with("; publishing goes by it at once");
+            assert_eq!(publishing, key.name == "origins" && *section == keys::SERVER, "{}", section.title);
             told += 1;
         }
     }

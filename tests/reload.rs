@@ -251,6 +251,20 @@ fn feeds_come_and_go_and_those_that_stay_count_on() {
 }
 
 #[test]
+fn who_may_publish_is_asked_with_each_request() {
+    let pushd = first();
+    let publishing = request(pushd.address(), "POST", "/publish", &["Origin: https://example.com"], b"x");
+    let mut page = Wire::connect(pushd.address());
+    page.send(&publishing);
+    assert_eq!(Answer::read(&mut page).status, 403);
+    pushd.reload(&changed(&[("[server.main.routes]", "origins = \"any\"\n[server.main.routes]")]));
+    until_true("another answer on the same connection", || {
+        page.send(&publishing);
+        Answer::read(&mut page).status == 200
+    });
+}
+
+#[test]
 fn a_bad_file_is_one_line_and_changes_nothing() {
     let pushd = first();
     let address = pushd.address();

@@ -71,6 +71,8 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
         }
         let consequence = match key.name {
             "websocket" => farewell(table),
+            // It is asked with each request.
+            "origins" if table.section == &keys::SERVER => "; publishing goes by it at once",
             _ if table.section == &keys::FEED => "; the feed begins anew",
             _ => "",
         };
