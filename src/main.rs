@@ -152,8 +152,14 @@ fn begin(
         log::warn!("{}", warning.summary());
     }
     let server = bound.serve().map_err(|error| Failure::io("cannot start serving", &error))?;
-    pidfile.write()?;
-    Ok(Running { server, log, pidfile, signals })
+    match pidfile.write() {
+        Ok(()) => Ok(Running { server, log, pidfile, signals }),
+        Err(failure) => {
+            // The commands of its feeds run already, and would go on without it.
+            server.drain(End::Restart);
+            Err(failure)
+        }
+    }
 }
 
 fn refused(error: &BindError) -> Failure {

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
 use common::daemon::{Daemon, place, pushd};
@@ -70,16 +70,19 @@ fn the_launcher_is_back_when_the_daemon_serves() {
     }
 }
 
+/// What a command says, until nobody can say anything more: neither itself nor whom it started.
+fn read_to_the_end(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (sender, ended) = channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    ended.recv_timeout(DEADLINE).expect("somebody holds the output of a command that has ended").unwrap()
+}
+
 #[test]
 fn the_launcher_holds_nobodys_pipe() {
     let place = place(PLAIN);
     set_child_subreaper(true).unwrap();
-    let mut command = pushd(place.path(), &["-c", "hub.toml"]);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (sender, ended) = channel();
-    std::thread::spawn(move || sender.send(child.wait_with_output()));
-    let output =
-        ended.recv_timeout(DEADLINE).expect("whoever reads the launcher's output waits for the daemon").unwrap();
+    let output = read_to_the_end(&mut pushd(place.path(), &["-c", "hub.toml"]));
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(Daemon::adopt(&place.path().join("pushd.pid")).end(Signal::SIGTERM), 0);
 }
@@ -100,6 +103,21 @@ fn who_cannot_be_told_why_has_the_code() {
         let mut command = pushd(place.path(), &[&["-c", "hub.toml", "-l", "no/such.log"], foreground].concat());
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         assert_eq!(command.stdin(Stdio::null()).stderr(full).status().unwrap().code(), Some(73));
+    }
+}
+
+#[test]
+fn a_start_that_fails_late_leaves_no_command_of_a_feed_behind() {
+    let feed = "[feed.f]\nhub = \"push\"\nchannel = \"all\"\ncommand = [\"sleep\", \"600\"]\n";
+    let place = place(&format!("{PLAIN}{feed}"));
+    // No file can be written, as on a full disk, and everybody who is started holds our output.
+    let script = "trap '' XFSZ; ulimit -f 0; exec 9>&1; exec \"$0\" -n -c hub.toml";
+    // More than once, since the failure may come before the command has begun.
+    for _ in 0..20 {
+        let ran = read_to_the_end(Command::new("/bin/sh").args(["-c", script, PUSHD]).current_dir(place.path()));
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(71), "{said}");
+        assert!(said.contains("cannot open the pidfile"), "{said}");
     }
 }
 
