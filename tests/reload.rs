@@ -334,6 +334,20 @@ fn one_address_becomes_all_and_one_again() {
 }
 
 #[test]
+fn an_address_that_went_can_come_again_at_once() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let listening = |listen: &str| PLAIN.replace("127.0.0.1:0", listen);
+    let pushd = start(&listening(&address));
+    for round in 0..50 {
+        for listen in ["unix:hub.sock", &address] {
+            let line = pushd.reload(&listening(listen));
+            assert!(line.contains("] Reloaded "), "{round}: {line}");
+        }
+        assert_eq!(get(address.parse().unwrap(), "/healthz").status, 200);
+    }
+}
+
+#[test]
 fn a_file_that_changes_nothing_disturbs_nothing() {
     let pushd = start(FIRST.replace("\"/pages\" = { static = \"www\" }", "").as_str());
     let address = pushd.address();

@@ -60,6 +60,8 @@ pub const DESCRIPTORS_RESERVED: usize = 64;
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Length of the kernel's queue of connections not yet accepted (the kernel caps it at `somaxconn`).
 pub const LISTEN_BACKLOG: i32 = 4096;
+/// How long a reload waits until the addresses that end are closed: a shard's turn takes milliseconds.
+pub const LISTENER_END: Duration = Duration::from_secs(1);
 
 /// What a shard reads at once, in bytes; one buffer serves all its sessions. 64 KiB holds a default-sized message whole.
 pub const READ_BYTES: usize = 64 << 10;

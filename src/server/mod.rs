@@ -9,8 +9,8 @@ mod feeds;
 mod handover;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
-use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER};
+use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
 use crate::config::{self, Action, Config, HubId, Listen, Workers};
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
 use crate::shard::counters::Counters;
+use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
 use crate::wire::Close;
@@ -33,7 +34,7 @@ pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::Handover;
 
-/// How often the end looks whether everybody has gone.
+/// How often it is looked whether everybody has gone.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A configuration whose addresses are bound.
@@ -151,9 +152,22 @@ impl Server {
         bind::unlink(ended.map(|(listen, _)| listen));
         let fixed = needs_restart(&self.began_with, &config.daemon);
         log_addresses(&config, &listeners);
-        self.listeners = listeners;
+        let before = std::mem::replace(&mut self.listeners, listeners);
         self.config = config;
+        self.wait_for_end_of(before);
         Ok(fixed)
+    }
+
+    /// Waits until the shards have closed those of `before` that are no longer listened on: their addresses may be asked for
+    /// by the next reload.
+    fn wait_for_end_of(&self, before: Listeners) {
+        let stays = |listener: &Arc<Listener>| self.listeners.iter().any(|(_, stays)| Arc::ptr_eq(stays, listener));
+        let ended = before.into_iter().filter(|(_, listener)| !stays(listener));
+        let ended: Vec<Weak<Listener>> = ended.map(|(_, listener)| Arc::downgrade(&listener)).collect();
+        let deadline = Instant::now() + LISTENER_END;
+        while ended.iter().any(|listener| listener.strong_count() > 0) && Instant::now() < deadline {
+            std::thread::sleep(DRAIN_INTERVAL);
+        }
     }
 
     /// The configuration in force.

@@ -16,6 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -251,10 +252,15 @@ pub fn address_in(log: &str, name: &str) -> Option<SocketAddr> {
     lines.next_back().map(|address| address.parse().unwrap())
 }
 
-/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), and no other process of these tests begins with.
+/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), no other test of this process has, and no other
+/// process of these tests begins with.
 pub fn free_port() -> u16 {
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap();
     let first = 20_000 + (std::process::id() % 10_000) as u16;
-    (first..32_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
+    let port = (first.max(*next)..32_000).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap();
+    *next = port + 1;
+    port
 }
 
 /// What a command that ends by itself came to.
