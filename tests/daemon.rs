@@ -17,6 +17,7 @@ use common::{DEADLINE, PLAIN, PUSHD, Start, address_in, run, until, until_true};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// That a start failed with this code and these words, as a daemon and in the foreground, and left nothing behind.
 fn fails(path: &Path, arguments: &[&str], code: i32, words: &str) {
@@ -94,6 +95,23 @@ fn a_taken_port_is_69() {
     let place = place(&PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"unix:hub.sock\", \"{address}\"]")));
     fails(place.path(), &["-c", "hub.toml"], 69, &format!("cannot listen on {address}: it is taken"));
     assert!(!place.path().join("hub.sock").exists(), "a Unix socket was left");
+}
+
+#[test]
+fn a_unix_socket_whose_owner_accepts_nobody_is_taken() {
+    let place = place(&PLAIN.replace("127.0.0.1:0", "unix:hub.sock"));
+    let owner = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let address = SockAddr::unix(place.path().join("hub.sock")).unwrap();
+    owner.bind(&address).and_then(|()| owner.listen(0)).unwrap();
+    // As many as wait to be accepted.
+    let waiting: Vec<Socket> = std::iter::from_fn(|| {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        client.connect(&address).is_ok().then_some(client)
+    })
+    .collect();
+    assert!(!waiting.is_empty());
+    fails(place.path(), &["-c", "hub.toml"], 69, "hub.sock: it is taken");
 }
 
 #[test]

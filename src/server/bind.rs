@@ -205,7 +205,11 @@ fn unix(path: &Path) -> io::Result<ListenerSocket> {
 
 fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|entry| entry.file_type().is_socket());
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| socket.connect(address));
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
+        // Where somebody listens and does not accept, it would be waited for.
+        socket.set_nonblocking(true)?;
+        socket.connect(address)
+    });
     is_socket && probe.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
