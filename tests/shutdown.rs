@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use common::http::{Answer, metric, publish, request};
 use common::wire::Wire;
 use common::ws::{CLOSE, Hixie, Ws};
-use common::{PLAIN, Pushd, start, until_true};
+use common::{PLAIN, Pushd, start, until, until_true};
 use nix::sys::signal::Signal;
 
 /// The plain configuration, in which the end may take this long.
@@ -146,6 +148,23 @@ fn a_second_signal_ends_it_now() {
         assert_eq!(pushd.wait(), 1, "not a clean end");
         mute.wire.expect_end();
     }
+}
+
+#[test]
+fn a_second_signal_ends_also_one_that_is_stuck_in_a_reload() {
+    let mut pushd = start(&grace("1h"));
+    let file = pushd.path().join("pushd.toml");
+    std::fs::remove_file(&file).unwrap();
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    pushd.signal(Signal::SIGHUP);
+    // Opened once there is a reader; nothing is ever written.
+    let writer = || OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&file).ok();
+    let _writer = until("a reader of the configuration", writer);
+    until_true("its end", || {
+        pushd.signal(Signal::SIGTERM);
+        pushd.has_ended()
+    });
+    assert_eq!(pushd.wait(), 1, "not a clean end");
 }
 
 #[test]

@@ -6,7 +6,8 @@
 //!
 //! A second SIGINT or SIGTERM, or one after SIGUSR2, ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
 //! thread can prevent it. It is armed when the first one is handed out by [`Signals::wait`], a moment late on purpose:
-//! `timeout` and some supervisors signal the process and then its group, which is one order said twice.
+//! `timeout` and some supervisors signal the process and then its group, which is one order said twice. Where main does not
+//! take the first one, stuck in a reload on a file system that hangs, a thread that only waits for this arms it.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -23,6 +24,9 @@ use signal_hook::{flag, low_level};
 pub const EXIT_NOW: i32 = 1;
 /// Two orders to end that arrive within this time are one.
 const SAME_ORDER: Duration = Duration::from_millis(10);
+
+/// How long main has to take an order to end before another one ends the process without it.
+const MAIN_IS_STUCK: Duration = Duration::from_secs(1);
 
 /// An order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Call it after `detach` and before any thread, so that all threads inherit the mask.
+    /// Installs the handlers. Call it after `detach` and before any other thread, so that all threads inherit the mask.
     pub fn install() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
@@ -70,6 +74,17 @@ impl Signals {
         let ours = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2];
         let ours = SigSet::from_iter(ours);
         ours.thread_unblock()?;
+        let (mut ends, end) = UnixStream::pair()?;
+        for number in [SIGINT, SIGTERM, SIGUSR2] {
+            low_level::pipe::register(number, end.try_clone()?)?;
+        }
+        let arm = Arc::clone(&armed);
+        std::thread::Builder::new().name("second signal".to_owned()).spawn(move || {
+            if ends.read_exact(&mut [0]).is_ok() {
+                sleep(MAIN_IS_STUCK);
+                arm.store(true, Ordering::SeqCst);
+            }
+        })?;
         Ok(Signals { wake, flags: flags.map(|(_, signal, flag)| (signal, flag)), armed })
     }
 
