@@ -151,9 +151,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::limits::READ_BYTES;
+    use crate::config::limits::{READ_BYTES, TURN_BYTES_MAX};
     use crate::config::{self, Action};
-    use crate::hub::Members;
+    use crate::hub::{Kind, Members};
     use crate::session::{Arrival, Terms};
     use crate::wire::Dialect;
 
@@ -187,6 +187,18 @@ mod tests {
         let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
         let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
         Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+    }
+
+    #[test]
+    fn messages_of_no_bytes_fill_a_turn_too() {
+        let mut table = Table::<Endless>::new(Arc::default());
+        let mut count = 0;
+        while !table.is_turn_full() {
+            let publication = Publication::new(config::HubId(0), "unheard".into(), Kind::Text, Bytes::new());
+            table.publish(publication.into());
+            count += 1;
+            assert!(count <= TURN_BYTES_MAX / size_of::<Publication>() + 1, "{count} wait");
+        }
     }
 
     #[test]

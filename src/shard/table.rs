@@ -34,7 +34,7 @@ pub struct Table<S> {
     dirty: Vec<Slot>,
     /// Publications to one channel that are not staged yet.
     streak: Vec<Arc<Publication>>,
-    /// Bytes of their payloads.
+    /// What they hold of memory, in bytes.
     streak_bytes: usize,
     /// What sessions published, for the shard to relay.
     outgoing: Vec<Publication>,
@@ -144,7 +144,7 @@ impl<S: Socket> Table<S> {
         {
             self.stage_streak();
         }
-        self.streak_bytes += publication.payload.len();
+        self.streak_bytes += publication.cost();
         self.streak.push(publication);
     }
 
@@ -214,7 +214,7 @@ impl<S: Socket> Table<S> {
 
     /// Whether enough is staged to flush before going on.
     pub fn is_turn_full(&self) -> bool {
-        self.streak_bytes + self.runs.iter().map(Run::len).sum::<usize>() >= TURN_BYTES_MAX
+        self.streak_bytes + self.runs.iter().map(Run::cost).sum::<usize>() >= TURN_BYTES_MAX
     }
 
     /// Ends the turn: writes to every session what is staged for it.

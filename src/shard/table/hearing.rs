@@ -223,8 +223,9 @@ impl<S: Socket> Table<S> {
             OnMessage::Ignore => {}
             OnMessage::Broadcast => {
                 let bytes = Bytes::copy_from_slice(message);
-                self.outgoing_bytes += bytes.len();
-                self.outgoing.push(Publication::new(terms.hub_id, session.to.clone(), kind, bytes));
+                let publication = Publication::new(terms.hub_id, session.to.clone(), kind, bytes);
+                self.outgoing_bytes += publication.cost();
+                self.outgoing.push(publication);
             }
             OnMessage::Echo if !session.dialect.carries(kind) => self.counters.unspeakable.add(1),
             OnMessage::Echo => self.say(slot, |dialect, out| dialect.frame_into(kind, message, out)),
