@@ -157,8 +157,8 @@ mod tests {
     use crate::session::{Arrival, Terms};
     use crate::wire::Dialect;
 
-    const FILE: &str =
-        "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\"/\" = { websocket = \"h\" }\n[hub.h]\n";
+    const FILE: &str = "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\
+        \"/\" = { websocket = \"h\", on_message = \"ON_MESSAGE\" }\n[hub.h]\n";
 
     /// A client that always has more to say; counts how often it is read.
     struct Endless(Rc<Cell<usize>>);
@@ -182,11 +182,31 @@ mod tests {
         }
     }
 
-    fn terms() -> Arc<Terms> {
-        let config = config::parse(std::path::Path::new("/"), FILE).unwrap();
+    fn arrival(on_message: &str) -> Arrival {
+        let config = config::parse(std::path::Path::new("/"), &FILE.replace("ON_MESSAGE", on_message)).unwrap();
         let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
         let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-        Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+        let membership = members.join(1).unwrap();
+        let terms = Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members });
+        let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
+        Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
+    }
+
+    #[test]
+    fn who_always_has_more_to_publish_leaves_room_for_the_others() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default(), Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let relay = Relay::new(0, mailboxes.clone());
+        let reads: [Rc<Cell<usize>>; 3] = Default::default();
+        let keys = reads.each_ref().map(|reads| table.adopt(Endless(reads.clone()), arrival("broadcast")));
+        for turn in 0..12 {
+            // What one of them says fills the other shard's lane, which is empty again at the next turn.
+            while mailboxes[1].next_request().or_else(|| mailboxes[1].next_delivery()).is_some() {}
+            let ready = keys.map(|key| Ready { key, readable: turn == 0, writable: false, ending: false });
+            relay.turn(&mut table, 0, ready);
+        }
+        let reads = reads.map(|reads| reads.get());
+        assert!(reads[0] > 0 && reads.iter().all(|read| *read == reads[0]), "{reads:?}");
     }
 
     #[test]
@@ -206,13 +226,8 @@ mod tests {
         const { assert!(READ_BYTES.is_multiple_of(8)) };
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
-        let (relay, terms, reads) = (Relay::new(0, mailboxes), terms(), Rc::new(Cell::new(0)));
-        let membership = terms.members.join(1).unwrap();
-        let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
-        let greeting = None;
-        let early = Bytes::new();
-        let arrival = Arrival { dialect, inflates, terms, membership, channels, to, greeting, early };
-        let key = table.adopt(Endless(reads.clone()), arrival);
+        let (relay, reads) = (Relay::new(0, mailboxes), Rc::new(Cell::new(0)));
+        let key = table.adopt(Endless(reads.clone()), arrival("ignore"));
         let mut turn = || {
             reads.set(0);
             relay.turn(&mut table, 0, [Ready { key, readable: true, writable: false, ending: false }]);

@@ -41,6 +41,8 @@ pub struct Table<S> {
     outgoing_bytes: usize,
     /// Sessions that may have more to read.
     unread: Vec<Slot>,
+    /// Those that were not read at all, because what they say would have had nowhere to go.
+    held_up: Vec<Slot>,
     wheel: Wheel,
     fired: Vec<Timer>,
     /// One buffer reads for all.
@@ -80,6 +82,7 @@ impl<S: Socket> Table<S> {
             outgoing: Vec::new(),
             outgoing_bytes: 0,
             unread: Vec::new(),
+            held_up: Vec::new(),
             wheel: Wheel::default(),
             fired: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -355,7 +358,7 @@ impl<S: Socket> Table<S> {
 
     /// Whether some sessions wait to be read on.
     pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty() && !self.still
+        !self.still && (!self.unread.is_empty() || !self.held_up.is_empty())
     }
 
     /// How many sessions there are.
