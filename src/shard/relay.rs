@@ -36,7 +36,6 @@ impl Relay {
 
     /// One turn: takes what came, stages it, flushes.
     pub fn turn<S: Socket>(&self, table: &mut Table<S>, now: Seconds, ready: impl IntoIterator<Item = Ready>) {
-        table.tick(now);
         // As many as there are now: what comes meanwhile waits for the next turn, so that sockets have theirs.
         for _ in 0..self.mailbox().deliveries_waiting() {
             let Some(publication) = self.mailbox().next_delivery() else { break };
@@ -66,6 +65,8 @@ impl Relay {
                 self.route_outgoing(table);
             }
         }
+        // Last, so that nobody is taken for silent whose answer lies here already.
+        table.tick(now);
         table.flush();
     }
 
@@ -151,14 +152,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::config::HubId;
     use crate::config::limits::{READ_BYTES, TURN_BYTES_MAX};
-    use crate::config::{self, Action};
-    use crate::hub::{Kind, Members};
-    use crate::session::{Arrival, Terms};
-    use crate::wire::Dialect;
-
-    const FILE: &str = "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\
-        \"/\" = { websocket = \"h\", on_message = \"ON_MESSAGE\" }\n[hub.h]\n";
+    use crate::hub::Kind;
+    use crate::session::Phase;
+    use crate::shard::testing::{Line, arrival};
+    use crate::wire::rfc6455::PING;
 
     /// A client that always has more to say; counts how often it is read.
     struct Endless(Rc<Cell<usize>>);
@@ -182,14 +181,19 @@ mod tests {
         }
     }
 
-    fn arrival(on_message: &str) -> Arrival {
-        let config = config::parse(std::path::Path::new("/"), &FILE.replace("ON_MESSAGE", on_message)).unwrap();
-        let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
-        let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-        let membership = members.join(1).unwrap();
-        let terms = Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members });
-        let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
-        Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
+    #[test]
+    fn a_pong_that_came_while_the_shard_stood_still_counts() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let (relay, line) = (Relay::new(0, mailboxes), Line::default());
+        line.room.set(1000);
+        let key = table.adopt(line.clone(), arrival("on_message = \"ignore\"", "ping = \"5s\"\npong_timeout = \"2s\""));
+        relay.turn(&mut table, 5, []);
+        assert_eq!(*line.heard.borrow(), PING);
+        // A pong of no bytes.
+        line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
+        relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
+        assert!(table.session(key).is_some_and(|session| session.phase == Phase::Open));
     }
 
     #[test]
@@ -198,7 +202,9 @@ mod tests {
         let mut table = Table::new(mailboxes[0].counters.clone());
         let relay = Relay::new(0, mailboxes.clone());
         let reads: [Rc<Cell<usize>>; 3] = Default::default();
-        let keys = reads.each_ref().map(|reads| table.adopt(Endless(reads.clone()), arrival("broadcast")));
+        let keys = reads
+            .each_ref()
+            .map(|reads| table.adopt(Endless(reads.clone()), arrival("on_message = \"broadcast\"", "")));
         for turn in 0..12 {
             // What one of them says fills the other shard's lane, which is empty again at the next turn.
             while mailboxes[1].next_request().or_else(|| mailboxes[1].next_delivery()).is_some() {}
@@ -214,7 +220,7 @@ mod tests {
         let mut table = Table::<Endless>::new(Arc::default());
         let mut count = 0;
         while !table.is_turn_full() {
-            let publication = Publication::new(config::HubId(0), "unheard".into(), Kind::Text, Bytes::new());
+            let publication = Publication::new(HubId(0), "unheard".into(), Kind::Text, Bytes::new());
             table.publish(publication.into());
             count += 1;
             assert!(count <= TURN_BYTES_MAX / size_of::<Publication>() + 1, "{count} wait");
@@ -227,7 +233,7 @@ mod tests {
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
         let (relay, reads) = (Relay::new(0, mailboxes), Rc::new(Cell::new(0)));
-        let key = table.adopt(Endless(reads.clone()), arrival("ignore"));
+        let key = table.adopt(Endless(reads.clone()), arrival("on_message = \"ignore\"", ""));
         let mut turn = || {
             reads.set(0);
             relay.turn(&mut table, 0, [Ready { key, readable: true, writable: false, ending: false }]);

@@ -23,6 +23,7 @@ use crate::wire::{Close, Dialect};
 mod changing;
 mod handing;
 mod hearing;
+mod timing;
 
 /// The sessions of one shard.
 pub struct Table<S> {
@@ -251,11 +252,18 @@ impl<S: Socket> Table<S> {
 
     /// The socket of a session takes more.
     pub fn writable(&mut self, key: SessionKey) {
+        let now = self.now;
         let Some(session) = self.at(key) else { return };
+        let waiting = session.waiting_bytes();
         if !session.is_waiting() {
             return;
         }
-        match session.write_waiting() {
+        let written = session.write_waiting();
+        if session.waiting_bytes() < waiting {
+            // Whoever takes what waits for him is there, though our ping may be far behind it, or his pong behind what is not read.
+            session.heard = now;
+        }
+        match written {
             Ok(true) => self.is_written(key.slot),
             Ok(false) => {}
             Err(error) => self.remove(key.slot, &error.to_string()),
@@ -271,57 +279,6 @@ impl<S: Socket> Table<S> {
             Phase::Open | Phase::Closing if std::mem::take(&mut session.paused) => self.read_later(slot),
             Phase::Open | Phase::Closing => {}
         }
-    }
-
-    /// The clock moved: sends the pings that are due and lets go of those who did not answer.
-    pub fn tick(&mut self, now: Seconds) {
-        if now == self.now {
-            return;
-        }
-        self.now = now;
-        let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.fire(now, &mut fired);
-        for timer in fired.drain(..) {
-            let current = self.sessions.get(timer.slot as usize);
-            if current.is_some_and(|session| session.generation == timer.generation && session.due == timer.due) {
-                self.is_due(timer.slot);
-            }
-        }
-        self.fired = fired;
-    }
-
-    fn is_due(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        if session.phase != Phase::Open {
-            return self.remove(slot, "no answer to our close");
-        }
-        // A reload may have switched pings off.
-        let Some(ping) = session.terms.hub.ping else { return };
-        let (ping, patience) = (ping.as_secs() as Seconds, session.terms.hub.pong_timeout.as_secs() as Seconds);
-        match session.pinged {
-            // Anything heard since the ping is as good as its pong.
-            Some(pinged) if session.heard < pinged => {
-                self.counters.silent.add(1);
-                self.close(slot, &Close::NO_PONG);
-            }
-            _ if self.now < session.heard + ping => {
-                session.pinged = None;
-                let due = session.heard + ping;
-                self.set_timer(slot, due);
-            }
-            _ => {
-                session.pinged = Some(self.now);
-                let frame = session.dialect.ping().unwrap_or_default();
-                self.say(slot, |_, out| out.extend_from_slice(&frame));
-                self.set_timer(slot, self.now + patience.max(1));
-            }
-        }
-    }
-
-    fn set_timer(&mut self, slot: Slot, due: Seconds) {
-        let session = &mut self.sessions[slot as usize];
-        session.due = due;
-        self.wheel.set(Timer { slot, generation: session.generation, due });
     }
 
     /// Forgets a session; its socket closes.
