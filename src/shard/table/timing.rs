@@ -5,6 +5,10 @@ use crate::hub::Slot;
 use crate::session::{Phase, Seconds, Socket};
 use crate::wire::Close;
 
+/// How long a timer lasts at most. One that is due later is set anew, so clients who come and go leave no more behind than the timers
+/// of a minute, however seldom their hub pings.
+const TIMER_MAX: Seconds = 60;
+
 impl<S: Socket> Table<S> {
     /// The clock moved: sends the pings that are due and lets go of those who did not answer.
     pub fn tick(&mut self, now: Seconds) {
@@ -65,8 +69,8 @@ impl<S: Socket> Table<S> {
 
     pub(super) fn set_timer(&mut self, slot: Slot, due: Seconds) {
         let session = &mut self.sessions[slot as usize];
-        session.due = due;
-        self.wheel.set(Timer { slot, generation: session.generation, due });
+        session.due = due.min(self.now + TIMER_MAX);
+        self.wheel.set(Timer { slot, generation: session.generation, due: session.due });
     }
 }
 
@@ -165,5 +169,21 @@ mod tests {
         assert!(is_open(&table, key));
         table.tick(50);
         assert!(!is_open(&table, key));
+    }
+
+    #[test]
+    fn who_went_leaves_no_timer_for_a_week() {
+        let mut table = Table::new(Arc::default());
+        for _ in 0..1000 {
+            let key = table.adopt(Line::default(), arrival(IGNORES, "ping = \"7d\""));
+            table.abandon(key);
+        }
+        let key = table.adopt(Line::default(), arrival(IGNORES, "ping = \"7d\""));
+        table.tick(TIMER_MAX);
+        assert_eq!(table.wheel.held(), 1);
+        table.tick(7 * 86_400 - 1);
+        assert_eq!(table.session(key).unwrap().pinged, None);
+        table.tick(7 * 86_400);
+        assert_eq!(table.session(key).unwrap().pinged, Some(7 * 86_400));
     }
 }
