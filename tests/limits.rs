@@ -322,3 +322,25 @@ fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
     assert_eq!(answer.status, 413);
     client.expect_nothing();
 }
+
+#[test]
+fn noise_that_compression_makes_longer_is_measured_as_it_is() {
+    let pushd = start(&with("", "message_max = \"100\"\ndeflate = true", ""));
+    let address = pushd.address();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate";
+    // RFC 7692 §7.2.3.3: a block that is stored as it is, six bytes longer; in one frame, and in two.
+    let stored = |length: u8| [&[0, length, 0, !length, 0xff][..], &vec![b'x'; length.into()], &[0]].concat();
+    let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
+    client.send(0xc1, &stored(100));
+    client.expect_text(&"x".repeat(100));
+    client.send(0x41, &stored(100)[..50]);
+    client.send(0x80, &stored(100)[50..]);
+    client.expect_text(&"x".repeat(100));
+    client.send(0xc1, &stored(101));
+    assert_eq!(client.next_close(), (1009, "a message may have at most 100 bytes".to_owned()));
+    // Nor does it help to compress on and on.
+    let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
+    client.send(0x41, &[0; 100]);
+    client.wire.send(&frame(0x80, &[0; 200])[..8]);
+    assert_eq!(client.next_close().0, 1009);
+}
