@@ -269,6 +269,18 @@ fn who_does_not_finish_is_let_go() {
 }
 
 #[test]
+fn who_does_not_finish_his_second_request_is_let_go_as_soon() {
+    let pushd = start(&with("header_timeout = \"3s\"\nkeep_alive = \"7d\"", "", ""));
+    let address = pushd.address();
+    let mut wire = Wire::connect(address);
+    wire.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut wire).status, 200);
+    let began = Instant::now();
+    wire.send(b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: webso");
+    is_let_go(wire, began, Duration::from_millis(2900));
+}
+
+#[test]
 fn out_of_descriptors_it_rests_and_recovers() {
     // More connections allowed than there are descriptors: what the table of routes knows nothing of.
     let pushd = Start::new(&with("", "", "[daemon]\nconnections_max = 1000\nworkers = 2")).after("ulimit -n 80").run();
