@@ -45,7 +45,8 @@ pub async fn respond<B: Backend>(
     backend: &B,
 ) -> Answer {
     let allow = allow(&room.route.methods);
-    let origin = match origin::check(&room.route.origins, &request.method, &request.headers, on_loopback) {
+    let unnamed = request.method == Method::GET;
+    let origin = match origin::check(&room.route.origins, &request.headers, unnamed, on_loopback) {
         Ok(origin) => origin,
         Err(why) => return *refuse(StatusCode::FORBIDDEN, &why),
     };
