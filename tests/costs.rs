@@ -1,4 +1,5 @@
-//! What a session costs, in bytes, and how sessions are dealt among shards: figures that do not depend on how fast the machine is.
+//! What a session costs, in bytes, and what a body does, and how sessions are dealt among shards: figures that do not depend on how fast the
+//! machine is.
 
 mod common;
 
@@ -7,7 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::http::metric;
+use common::http::{Answer, metric};
+use common::wire::Wire;
 use common::{DEADLINE, PLAIN, Pushd, start, until_true, ws};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -76,10 +78,10 @@ fn expect_upgrade(stream: &mut TcpStream) {
     assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// Memory that the process holds, in bytes.
-fn resident(pushd: &Pushd) -> usize {
+/// Memory that the process holds (`VmRSS:`), or that it held at most (`VmHWM:`), in bytes.
+fn resident(pushd: &Pushd, which: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", pushd.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(which)).unwrap();
     line.split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
 }
 
@@ -91,12 +93,34 @@ fn an_idle_session_takes_few_bytes() {
     // What the first sessions and the first look at the metrics take is taken once.
     drop(open(&pushd, 10));
     until_true("those to be gone", || metric(pushd.address(), "pushd_sessions") == 0);
-    let before = resident(&pushd);
+    let before = resident(&pushd, "VmRSS:");
     let open = open(&pushd, sessions);
-    let bytes = resident(&pushd).saturating_sub(before) / sessions;
+    let bytes = resident(&pushd, "VmRSS:").saturating_sub(before) / sessions;
     println!("{bytes} bytes for each of {sessions} idle sessions");
     assert!(bytes < SESSION_BYTES_MAX, "{bytes} bytes for each of {sessions} idle sessions");
     drop(open);
+}
+
+#[test]
+fn a_body_that_comes_byte_by_byte_weighs_what_it_is() {
+    const LENGTH: usize = 128 << 10;
+    let listen = "listen = \"127.0.0.1:0\"";
+    let patient = PLAIN.replace(listen, &format!("{listen}\nbody_timeout = \"7d\""));
+    let pushd = start(&format!("{patient}message_max = {LENGTH}\n"));
+    let mut wire = Wire::connect(pushd.address());
+    let mut post = |chunks: &[u8]| {
+        wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+        wire.send(chunks);
+        assert_eq!(Answer::read(&mut wire).status, 200);
+    };
+    // What the first takes is taken once.
+    let whole = [format!("{LENGTH:x}\r\n").as_bytes(), &[b'x'; LENGTH], b"\r\n0\r\n\r\n"].concat();
+    post(&whole);
+    let before = resident(&pushd, "VmHWM:");
+    post(&[&b"1\r\nx\r\n".repeat(LENGTH)[..], b"0\r\n\r\n"].concat());
+    let bytes = resident(&pushd, "VmHWM:") - before;
+    println!("{bytes} bytes more for a body of {LENGTH} in as many pieces");
+    assert!(bytes < 8 * LENGTH, "{bytes} bytes more for a body of {LENGTH} in as many pieces");
 }
 
 #[test]

@@ -269,6 +269,18 @@ fn who_does_not_finish_is_let_go() {
 }
 
 #[test]
+fn who_does_not_finish_his_second_request_is_let_go_as_soon() {
+    let pushd = start(&with("header_timeout = \"3s\"\nkeep_alive = \"7d\"", "", ""));
+    let address = pushd.address();
+    let mut wire = Wire::connect(address);
+    wire.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut wire).status, 200);
+    let began = Instant::now();
+    wire.send(b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: webso");
+    is_let_go(wire, began, Duration::from_millis(2900));
+}
+
+#[test]
 fn out_of_descriptors_it_rests_and_recovers() {
     // More connections allowed than there are descriptors: what the table of routes knows nothing of.
     let pushd = Start::new(&with("", "", "[daemon]\nconnections_max = 1000\nworkers = 2")).after("ulimit -n 80").run();
@@ -321,4 +333,26 @@ fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
     let answer = ask(address, "POST", "/publish/all", &[], "x".repeat(101).as_bytes());
     assert_eq!(answer.status, 413);
     client.expect_nothing();
+}
+
+#[test]
+fn noise_that_compression_makes_longer_is_measured_as_it_is() {
+    let pushd = start(&with("", "message_max = \"100\"\ndeflate = true", ""));
+    let address = pushd.address();
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate";
+    // RFC 7692 §7.2.3.3: a block that is stored as it is, six bytes longer; in one frame, and in two.
+    let stored = |length: u8| [&[0, length, 0, !length, 0xff][..], &vec![b'x'; length.into()], &[0]].concat();
+    let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
+    client.send(0xc1, &stored(100));
+    client.expect_text(&"x".repeat(100));
+    client.send(0x41, &stored(100)[..50]);
+    client.send(0x80, &stored(100)[50..]);
+    client.expect_text(&"x".repeat(100));
+    client.send(0xc1, &stored(101));
+    assert_eq!(client.next_close(), (1009, "a message may have at most 100 bytes".to_owned()));
+    // Nor does it help to compress on and on.
+    let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
+    client.send(0x41, &[0; 100]);
+    client.wire.send(&frame(0x80, &[0; 200])[..8]);
+    assert_eq!(client.next_close().0, 1009);
 }

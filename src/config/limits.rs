@@ -67,7 +67,7 @@ pub const LISTENER_END: Duration = Duration::from_secs(1);
 pub const READ_BYTES: usize = 64 << 10;
 /// Readiness events taken from the kernel at once.
 pub const EVENTS_PER_TURN: usize = 512;
-/// A turn flushes when this much is staged, so that one busy channel cannot hold the shard.
+/// A turn flushes when this much is staged, with what is noted of each message, so that one busy channel cannot hold the shard.
 pub const TURN_BYTES_MAX: usize = 1 << 20;
 /// Frames up to this size are copied into the turn's shared run; above, a second slice is cheaper than the copy.
 pub const RUN_FRAME_BYTES_MAX: usize = 16 << 10;

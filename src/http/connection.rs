@@ -75,14 +75,17 @@ pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: w
         let mut wake = Instant::now() + header_timeout;
         loop {
             tokio::time::sleep_until(wake).await;
-            wake = match progress.get() {
+            let soon = Instant::now() + header_timeout;
+            let latest = match progress.get() {
                 Doing::Idle(since) => since + keep_alive,
                 Doing::Nothing(since) | Doing::Head(since) => since + header_timeout,
-                Doing::Busy => Instant::now() + header_timeout,
+                Doing::Busy => soon,
             };
-            if wake <= Instant::now() {
+            if latest <= Instant::now() {
                 return;
             }
+            // A request that begins before then has less time.
+            wake = latest.min(soon);
         }
     };
     tokio::pin!(clock);

@@ -5,21 +5,22 @@
 //! not concerned. On a loopback address a page's own name must be a loopback name too: a foreign name that resolves to 127.0.0.1
 //! (DNS rebinding) would otherwise look like "the same".
 
+use http::HeaderName;
 use http::header::{HOST, HeaderMap, ORIGIN};
-use http::{HeaderName, Method};
 
 use crate::config::Origins;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks a request against `origins`. The `Origin` it may be answered to, if it named one.
+/// Checks a request against `origins`. The `Origin` it may be answered to, if it named one. `unnamed`: a page's browser may ask this without
+/// naming its origin, as it does where it reads from what it takes for the same one.
 ///
 /// # Errors
 /// A sentence for the developer of the page: what was refused, and what would allow it.
 pub fn check<'h>(
     origins: &Origins,
-    method: &Method,
     headers: &'h HeaderMap,
+    unnamed: bool,
     on_loopback: bool,
 ) -> Result<Option<&'h str>, String> {
     let host = text(headers, &HOST).unwrap_or("");
@@ -29,7 +30,7 @@ pub fn check<'h>(
             Some(site @ ("cross-site" | "same-site")) => Err(format!(
                 "a page of another origin ({site}) asked for this; origins = \"any\" on the route would allow it"
             )),
-            _ if *method == Method::GET && on_loopback && !known_name(host, origins) => {
+            _ if unnamed && on_loopback && !known_name(host, origins) => {
                 Err(format!("Host {host:?} is no name of this machine's loopback address"))
             }
             _ => Ok(None),
@@ -95,6 +96,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
 
     fn asked(origins: &Origins, method: Method, fields: &[(&'static str, &str)], on_loopback: bool) -> bool {
@@ -102,7 +105,7 @@ mod tests {
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        check(origins, &method, &headers, on_loopback).is_ok()
+        check(origins, &headers, method == Method::GET, on_loopback).is_ok()
     }
 
     #[test]

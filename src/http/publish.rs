@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ pub async fn respond<B: Backend>(
     backend: &B,
 ) -> Answer {
     let allow = allow(&room.route.methods);
-    let origin = match origin::check(&room.route.origins, &request.method, &request.headers, on_loopback) {
+    let unnamed = request.method == Method::GET;
+    let origin = match origin::check(&room.route.origins, &request.headers, unnamed, on_loopback) {
         Ok(origin) => origin,
         Err(why) => return *refuse(StatusCode::FORBIDDEN, &why),
     };
@@ -102,9 +103,9 @@ async fn publish<B: Backend>(
     }
 }
 
-/// The whole body, within its limit and its time.
+/// The whole body, within its limit and its time. Its pieces are joined as they come: one of a single byte costs no more than that.
 async fn collect(
-    body: hyper::body::Incoming,
+    mut body: hyper::body::Incoming,
     max: usize,
     limit: usize,
     patience: Duration,
@@ -112,12 +113,20 @@ async fn collect(
     if hyper::body::Body::size_hint(&body).lower() > max as u64 {
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(patience, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
-        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, "the body could not be read")),
-        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
-    }
+    let joined = async {
+        let mut joined = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| refuse(StatusCode::BAD_REQUEST, "the body could not be read"))?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if joined.len() + piece.len() > max {
+                return Err(too_large(limit));
+            }
+            joined.extend_from_slice(&piece);
+        }
+        Ok(joined.into())
+    };
+    let late = |_| Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    tokio::time::timeout(patience, joined).await.unwrap_or_else(late)
 }
 
 fn too_large(limit: usize) -> Box<Answer> {

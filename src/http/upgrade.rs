@@ -50,7 +50,8 @@ pub fn agree(
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
     let mut dialect = check_handshake(request, terms)?;
-    origin::check(&terms.route.origins, &request.method, headers, on_loopback)
+    // A browser names the origin of every WebSocket (RFC 6455 §4.1).
+    origin::check(&terms.route.origins, headers, false, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     let channels = terms.route.channels.iter().map(|template| channel(template, arguments));
     let channels: SmallVec<[Arc<str>; 1]> = channels.collect::<Result<_, _>>().map_err(bad_request)?;

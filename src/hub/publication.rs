@@ -70,6 +70,11 @@ impl Publication {
         Publication { receipt: Some(receipt), ..self }
     }
 
+    /// What it holds of memory, in bytes: an empty message is not nothing.
+    pub fn cost(&self) -> usize {
+        self.payload.len() + size_of::<Publication>()
+    }
+
     /// Its frame in framing number `framing`, made by `frame` on first need.
     pub fn framed(&self, framing: usize, frame: impl FnOnce() -> Bytes) -> &Bytes {
         self.framings[framing].get_or_init(frame)

@@ -34,8 +34,8 @@ pub struct Run {
     /// Stretches of sessions that staged frames which do not follow each other.
     stretches: Vec<Staged>,
     large: u32,
-    /// Bytes of all frames, copied into the run or not.
-    length: usize,
+    /// Bytes of all frames, copied into the run or not, and of what is noted of them.
+    cost: usize,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Run {
         let (shared, topic) = shared.unzip();
         self.frames.push(Frame { start, length, shared, large_before: self.large, topic });
         self.large += u32::from(large);
-        self.length += length;
+        self.cost += length + size_of::<Frame>();
         self.frames.len() as FrameNumber - 1
     }
 
@@ -103,14 +103,9 @@ impl Run {
         self.frames.len() as FrameNumber
     }
 
-    /// Bytes of all its frames.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether there is no frame.
-    pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+    /// What its frames hold of memory, in bytes: many small ones are not to pass for little.
+    pub fn cost(&self) -> usize {
+        self.cost
     }
 
     /// Stages `frames` behind what is staged already.
@@ -158,7 +153,7 @@ impl Run {
         self.frames.clear();
         self.stretches.clear();
         self.large = 0;
-        self.length = 0;
+        self.cost = 0;
     }
 
     fn frame(&self, frame: &Frame) -> Bytes {
@@ -221,6 +216,17 @@ mod tests {
         }
         let slices = run.slices(staged);
         assert_eq!((slices.len(), bytes(&slices)), (1, b"abcdef".to_vec()));
+    }
+
+    #[test]
+    fn many_small_frames_do_not_pass_for_little() {
+        let mut run = Run::default();
+        for _ in 0..1000 {
+            run.push_with(|out| out.extend_from_slice(&[0x8a, 0]));
+        }
+        assert!(run.cost() >= run.frames.len() * size_of::<Frame>() + run.bytes.len(), "{}", run.cost());
+        run.clear();
+        assert_eq!(run.cost(), 0);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod poller;
 pub mod relay;
 pub mod stream;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod wheel;
 
 use std::cell::{Cell, RefCell};

@@ -36,7 +36,6 @@ impl Relay {
 
     /// One turn: takes what came, stages it, flushes.
     pub fn turn<S: Socket>(&self, table: &mut Table<S>, now: Seconds, ready: impl IntoIterator<Item = Ready>) {
-        table.tick(now);
         // As many as there are now: what comes meanwhile waits for the next turn, so that sockets have theirs.
         for _ in 0..self.mailbox().deliveries_waiting() {
             let Some(publication) = self.mailbox().next_delivery() else { break };
@@ -66,6 +65,8 @@ impl Relay {
                 self.route_outgoing(table);
             }
         }
+        // Last, so that nobody is taken for silent whose answer lies here already.
+        table.tick(now);
         table.flush();
     }
 
@@ -151,14 +152,12 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::limits::READ_BYTES;
-    use crate::config::{self, Action};
-    use crate::hub::Members;
-    use crate::session::{Arrival, Terms};
-    use crate::wire::Dialect;
-
-    const FILE: &str =
-        "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\"/\" = { websocket = \"h\" }\n[hub.h]\n";
+    use crate::config::HubId;
+    use crate::config::limits::{READ_BYTES, TURN_BYTES_MAX};
+    use crate::hub::Kind;
+    use crate::session::Phase;
+    use crate::shard::testing::{Line, arrival};
+    use crate::wire::rfc6455::PING;
 
     /// A client that always has more to say; counts how often it is read.
     struct Endless(Rc<Cell<usize>>);
@@ -182,11 +181,50 @@ mod tests {
         }
     }
 
-    fn terms() -> Arc<Terms> {
-        let config = config::parse(std::path::Path::new("/"), FILE).unwrap();
-        let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
-        let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-        Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+    #[test]
+    fn a_pong_that_came_while_the_shard_stood_still_counts() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let (relay, line) = (Relay::new(0, mailboxes), Line::default());
+        line.room.set(1000);
+        let key = table.adopt(line.clone(), arrival("on_message = \"ignore\"", "ping = \"5s\"\npong_timeout = \"2s\""));
+        relay.turn(&mut table, 5, []);
+        assert_eq!(*line.heard.borrow(), PING);
+        // A pong of no bytes.
+        line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
+        relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
+        assert!(table.session(key).is_some_and(|session| session.phase == Phase::Open));
+    }
+
+    #[test]
+    fn who_always_has_more_to_publish_leaves_room_for_the_others() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default(), Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let relay = Relay::new(0, mailboxes.clone());
+        let reads: [Rc<Cell<usize>>; 3] = Default::default();
+        let keys = reads
+            .each_ref()
+            .map(|reads| table.adopt(Endless(reads.clone()), arrival("on_message = \"broadcast\"", "")));
+        for turn in 0..12 {
+            // What one of them says fills the other shard's lane, which is empty again at the next turn.
+            while mailboxes[1].next_request().or_else(|| mailboxes[1].next_delivery()).is_some() {}
+            let ready = keys.map(|key| Ready { key, readable: turn == 0, writable: false, ending: false });
+            relay.turn(&mut table, 0, ready);
+        }
+        let reads = reads.map(|reads| reads.get());
+        assert!(reads[0] > 0 && reads.iter().all(|read| *read == reads[0]), "{reads:?}");
+    }
+
+    #[test]
+    fn messages_of_no_bytes_fill_a_turn_too() {
+        let mut table = Table::<Endless>::new(Arc::default());
+        let mut count = 0;
+        while !table.is_turn_full() {
+            let publication = Publication::new(HubId(0), "unheard".into(), Kind::Text, Bytes::new());
+            table.publish(publication.into());
+            count += 1;
+            assert!(count <= TURN_BYTES_MAX / size_of::<Publication>() + 1, "{count} wait");
+        }
     }
 
     #[test]
@@ -194,13 +232,8 @@ mod tests {
         const { assert!(READ_BYTES.is_multiple_of(8)) };
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
-        let (relay, terms, reads) = (Relay::new(0, mailboxes), terms(), Rc::new(Cell::new(0)));
-        let membership = terms.members.join(1).unwrap();
-        let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
-        let greeting = None;
-        let early = Bytes::new();
-        let arrival = Arrival { dialect, inflates, terms, membership, channels, to, greeting, early };
-        let key = table.adopt(Endless(reads.clone()), arrival);
+        let (relay, reads) = (Relay::new(0, mailboxes), Rc::new(Cell::new(0)));
+        let key = table.adopt(Endless(reads.clone()), arrival("on_message = \"ignore\"", ""));
         let mut turn = || {
             reads.set(0);
             relay.turn(&mut table, 0, [Ready { key, readable: true, writable: false, ending: false }]);

@@ -23,6 +23,7 @@ use crate::wire::{Close, Dialect};
 mod changing;
 mod handing;
 mod hearing;
+mod timing;
 
 /// The sessions of one shard.
 pub struct Table<S> {
@@ -34,13 +35,15 @@ pub struct Table<S> {
     dirty: Vec<Slot>,
     /// Publications to one channel that are not staged yet.
     streak: Vec<Arc<Publication>>,
-    /// Bytes of their payloads.
+    /// What they hold of memory, in bytes.
     streak_bytes: usize,
     /// What sessions published, for the shard to relay.
     outgoing: Vec<Publication>,
     outgoing_bytes: usize,
     /// Sessions that may have more to read.
     unread: Vec<Slot>,
+    /// Those that were not read at all, because what they say would have had nowhere to go.
+    held_up: Vec<Slot>,
     wheel: Wheel,
     fired: Vec<Timer>,
     /// One buffer reads for all.
@@ -80,6 +83,7 @@ impl<S: Socket> Table<S> {
             outgoing: Vec::new(),
             outgoing_bytes: 0,
             unread: Vec::new(),
+            held_up: Vec::new(),
             wheel: Wheel::default(),
             fired: Vec::new(),
             buffer: vec![0; READ_BYTES],
@@ -144,7 +148,7 @@ impl<S: Socket> Table<S> {
         {
             self.stage_streak();
         }
-        self.streak_bytes += publication.payload.len();
+        self.streak_bytes += publication.cost();
         self.streak.push(publication);
     }
 
@@ -214,7 +218,7 @@ impl<S: Socket> Table<S> {
 
     /// Whether enough is staged to flush before going on.
     pub fn is_turn_full(&self) -> bool {
-        self.streak_bytes + self.runs.iter().map(Run::len).sum::<usize>() >= TURN_BYTES_MAX
+        self.streak_bytes + self.runs.iter().map(Run::cost).sum::<usize>() >= TURN_BYTES_MAX
     }
 
     /// Ends the turn: writes to every session what is staged for it.
@@ -248,11 +252,18 @@ impl<S: Socket> Table<S> {
 
     /// The socket of a session takes more.
     pub fn writable(&mut self, key: SessionKey) {
+        let now = self.now;
         let Some(session) = self.at(key) else { return };
+        let waiting = session.waiting_bytes();
         if !session.is_waiting() {
             return;
         }
-        match session.write_waiting() {
+        let written = session.write_waiting();
+        if session.waiting_bytes() < waiting {
+            // Whoever takes what waits for him is there, though our ping may be far behind it, or his pong behind what is not read.
+            session.heard = now;
+        }
+        match written {
             Ok(true) => self.is_written(key.slot),
             Ok(false) => {}
             Err(error) => self.remove(key.slot, &error.to_string()),
@@ -268,57 +279,6 @@ impl<S: Socket> Table<S> {
             Phase::Open | Phase::Closing if std::mem::take(&mut session.paused) => self.read_later(slot),
             Phase::Open | Phase::Closing => {}
         }
-    }
-
-    /// The clock moved: sends the pings that are due and lets go of those who did not answer.
-    pub fn tick(&mut self, now: Seconds) {
-        if now == self.now {
-            return;
-        }
-        self.now = now;
-        let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.fire(now, &mut fired);
-        for timer in fired.drain(..) {
-            let current = self.sessions.get(timer.slot as usize);
-            if current.is_some_and(|session| session.generation == timer.generation && session.due == timer.due) {
-                self.is_due(timer.slot);
-            }
-        }
-        self.fired = fired;
-    }
-
-    fn is_due(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        if session.phase != Phase::Open {
-            return self.remove(slot, "no answer to our close");
-        }
-        // A reload may have switched pings off.
-        let Some(ping) = session.terms.hub.ping else { return };
-        let (ping, patience) = (ping.as_secs() as Seconds, session.terms.hub.pong_timeout.as_secs() as Seconds);
-        match session.pinged {
-            // Anything heard since the ping is as good as its pong.
-            Some(pinged) if session.heard < pinged => {
-                self.counters.silent.add(1);
-                self.close(slot, &Close::NO_PONG);
-            }
-            _ if self.now < session.heard + ping => {
-                session.pinged = None;
-                let due = session.heard + ping;
-                self.set_timer(slot, due);
-            }
-            _ => {
-                session.pinged = Some(self.now);
-                let frame = session.dialect.ping().unwrap_or_default();
-                self.say(slot, |_, out| out.extend_from_slice(&frame));
-                self.set_timer(slot, self.now + patience.max(1));
-            }
-        }
-    }
-
-    fn set_timer(&mut self, slot: Slot, due: Seconds) {
-        let session = &mut self.sessions[slot as usize];
-        session.due = due;
-        self.wheel.set(Timer { slot, generation: session.generation, due });
     }
 
     /// Forgets a session; its socket closes.
@@ -355,7 +315,7 @@ impl<S: Socket> Table<S> {
 
     /// Whether some sessions wait to be read on.
     pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty() && !self.still
+        !self.still && (!self.unread.is_empty() || !self.held_up.is_empty())
     }
 
     /// How many sessions there are.

@@ -41,6 +41,12 @@ impl Wheel {
         self.slots[at as usize % SLOTS].push(timer);
     }
 
+    /// How many timers it holds, stale ones among them.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.slots.iter().map(Vec::len).sum()
+    }
+
     /// Takes the timers due by `now`.
     pub fn fire(&mut self, now: Seconds, fired: &mut Vec<Timer>) {
         while self.next <= now {

@@ -19,6 +19,11 @@ const GROWTH_BYTES: usize = 16 << 10;
 
 const BROKEN: Close = Close::protocol("a compressed message that cannot be inflated");
 
+/// How long `bytes` bytes may be once they are compressed: noise gets longer, by nine bits for a byte at most.
+pub fn compressed_bytes_max(bytes: usize) -> usize {
+    bytes + bytes / 8 + ROOM_BYTES
+}
+
 /// Compresses, one message at a time. Its 256 KiB exist once in a shard, from the first use on.
 #[derive(Debug, Default)]
 pub struct Deflater(Option<Box<Compress>>);
@@ -33,9 +38,9 @@ impl Deflater {
         // The fastest level: a shard that compresses delivers nothing meanwhile.
         let deflate = self.0.get_or_insert_with(|| Box::new(Compress::new(Compression::fast(), false)));
         deflate.reset();
-        // Room for the worst: nine bits for a byte. A compressor that once ran out of room must not be used again: in zlib-rs
-        // 0.6.8 a reset leaves a part of its buffer taken, until it panics.
-        let mut small = Vec::with_capacity(payload.len() + payload.len() / 8 + ROOM_BYTES);
+        // Room for the worst. A compressor that once ran out of room must not be used again: in zlib-rs 0.6.8 a reset leaves a part of
+        // its buffer taken, until it panics.
+        let mut small = Vec::with_capacity(compressed_bytes_max(payload.len()));
         let done = deflate.compress_vec(payload, &mut small, FlushCompress::Sync);
         if done.is_err() || small.len() == small.capacity() || deflate.total_in() as usize != payload.len() {
             self.0 = None;

@@ -12,6 +12,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use super::Event;
 use crate::hub::Kind;
 use crate::wire::Close;
+use crate::wire::deflate::compressed_bytes_max;
 use crate::wire::rfc6455::{CONTROL_BYTES_MAX, unmask};
 
 const NOT_MASKED: Close = Close::protocol("a client's frames must be masked");
@@ -191,8 +192,14 @@ impl Decoder {
             return Ok(None);
         };
         *used += end - held;
-        let (begun, so_far) = self.partial.as_ref().map_or((false, 0), |p| (p.kind.is_some(), p.message.len()));
-        let frame = check(&header, self.inflates, length, begun, so_far, limit)?;
+        let held = self.partial.as_ref().map(|p| (p.kind.is_some(), p.deflated, p.message.len()));
+        let (begun, deflated, so_far) = held.unwrap_or_default();
+        let frame = check(&header, self.inflates, length, begun)?;
+        // What a compressed message holds may be shorter: that is seen once it is inflated.
+        let most = if frame.deflated || deflated { compressed_bytes_max(limit) } else { limit };
+        if length > most.saturating_sub(so_far) as u64 && matches!(frame.opcode, OpCode::Data(_)) {
+            return Err(Close::too_big(limit));
+        }
         if let Some(partial) = &mut self.partial {
             partial.header.clear();
             partial.frame = Some(frame);
@@ -292,14 +299,7 @@ fn parse(bytes: &[u8]) -> Result<Parsed, Close> {
     Ok((parsed, cursor.position() as usize))
 }
 
-fn check(
-    header: &FrameHeader,
-    inflates: bool,
-    length: u64,
-    begun: bool,
-    so_far: usize,
-    limit: usize,
-) -> Result<Frame, Close> {
+fn check(header: &FrameHeader, inflates: bool, length: u64, begun: bool) -> Result<Frame, Close> {
     let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
     if (header.rsv1 && !(inflates && begins)) || header.rsv2 || header.rsv3 {
         return Err(RESERVED_BITS);
@@ -310,7 +310,6 @@ fn check(
         OpCode::Control(_) => {}
         OpCode::Data(Data::Continue) if !begun => return Err(NOTHING_TO_CONTINUE),
         OpCode::Data(Data::Text | Data::Binary) if begun => return Err(UNFINISHED),
-        OpCode::Data(_) if length > (limit - so_far.min(limit)) as u64 => return Err(Close::too_big(limit)),
         OpCode::Data(_) => {}
     }
     Ok(Frame {

@@ -28,9 +28,15 @@ impl<S: Socket> Table<S> {
         }
     }
 
-    /// Those who were not read empty, or could not be read, when the last turn ended.
+    /// Those who were not read empty, or could not be read, when the last turn ended. Whoever was held up is read before those who
+    /// were read already: else who always has more would take all the room there is, turn after turn.
     pub fn take_unread(&mut self) -> Vec<Slot> {
-        if self.still { Vec::new() } else { std::mem::take(&mut self.unread) }
+        if self.still {
+            return Vec::new();
+        }
+        let mut slots = std::mem::take(&mut self.held_up);
+        slots.append(&mut self.unread);
+        slots
     }
 
     /// Reads on where a turn stopped before a session was read empty.
@@ -57,12 +63,18 @@ impl<S: Socket> Table<S> {
     }
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8], ending: bool) {
-        for _ in 0..READS_PER_TURN {
+        for read in 0..READS_PER_TURN {
             let Some(session) = self.sessions.get_mut(slot as usize) else { return };
             match session.terms.route.on_message {
                 // Whoever does not take his own echoes is not read: TCP then tells him to wait.
                 OnMessage::Echo if session.is_waiting() && session.phase == Phase::Open => {
                     session.paused = true;
+                    return;
+                }
+                OnMessage::Broadcast if !self.room && read == 0 => {
+                    if !std::mem::replace(&mut session.unread, true) {
+                        self.held_up.push(slot);
+                    }
                     return;
                 }
                 OnMessage::Broadcast if !self.room || self.outgoing_bytes >= TURN_BYTES_MAX => break,
@@ -223,8 +235,9 @@ impl<S: Socket> Table<S> {
             OnMessage::Ignore => {}
             OnMessage::Broadcast => {
                 let bytes = Bytes::copy_from_slice(message);
-                self.outgoing_bytes += bytes.len();
-                self.outgoing.push(Publication::new(terms.hub_id, session.to.clone(), kind, bytes));
+                let publication = Publication::new(terms.hub_id, session.to.clone(), kind, bytes);
+                self.outgoing_bytes += publication.cost();
+                self.outgoing.push(publication);
             }
             OnMessage::Echo if !session.dialect.carries(kind) => self.counters.unspeakable.add(1),
             OnMessage::Echo => self.say(slot, |dialect, out| dialect.frame_into(kind, message, out)),

@@ -1,0 +1,67 @@
+//! What the tests of this room share: clients as a configuration has them, and a socket that a test holds the other end of.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::config::{self, Action};
+use crate::hub::Members;
+use crate::session::{Arrival, Socket, Terms};
+use crate::wire::Dialect;
+
+/// A client of a route with these keys, on a hub with those.
+pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
+    let terms = terms(route, hub);
+    let membership = terms.members.enter();
+    let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
+    Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
+}
+
+/// What a route with these keys allows, on a hub with those.
+pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
+    let file = format!(
+        "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\"/\" = {{ websocket = \"h\", {route} }}\n[hub.h]\n{hub}\n"
+    );
+    let config = config::parse(std::path::Path::new("/"), &file).unwrap();
+    let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
+    let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
+    Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+}
+
+/// A client's end of a socket, and with it the socket.
+#[derive(Clone, Default)]
+pub(super) struct Line {
+    /// What the client says next.
+    pub(super) says: Rc<RefCell<Vec<u8>>>,
+    /// What it was told.
+    pub(super) heard: Rc<RefCell<Vec<u8>>>,
+    /// How much more the kernel takes for it, in bytes.
+    pub(super) room: Rc<Cell<usize>>,
+}
+
+impl Socket for Line {
+    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut says = self.says.borrow_mut();
+        let count = says.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&says[..count]);
+        says.drain(..count);
+        if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+    }
+
+    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        let count = all.min(self.room.get());
+        self.room.update(|room| room - count);
+        self.heard.borrow_mut().extend(slices.iter().flat_map(|slice| slice.iter()).take(count));
+        if count == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+    }
+
+    fn shutdown_write(&mut self) {}
+
+    fn peer(&self) -> String {
+        String::new()
+    }
+}
