@@ -135,6 +135,23 @@ fn no_value_reaches_into_another_channel() {
     assert_eq!(ask(address, "POST", "/path/a/", &[], b"x").status, 404);
 }
 
+/// Letters of every script, as the file and the query say them.
+#[test]
+fn a_value_meets_the_channel_that_the_file_names() {
+    let pushd = start(
+        &PLAIN.replace("[hub.push]", "\"/fixed\" = { publish = \"push\", channel = \"zürich & 東京\" }\n[hub.push]"),
+    );
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/ws?channel=z%C3%BCrich+%26+%E6%9D%B1%E4%BA%AC");
+    let answer = ask(address, "POST", "/fixed", &[], b"by the file");
+    assert_eq!(answer.json()["channel"], "zürich & 東京");
+    assert_eq!(answer.json()["subscribers"], 1);
+    client.expect_text("by the file");
+    let answer = ask(address, "POST", "/publish/z%C3%BCrich%20&%20%E6%9D%B1%E4%BA%AC", &[], b"by the path");
+    assert_eq!(answer.json()["channel"], "zürich & 東京");
+    client.expect_text("by the path");
+}
+
 #[test]
 fn what_is_too_large_is_refused_before_it_is_read() {
     let pushd = start(ARGUMENTS);

@@ -7,10 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-
-/// What a value may not bring into a channel name: the separator, the escape itself, and control characters.
-const IN_CHANNEL: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +119,7 @@ impl Template {
 
     /// Filled as a channel name: `/`, `%` and control characters in values are percent-encoded.
     pub fn channel<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
-        self.fill(|filled, text| filled.extend(utf8_percent_encode(text, IN_CHANNEL)), value)
+        self.fill(push_escaped, value)
     }
 
     fn fill<'v>(
@@ -156,6 +153,21 @@ impl Template {
         }
         filled
     }
+}
+
+/// Adds `text` without what a value may not bring into a channel's name: the separator, the escape itself, and control
+/// characters. All else stays, letters of every script too: so a value meets the channel that the file names.
+fn push_escaped(filled: &mut String, text: &str) {
+    for piece in text.split_inclusive(is_escaped) {
+        let odd = piece.chars().next_back().filter(|c| is_escaped(*c)).map_or(0, char::len_utf8);
+        let (plain, odd) = piece.split_at(piece.len() - odd);
+        filled.push_str(plain);
+        filled.extend(utf8_percent_encode(odd, NON_ALPHANUMERIC));
+    }
+}
+
+fn is_escaped(c: char) -> bool {
+    matches!(c, '/' | '%') || c.is_control()
 }
 
 impl Part {
@@ -197,6 +209,16 @@ mod tests {
     fn no_value_reaches_into_another_channel() {
         let template = Template::parse("user/{a}/{b}").unwrap();
         assert_eq!(template.channel(value).unwrap(), "user/x%2Fy/50%25");
+        let odd = Template::parse("{c=//a\n%\u{85}}").unwrap();
+        assert_eq!(odd.channel(value).unwrap(), "%2F%2Fa%0A%25%C2%85");
+    }
+
+    #[test]
+    fn a_value_meets_the_channel_that_the_file_names() {
+        for name in ["zürich", "東京 & 大阪", "news?#", ""] {
+            let template = Template::parse("{channel}").unwrap();
+            assert_eq!(template.channel(|_| Some(name.into())).unwrap(), name);
+        }
     }
 
     #[test]
