@@ -9,6 +9,22 @@ use super::limits;
 use super::reader::Item;
 use super::{Listen, Origins};
 
+impl Listen {
+    /// Whether the kernel refuses one of them while the other is held, though they are two: `0.0.0.0` is every address of IPv4.
+    pub fn overlaps(&self, other: &Listen) -> bool {
+        let (Listen::Tcp(one), Listen::Tcp(other)) = (self, other) else { return false };
+        let of_a_kind = one.is_ipv4() == other.is_ipv4() && one.port() == other.port() && one.port() != 0;
+        of_a_kind && one.ip() != other.ip() && (one.ip().is_unspecified() || other.ip().is_unspecified())
+    }
+}
+
+impl Origins {
+    /// Whether `origin` can stand in a list: `null`, which is what the page of a file says, cannot.
+    pub fn can_list(text: &str) -> bool {
+        origin(text).is_ok()
+    }
+}
+
 /// Reads one address. A relative Unix socket is relative to `base`. The error says what would do.
 pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -166,6 +182,23 @@ mod tests {
             assert!(read(bad).unwrap_err().contains(hint), "{bad}: {:?}", read(bad));
         }
         assert!(read(&format!("unix:/{}", "x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn all_addresses_overlap_each_one_of_their_kind() {
+        let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
+        for (one, other, overlap) in [
+            ("0.0.0.0:80", "127.0.0.1:80", true),
+            ("[::]:80", "[::1]:80", true),
+            ("0.0.0.0:80", "127.0.0.1:81", false),
+            ("0.0.0.0:80", "[::]:80", false),
+            ("0.0.0.0:80", "0.0.0.0:80", false),
+            ("127.0.0.2:80", "127.0.0.1:80", false),
+            ("0.0.0.0:0", "127.0.0.1:0", false),
+        ] {
+            assert_eq!(tcp(one).overlaps(&tcp(other)), overlap, "{one} {other}");
+            assert_eq!(tcp(other).overlaps(&tcp(one)), overlap, "{other} {one}");
+        }
     }
 
     #[test]

@@ -84,6 +84,9 @@ impl<'a> Servers<'_, 'a> {
         if let Some(first) = self.taken.insert(address.clone(), item.span()) {
             let problem = item.error("this address is taken twice").label("the second time");
             item.note(problem.also(first, "the first time is here"));
+        } else if let Some((_, other)) = self.taken.iter().find(|(other, _)| address.overlaps(other)) {
+            let problem = item.error("this address overlaps another one").label("the kernel gives one of the two");
+            item.note(problem.also(other.clone(), "the other one is here"));
         }
     }
 

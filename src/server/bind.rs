@@ -133,7 +133,7 @@ fn name(listen: &Listen) -> String {
 fn open(listen: &Listen, going: &[&(Listen, Arc<Listener>)], inherited: &Inherited) -> io::Result<Vec<ListenerSocket>> {
     match listen {
         Listen::Tcp(address) => {
-            let in_the_way = going.iter().filter(|(listen, _)| overlaps(listen, address));
+            let in_the_way = going.iter().filter(|(going, _)| going.overlaps(listen));
             Ok(vec![tcp(*address, &in_the_way.map(|(_, listener)| &listener.socket).collect::<Vec<_>>())?])
         }
         Listen::Unix(path) => Ok(vec![unix(path)?]),
@@ -156,13 +156,6 @@ fn missing(name: &str, inherited: &Inherited) -> io::Error {
         "the service manager passed no socket of that name; {passed} (FileDescriptorName={name} in a socket unit)"
     );
     io::Error::new(io::ErrorKind::NotFound, why)
-}
-
-/// Whether the one is every address of the machine and the other one of them.
-fn overlaps(listen: &Listen, address: &SocketAddr) -> bool {
-    let Listen::Tcp(other) = listen else { return false };
-    let same_port = other.port() == address.port() && other.is_ipv4() == address.is_ipv4();
-    same_port && (other.ip().is_unspecified() || address.ip().is_unspecified())
 }
 
 /// Listens on `address`, beside those listeners for as long as they last.
