@@ -45,9 +45,8 @@ pub fn check<'h>(
     if allowed {
         return Ok(Some(origin));
     }
-    Err(format!(
-        "Origin {origin} is not allowed here: origins = [\"{origin}\"] on the route or its server would allow it"
-    ))
+    let which = if Origins::can_list(origin) { format!("[\"{origin}\"]") } else { "\"any\"".to_owned() };
+    Err(format!("Origin {origin} is not allowed here: origins = {which} on the route or its server would allow it"))
 }
 
 /// Whether a page of `origin` came from the very address that `host` names.
@@ -125,6 +124,19 @@ mod tests {
             ("null", "null", false),
         ] {
             assert_eq!(is_same(origin, host), same, "{origin} {host}");
+        }
+    }
+
+    #[test]
+    fn what_would_allow_it_is_what_the_file_takes() {
+        for (origin, would) in
+            [("https://a.example", "[\"https://a.example\"]"), ("null", "\"any\""), ("evil", "\"any\"")]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert("host", "127.0.0.1:8888".parse().unwrap());
+            headers.insert("origin", origin.parse().unwrap());
+            let refusal = check(&Origins::Same, &headers, true, true).unwrap_err();
+            assert!(refusal.contains(&format!(" origins = {would} on the route")), "{refusal}");
         }
     }
 
