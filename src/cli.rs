@@ -16,14 +16,16 @@ pub const CONFIG: &str = "/etc/pushd/config.toml";
 
 const EXAMPLES: &str = "\
 Examples:
-  pushd                              serve what /etc/pushd/config.toml says, in the background
+  pushd                              serve /etc/pushd/config.toml, in the background
   pushd -n -c hub.toml               stay in the foreground, log to the terminal
   pushd --check -c hub.toml          report everything wrong with the file
   pushd --print-default-config       a commented file to start from
   pushd -c hub.toml -d /srv/push -u www-data -l push.log
 
-Signals: INT, TERM end gracefully, a second one at once; HUP reloads; USR1 reopens the log.
-Exit codes: 0 clean; 64 usage; 69 a port is taken or another pushd runs; 71 the system refused;
+Signals: INT, TERM end gracefully, a second one at once; HUP reloads; USR1 reopens the log; USR2 hands the clients \
+over where systemd restarts it.
+
+Exit codes: 0 clean; 1 a second signal; 64 usage; 69 a port is taken or another pushd runs; 71 the system refused; \
 73 cannot create a file; 77 no permission; 78 bad configuration.";
 
 /// A push server: WebSocket and HTTP publish in, everything out to browsers.
@@ -47,7 +49,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
-    /// Change to DIR before anything else is opened
+    /// Change to DIR before pidfile and log are opened
     #[arg(short = 'd', long, value_name = "DIR")]
     pub rundir: Option<PathBuf>,
 

@@ -10,7 +10,7 @@ use crate::daemon::exit::Exit;
 const WHERE: &str = "\
 Where it goes, for one user:
   pushctl completions bash >~/.local/share/bash-completion/completions/pushctl
-  pushctl completions zsh >~/.zfunc/_pushctl          if ~/.zfunc is in fpath before compinit
+  pushctl completions zsh >~/.zfunc/_pushctl     with ~/.zfunc in fpath
   pushctl completions fish >~/.config/fish/completions/pushctl.fish
 
 The packages have all three.";

@@ -19,13 +19,13 @@ const LINES_AHEAD: usize = 16;
 
 const EXAMPLES: &str = "\
 Examples:
-  pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
+  pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'     a route that echoes
   pushctl connect --timeout 1s ws://127.0.0.1:5000/ one two three
-  pushctl connect ws://127.0.0.1:8888/ws             type lines, Ctrl-D closes
+  pushctl connect ws://127.0.0.1:8888/ws                    until Ctrl-D
   seq 3 | pushctl connect ws://127.0.0.1:8888/ws
 
-With LINEs, or lines from a file or a pipe, as many messages are waited for as lines were sent. Standard error has 'opened',
-and 'closed CODE REASON' at the end. The exit code is 0 if the close was 1000 or 1001 and no answer is missing.";
+With LINEs, or lines from a file or a pipe, as many messages are waited for as lines were sent. \
+Standard error has 'opened', and 'closed CODE REASON' at the end. The exit code is 0 if the close was 1000 or 1001 and no answer is missing.";
 
 /// Talk over a WebSocket: send lines, print what comes
 #[derive(Debug, Args)]

@@ -53,18 +53,18 @@ type Outcome = Result<u8, Fault>;
 
 const EXAMPLES: &str = "\
 Examples:
-  pushctl check hub.toml                             everything wrong with a configuration
-  pushctl config show hub.toml                       every key as it counts, and where it is said
-  pushctl diff new.toml                              what a reload with it would change, and when
-  pushctl publish news 'It works'                    to channel news of the pushd on this machine
+  pushctl check hub.toml                          everything wrong with a file
+  pushctl config show hub.toml                    every key, and who says it
+  pushctl diff new.toml                           what a reload would change
+  pushctl publish news 'It works'                 to a channel of the pushd here
   uptime | pushctl publish 'http://[::1]:8888/publish/load'
   pushctl subscribe 'ws://127.0.0.1:8888/ws?channel=news'
   pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
-  pushctl status; pushctl reload; pushctl stop       the pushd of /etc/pushd/config.toml
-  pushctl stop --pidfile pushd.pid                   the one that was started here
-  pushctl bench ws://127.0.0.1:8888/chat             how fast a route is that broadcasts
+  pushctl status; pushctl reload; pushctl stop    that of /etc/pushd/config.toml
+  pushctl stop --pidfile pushd.pid                the one that was started here
+  pushctl bench ws://127.0.0.1:8888/chat          how fast a route broadcasts
 
-Exit codes: 0 as asked; 1 refused or failed; 3 not running (status); 64 usage; 69 cannot be reached;
+Exit codes: 0 as asked; 1 refused or failed; 3 not running (status); 64 usage; 69 cannot be reached; \
 71 the system refused; 77 no permission; 78 bad configuration.";
 
 /// Talk to pushd: publish, listen, look, stop.
@@ -169,6 +169,22 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Ctl::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_fit_80_columns_and_prose_is_left_to_be_wrapped() {
+        let ctl = Ctl::command();
+        let told = ctl.get_subcommands().chain([&ctl]).filter_map(clap::Command::get_after_help);
+        let told: Vec<String> = told.map(ToString::to_string).collect();
+        assert!(told.len() > 5, "{told:?}");
+        for text in told {
+            let lines: Vec<&str> = text.lines().collect();
+            let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            let example = lines.iter().find(|line| line.starts_with(' ') && line.chars().count() > 80);
+            assert_eq!(example, None);
+            let broken = lines.windows(2).find(|two| is_prose(two[0]) && is_prose(two[1]));
+            assert_eq!(broken, None);
+        }
     }
 
     #[test]

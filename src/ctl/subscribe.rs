@@ -17,8 +17,8 @@ Examples:
   pushctl subscribe --count 1 --timeout 30s ws://127.0.0.1:9876/
   pushctl subscribe --origin https://example.com ws://127.0.0.1:8888/ws
 
-Standard error has 'opened' once messages can come, and 'closed CODE REASON' at the end. The exit code is 0 if the close was
-1000 or 1001 and no message that --count asked for is missing.";
+Standard error has 'opened' once messages can come, and 'closed CODE REASON' at the end. \
+The exit code is 0 if the close was 1000 or 1001 and no message that --count asked for is missing.";
 
 /// Print what comes over a WebSocket, one message a line
 #[derive(Debug, Args)]

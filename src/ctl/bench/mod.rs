@@ -49,15 +49,15 @@ use script::MARKER_BYTES;
 
 const EXAMPLES: &str = "\
 Examples:
-  pushctl bench --connections 1000 ws://127.0.0.1:8888/chat    the route broadcasts what clients say
-  pushctl bench --publish http://127.0.0.1:8888/publish/all ws://127.0.0.1:8888/ws
-  pushctl bench --echo ws://127.0.0.1:8888/echo
-  pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat >figures.json
+  pushctl bench --connections 1000 ws://127.0.0.1:8888/chat    broadcast to all
+  pushctl bench --publish http://127.0.0.1:8888/publish/all \\
+      ws://127.0.0.1:8888/ws
+  pushctl bench --echo ws://127.0.0.1:8888/echo                each its own
+  pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat
 
-A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one
-message at a time, with 64 what a busy channel can carry. Every delivery is compared with what was
-sent. The exit code is 1 if one was lost, came twice, out of order or changed, or if the server
-ended a connection.
+A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one message at a time, \
+with 64 what a busy channel can carry. Every delivery is compared with what was sent. The exit code is 1 if one was \
+lost, came twice, out of order or changed, or if the server ended a connection.
 
 Put load only on a server that is yours: to anybody else's this is an attack.";
 
