@@ -23,8 +23,6 @@ impl Close {
     pub const RESTART: Close = Close::fixed(1012, "the server restarts, come back");
     /// The route the session came by is no longer configured.
     pub const ROUTE_REMOVED: Close = Close::fixed(1001, "this route is no longer served");
-    /// The server has no room.
-    pub const TRY_AGAIN: Close = Close::fixed(1013, "the server is full, try again later");
     /// Text that is not UTF-8.
     pub const NOT_UTF8: Close = Close::fixed(1007, "a text message must be UTF-8");
     /// The client does not read as fast as messages come, and its hub disconnects such clients.
