@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pushd::config::{self, Severity};
 
 /// How many cases there are at least: a test that found nothing proves nothing.
-const CASES_MIN: usize = 21;
+const CASES_MIN: usize = 22;
 
 /// Where tests are run is the package's root, so that a relative path is the same on every machine.
 fn cases() -> Vec<PathBuf> {

@@ -2,7 +2,7 @@
 //!
 //! Both are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::limits;
@@ -57,18 +57,20 @@ fn listen_help(text: &str) -> String {
     if text.starts_with('/') || text.starts_with("./") {
         return format!("a Unix socket is written `unix:{text}`");
     }
-    if text.parse::<IpAddr>().is_ok() {
-        return if text.contains(':') {
-            format!("the port: `[{text}]:8888`")
-        } else {
-            format!("the port: `{text}:8888`")
-        };
+    if let Some((scheme, rest)) = text.split_once("://") {
+        return format!("write the address without `{scheme}://`: `{}`", rest.split('/').next().unwrap_or_default());
     }
+    let number = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     match text.rsplit_once(':') {
         Some(("" | "*", p)) if port(p) => format!("for every address write `0.0.0.0:{p}` (IPv4) or `[::]:{p}`"),
         Some(("localhost", p)) if port(p) => format!("write `127.0.0.1:{p}` or `[::1]:{p}`"),
+        // Before the next, since `::1:8888` is an address, too.
         Some((host, p)) if port(p) && host.parse::<IpAddr>().is_ok() => format!("write `[{host}]:{p}`"),
+        _ if text.parse::<Ipv6Addr>().is_ok() => format!("the port: `[{text}]:8888`"),
+        _ if text.parse::<IpAddr>().is_ok() => format!("the port: `{text}:8888`"),
         Some((_, p)) if port(p) => "write the address itself: names are not looked up here".to_owned(),
+        Some((_, p)) if number(p) => "a port is a number up to 65535".to_owned(),
+        None if number(text) => "a port is a number up to 65535".to_owned(),
         _ => "write `127.0.0.1:8888`, `[::1]:8888`, `unix:/run/pushd.sock` or `systemd:NAME`".to_owned(),
     }
 }
@@ -139,7 +141,7 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
     let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     match address {
-        Some(address) if address.parse::<std::net::Ipv6Addr>().is_err() => {
+        Some(address) if address.parse::<Ipv6Addr>().is_err() => {
             return Err(format!("`{address}` is not an IPv6 address"));
         }
         None if !host.is_ascii() => return Err("write the host as browsers send it, `xn--...`".to_owned()),
@@ -176,7 +178,12 @@ mod tests {
             ("/run/p.sock", "unix:/run/p.sock"),
             ("unix:", "unix:/run"),
             ("systemd:", "FileDescriptorName"),
-            ("127.0.0.1:99999", "127.0.0.1:8888"),
+            ("::1:8888", "`[::1]:8888`"),
+            (":::8888", "`[::]:8888`"),
+            ("http://127.0.0.1:8888/", "`127.0.0.1:8888`"),
+            ("127.0.0.1:99999", "up to 65535"),
+            ("99999", "up to 65535"),
+            ("127.0.0.1:", "127.0.0.1:8888"),
             ("", "systemd:NAME"),
         ] {
             assert!(read(bad).unwrap_err().contains(hint), "{bad}: {:?}", read(bad));

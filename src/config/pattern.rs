@@ -39,6 +39,9 @@ impl Pattern {
     /// A sentence for the operator: what is wrong, and what would do.
     pub fn parse(text: &str, tree: bool) -> Result<Pattern, String> {
         let Some(inside) = text.strip_prefix('/') else {
+            if text.contains("://") {
+                return Err("a path is what follows the address, as in `/ws`".to_owned());
+            }
             return Err(format!("a path starts with `/`: write `/{text}`"));
         };
         if let Some(odd) = text.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
@@ -124,7 +127,7 @@ impl Segment {
             Some(name)
                 if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') =>
             {
-                Err(format!("`{name}` is not a parameter name: letters, digits, `_` and `-` will do"))
+                Err(format!("`{part}` is not a parameter: its name is made of letters, digits, `_` and `-`"))
             }
             Some(name) => Ok(Segment::Parameter(name.to_owned())),
             None if part.contains(['{', '}']) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::Section;
+use super::keys::{Kind, Section};
 use super::report::{Problem, Report, Span};
 use super::units;
 
@@ -96,7 +96,19 @@ impl<'a> Table<'a> {
             item.note(problem.help(format!("write `[{key}.NAME]` instead of `[[{key}]]`")));
             return Vec::new();
         }
-        item.members()
+        let mut items = item.members();
+        let Some(Kind::Named(section)) = self.section.key(key).map(|key| key.kind) else { return items };
+        let is_key = |item: &Item<'_>| section.key(item.key).is_some();
+        if let Some(nameless) = items.iter().find(|item| is_key(item) && !item.is_table()) {
+            let problem = Problem::error(nameless.key_span(), format!("each {key} has a name"));
+            self.note(
+                problem
+                    .label(format!("a key of {}", section.title))
+                    .help(format!("write `[{key}.NAME]` instead of `[{key}]`")),
+            );
+            items.retain(|item| !is_key(item));
+        }
+        items
     }
 }
 

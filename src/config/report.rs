@@ -331,9 +331,13 @@ fn is_bare_text(value: &str) -> bool {
     value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/') && value.chars().all(plain)
 }
 
-/// The one of `known` that `found` was most likely meant to be.
+/// The one of `known` that `found` was most likely meant to be: `warn`, where it is `warning`.
 fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let near = |known: &'k str| (strsim::osa_distance(&found.to_lowercase(), &known.to_lowercase()), known);
+    let found = found.to_lowercase();
+    let near = |known: &'k str| match known.len() > 3 && found.starts_with(known) {
+        true => (0, known),
+        false => (strsim::osa_distance(&found, &known.to_lowercase()), known),
+    };
     let (distance, known) = known.into_iter().map(near).min_by_key(|(distance, _)| *distance)?;
     (distance <= (found.chars().count().max(known.chars().count()) / 3).max(1)).then_some(known)
 }
@@ -363,6 +367,7 @@ mod tests {
         assert_eq!(nearest("pign", known), Some("ping"));
         assert_eq!(nearest("PING", known), Some("ping"));
         assert_eq!(nearest("colour", known), None);
+        assert_eq!(nearest("warning", ["error", "warn", "info"]), Some("warn"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl<'a> Servers<'_, 'a> {
     /// Reads them all.
     pub(super) fn read(mut self, top: &Table<'a>) -> Vec<Server> {
         let items = top.named("server");
-        if items.is_empty() && top.item("server").is_none_or(|item| item.is_table()) {
+        if items.is_empty() && top.item("server").is_none_or(|item| item.is_table() && item.members().is_empty()) {
             let problem = Problem::whole("no server is configured: nothing would listen").absence();
             self.report.note(problem.help("`pushd --print-default-config` shows one"));
         }

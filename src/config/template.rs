@@ -179,7 +179,7 @@ impl Part {
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
             return Err(TemplateError {
                 at,
-                what: format!("`{name}` is not a parameter name: letters, digits, `_` and `-` will do"),
+                what: format!("`{{{inside}}}` is not a parameter: its name is made of letters, digits, `_` and `-`"),
             });
         }
         Ok(Part::Hole { name: name.to_owned(), default })

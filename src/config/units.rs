@@ -8,9 +8,7 @@ use std::time::Duration;
 /// `500ms`, `10s`, `1m`, `1h`, `1d`. The error says what would do.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
-    let Ok(number) = number.parse::<u64>() else {
-        return Err(format!("{DURATION}; fractions take the next smaller unit, `1500ms`"));
-    };
+    let Ok(number) = number.parse::<u64>() else { return Err(DURATION.to_owned()) };
     let milliseconds = match unit {
         "ms" => Some(number),
         "s" => number.checked_mul(1000),
@@ -18,6 +16,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         "d" => number.checked_mul(86_400_000),
         "" => return Err(format!("say the unit: `{number}s` or `{number}ms`")),
+        _ if unit.starts_with(['.', ',']) => {
+            return Err(format!("{DURATION}; fractions take the next smaller unit, `1500ms`"));
+        }
         _ if unit.starts_with(|c: char| c.is_alphabetic()) && unit.contains(|c: char| c.is_ascii_digit()) => {
             return Err("one number and one unit: `90s` for a minute and a half".to_owned());
         }
@@ -101,6 +102,8 @@ mod tests {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert!(duration("10").unwrap_err().contains("`10s`"));
+        assert!(duration("1.5s").unwrap_err().contains("`1500ms`"));
+        assert!(!duration("off").unwrap_err().contains("1500"));
     }
 
     #[test]

@@ -22,7 +22,10 @@ impl<'a> Item<'a> {
         };
         if mode.is_none() {
             let problem = self.error(format!("`{}` takes an octal number up to 777", self.key()));
-            self.note(problem.label("not octal").help("write it as a string: `\"027\"`"));
+            self.note(match self.as_text() {
+                Some(_) => problem.label("not octal").help("up to three digits, each 0 to 7, as in `\"027\"`"),
+                None => problem.label("not a string").help("write it as a string, as in `\"027\"`"),
+            });
         }
         mode
     }
