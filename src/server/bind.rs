@@ -54,6 +54,9 @@ impl fmt::Display for BindError {
                 "cannot listen on {}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
                 self.address
             ),
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "cannot listen on {}: no interface of this machine has that address", self.address)
+            }
             _ => write!(f, "cannot listen on {}: {}", self.address, self.error),
         }
     }
@@ -248,6 +251,7 @@ mod tests {
         assert_eq!(made, "cannot listen on unix:/run/x: not permitted to make a file there");
         assert!(told("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("below 1024"));
         assert!(told("unix:/etc/passwd", io::ErrorKind::AddrInUse).ends_with("or is no socket"));
+        assert!(told("10.9.8.7:80", io::ErrorKind::AddrNotAvailable).contains("no interface"));
     }
 
     #[test]
