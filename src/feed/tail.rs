@@ -128,7 +128,12 @@ impl Follower {
 
     /// Opens the file, if it is there: at its end if it was there `first`, else at its start.
     fn begin(&mut self, first: bool) -> io::Result<Seen> {
-        let Some((mut file, metadata)) = self.open_regular()? else { return Ok(Seen::Nothing) };
+        let Some((mut file, metadata)) = self.open_regular()? else {
+            if first {
+                log::info!("feed {}: waits for {}, which is not there yet", self.feed, self.path.display());
+            }
+            return Ok(Seen::Nothing);
+        };
         let at = if first { file.seek(SeekFrom::End(0))? } else { 0 };
         let mut last = [b'\n'];
         if at > 0 {
