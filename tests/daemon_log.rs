@@ -75,6 +75,30 @@ fn the_journal_hears_why_a_start_failed() {
 }
 
 #[test]
+fn who_ended_a_connection_is_told() {
+    let log = "channels = [\"{channel=all}\"], log = \"connections\" }";
+    let mut pushd = start(&PLAIN.replacen("channels = [\"{channel=all}\"] }", log, 1));
+    let client = Ws::open(pushd.address(), "/ws");
+    let name = client.wire.local_address();
+    client.close();
+    pushd.logged(&format!("{name} connection closed: by the client\n"));
+    let mut client = Ws::open(pushd.address(), "/ws");
+    let name = client.wire.local_address();
+    pushd.signal(Signal::SIGTERM);
+    client.expect_close(1001, "going away");
+    assert_eq!(pushd.wait(), 0);
+    pushd.logged(&format!("{name} connection closed: by the server, 1001\n"));
+}
+
+#[test]
+fn a_feed_says_that_its_file_is_not_there() {
+    let feed = "[feed.lines]\nhub = \"push\"\nchannel = \"all\"\ntail = \"typo.log\"\n";
+    let pushd = start(&format!("{PLAIN}{feed}"));
+    pushd.logged("feed lines: waits for ");
+    pushd.logged("typo.log, which is not there yet");
+}
+
+#[test]
 fn a_log_that_was_moved_is_opened_anew() {
     let place = place(PLAIN);
     let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());

@@ -113,6 +113,8 @@ pub struct Session<S> {
     pub dialect: Dialect,
     /// Where it stands.
     pub phase: Phase,
+    /// The code of the close that it was sent unasked.
+    pub dismissed: Option<u16>,
     /// It could not be read on, because what it says had nowhere to go.
     pub paused: bool,
     /// It is among those who are read on in the next turn.
@@ -148,6 +150,7 @@ impl<S: Socket> Session<S> {
             socket,
             dialect: arrival.dialect,
             phase: Phase::Open,
+            dismissed: None,
             paused: false,
             unread: false,
             unheard: None,
@@ -255,6 +258,7 @@ impl<S: Socket> Session<S> {
     /// Drops what waits and says why the session ends. How many messages were dropped.
     pub fn disconnect(&mut self, close: &Close) -> u64 {
         self.phase = Phase::Closing;
+        self.dismissed = Some(close.code);
         let outbox = self.outbox.get_or_insert_default();
         let dropped = outbox.clear();
         outbox.push_anyway(Waiting { bytes: self.dialect.farewell(close), topic: None, written: 0 }, Seconds::MAX);

@@ -258,6 +258,7 @@ impl<S: Socket> Session<S> {
             socket,
             dialect: record.dialect,
             phase: record.phase,
+            dismissed: None,
             // Whoever waited for its outbox goes on once that is empty; for the others it is one read for nothing.
             paused: outbox.is_some(),
             unread: false,

@@ -25,6 +25,9 @@ mod handing;
 mod hearing;
 mod timing;
 
+/// Why a session ends that has said goodbye, be it in answer to ours.
+const BY_THE_CLIENT: &str = "by the client";
+
 /// The sessions of one shard.
 pub struct Table<S> {
     sessions: Slab<Session<S>>,
@@ -212,7 +215,8 @@ impl<S: Socket> Table<S> {
     fn close(&mut self, slot: Slot, close: &Close) {
         let farewell = self.sessions[slot as usize].dialect.farewell(close);
         self.say(slot, |_, out| out.extend_from_slice(&farewell));
-        self.sessions[slot as usize].phase = Phase::Closing;
+        let session = &mut self.sessions[slot as usize];
+        (session.phase, session.dismissed) = (Phase::Closing, Some(close.code));
         self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
     }
 
@@ -274,7 +278,7 @@ impl<S: Socket> Table<S> {
     fn is_written(&mut self, slot: Slot) {
         let session = &mut self.sessions[slot as usize];
         match session.phase {
-            Phase::Leaving => self.remove(slot, "by the client"),
+            Phase::Leaving => self.remove(slot, BY_THE_CLIENT),
             Phase::Failed => session.socket.shutdown_write(),
             Phase::Open | Phase::Closing if std::mem::take(&mut session.paused) => self.read_later(slot),
             Phase::Open | Phase::Closing => {}
@@ -291,7 +295,12 @@ impl<S: Socket> Table<S> {
         self.counters.sessions.subtract(1);
         self.counters.channels.set(self.channels.len() as u64);
         if self.logs(&session.terms, SessionLog::Connections) {
-            log::info!("{} connection closed: {why}", session.socket.peer());
+            let peer = session.socket.peer();
+            match session.dismissed {
+                Some(code) if why == BY_THE_CLIENT => log::info!("{peer} connection closed: by the server, {code}"),
+                Some(code) => log::info!("{peer} connection closed: {why}, {code}"),
+                None => log::info!("{peer} connection closed: {why}"),
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::{SessionKey, Table};
+use super::{BY_THE_CLIENT, SessionKey, Table};
 use crate::config::limits::{CLOSE_TIMEOUT, LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
 use crate::config::{Accept, OnMessage, SessionLog};
 use crate::hub::{Kind, Publication, Slot};
@@ -109,7 +109,7 @@ impl<S: Socket> Table<S> {
         match session.phase {
             Phase::Closing | Phase::Leaving | Phase::Failed if session.has_to_say() => session.phase = Phase::Leaving,
             Phase::Open => self.remove(slot, "by the client, without goodbye"),
-            Phase::Closing | Phase::Leaving | Phase::Failed => self.remove(slot, "by the client"),
+            Phase::Closing | Phase::Leaving | Phase::Failed => self.remove(slot, BY_THE_CLIENT),
         }
     }
 
