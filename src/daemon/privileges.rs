@@ -50,7 +50,7 @@ impl Identity {
                 Exit::Config,
                 format!("user {number} is not in the user database, so its group must be named too"),
             )),
-            (None, Err(_), _) => Err(Failure::new(Exit::Config, format!("there is no user `{user}`"))),
+            (None, Err(_), _) => Err(unknown("user", user)),
         }
     }
 
@@ -118,9 +118,15 @@ fn find_group(group: &str) -> Result<Gid, Failure> {
     }
     match Group::from_name(group) {
         Ok(Some(entry)) => Ok(entry.gid),
-        Ok(None) => Err(Failure::new(Exit::Config, format!("there is no group `{group}`"))),
+        Ok(None) => Err(unknown("group", group)),
         Err(errno) => Err(lookup_failed("group", group, errno)),
     }
+}
+
+fn unknown(what: &str, name: &str) -> Failure {
+    let message =
+        format!("there is no {what} `{name}`: create it, or correct `{what}` in [daemon] or on the command line");
+    Failure::new(Exit::Config, message)
 }
 
 fn lookup_failed(what: &str, name: &str, errno: Errno) -> Failure {
@@ -151,9 +157,9 @@ mod tests {
     #[test]
     fn who_does_not_exist_is_a_bad_configuration() {
         let user = Identity::find(Some("no-such-user-here"), None).unwrap_err();
-        assert_eq!(user, Failure::new(Exit::Config, "there is no user `no-such-user-here`"));
+        assert_eq!(user, unknown("user", "no-such-user-here"));
         let group = Identity::find(None, Some("no-such-group-here")).unwrap_err();
-        assert_eq!(group, Failure::new(Exit::Config, "there is no group `no-such-group-here`"));
+        assert_eq!(group, unknown("group", "no-such-group-here"));
         let number = Identity::find(Some("4000000001"), None).unwrap_err();
         assert_eq!(number.exit, Exit::Config);
         let both = Identity::find(Some("4000000001"), Some("4000000002")).unwrap().unwrap();
