@@ -1,11 +1,12 @@
 //! `pushctl diff`: what a reload with another file would change, and when that would be felt.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::config::place;
+use super::fault::Fault;
 use super::{CONFIG, Outcome, check, print};
 use crate::config::keys::Change;
 use crate::config::{self, Difference, Origin};
@@ -35,6 +36,10 @@ pub(super) struct Diff {
 
 impl Diff {
     pub fn run(&self) -> Outcome {
+        if self.config == Path::new(CONFIG) && !self.config.exists() {
+            let message = format!("there is no {CONFIG} to compare with: --config names the file that pushd runs on");
+            return Err(Fault::new(Exit::Config, message));
+        }
         let (_, now) = check::load_settings(&self.config)?;
         let (_, new) = check::load_settings(&self.new)?;
         print(&told(&config::differences(&now, &new))).map(|()| Exit::Clean.code())
