@@ -21,7 +21,7 @@ pub const PING: Duration = Duration::from_secs(25);
 /// How long the answer to a ping may take: a phone leaving a tunnel needs some of it.
 pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a graceful end may take; below systemd's 90 s and below a container's usual 30 s, with room to spare.
+/// How long a graceful end may take; below systemd's 90 s and Kubernetes' 30 s, with room to spare. `docker stop` waits no longer.
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a peer may take to answer our Close before the socket is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
