@@ -142,3 +142,12 @@ fn the_whole_stays_bounded() {
     }
     assert!(folder.refused().contains("more than 256 drop-ins"), "{}", folder.refused());
 }
+
+/// Nobody writes to it, so whoever opened it would wait for ever: a reload, too.
+#[test]
+fn a_pipe_among_the_drop_ins_is_not_waited_for() {
+    let folder = Folder::new(&[]);
+    let pipe = folder.path("conf.d/10-pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(folder.refused().contains("this is a pipe, not a file"), "{}", folder.refused());
+}

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::limits;
@@ -123,6 +124,10 @@ fn text_of(path: &Path, named: bool, left: &mut u64) -> Result<String, Box<Probl
             _ => problem,
         })
     };
+    // A pipe that was named is read (`-c <(...)`); one among the drop-ins has no writer, and a reload would wait for it for ever.
+    if !named && std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+        return Err(Box::new(Problem::whole("this is a pipe, not a file")));
+    }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(*left + 1).read_to_end(&mut bytes).map_err(unreadable)?;
