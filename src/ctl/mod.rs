@@ -57,7 +57,7 @@ Examples:
   pushctl config show hub.toml                    every key, and who says it
   pushctl diff new.toml                           what a reload would change
   pushctl publish news 'It works'                 to a channel of the pushd here
-  uptime | pushctl publish 'http://[::1]:8888/publish/load'
+  uptime | pushctl publish load                   what another program says
   pushctl subscribe 'ws://127.0.0.1:8888/ws?channel=news'
   pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
   pushctl status; pushctl reload; pushctl stop    that of /etc/pushd/config.toml
