@@ -322,3 +322,13 @@ fn a_page_that_is_let_in_may_read_the_answer() {
     // Who is no page is not told about pages.
     assert_eq!(get(address, "/any/publish?m=x").field("access-control-allow-origin"), None);
 }
+
+/// A browser keeps the sentence from the page.
+#[test]
+fn the_log_says_why_a_client_was_refused() {
+    let pushd = start(&format!("{PLAIN}[log]\nlevel = \"debug\"\n"));
+    let mut wire = Wire::connect(pushd.address());
+    wire.send(&handshake(pushd.address(), "/ws", &["Origin: https://evil.example"]));
+    assert_eq!(Answer::read(&mut wire).status, 403);
+    pushd.logged("refused at /ws: Origin https://evil.example is not allowed here");
+}

@@ -51,6 +51,14 @@ impl Body {
     pub fn empty() -> Body {
         Body::Full(None)
     }
+
+    /// The sentence it is, where it is one.
+    pub fn sentence(&self) -> &str {
+        match self {
+            Body::Full(Some(bytes)) => std::str::from_utf8(bytes).unwrap_or_default().trim_end(),
+            Body::Full(None) | Body::File(_) => "",
+        }
+    }
 }
 
 impl From<Bytes> for Body {

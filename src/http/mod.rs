@@ -120,7 +120,8 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
                 return (answer, Some(upgrade));
             }
             Err(refusal) => {
-                log::debug!("{} refused at {path}: {}", from.peer, refusal.status());
+                // A page is told the status at most: browsers keep the sentence to themselves.
+                log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
                 *refusal
             }
         },
