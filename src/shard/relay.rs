@@ -36,6 +36,7 @@ impl Relay {
 
     /// One turn: takes what came, stages it, flushes.
     pub fn turn<S: Socket>(&self, table: &mut Table<S>, now: Seconds, ready: impl IntoIterator<Item = Ready>) {
+        table.set_time(now);
         // As many as there are now: what comes meanwhile waits for the next turn, so that sockets have theirs.
         for _ in 0..self.mailbox().deliveries_waiting() {
             let Some(publication) = self.mailbox().next_delivery() else { break };
@@ -194,6 +195,20 @@ mod tests {
         line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
         relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
         assert!(table.session(key).is_some_and(|session| session.phase == Phase::Open));
+    }
+
+    #[test]
+    fn a_goodbye_of_the_turn_after_a_long_pause_is_said() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let (relay, line) = (Relay::new(0, mailboxes), Line::default());
+        line.room.set(1000);
+        let key = table.adopt(line.clone(), arrival("on_message = \"ignore\"", ""));
+        relay.turn(&mut table, 5, []);
+        // A frame that no client may send, since it is not masked.
+        line.says.borrow_mut().extend([0x81, 0x01, b'x']);
+        relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
+        assert_eq!(line.heard.borrow().get(2..4), Some(&1002u16.to_be_bytes()[..]));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use crate::wire::Close;
 const TIMER_MAX: Seconds = 60;
 
 impl<S: Socket> Table<S> {
-    /// The clock moved: sends the pings that are due and lets go of those who did not answer.
-    pub fn tick(&mut self, now: Seconds) {
-        if now == self.now {
-            return;
-        }
+    /// Says what time it is.
+    pub fn set_time(&mut self, now: Seconds) {
         self.now = now;
+    }
+
+    /// Sends the pings that are due by `now` and lets go of those who did not answer.
+    pub fn tick(&mut self, now: Seconds) {
+        self.set_time(now);
         let mut fired = std::mem::take(&mut self.fired);
         self.wheel.fire(now, &mut fired);
         for timer in fired.drain(..) {
