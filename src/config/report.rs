@@ -307,9 +307,9 @@ impl<'a> Report<'a> {
         let file = self.file(span.start);
         let line = file.local(&self.line_of(span.start));
         let source = file.text[line.clone()].trim_end_matches('\r');
-        let start = file.boundary(span.start) - line.start;
+        let start = (file.boundary(span.start) - line.start).min(source.len());
         let end = file.boundary(span.end).saturating_sub(line.start).min(source.len()).max(start);
-        let mut annotation = AnnotationKind::Primary.span(start.min(source.len())..end);
+        let mut annotation = AnnotationKind::Primary.span(start..end);
         if !label.is_empty() {
             annotation = annotation.label(label);
         }
@@ -358,6 +358,15 @@ mod tests {
         let report = Report::new(&files, Vec::new());
         report.note(problem);
         report.finish()[0].to_string()
+    }
+
+    #[test]
+    fn a_mistake_among_the_carriage_returns_of_a_line_is_shown_at_its_end() {
+        let text = "a = \"x\r\r\r\r\n";
+        let shown = drawn(text, Problem::error(7..9, "what is that?"));
+        assert!(shown.contains("1 | a = \"x\n"), "{shown}");
+        let told = crate::config::parse(Path::new("x.toml"), text).unwrap_err().to_string();
+        assert!(told.contains("x.toml:1:"), "{told}");
     }
 
     #[test]
