@@ -1,14 +1,13 @@
 //! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pushd::cli::Cli;
 use pushd::config::{self, Config};
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
-use pushd::daemon::exit::{Exit, Failure};
+use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
@@ -34,19 +33,14 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Clean.into(),
         Err(failure) => {
-            journal::say(log::Level::Error, &format!("pushd: {failure}"));
+            failure.tell();
             failure.exit.into()
         }
     }
 }
 
-/// Text to standard output. A reader that has gone away has seen enough, and is no failure.
 fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::io("cannot print", &error)),
-        _ => Ok(()),
-    }
+    exit::print(text).map_err(|error| Failure::io("cannot print", &error))
 }
 
 /// Everything a start would check, and nothing it would do.

@@ -69,8 +69,7 @@ fn listen_help(text: &str) -> String {
         _ if text.parse::<Ipv6Addr>().is_ok() => format!("the port: `[{text}]:8888`"),
         _ if text.parse::<IpAddr>().is_ok() => format!("the port: `{text}:8888`"),
         Some((_, p)) if port(p) => "write the address itself: names are not looked up here".to_owned(),
-        Some((_, p)) if number(p) => "a port is a number up to 65535".to_owned(),
-        None if number(text) => "a port is a number up to 65535".to_owned(),
+        split if number(split.map_or(text, |(_, p)| p)) => "a port is a number up to 65535".to_owned(),
         _ => "write `127.0.0.1:8888`, `[::1]:8888`, `unix:/run/pushd.sock` or `systemd:NAME`".to_owned(),
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
+use super::template;
+
 /// A parsed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
@@ -124,12 +126,7 @@ impl Segment {
     fn parse(part: &str) -> Result<Segment, String> {
         let name = part.strip_prefix('{').and_then(|p| p.strip_suffix('}'));
         match name {
-            Some(name)
-                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') =>
-            {
-                Err(format!("`{part}` is not a parameter: its name is made of letters, digits, `_` and `-`"))
-            }
-            Some(name) => Ok(Segment::Parameter(name.to_owned())),
+            Some(name) => template::parameter_name(part, name).map(|name| Segment::Parameter(name.to_owned())),
             None if part.contains(['{', '}']) => {
                 Err(format!("a parameter is a whole segment, as in `/publish/{{channel}}`; `{part}` is not"))
             }

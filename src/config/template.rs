@@ -176,14 +176,17 @@ impl Part {
             Some((name, default)) => (name, Some(default.to_owned())),
             None => (inside, None),
         };
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-            return Err(TemplateError {
-                at,
-                what: format!("`{{{inside}}}` is not a parameter: its name is made of letters, digits, `_` and `-`"),
-            });
-        }
+        let name = parameter_name(&format!("{{{inside}}}"), name).map_err(|what| TemplateError { at, what })?;
         Ok(Part::Hole { name: name.to_owned(), default })
     }
+}
+
+/// The name of a parameter, in a path as in a template. The error, a sentence about what was `written`.
+pub(super) fn parameter_name<'n>(written: &str, name: &'n str) -> Result<&'n str, String> {
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        return Err(format!("`{written}` is not a parameter: its name is made of letters, digits, `_` and `-`"));
+    }
+    Ok(name)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::daemon::exit::Exit;
+use crate::daemon::exit::{self, Exit};
 use crate::daemon::journal;
 
 pub mod bench;
@@ -142,14 +142,8 @@ fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "pushctl: {message}");
 }
 
-/// Text to standard output. A reader that has gone away has seen enough, and is no failure.
 fn print(text: &str) -> Result<(), Fault> {
-    use std::io::{ErrorKind, Write};
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Fault::io("cannot write the output", &error)),
-        _ => Ok(()),
-    }
+    exit::print(text).map_err(|error| Fault::io("cannot write the output", &error))
 }
 
 /// A duration as the configuration writes it; a bare number is in seconds, as `timeout` and `curl` take it.

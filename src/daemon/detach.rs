@@ -15,7 +15,6 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
 
 use super::exit::{Exit, Failure, reason};
-use super::journal;
 
 /// The file mode creation mask of a daemon that was not told another (twistd's): what it writes is its own.
 pub const UMASK: u32 = 0o077;
@@ -43,7 +42,7 @@ impl StatusPipe {
     /// standard error, so that the caller says it the same way in both cases.
     pub fn fail(self, failure: &Failure) {
         if self.pipe.is_none() {
-            journal::say(log::Level::Error, &format!("pushd: {failure}"));
+            failure.tell();
         }
         self.say(format!("fail {} {}", failure.exit.code(), failure.message).as_bytes());
     }
@@ -134,7 +133,7 @@ impl Verdict {
             Verdict::Failed(failure) => failure,
             Verdict::Silence => Failure::new(Exit::System, "the daemon died before it was ready; its log may say why"),
         };
-        journal::say(log::Level::Error, &format!("pushd: {failure}"));
+        failure.tell();
         failure.exit
     }
 }

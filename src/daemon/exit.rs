@@ -4,11 +4,13 @@
 //! from a bad configuration (not worth one) without reading the message.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+
+use super::journal;
 
 /// What an exit code means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,11 @@ impl Failure {
         Failure { exit, message: message.into() }
     }
 
+    /// Says it on standard error.
+    pub fn tell(&self) {
+        journal::say(log::Level::Error, &format!("pushd: {self}"));
+    }
+
     /// `what`, for example `cannot listen on 127.0.0.1:80`, failed with `error`.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Failure {
         Failure::new(Exit::of_error(error), format!("{what}: {}", reason(error)))
@@ -120,6 +127,15 @@ impl Failure {
     pub fn create(what: impl fmt::Display, path: &Path, error: &io::Error) -> Failure {
         let message = format!("cannot open {what} {}: {}", path.display(), reason(error));
         Failure::new(Exit::of_create_error(error), message)
+    }
+}
+
+/// Text to standard output. A reader that has gone away has seen enough, and is no failure.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
 
