@@ -138,7 +138,7 @@ fn shipped() -> Config {
 fn site() -> Site {
     let config = shipped();
     let in_use = |(number, hub): (usize, &config::Hub)| HubInUse {
-        id: HubId(number as u16),
+        id: HubId(number as u32),
         hub: hub.clone(),
         members: Members::default(),
     };

@@ -116,7 +116,7 @@ fn echo_takes_sixteen_mebibytes() {
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
     assert_eq!((socket.on_message, socket.accept), (OnMessage::Echo, Accept::Both));
-    let hub = &config.hubs[usize::from(socket.hub.0)];
+    let hub = &config.hubs[socket.hub.0 as usize];
     assert_eq!(hub.message_bytes_max, 16 << 20);
     assert!(hub.queue_bytes_max > hub.message_bytes_max);
 }

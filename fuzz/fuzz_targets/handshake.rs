@@ -40,7 +40,7 @@ listen = "127.0.0.1:8888"
 static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
     let config = config::parse("fuzz.toml".as_ref(), CONFIG).unwrap_or_else(|errors| panic!("{errors}"));
     let hubs = config.hubs.iter().enumerate().map(|(number, hub)| HubInUse {
-        id: config::HubId(number as u16),
+        id: config::HubId(number as u32),
         hub: hub.clone(),
         members: Members::default(),
     });

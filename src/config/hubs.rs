@@ -51,7 +51,7 @@ impl<'a> Hubs<'a> {
             return None;
         };
         self.declared[place].used.set(true);
-        u16::try_from(place).ok().map(HubId)
+        u32::try_from(place).ok().map(HubId)
     }
 
     /// Warns of every hub that nobody named.

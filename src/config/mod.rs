@@ -199,7 +199,7 @@ pub struct Route {
 
 /// A place in [`Config::hubs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HubId(pub u16);
+pub struct HubId(pub u32);
 
 /// What a route does.
 #[derive(Debug, Clone, PartialEq)]

@@ -61,7 +61,7 @@ impl Site {
     pub fn new(server: &config::Server, hubs: &[HubInUse]) -> Site {
         let room = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
-                let hub = &hubs[usize::from(socket.hub.0)];
+                let hub = &hubs[socket.hub.0 as usize];
                 Room::WebSocket(Arc::new(Terms {
                     server: server.name.clone(),
                     path: route.pattern.text().to_owned(),
@@ -72,7 +72,7 @@ impl Site {
                 }))
             }
             Action::Publish(publish) => {
-                let hub = &hubs[usize::from(publish.hub.0)];
+                let hub = &hubs[publish.hub.0 as usize];
                 Room::Publish(Box::new(PublishRoom { route: publish.clone(), hub_id: hub.id, hub: hub.hub.clone() }))
             }
             Action::Static(pages) => Room::Static(pages.clone()),

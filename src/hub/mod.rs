@@ -10,4 +10,4 @@ mod publication;
 
 pub use channels::{Channels, Seat, Slot};
 pub use members::{Members, Membership};
-pub use publication::{FRAMINGS_MAX, Kind, Publication, Receipt, Topic};
+pub use publication::{FRAMINGS_MAX, Kind, Publication, Receipt, Topic, set_topic_key};

@@ -1,7 +1,7 @@
 //! What travels: bytes for a channel, framed at most once for each framing, whichever shard asks first.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -25,11 +25,21 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topic(u64);
 
+/// The process's own key of topics. Clients may choose the names of channels: with a key they do not know, they cannot choose
+/// names that all fall to one owner.
+static KEY: OnceLock<u64> = OnceLock::new();
+
+/// Gives topics this key instead of one of chance, so that a simulation is the same each time. Too late once there is a topic.
+pub fn set_topic_key(key: u64) {
+    KEY.get_or_init(|| key);
+}
+
 impl Topic {
     /// The topic of a channel. Two channels of one session share one by an accident of 64 bits, or never.
     pub fn of(hub: HubId, channel: &str) -> Topic {
         let mut hasher = DefaultHasher::new();
-        (hub, channel).hash(&mut hasher);
+        let key = KEY.get_or_init(|| RandomState::new().hash_one(0));
+        (key, hub, channel).hash(&mut hasher);
         Topic(hasher.finish())
     }
 

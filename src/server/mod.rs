@@ -7,6 +7,7 @@ mod bind;
 mod estate;
 mod feeds;
 mod handover;
+mod hubs;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -19,9 +20,8 @@ use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
 use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
-use crate::config::{self, Action, Config, HubId, Listen, Workers};
+use crate::config::{self, Action, Config, Listen, Workers};
 use crate::http::{HubInUse, Site};
-use crate::hub::Members;
 use crate::shard::addresses::Addresses;
 use crate::shard::counters::Counters;
 use crate::shard::listener::Listener;
@@ -33,6 +33,7 @@ use bind::{Listeners, bound_name};
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::Handover;
+use hubs::Hubs;
 
 /// How often it is looked whether everybody has gone.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -48,8 +49,8 @@ pub struct Bound {
 /// What lasts from one configuration to the next.
 #[derive(Debug, Default)]
 struct Lasting {
-    /// Every hub there ever was, by its number.
-    hubs: Vec<(String, Members)>,
+    /// The hubs, each with its number.
+    hubs: Hubs,
     /// How many connections each address holds.
     addresses: Addresses,
 }
@@ -244,10 +245,10 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 
 /// What the shards and the feeds are told of a configuration.
 fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
-    let in_use: Vec<HubInUse> = config.hubs.iter().map(|hub| in_use(hub, &mut lasting.hubs)).collect();
+    let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
     let sites = config.servers.iter().map(|server| (server.name.clone(), Arc::new(Site::new(server, &in_use))));
     let feeds = config.feeds.iter().map(|feed| {
-        let hub = &in_use[usize::from(feed.hub.0)];
+        let hub = &in_use[feed.hub.0 as usize];
         let mut feed = feed.clone();
         feed.hub = hub.id;
         (feed, hub.hub.message_bytes_max)
@@ -267,15 +268,6 @@ fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Pl
         addresses: lasting.addresses.clone(),
     };
     (plan, feeds.collect())
-}
-
-/// The hub with its number, which is its name's for as long as the process lives.
-fn in_use(hub: &crate::config::Hub, hubs: &mut Vec<(String, Members)>) -> HubInUse {
-    let number = hubs.iter().position(|(name, _)| *name == hub.name).unwrap_or_else(|| {
-        hubs.push((hub.name.clone(), Members::default()));
-        hubs.len() - 1
-    });
-    HubInUse { id: HubId(number as u16), hub: hub.clone(), members: hubs[number].1.clone() }
 }
 
 /// How many connections the descriptor limit allows, once it is raised as far as it goes.

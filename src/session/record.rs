@@ -183,7 +183,7 @@ impl Kept {
 impl Terms {
     /// What a session may whose route is gone: hear that, and go.
     pub fn of_no_route(record: &Record) -> Terms {
-        let hub_id = HubId(u16::MAX);
+        let hub_id = HubId(u32::MAX);
         let route = config::WebSocket {
             hub: hub_id,
             channels: Vec::new(),

@@ -60,7 +60,7 @@ pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Rou
             let route = WebSocket {
                 message: (!prefix.is_empty()).then(|| Template::parse(&format!("{prefix}{{message}}")).unwrap()),
                 accept: random.one_of(&[Accept::Both, Accept::Both, Accept::Text, Accept::Binary]),
-                ..route(HubId(number as u16), on_message)
+                ..route(HubId(number as u32), on_message)
             };
             let path = format!("/{}/{kind}", hub.name);
             let terms = terms(path, route, hub.clone(), members[number].clone());
@@ -74,7 +74,7 @@ pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Rou
 pub fn witness(hub: &Hub, number: usize, members: &Members) -> Arc<Terms> {
     let patient =
         Hub { queue_bytes_max: usize::MAX / 2, queue_age_max: None, ping: None, subscribers_max: None, ..hub.clone() };
-    terms("/witness".to_owned(), route(HubId(number as u16), OnMessage::Ignore), patient, members.clone())
+    terms("/witness".to_owned(), route(HubId(number as u32), OnMessage::Ignore), patient, members.clone())
 }
 
 fn route(hub: HubId, on_message: OnMessage) -> WebSocket {

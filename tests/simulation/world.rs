@@ -152,7 +152,7 @@ impl World {
             return;
         }
         let terms = self.routes[route].terms.clone();
-        let hub = usize::from(terms.hub_id.0);
+        let hub = (terms.hub_id.0 as usize);
         let dialect = self.random.one_of(&[Dialect::Rfc6455, Dialect::Rfc6455, Dialect::Deflate, Dialect::Hixie76]);
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {
@@ -739,7 +739,7 @@ fn arrival(
 
 fn publication(channel: Channel, kind: Kind, payload: Bytes) -> Publication {
     let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
-    Publication::new(HubId(hub as u16), CHANNELS[name].into(), kind, payload)
+    Publication::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload)
 }
 
 /// Mostly small, sometimes around the borders of a header's length, of what is copied into a run, of the limit.

@@ -24,7 +24,7 @@ impl<S: Socket> Table<S> {
         // Generations rise; that they may wrap once in four thousand million sessions costs an order, not a session.
         sessions.sort_unstable_by_key(|(_, session)| session.generation);
         sessions.into_iter().map(|(slot, session)| {
-            let channels = session.seats.iter().map(|seat| self.channels.name(*seat).clone()).collect();
+            let channels = session.seats.iter().map(|seat| self.channels.name(seat).clone()).collect();
             let key = SessionKey { slot: slot as Slot, generation: session.generation };
             (key, session.record(channels), &session.socket)
         })
@@ -81,7 +81,7 @@ impl<S: Socket> Table<S> {
             return;
         }
         let session = self.sessions.remove(key.slot as usize);
-        session.seats.iter().for_each(|seat| self.channels.unsubscribe(*seat));
+        session.seats.into_iter().for_each(|seat| self.channels.unsubscribe(seat));
         self.counters.sessions.subtract(1);
         self.counters.channels.set(self.channels.len() as u64);
     }

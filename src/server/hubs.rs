@@ -1,0 +1,67 @@
+//! The numbers of hubs.
+//!
+//! A configuration names its hubs by their place in the file, and a reload may change that order. The running server gives each hub a
+//! number, which it keeps for as long as it is configured or has sessions. A number is never given to another hub: a session
+//! that outlives its hub must not hear a new one.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::config::{self, HubId};
+use crate::http::HubInUse;
+use crate::hub::Members;
+
+/// The hubs that are configured or have sessions.
+#[derive(Debug, Default)]
+pub struct Hubs {
+    known: HashMap<String, (HubId, Members)>,
+    /// The number that the next new hub gets.
+    next: u32,
+}
+
+impl Hubs {
+    /// The hubs of a configuration, in its order, each with its number. Those that are neither configured nor in use are forgotten.
+    pub fn number(&mut self, configured: &[config::Hub]) -> Vec<HubInUse> {
+        let names: HashSet<&str> = configured.iter().map(|hub| hub.name.as_str()).collect();
+        self.known.retain(|name, (_, members)| names.contains(name.as_str()) || members.count() > 0);
+        let numbered = configured.iter().map(|hub| {
+            let (id, members) = self.known.entry(hub.name.clone()).or_insert_with(|| {
+                let id = HubId(self.next);
+                self.next += 1;
+                (id, Members::default())
+            });
+            HubInUse { id: *id, hub: hub.clone(), members: members.clone() }
+        });
+        numbered.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn hubs(names: &[&str]) -> Vec<config::Hub> {
+        let file = "[server.s]\nlisten = \"127.0.0.1:1\"\nroutes.\"/\" = { health = true }\n".to_owned();
+        let file = names.iter().fold(file, |file, name| file + &format!("[hub.{name}]\n"));
+        config::parse(Path::new("/x.toml"), &file).unwrap().hubs
+    }
+
+    #[test]
+    fn no_two_hubs_ever_share_a_number() {
+        let mut known = Hubs::default();
+        let first = known.number(&hubs(&["first", "kept"]));
+        let session = first[0].members.enter();
+        let mut configured = hubs(&["other", "kept"]);
+        for round in 0..70_000 {
+            configured[0].name = format!("h{round}");
+            let now = known.number(&configured);
+            assert_eq!(now[1].id, first[1].id, "the order of the file does not matter");
+            assert_ne!(now[0].id, first[0].id, "round {round}");
+            assert!(known.known.len() <= 3, "what is gone is forgotten");
+        }
+        let again = known.number(&hubs(&["first"]));
+        assert_eq!(again[0].id, first[0].id, "a hub with sessions keeps its number");
+        drop(session);
+    }
+}
