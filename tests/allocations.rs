@@ -83,6 +83,9 @@ fn terms() -> Arc<Terms> {
     let hub = Hub {
         name: "push".to_owned(),
         message_bytes_max: 64 << 10,
+        messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND as u32,
+        bytes_per_second: pushd::config::limits::BYTES_PER_SECOND as u32,
+        message_timeout: pushd::config::limits::MESSAGE_TIMEOUT,
         queue_bytes_max: 1 << 20,
         queue_messages_max: 16_384,
         queue_age_max: None,

@@ -58,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
         let key = table.take_up(Sink(7, false), record.clone(), known, terms.members.enter());
         table.set_still(false);
         for _ in 0..3 {
-            table.take_unread().into_iter().for_each(|slot| table.read_on(slot));
+            table.read_sessions(|_| ());
             let text = Publication::new(terms.hub_id, record.to.clone(), Kind::Text, b"news"[..].into());
             table.publish(Arc::new(text));
             table.writable(key);

@@ -79,9 +79,23 @@ fn read(item: Item<'_>) -> Option<Hub> {
     if queue_bytes_max < message_bytes_max {
         note_queue_too_small(queue_max.or(message_max), queue_bytes_max, message_bytes_max);
     }
+    let messages = table.item("messages_per_second");
+    let messages_per_second = messages.and_then(|i| i.count(1..=limits::MESSAGES_PER_SECOND_CEILING));
+    let bytes = table.item("bytes_per_second");
+    let bytes_per_second = bytes.and_then(|i| i.size(1..=limits::BYTES_PER_SECOND_CEILING));
+    let bytes_per_second = bytes_per_second.unwrap_or(limits::BYTES_PER_SECOND);
+    if let Some(at) = bytes.or(message_max).filter(|_| bytes_per_second < message_bytes_max) {
+        note_rate_too_small(at, bytes_per_second, message_bytes_max);
+    }
     Some(Hub {
         name: item.key().to_owned(),
         message_bytes_max,
+        messages_per_second: messages_per_second.unwrap_or(limits::MESSAGES_PER_SECOND) as u32,
+        bytes_per_second: bytes_per_second as u32,
+        message_timeout: table
+            .item("message_timeout")
+            .and_then(|i| i.duration(timeouts.clone()))
+            .unwrap_or(limits::MESSAGE_TIMEOUT),
         queue_bytes_max,
         queue_messages_max: table
             .item("queue_messages_max")
@@ -127,6 +141,14 @@ const WHEN_SLOW: [(&str, WhenSlow); 4] = [
     ("drop_newest", WhenSlow::DropNewest),
     ("conflate", WhenSlow::Conflate),
 ];
+
+/// `at` is the key that was set; the other of the two may be a default.
+fn note_rate_too_small(at: Item<'_>, bytes: usize, message: usize) {
+    let (bytes, message) = (size_text(bytes as u64), size_text(message as u64));
+    let problem = at.error("a client could never send one message of the largest size");
+    let label = format!("`bytes_per_second` is {bytes}, `message_max` is {message}");
+    at.note(problem.label(label).help("raise `bytes_per_second` to some multiples of `message_max`"));
+}
 
 /// `at` is the key that was set; the other of the two may be a default.
 fn note_queue_too_small(at: Option<Item<'_>>, queue: usize, message: usize) {

@@ -65,10 +65,51 @@ pub const LISTENER_END: Duration = Duration::from_secs(1);
 
 /// What a shard reads at once, in bytes; one buffer serves all its sessions. 64 KiB holds a default-sized message whole.
 pub const READ_BYTES: usize = 64 << 10;
+/// What one read takes where much of what clients sent waits to be heard already, in bytes: each of them then adds little to that.
+pub const READ_BYTES_HELD: usize = 4 << 10;
+/// How much may wait in a shard of what was read and not heard yet, in bytes, before reads get small.
+pub const UNHEARD_BYTES_MAX: usize = 16 << 20;
+/// How much the unfinished messages of a shard's clients may hold together, in bytes. The client whose message passes it is closed
+/// with 1013. Four of the largest messages fit.
+pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
+/// Messages a client may send in a second, unless `messages_per_second` says otherwise: a publisher with a reason for more is rare,
+/// and a flood of the smallest frames is ten times as many.
+pub const MESSAGES_PER_SECOND: usize = 100_000;
+/// The same in bytes, as they are once they are inflated: more than two links of a gigabit bring.
+pub const BYTES_PER_SECOND: usize = 256 << 20;
+/// The most `bytes_per_second` may be set to.
+pub const BYTES_PER_SECOND_CEILING: usize = 1 << 30;
+/// The most `messages_per_second` may be set to.
+pub const MESSAGES_PER_SECOND_CEILING: usize = 100_000_000;
+/// How many seconds' worth of these a client may save up: a network that stalls for some seconds delivers all at once afterwards.
+pub const ALLOWANCE_SECONDS: u32 = 10;
+/// How long the rest of a message may take once its first byte came, unless `message_timeout` says otherwise: as with the body of a request,
+/// with room for a message of 64 KiB on the slowest of networks.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Readiness events taken from the kernel at once.
 pub const EVENTS_PER_TURN: usize = 512;
 /// A turn flushes when this much is staged, with what is noted of each message, so that one busy channel cannot hold the shard.
 pub const TURN_BYTES_MAX: usize = 1 << 20;
+/// What a turn reads, in the work of nanoseconds (see `shard::table::work`): a client that says something is heard within two or
+/// three turns, whatever others send.
+pub const READING_WORK: u32 = 500_000;
+/// What a turn reads of those that had their slice before, even where others took the whole turn.
+pub const READING_ON_WORK: u32 = 125_000;
+/// What is read of one client at once before the next one has its slice.
+pub const SLICE_WORK: u32 = 50_000;
+/// What a turn writes to subscribers, likewise, before it looks at what came meanwhile. One message to 250 clients.
+pub const FLUSHING_WORK: u32 = 1_000_000;
+/// What a turn may stage for clients in answer to what they said, in bytes, while a publication is still being written to others.
+pub const REPLIES_BYTES_MAX: usize = 4 << 20;
+/// How many timers fire in one turn: each may send a ping.
+pub const TIMERS_PER_TURN: usize = 100;
+/// How many sessions a reload or an end reaches in one turn.
+pub const SWEEP_SESSIONS_PER_TURN: usize = 100;
+/// How many commands a shard obeys in one turn.
+pub const COMMANDS_PER_TURN: usize = 16;
+/// The largest message that is compressed: a shard that compresses delivers nothing meanwhile, and this takes a millisecond or two.
+/// Larger ones go as they are.
+pub const DEFLATE_BYTES_MAX: usize = 256 << 10;
 /// Frames up to this size are copied into the turn's shared run; above, a second slice is cheaper than the copy.
 pub const RUN_FRAME_BYTES_MAX: usize = 16 << 10;
 /// Publications that may wait between two shards; beyond, a publisher is refused (HTTP 503) or not read (WebSocket).

@@ -331,6 +331,12 @@ pub struct Hub {
     pub name: String,
     /// The largest message taken, in bytes.
     pub message_bytes_max: usize,
+    /// How many messages a client may send in a second.
+    pub messages_per_second: u32,
+    /// How many bytes a client may send in a second, as they are once they are inflated.
+    pub bytes_per_second: u32,
+    /// How long a message may take from its first byte to its last.
+    pub message_timeout: Duration,
     /// How many bytes may wait for one subscriber that does not keep up.
     pub queue_bytes_max: usize,
     /// How many messages may wait for one subscriber that does not keep up.

@@ -27,7 +27,7 @@ use crate::shard::parcel::{Item, Opened};
 use crate::shard::stream::{Place, Raw};
 
 /// How many sessions are given to a shard at once.
-const SESSIONS_PER_COMMAND: usize = 256;
+const SESSIONS_PER_COMMAND: usize = 64;
 
 /// Everything that was passed.
 #[derive(Debug, Default)]

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::config::limits::ALLOWANCE_SECONDS;
 use crate::config::{self, HubId};
 use crate::hub::{Members, Membership, Seat};
 use crate::wire::{Close, Dialect};
@@ -105,6 +106,13 @@ pub enum Flushed {
     TooSlow,
 }
 
+/// How many messages and bytes a client may send: some more each second, which it may save up for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    messages: u32,
+    bytes: u32,
+}
+
 /// One client.
 pub struct Session<S> {
     /// Its socket; nobody else writes to it.
@@ -117,14 +125,18 @@ pub struct Session<S> {
     pub dismissed: Option<u16>,
     /// It could not be read on, because what it says had nowhere to go.
     pub paused: bool,
-    /// It is among those who are read on in the next turn.
+    /// It waits for its turn to be read.
     pub unread: bool,
-    /// What was read of it and could not be heard yet, because what that says had nowhere to go.
+    /// The kernel told of the client's end: it is read until that.
+    pub ending: bool,
+    /// What was read of it and not heard yet.
     pub unheard: Option<Box<[u8]>>,
     /// Tells it apart from an earlier session in the same place of the table.
     pub generation: u32,
     /// When it was last heard.
     pub heard: Seconds,
+    /// What it may send before it has sent too much.
+    pub allowance: Allowance,
     /// When its timer is due; a timer for another time is stale.
     pub due: Seconds,
     /// When a ping went out that is not answered yet.
@@ -153,9 +165,11 @@ impl<S: Socket> Session<S> {
             dismissed: None,
             paused: false,
             unread: false,
+            ending: false,
             unheard: None,
             generation,
             heard: now,
+            allowance: Allowance::new(&arrival.terms.hub),
             due: 0,
             pinged: None,
             terms: arrival.terms,
@@ -168,11 +182,33 @@ impl<S: Socket> Session<S> {
         }
     }
 
+    /// The client is there: it was heard, or takes what waits for it.
+    pub fn note_heard(&mut self, now: Seconds) {
+        self.allowance.grow(now.saturating_sub(self.heard), &self.terms.hub);
+        self.heard = now;
+    }
+
+    /// How long it may take to answer a ping.
+    pub fn pong_patience(&self) -> Seconds {
+        (self.terms.hub.pong_timeout.as_secs() as Seconds).max(1)
+    }
+
+    /// When a message must be finished that has begun, at the latest `now`.
+    pub fn message_deadline(&mut self, now: Seconds) -> Option<Seconds> {
+        let begun = self.codec.begun(now).filter(|_| self.phase == Phase::Open)?;
+        Some(begun + self.terms.hub.message_timeout.as_secs() as Seconds)
+    }
+
     /// Stages frames of the run to be written at the end of the turn. Whether these are the first ones this turn.
     pub fn stage(&mut self, run: &mut Run, frames: Range<FrameNumber>) -> bool {
         let first = self.staged.is_empty();
         run.stage(&mut self.staged, frames);
         first
+    }
+
+    /// What is staged.
+    pub fn staged(&self) -> Staged {
+        self.staged
     }
 
     /// Writes what is staged, in one write where nothing waits already; the rest waits.
@@ -263,6 +299,36 @@ impl<S: Socket> Session<S> {
         let dropped = outbox.clear();
         outbox.push_anyway(Waiting { bytes: self.dialect.farewell(close), topic: None, written: 0 }, Seconds::MAX);
         dropped
+    }
+}
+
+impl Allowance {
+    /// What a client may send at once when it comes: as much as in any second.
+    pub fn new(hub: &config::Hub) -> Allowance {
+        Allowance { messages: hub.messages_per_second, bytes: hub.bytes_per_second }
+    }
+
+    /// So many seconds have passed.
+    fn grow(&mut self, seconds: Seconds, hub: &config::Hub) {
+        let grown = |left: u32, rate: u32| {
+            let most = rate.saturating_mul(ALLOWANCE_SECONDS);
+            left.saturating_add(rate.saturating_mul(seconds)).min(most)
+        };
+        if seconds > 0 {
+            self.messages = grown(self.messages, hub.messages_per_second);
+            self.bytes = grown(self.bytes, hub.bytes_per_second);
+        }
+    }
+
+    /// Takes so many messages, or other frames, of so many bytes together.
+    ///
+    /// # Errors
+    /// How the session is to be closed: it has sent too much.
+    pub fn take(&mut self, messages: u32, bytes: usize) -> Result<(), Close> {
+        self.messages = self.messages.checked_sub(messages).ok_or(Close::TOO_MANY)?;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Close::TOO_MUCH)?;
+        Ok(())
     }
 }
 

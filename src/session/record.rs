@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
-use super::{Phase, Seconds, Session, Socket, Terms};
+use super::{Allowance, Phase, Seconds, Session, Socket, Terms};
 use crate::config::limits::{self, CHANNEL_BYTES_MAX};
 use crate::config::{self, Accept, HubId, OnMessage, Origins, SessionLog, WhenSlow};
 use crate::hub::{Members, Membership, Topic};
@@ -200,6 +200,9 @@ impl Terms {
         let hub = config::Hub {
             name: record.hub.clone(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            messages_per_second: limits::MESSAGES_PER_SECOND as u32,
+            bytes_per_second: limits::BYTES_PER_SECOND as u32,
+            message_timeout: limits::MESSAGE_TIMEOUT,
             queue_bytes_max: limits::QUEUE_BYTES_MAX,
             queue_messages_max: limits::QUEUE_MESSAGES_MAX,
             queue_age_max: None,
@@ -262,9 +265,11 @@ impl<S: Socket> Session<S> {
             // Whoever waited for its outbox goes on once that is empty; for the others it is one read for nothing.
             paused: outbox.is_some(),
             unread: false,
+            ending: false,
             unheard: (!record.said.is_empty()).then(|| record.said.into()),
             generation,
             heard: record.heard.min(now),
+            allowance: Allowance::new(&terms.hub),
             due: record.due,
             pinged: record.pinged.map(|pinged| pinged.min(now)),
             terms,

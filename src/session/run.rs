@@ -11,7 +11,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::config::limits::RUN_FRAME_BYTES_MAX;
+use crate::config::limits::{RUN_FRAME_BYTES_MAX, TURN_BYTES_MAX};
 use crate::hub::Topic;
 
 /// A frame's number in its run.
@@ -34,8 +34,8 @@ pub struct Run {
     /// Stretches of sessions that staged frames which do not follow each other.
     stretches: Vec<Staged>,
     large: u32,
-    /// Bytes of all frames, copied into the run or not, and of what is noted of them.
-    cost: usize,
+    /// How long all frames are.
+    length: usize,
 }
 
 #[derive(Debug)]
@@ -43,6 +43,8 @@ struct Frame {
     /// Where it starts in the run; for a large frame, where it would.
     start: usize,
     length: usize,
+    /// How long all frames before it are.
+    before: usize,
     /// The frame itself, where it is shared or large.
     shared: Option<Bytes>,
     /// How many large frames came before it.
@@ -92,9 +94,9 @@ impl Run {
 
     fn add(&mut self, start: usize, length: usize, shared: Option<(Bytes, Topic)>, large: bool) -> FrameNumber {
         let (shared, topic) = shared.unzip();
-        self.frames.push(Frame { start, length, shared, large_before: self.large, topic });
+        self.frames.push(Frame { start, length, before: self.length, shared, large_before: self.large, topic });
+        self.length += length;
         self.large += u32::from(large);
-        self.cost += length + size_of::<Frame>();
         self.frames.len() as FrameNumber - 1
     }
 
@@ -103,9 +105,19 @@ impl Run {
         self.frames.len() as FrameNumber
     }
 
-    /// What its frames hold of memory, in bytes: many small ones are not to pass for little.
+    /// What it holds of memory, in bytes: its frames, copied into the run or not, and what is noted of them and of who gets which.
     pub fn cost(&self) -> usize {
-        self.cost
+        self.length + self.frames.len() * size_of::<Frame>() + self.stretches.len() * size_of::<Staged>()
+    }
+
+    /// How many bytes are staged.
+    pub fn bytes_staged(&self, staged: Staged) -> usize {
+        let mut bytes = 0;
+        for stretch in self.stretches_of(staged) {
+            let Some(last) = stretch.end.checked_sub(1).and_then(|last| self.frames.get(last as usize)) else { continue };
+            bytes += last.before + last.length - self.frames[stretch.start as usize].before;
+        }
+        bytes
     }
 
     /// Stages `frames` behind what is staged already.
@@ -149,11 +161,13 @@ impl Run {
     /// Forgets everything; the memory is kept for the next turn, within reason.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.bytes.shrink_to(2 * crate::config::limits::TURN_BYTES_MAX);
+        self.bytes.shrink_to(2 * TURN_BYTES_MAX);
         self.frames.clear();
+        self.frames.shrink_to(2 * TURN_BYTES_MAX / size_of::<Frame>());
         self.stretches.clear();
+        self.stretches.shrink_to(2 * TURN_BYTES_MAX / size_of::<Staged>());
         self.large = 0;
-        self.cost = 0;
+        self.length = 0;
     }
 
     fn frame(&self, frame: &Frame) -> Bytes {
@@ -230,6 +244,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_noted_of_many_subscribers_is_counted_and_given_back() {
+        let mut run = Run::default();
+        let mut sessions = vec![Staged::default(); 10_000];
+        // Every second frame is for somebody else: each session notes a stretch for each of its own.
+        for _ in 0..100 {
+            let number = push(&mut run, &Bytes::from_static(b"for all"));
+            sessions.iter_mut().for_each(|staged| run.stage(staged, number..number + 1));
+            push(&mut run, &Bytes::from_static(b"for one"));
+        }
+        assert!(run.cost() >= 99 * 10_000 * size_of::<Staged>(), "{}", run.cost());
+        assert_eq!(run.bytes_staged(sessions[0]), 100 * "for all".len());
+        run.clear();
+        assert!(run.stretches.capacity() * size_of::<Staged>() <= 2 * TURN_BYTES_MAX);
+    }
+
+    #[test]
     fn gaps_and_large_frames_keep_their_order() {
         let mut run = Run::default();
         let mut staged = Staged::default();
@@ -243,6 +273,7 @@ mod tests {
         run.stage(&mut staged, b..b + 1);
         run.stage(&mut staged, l..c + 1);
         let expected = [b"ab".to_vec(), large.to_vec(), b"c".to_vec()].concat();
+        assert_eq!(run.bytes_staged(staged), expected.len());
         assert_eq!(bytes(&run.slices(staged)), expected);
         for written in 0..expected.len() {
             let left: Vec<u8> =

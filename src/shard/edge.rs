@@ -13,7 +13,7 @@ use super::stream::Stream;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
-use crate::wire::Dialect;
+use crate::wire::{Close, Dialect};
 
 /// A handle to the shard that a connection is served by.
 #[derive(Clone)]
@@ -59,8 +59,18 @@ impl Backend for Edge {
         {
             log::debug!("{} will not be probed: {error}", raw.peer());
         }
+        // A reload may have come between the handshake and its end.
+        let rebound = shard.plan.borrow().rebound(&arrival.terms);
+        let is_gone = rebound.is_none();
+        let arrival = match rebound {
+            Some(terms) => Arrival { terms, ..arrival },
+            None => arrival,
+        };
         let mut table = shard.table.borrow_mut();
         let key = table.adopt(raw, arrival);
+        if is_gone {
+            table.send_away(key.slot, &Close::ROUTE_REMOVED);
+        }
         if let Some(session) = table.session(key)
             && let Err(error) = shard.poller.add(&session.socket, key)
         {

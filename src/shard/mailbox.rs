@@ -149,6 +149,11 @@ impl Mailbox {
         self.deliveries.messages.load(Ordering::Relaxed)
     }
 
+    /// Whether commands wait.
+    pub fn has_commands(&self) -> bool {
+        !self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// The next command.
     pub fn command(&self) -> Option<Command> {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front()

@@ -36,7 +36,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::limits::BLOCKED_FILE;
+use crate::config::limits::{BLOCKED_FILE, COMMANDS_PER_TURN};
 use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::session::{Seconds, Terms};
@@ -47,7 +47,7 @@ use mailbox::{Command, Mailbox};
 use poller::{Events, Poller};
 use relay::Relay;
 use stream::{Raw, Stream};
-use table::{SessionKey, Table};
+use table::{Rebind, SessionKey, Table};
 
 /// How long a shard rests while publications wait for room in another shard.
 const ROOM_PAUSE: Duration = Duration::from_millis(1);
@@ -75,10 +75,20 @@ impl Plan {
         Plan { listeners: Vec::new(), ..self.clone() }
     }
 
-    /// The terms that the route of `terms` has now.
+    /// The terms that the route of `terms` has now; `None`: it is gone.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
         self.sites.get(&terms.server)?.terms(&terms.path).filter(|now| now.hub_id == terms.hub_id).cloned()
     }
+}
+
+/// Finds the terms of sessions by a plan. Each route is looked up once, however many sessions it has.
+fn rebinding(plan: Arc<Plan>) -> Rebind {
+    // The old terms are held, so that no others come to lie where they lay.
+    let mut known: HashMap<*const Terms, (Arc<Terms>, Option<Arc<Terms>>)> = HashMap::new();
+    Box::new(move |terms| {
+        let found = known.entry(Arc::as_ptr(terms)).or_insert_with(|| (terms.clone(), plan.rebound(terms)));
+        found.1.clone()
+    })
 }
 
 /// One shard, as its own thread sees it.
@@ -169,22 +179,33 @@ impl Shard {
         let mut events = Events::default();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         while !self.stopped.get() {
-            let (unread, room, awake) = (self.table.borrow().has_unread(), self.relay.has_room(), self.is_awake());
-            let held_up = awake && (unread || self.mailbox().requests_waiting() > 0);
+            let (awake, has_work, held_up) = (self.is_awake(), self.has_work(), self.is_held_up());
             tokio::select! {
                 ready = self.poller.wait(), if awake => if let Err(error) = ready { log::error!("epoll: {error}") },
                 () = self.mailbox().bell.notified() => {}
                 _ = second.tick() => {}
-                () = tokio::task::yield_now(), if held_up && room => {}
-                () = tokio::time::sleep(ROOM_PAUSE), if held_up && !room => {}
+                () = tokio::task::yield_now(), if has_work => {}
+                () = tokio::time::sleep(ROOM_PAUSE), if held_up && !has_work => {}
             }
-            while let Some(command) = self.mailbox().command() {
+            for _ in 0..COMMANDS_PER_TURN {
+                let Some(command) = self.mailbox().command() else { break };
                 self.obey(command);
             }
             if self.is_awake() {
                 self.turn(&mut events);
             }
         }
+    }
+
+    /// Whether the next turn has something to do without waiting for it.
+    fn has_work(&self) -> bool {
+        let waits = self.is_awake() && (self.table.borrow().has_work() || self.relay.has_publications());
+        waits || self.mailbox().has_commands()
+    }
+
+    /// Whether something waits for room in another shard, which does not tell when there is some.
+    fn is_held_up(&self) -> bool {
+        self.is_awake() && (self.table.borrow().is_held_up() || self.mailbox().requests_waiting() > 0)
     }
 
     /// One turn, with the sockets that are ready.
@@ -205,7 +226,7 @@ impl Shard {
                 Err(error) => log::warn!("a connection could not be served: {error}"),
             },
             Command::Plan(plan) => {
-                self.table.borrow_mut().rebind(|terms| plan.rebound(terms));
+                self.table.borrow_mut().rebind(rebinding(plan.clone()));
                 *self.plan.borrow_mut() = plan;
                 self.table.borrow_mut().set_still(false);
                 self.accept_as_planned();

@@ -1,11 +1,13 @@
 //! The table of one shard: its sessions, who of them hears what, and what is staged for them this turn.
 //!
-//! A turn: take what sockets and other shards bring ([`Table::readable`], [`Table::publish`]), stage it on sessions, then
-//! [`Table::flush`]: one write for each session that has something. Publications to one channel that come one after the
-//! other are staged as one stretch of frames, so a burst costs each subscriber one step, and one write.
+//! A turn: take what sockets and other shards bring ([`Table::read_sessions`], [`Table::publish`]), stage it on sessions, then
+//! [`Table::flush_some`]: one write for each session that has something. Publications to one channel that come one after the
+//! other are staged as one stretch of frames, so a burst costs each subscriber one step, and one write. Each part of a turn is
+//! bounded ([`Pace`]), and what is left goes on in the next one.
 //!
 //! The table does no waiting and reads no clock, so a simulation with sockets of its own drives it as the shard's loop does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -13,17 +15,27 @@ use slab::Slab;
 use super::counters::Counters;
 use super::wheel::{Timer, Wheel};
 use crate::config::SessionLog;
-use crate::config::limits::{CLOSE_TIMEOUT, READ_BYTES, TURN_BYTES_MAX};
+use crate::config::limits::{CLOSE_TIMEOUT, READ_BYTES};
 use crate::hub::{Channels, Kind, Publication, Slot};
 use crate::session::run::{FrameNumber, Run};
-use crate::session::{Arrival, Flushed, Phase, Seconds, Session, Socket, Terms};
+use crate::session::{Arrival, Phase, Seconds, Session, Socket, Terms};
 use crate::wire::deflate::{Deflater, Inflater};
 use crate::wire::{Close, Dialect};
 
 mod changing;
+mod flushing;
 mod handing;
 mod hearing;
+mod reading;
 mod timing;
+mod work;
+
+use changing::Sweep;
+use reading::Readers;
+use work::Work;
+
+pub use changing::Rebind;
+pub use work::Pace;
 
 /// Why a session ends that has said goodbye, be it in answer to ours.
 const BY_THE_CLIENT: &str = "by the client";
@@ -34,8 +46,12 @@ pub struct Table<S> {
     channels: Channels,
     /// What is staged this turn, one run for each dialect.
     runs: [Run; Dialect::ALL.len()],
-    /// Sessions with something staged, in the order of staging.
-    dirty: Vec<Slot>,
+    /// Sessions with something published staged, in the order of staging.
+    dirty: VecDeque<Slot>,
+    /// Sessions with something staged for them alone: written first.
+    answered: Vec<Slot>,
+    /// What is staged could not all be written in one turn.
+    is_flushing: bool,
     /// Publications to one channel that are not staged yet.
     streak: Vec<Arc<Publication>>,
     /// What they hold of memory, in bytes.
@@ -43,12 +59,17 @@ pub struct Table<S> {
     /// What sessions published, for the shard to relay.
     outgoing: Vec<Publication>,
     outgoing_bytes: usize,
-    /// Sessions that may have more to read.
-    unread: Vec<Slot>,
-    /// Those that were not read at all, because what they say would have had nowhere to go.
-    held_up: Vec<Slot>,
+    readers: Readers,
+    /// What sessions hold of messages that are not finished, in bytes.
+    unfinished_bytes: usize,
+    /// What was read of sessions and is not heard yet, in bytes.
+    unheard_bytes: usize,
     wheel: Wheel,
-    fired: Vec<Timer>,
+    /// Timers that are due.
+    fired: VecDeque<Timer>,
+    /// What is being done to all sessions, some in each turn.
+    sweeps: VecDeque<Sweep>,
+    pace: Pace,
     /// One buffer reads for all.
     buffer: Vec<u8>,
     deflater: Deflater,
@@ -80,15 +101,20 @@ impl<S: Socket> Table<S> {
             sessions: Slab::new(),
             channels: Channels::default(),
             runs: Default::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
+            answered: Vec::new(),
+            is_flushing: false,
             streak: Vec::new(),
             streak_bytes: 0,
             outgoing: Vec::new(),
             outgoing_bytes: 0,
-            unread: Vec::new(),
-            held_up: Vec::new(),
+            readers: Readers::default(),
+            unfinished_bytes: 0,
+            unheard_bytes: 0,
             wheel: Wheel::default(),
-            fired: Vec::new(),
+            fired: VecDeque::new(),
+            sweeps: VecDeque::new(),
+            pace: Pace::default(),
             buffer: vec![0; READ_BYTES],
             deflater: Deflater::default(),
             inflater: Inflater::default(),
@@ -131,10 +157,9 @@ impl<S: Socket> Table<S> {
             self.close(slot, &close);
         }
         if self.still {
-            self.sessions[slot as usize].unheard = (!early.is_empty()).then(|| early.into());
-            self.read_later(slot);
+            self.keep_unheard(slot, &early);
         } else {
-            self.hear(slot, &mut early);
+            self.hear(slot, &mut early, &mut Work::of(self.pace.slice));
         }
         key
     }
@@ -188,7 +213,7 @@ impl<S: Socket> Table<S> {
                 continue;
             }
             if session.stage(run, start..end) {
-                self.dirty.push(slot);
+                self.dirty.push_back(slot);
             }
         }
         for publication in self.streak.drain(..) {
@@ -206,8 +231,10 @@ impl<S: Socket> Table<S> {
         let dialect = session.dialect;
         let run = &mut self.runs[dialect as usize];
         let number = run.push_with(|out| write(dialect, out));
-        if session.stage(run, number..number + 1) {
-            self.dirty.push(slot);
+        session.stage(run, number..number + 1);
+        // Even where something published is staged for it already: an answer does not wait until that is written to all others.
+        if self.answered.last() != Some(&slot) {
+            self.answered.push(slot);
         }
     }
 
@@ -220,30 +247,6 @@ impl<S: Socket> Table<S> {
         self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
     }
 
-    /// Whether enough is staged to flush before going on.
-    pub fn is_turn_full(&self) -> bool {
-        self.streak_bytes + self.runs.iter().map(Run::cost).sum::<usize>() >= TURN_BYTES_MAX
-    }
-
-    /// Ends the turn: writes to every session what is staged for it.
-    pub fn flush(&mut self) {
-        self.stage_streak();
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty.drain(..) {
-            let Some(session) = self.sessions.get_mut(slot as usize) else { continue };
-            match session.flush(&self.runs[session.dialect as usize], self.now) {
-                Ok(Flushed::Whole) => self.is_written(slot),
-                Ok(Flushed::Waiting(dropped)) => self.counters.dropped.add(dropped),
-                Ok(Flushed::TooSlow) => self.disconnect(slot, &Close::TOO_SLOW),
-                Err(error) => self.remove(slot, &error.to_string()),
-            }
-        }
-        self.dirty = dirty;
-        for run in &mut self.runs {
-            run.clear();
-        }
-    }
-
     /// A slow session ends: what waits is dropped, the reason is said as soon as it reads again.
     fn disconnect(&mut self, slot: Slot, close: &Close) {
         let session = &mut self.sessions[slot as usize];
@@ -254,46 +257,10 @@ impl<S: Socket> Table<S> {
         self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
     }
 
-    /// The socket of a session takes more.
-    pub fn writable(&mut self, key: SessionKey) {
-        let now = self.now;
-        let Some(session) = self.at(key) else { return };
-        let waiting = session.waiting_bytes();
-        if !session.is_waiting() {
-            return;
-        }
-        let written = session.write_waiting();
-        if session.waiting_bytes() < waiting {
-            // Whoever takes what waits for him is there, though our ping may be far behind it, or his pong behind what is not read.
-            session.heard = now;
-        }
-        match written {
-            Ok(true) => self.is_written(key.slot),
-            Ok(false) => {}
-            Err(error) => self.remove(key.slot, &error.to_string()),
-        }
-    }
-
-    /// All that was to be said to a session is with the kernel.
-    fn is_written(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        match session.phase {
-            Phase::Leaving => self.remove(slot, BY_THE_CLIENT),
-            Phase::Failed => session.socket.shutdown_write(),
-            Phase::Open | Phase::Closing if std::mem::take(&mut session.paused) => self.read_later(slot),
-            Phase::Open | Phase::Closing => {}
-        }
-    }
-
     /// Forgets a session; its socket closes.
     fn remove(&mut self, slot: Slot, why: &str) {
         self.stage_streak();
-        let session = self.sessions.remove(slot as usize);
-        for seat in &session.seats {
-            self.channels.unsubscribe(*seat);
-        }
-        self.counters.sessions.subtract(1);
-        self.counters.channels.set(self.channels.len() as u64);
+        let session = self.take_out(slot);
         if self.logs(&session.terms, SessionLog::Connections) {
             let peer = session.socket.peer();
             match session.dismissed {
@@ -302,6 +269,19 @@ impl<S: Socket> Table<S> {
                 None => log::info!("{peer} connection closed: {why}"),
             }
         }
+    }
+
+    /// Takes a session out of the table; what it held of the shard is given back.
+    fn take_out(&mut self, slot: Slot) -> Session<S> {
+        let mut session = self.sessions.remove(slot as usize);
+        for seat in std::mem::take(&mut session.seats) {
+            self.channels.unsubscribe(seat);
+        }
+        self.unfinished_bytes -= session.codec.held_bytes();
+        self.unheard_bytes -= session.unheard.as_ref().map_or(0, |rest| rest.len());
+        self.counters.sessions.subtract(1);
+        self.counters.channels.set(self.channels.len() as u64);
+        session
     }
 
     /// Forgets a session whose socket cannot be watched.
@@ -322,9 +302,14 @@ impl<S: Socket> Table<S> {
         self.room = room;
     }
 
-    /// Whether some sessions wait to be read on.
-    pub fn has_unread(&self) -> bool {
-        !self.still && (!self.unread.is_empty() || !self.held_up.is_empty())
+    /// Whether something is left to do that waits for nothing.
+    pub fn has_work(&self) -> bool {
+        self.is_flushing || self.has_readers() || !self.fired.is_empty() || !self.sweeps.is_empty()
+    }
+
+    /// Has each turn do so much at most.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
     }
 
     /// How many sessions there are.

@@ -3,6 +3,8 @@
 //! A session has one timer that counts; setting an earlier one makes the old one stale, which is noticed when it fires. Setting and firing cost
 //! a push and a compare, whatever the number of sessions.
 
+use std::collections::VecDeque;
+
 use crate::hub::Slot;
 use crate::session::Seconds;
 
@@ -48,14 +50,14 @@ impl Wheel {
     }
 
     /// Takes the timers due by `now`.
-    pub fn fire(&mut self, now: Seconds, fired: &mut Vec<Timer>) {
+    pub fn fire(&mut self, now: Seconds, fired: &mut VecDeque<Timer>) {
         while self.next <= now {
             // After a long pause one turn of the wheel has seen every slot.
             self.next = self.next.max(now.saturating_sub(SLOTS as Seconds - 1));
             self.slots[self.next as usize % SLOTS].retain(|timer| {
                 let due = timer.due <= now;
                 if due {
-                    fired.push(*timer);
+                    fired.push_back(*timer);
                 }
                 !due
             });
@@ -77,7 +79,7 @@ mod tests {
         }
         let mut seen = 0;
         for now in 0..300 {
-            let mut fired = Vec::new();
+            let mut fired = VecDeque::new();
             wheel.fire(now, &mut fired);
             assert!(fired.iter().all(|timer| timer.due == now));
             seen += fired.len();
@@ -91,7 +93,7 @@ mod tests {
         for due in [3, 70, 500, 1001] {
             wheel.set(Timer { slot: due, generation: 0, due });
         }
-        let mut fired = Vec::new();
+        let mut fired = VecDeque::new();
         wheel.fire(1000, &mut fired);
         assert_eq!(fired.len(), 3);
         wheel.set(Timer { slot: 0, generation: 0, due: 5 });

@@ -27,6 +27,14 @@ impl Close {
     pub const NOT_UTF8: Close = Close::fixed(1007, "a text message must be UTF-8");
     /// The client does not read as fast as messages come, and its hub disconnects such clients.
     pub const TOO_SLOW: Close = Close::fixed(1008, "too slow: more messages were waiting than the queue holds");
+    /// A message that was begun was not finished in time.
+    pub const MESSAGE_LATE: Close = Close::fixed(1008, "a message was not finished in time (message_timeout)");
+    /// The client sent more messages than its hub takes in a second.
+    pub const TOO_MANY: Close = Close::fixed(1008, "too many messages (messages_per_second)");
+    /// The client sent more bytes than its hub takes in a second.
+    pub const TOO_MUCH: Close = Close::fixed(1008, "too many bytes (bytes_per_second)");
+    /// All unfinished messages together are too large (the registry's 1013).
+    pub const TOO_MUCH_UNFINISHED: Close = Close::fixed(1013, "too much is unfinished at once, try again later");
     /// A ping was not answered in time.
     pub const NO_PONG: Close = Close::fixed(1008, "no answer to a ping");
 

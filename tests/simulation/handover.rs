@@ -62,6 +62,7 @@ impl World {
         counters.sessions.set(0);
         counters.channels.set(0);
         let mut table = Table::new(counters);
+        table.set_pace(setting::pace(&mut self.random));
         table.tick(self.now);
         table.set_still(true);
         here.table = table;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Template, WebSocket, WhenSlow};
 use pushd::hub::Members;
 use pushd::session::Terms;
+use pushd::shard::table::Pace;
 
 use crate::random::Random;
 
@@ -31,6 +32,9 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
         |name: &str, when_slow, message_bytes_max, queue_bytes_max: &[usize], queue_messages_max: &[usize]| Hub {
             name: name.to_owned(),
             message_bytes_max,
+            messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND as u32,
+            bytes_per_second: pushd::config::limits::BYTES_PER_SECOND as u32,
+            message_timeout: pushd::config::limits::MESSAGE_TIMEOUT,
             queue_bytes_max: random.one_of(queue_bytes_max),
             queue_messages_max: random.one_of(queue_messages_max),
             queue_age_max: random.one_of(&[None, Some(Duration::from_secs(2))]),
@@ -75,6 +79,22 @@ pub fn witness(hub: &Hub, number: usize, members: &Members) -> Arc<Terms> {
     let patient =
         Hub { queue_bytes_max: usize::MAX / 2, queue_age_max: None, ping: None, subscribers_max: None, ..hub.clone() };
     terms("/witness".to_owned(), route(HubId(number as u32), OnMessage::Ignore), patient, members.clone())
+}
+
+/// How much a turn does: as in a shard, or so little that everything takes several turns.
+pub fn pace(random: &mut Random) -> Pace {
+    if random.once_in(3) {
+        return Pace::default();
+    }
+    let work = |random: &mut Random| random.one_of(&[1, 2_000, 10_000]);
+    Pace {
+        reading: work(random),
+        reading_on: work(random),
+        slice: work(random),
+        flushing: work(random),
+        timers: 1 + random.below(3),
+        sweep: 1 + random.below(3),
+    }
 }
 
 fn route(hub: HubId, on_message: OnMessage) -> WebSocket {

@@ -3,7 +3,7 @@
 //! Frames of other types are skipped, as the draft asks (§5.3): a type with its high bit set carries a length in sevens of bits, one without runs to
 //! 0xFF.
 
-use super::Event;
+use super::{Event, Seconds};
 use crate::hub::Kind;
 use crate::wire::Close;
 
@@ -13,6 +13,8 @@ pub struct Decoder {
     state: State,
     text: Vec<u8>,
     delivered: bool,
+    /// When the first byte of what is unfinished came.
+    begun: Option<Seconds>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,7 @@ impl Decoder {
             let rest = &input[used..];
             match self.state {
                 State::Type => {
+                    self.begun = None;
                     self.state = match rest[0] {
                         0x00 => State::Text,
                         kind if kind & 0x80 == 0 => State::Other,
@@ -114,6 +117,11 @@ impl Decoder {
                 );
             }
         }
+    }
+
+    /// See [`super::Codec::begun`].
+    pub fn begun(&mut self, now: Seconds) -> Option<Seconds> {
+        (self.state != State::Type).then(|| *self.begun.get_or_insert(now))
     }
 
     /// Bytes held for something unfinished.

@@ -6,6 +6,7 @@
 mod hixie76;
 mod rfc6455;
 
+use super::Seconds;
 use crate::hub::Kind;
 use crate::wire::{Close, Dialect};
 
@@ -20,6 +21,8 @@ pub enum Event<'a> {
     Ping(&'a [u8]),
     /// A pong, asked for or not.
     Pong,
+    /// A frame came to its end, and its message goes on: so a client that sends many such frames is not decoded without a pause.
+    Fragment,
     /// The client closes; the code it gave.
     Close(Option<u16>),
 }
@@ -68,6 +71,14 @@ impl Codec {
         match self {
             Codec::Rfc6455(decoder) => decoder.unfinished(out),
             Codec::Hixie76(decoder) => decoder.unfinished(out),
+        }
+    }
+
+    /// When what is unfinished was begun: `now`, unless that was said before.
+    pub fn begun(&mut self, now: Seconds) -> Option<Seconds> {
+        match self {
+            Codec::Rfc6455(decoder) => decoder.begun(now),
+            Codec::Hixie76(decoder) => decoder.begun(now),
         }
     }
 

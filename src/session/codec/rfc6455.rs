@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::Event;
+use super::{Event, Seconds};
 use crate::hub::Kind;
 use crate::wire::Close;
 use crate::wire::deflate::compressed_bytes_max;
@@ -51,6 +51,8 @@ struct Partial {
     deflated: bool,
     /// How much of a text is known to be UTF-8.
     checked: usize,
+    /// When its first byte came.
+    begun: Option<Seconds>,
     /// The last event was made of what is held here: forget it at the next call.
     delivered: Delivered,
 }
@@ -124,6 +126,7 @@ impl Decoder {
                 partial.delivered = Delivered::Message;
                 return Ok((used, Some(self.message()?)));
             }
+            return Ok((used, Some(Event::Fragment)));
         }
     }
 
@@ -154,6 +157,12 @@ impl Decoder {
             append(header, frame.length, if is_data(&frame) { piece } else { &partial.control }, out);
         }
         out.extend_from_slice(&partial.header);
+    }
+
+    /// See [`super::Codec::begun`].
+    pub fn begun(&mut self, now: Seconds) -> Option<Seconds> {
+        let unfinished = self.partial.as_mut().filter(|partial| partial.delivered != Delivered::Message)?;
+        Some(*unfinished.begun.get_or_insert(now))
     }
 
     /// Bytes held for something unfinished.

@@ -32,6 +32,7 @@ fn feed(codec: &mut Codec, bytes: &[u8], limit: usize, said: &mut Vec<Said>) -> 
                     Some(Event::Deflated(_, bytes)) => Said::Deflated(bytes.to_vec()),
                     Some(Event::Ping(payload)) => Said::Ping(payload.to_vec()),
                     Some(Event::Pong) => Said::Pong,
+                    Some(Event::Fragment) => continue,
                     Some(Event::Close(code)) => Said::Close(code),
                 });
             }

@@ -51,6 +51,7 @@ impl<S: Socket> Table<S> {
         let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
         let patience = session.terms.hub.pong_timeout;
         let (was_pinged, has_more) = (session.pinged.is_some(), session.unheard.is_some());
+        self.unheard_bytes += session.unheard.as_ref().map_or(0, |rest| rest.len());
         self.sessions.insert(session);
         self.counters.sessions.add(1);
         self.counters.channels.set(self.channels.len() as u64);
@@ -70,7 +71,7 @@ impl<S: Socket> Table<S> {
             Phase::Open if is_gone => self.close(slot, &Close::ROUTE_REMOVED),
             Phase::Open | Phase::Closing => {}
             // It may have nothing more to say: seen at the end of the turn.
-            Phase::Leaving | Phase::Failed => self.dirty.push(slot),
+            Phase::Leaving | Phase::Failed => self.answered.push(slot),
         }
         key
     }
@@ -80,9 +81,6 @@ impl<S: Socket> Table<S> {
         if self.at(key).is_none() {
             return;
         }
-        let session = self.sessions.remove(key.slot as usize);
-        session.seats.into_iter().for_each(|seat| self.channels.unsubscribe(seat));
-        self.counters.sessions.subtract(1);
-        self.counters.channels.set(self.channels.len() as u64);
+        self.take_out(key.slot);
     }
 }

@@ -1,6 +1,6 @@
-//! The clock: pings, and who is let go because nothing comes of him.
+//! The clock: pings, and clients that keep us waiting for too long.
 
-use super::{SessionKey, Table, Timer};
+use super::{SessionKey, Table, Timer, Work};
 use crate::hub::Slot;
 use crate::session::{Phase, Seconds, Socket};
 use crate::wire::Close;
@@ -15,18 +15,21 @@ impl<S: Socket> Table<S> {
         self.now = now;
     }
 
-    /// Sends the pings that are due by `now` and lets go of those who did not answer.
+    /// Sends the pings that are due by `now` and lets go of clients that did not answer, or did not finish what they began: as many as
+    /// a turn may.
     pub fn tick(&mut self, now: Seconds) {
         self.set_time(now);
-        let mut fired = std::mem::take(&mut self.fired);
-        self.wheel.fire(now, &mut fired);
-        for timer in fired.drain(..) {
+        self.wheel.fire(now, &mut self.fired);
+        let mut left = self.pace.timers;
+        while left > 0
+            && let Some(timer) = self.fired.pop_front()
+        {
             let current = self.sessions.get(timer.slot as usize);
             if current.is_some_and(|session| session.generation == timer.generation && session.due == timer.due) {
+                left -= 1;
                 self.is_due(timer.slot);
             }
         }
-        self.fired = fired;
     }
 
     fn is_due(&mut self, slot: Slot) {
@@ -36,36 +39,67 @@ impl<S: Socket> Table<S> {
         }
         // The kernel is late to tell that it takes more; asked, it takes what the client made room for.
         self.writable(SessionKey { slot, generation: session.generation });
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        if self.overdue(slot).is_some() {
+            // After a pause of the whole process, what the client sent in time may lie in the kernel.
+            self.read_slice(slot, &mut Work::of(self.pace.slice));
+        }
+        if let Some(close) = self.overdue(slot) {
+            if close == Close::NO_PONG {
+                self.counters.silent.add(1);
+                return self.close(slot, &close);
+            }
+            return self.fail(slot, &close);
+        }
+        self.ping_if_silent(slot);
+        self.set_next_timer(slot);
+    }
+
+    /// How a session is to be closed that kept us waiting for too long.
+    fn overdue(&mut self, slot: Slot) -> Option<Close> {
+        let (now, is_still) = (self.now, self.still);
+        let session = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open)?;
+        if session.unread || is_still {
+            // It has spoken, and was not read yet.
+            return None;
+        }
         // A reload may have switched pings off.
-        let Some(ping) = session.terms.hub.ping else { return };
-        let (ping, patience) = (ping.as_secs() as Seconds, session.terms.hub.pong_timeout.as_secs() as Seconds);
-        let patience = patience.max(1);
-        match session.pinged {
-            // Anything heard since the ping is as good as its pong.
-            Some(pinged) if session.heard < pinged => {
-                let latest = pinged + patience;
-                if self.now < latest {
-                    self.set_timer(slot, latest);
-                } else if session.unread {
-                    // He has spoken, and was not read yet.
-                    self.set_timer(slot, self.now + 1);
-                } else {
-                    self.counters.silent.add(1);
-                    self.close(slot, &Close::NO_PONG);
-                }
-            }
-            _ if self.now < session.heard + ping => {
-                session.pinged = None;
-                let due = session.heard + ping;
-                self.set_timer(slot, due);
-            }
-            _ => {
-                session.pinged = Some(self.now);
-                let frame = session.dialect.ping().unwrap_or_default();
-                self.say(slot, |_, out| out.extend_from_slice(&frame));
-                self.set_timer(slot, self.now + patience);
-            }
+        let pinged = session.pinged.filter(|pinged| session.heard < *pinged && session.terms.hub.ping.is_some());
+        if pinged.is_some_and(|pinged| pinged + session.pong_patience() <= now) {
+            return Some(Close::NO_PONG);
+        }
+        session.message_deadline(now).is_some_and(|deadline| deadline <= now).then_some(Close::MESSAGE_LATE)
+    }
+
+    fn ping_if_silent(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
+            return;
+        };
+        let (Some(ping), Some(frame)) = (session.terms.hub.ping, session.dialect.ping()) else { return };
+        // Anything heard since the ping is as good as its pong.
+        if session.pinged.is_some_and(|pinged| session.heard < pinged) {
+            return;
+        }
+        session.pinged = None;
+        if session.heard + ping.as_secs() as Seconds <= now {
+            session.pinged = Some(now);
+            self.say(slot, |_, out| out.extend_from_slice(&frame));
+        }
+    }
+
+    /// Sets the timer for what is waited for next.
+    pub(super) fn set_next_timer(&mut self, slot: Slot) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
+            return;
+        };
+        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+        let ping = ping.map(|ping| match session.pinged.filter(|pinged| session.heard < *pinged) {
+            Some(pinged) => pinged + session.pong_patience(),
+            None => session.heard + ping.as_secs() as Seconds,
+        });
+        if let Some(due) = [ping, session.message_deadline(now)].into_iter().flatten().min() {
+            self.set_timer(slot, due.max(now + 1));
         }
     }
 
@@ -127,6 +161,7 @@ mod tests {
             line.says.borrow_mut().extend([&[0x82, 0x80 | 100, 0, 0, 0, 0][..], &[7; 100]].concat());
         }
         table.readable(key, false);
+        table.read_sessions(|_| ());
         table.flush();
         for now in 1..60 {
             line.room.set(500);
@@ -152,7 +187,7 @@ mod tests {
             assert!(is_open(&table, key), "closed after {now} s");
         }
         table.set_still(false);
-        table.take_unread().into_iter().for_each(|slot| table.read_on(slot));
+        table.read_sessions(|_| ());
         for now in 12..20 {
             table.tick(now);
         }
@@ -166,7 +201,8 @@ mod tests {
         let key = table.adopt(line.clone(), arrival(IGNORES, "ping = \"30s\"\npong_timeout = \"20s\""));
         table.tick(30);
         let now = terms(IGNORES, "ping = \"1s\"\npong_timeout = \"20s\"");
-        table.rebind(|_| Some(now.clone()));
+        table.rebind(Box::new(move |_| Some(now.clone())));
+        table.sweep_on();
         table.tick(49);
         assert!(is_open(&table, key));
         table.tick(50);
