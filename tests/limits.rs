@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::http::{Answer, ask, get, metric, publish, request};
 use common::wire::Wire;
-use common::ws::{Hixie, KEYS_76, PONG, TEXT, Ws, frame, handshake, handshake_76};
+use common::ws::{CLOSE, Hixie, KEYS_76, PONG, TEXT, Ws, frame, handshake, handshake_76};
 use common::{PLAIN, Pushd, Start, start, until, until_true};
 
 /// The plain configuration with more keys for its server, its hub and the process.
@@ -355,4 +355,56 @@ fn noise_that_compression_makes_longer_is_measured_as_it_is() {
     client.send(0x41, &[0; 100]);
     client.wire.send(&frame(0x80, &[0; 200])[..8]);
     assert_eq!(client.next_close().0, 1009);
+}
+
+/// Frames of no bytes, so many of them, whose masks change nothing.
+fn empty_frames(first_byte: u8, count: usize) -> Vec<u8> {
+    [first_byte, 0x80, 0, 0, 0, 0].repeat(count)
+}
+
+#[test]
+fn a_client_that_floods_is_told_so_and_the_others_notice_nothing() {
+    let floods: [(&str, &str, Vec<u8>); 5] = [
+        ("messages_per_second = 100", "messages_per_second", empty_frames(0x81, 1001)),
+        ("messages_per_second = 100", "messages_per_second", empty_frames(0x89, 1001)),
+        // A message that never ends, in parts of nothing.
+        (
+            "messages_per_second = 100",
+            "messages_per_second",
+            [empty_frames(0x01, 1), empty_frames(0x00, 1001)].concat(),
+        ),
+        ("bytes_per_second = \"64KiB\"", "bytes_per_second", frame(TEXT, &[b'x'; 60_000]).repeat(12)),
+        ("messages_per_second = 100", "messages_per_second", empty_frames(0x8a, 1001)),
+    ];
+    for (limit, named, flood) in floods {
+        let pushd = start(&with("", limit, ""));
+        let mut neighbour = Ws::open(pushd.address(), "/echo");
+        let mut flooding = Ws::open(pushd.address(), "/ws");
+        flooding.wire.try_send(&flood);
+        // What came before the limit was passed is answered.
+        let close = until("a close", || Some(flooding.next()).filter(|(first, _)| *first == CLOSE)).1;
+        assert_eq!(close[..2], 1008u16.to_be_bytes(), "{limit}");
+        assert!(String::from_utf8_lossy(&close[2..]).contains(named), "{close:?}");
+        // Fewer than the limit allows, and one by one.
+        for _ in 0..50 {
+            neighbour.text("still here");
+            neighbour.expect_text("still here");
+        }
+        neighbour.close();
+    }
+}
+
+#[test]
+fn a_message_that_is_begun_has_its_time() {
+    for pings in ["", "ping = false\n"] {
+        let pushd = start(&with("", &format!("{pings}message_timeout = \"1s\""), ""));
+        let mut slow = Ws::open(pushd.address(), "/ws");
+        let mut idle = Ws::open(pushd.address(), "/echo");
+        // The first two bytes of a frame.
+        slow.wire.send(&[0x81, 0x85]);
+        slow.expect_close(1008, "message_timeout");
+        // A client that is silent between two messages has all the time there is.
+        idle.text("hello");
+        idle.expect_text("hello");
+    }
 }

@@ -72,9 +72,9 @@ pub const UNHEARD_BYTES_MAX: usize = 16 << 20;
 /// How much the unfinished messages of a shard's clients may hold together, in bytes. The client whose message passes it is closed
 /// with 1013. Four of the largest messages fit.
 pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
-/// Messages a client may send in a second, unless `messages_per_second` says otherwise: a publisher with a reason for more is rare,
-/// and a flood of the smallest frames is ten times as many.
-pub const MESSAGES_PER_SECOND: usize = 100_000;
+/// Messages a client may send in a second, unless `messages_per_second` says otherwise: more than a program makes that means them,
+/// and less than a flood of the smallest frames brings over a fast network.
+pub const MESSAGES_PER_SECOND: usize = 1_000_000;
 /// The same in bytes, as they are once they are inflated: more than two links of a gigabit bring.
 pub const BYTES_PER_SECOND: usize = 256 << 20;
 /// The most `bytes_per_second` may be set to.

@@ -114,7 +114,9 @@ impl Run {
     pub fn bytes_staged(&self, staged: Staged) -> usize {
         let mut bytes = 0;
         for stretch in self.stretches_of(staged) {
-            let Some(last) = stretch.end.checked_sub(1).and_then(|last| self.frames.get(last as usize)) else { continue };
+            let Some(last) = stretch.end.checked_sub(1).and_then(|last| self.frames.get(last as usize)) else {
+                continue;
+            };
             bytes += last.before + last.length - self.frames[stretch.start as usize].before;
         }
         bytes

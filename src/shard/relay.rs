@@ -74,8 +74,7 @@ impl Relay {
 
     /// Whether publications wait that could be taken in the next turn.
     pub fn has_publications(&self) -> bool {
-        self.mailbox().deliveries_waiting() > 0
-            || self.mailbox().requests_waiting() > 0 && self.deliveries_have_room()
+        self.mailbox().deliveries_waiting() > 0 || self.mailbox().requests_waiting() > 0 && self.deliveries_have_room()
     }
 
     /// Publishes what came in from outside; whether there was room for it.
@@ -307,9 +306,8 @@ mod tests {
         let relay = Relay::new(0, mailboxes);
         let hub = "messages_per_second = 100000000";
         let ready = |key| Ready { key, readable: true, writable: false, ending: false };
-        let flood: Vec<_> = (0..500)
-            .map(|_| ready(table.adopt(Party::Flood, arrival("on_message = \"ignore\"", hub))))
-            .collect();
+        let flood: Vec<_> =
+            (0..500).map(|_| ready(table.adopt(Party::Flood, arrival("on_message = \"ignore\"", hub)))).collect();
         relay.turn(&mut table, 0, flood);
         // All of them have more to say than their slices, and wait for one another.
         (0..100).for_each(|_| relay.turn(&mut table, 0, []));

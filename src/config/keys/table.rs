@@ -214,15 +214,27 @@ pub const HUB: Section = Section {
     title: "[hub.NAME]",
     keys: &[
         key("message_max", Size, Value("\"64KiB\""), AtOnce, "The largest message taken, at most 64MiB."),
-        key("message_timeout", Duration, Value("\"60s\""), AtOnce, "How long a message may take to arrive, in whole seconds."),
+        key(
+            "message_timeout",
+            Duration,
+            Value("\"60s\""),
+            AtOnce,
+            "How long a message may take to arrive, in whole seconds.",
+        ),
         key(
             "messages_per_second",
             Count { least: 1, most: limits::MESSAGES_PER_SECOND_CEILING },
-            Value("100000"),
+            Value("1000000"),
             AtOnce,
             "How many messages a client may send in a second.",
         ),
-        key("bytes_per_second", Size, Value("\"256MiB\""), AtOnce, "How many bytes a client may send in a second, at most 1GiB."),
+        key(
+            "bytes_per_second",
+            Size,
+            Value("\"256MiB\""),
+            AtOnce,
+            "How many bytes a client may send in a second, at most 1GiB.",
+        ),
         key("queue_max", Size, Value("\"1MiB\""), AtOnce, "How many bytes may wait for one slow client."),
         key(
             "queue_messages_max",
