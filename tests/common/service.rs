@@ -179,6 +179,13 @@ impl Service {
         status.code().unwrap_or_else(|| panic!("it was killed, {status}:\n{}", self.log()))
     }
 
+    /// Kills the process.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().and_then(|()| child.wait()).unwrap();
+        }
+    }
+
     /// Ends the process as a restart does.
     pub fn hand_over(&mut self) {
         self.signal(Signal::SIGUSR2);
