@@ -122,6 +122,11 @@ impl Service {
         kept.map(|(_, descriptor)| File::from(descriptor.try_clone().unwrap())).collect()
     }
 
+    /// Keeps a descriptor as if a process had left it.
+    pub fn keep(&self, name: &str, descriptor: OwnedFd) {
+        self.known.lock().unwrap().kept.insert(0, (name.to_owned(), descriptor));
+    }
+
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "one at a time");
         let copy = |(name, descriptor): &(String, OwnedFd)| (name.clone(), descriptor.try_clone().unwrap());
