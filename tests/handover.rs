@@ -254,6 +254,39 @@ fn a_start_that_fails_leaves_everything_to_the_next() {
 }
 
 #[test]
+fn a_start_without_descriptors_leaves_everything_to_the_next() {
+    let feed = "[feed.f]\nhub = \"push\"\nchannel = \"f\"\nevery = \"1h\"\nmessage = \"f\"\n";
+    let config = format!("{PLAIN}{feed}[daemon]\nworkers = 3\n");
+    let handed_over = || {
+        let mut service = Service::started(&config);
+        let client = Ws::open(service.address(), "/ws");
+        service.hand_over();
+        (service, client)
+    };
+    // With every limit it is something else that cannot be made. What is enough to start, but not for the clients, is found by others.
+    let (mut service, _client) = handed_over();
+    let starts = |service: &mut Service, limit: u32| {
+        service.before = format!("ulimit -n {limit};");
+        service.try_start().is_ok()
+    };
+    let enough = (12..).find(|limit| starts(&mut service, *limit)).unwrap();
+    // Where there are none at all for its signals, the runtime panics.
+    service.forget_log();
+    let (mut service, mut client) = handed_over();
+    let kept = service.kept();
+    for limit in 12..enough - 2 {
+        assert!(!starts(&mut service, limit), "with {limit} of {enough}");
+        assert_eq!(service.kept(), kept, "with {limit}");
+    }
+    assert!(service.log().contains("could not start: Too many open files"), "a shard of its own");
+    service.forget_log();
+    service.before.clear();
+    service.start();
+    assert_eq!(publish(service.address(), "/publish/all", "at last"), 1);
+    client.expect_text("at last");
+}
+
+#[test]
 fn what_cannot_be_read_is_closed_and_the_server_serves() {
     for damaged in ["pushd-handover-state", "pushd-handover-records-0"] {
         let mut service = Service::started(&format!("{PLAIN}[daemon]\nworkers = 1\n"));

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use common::PLAIN;
 use common::http::{Answer, publish, request};
 use common::service::Service;
 use common::wire::Wire;
@@ -25,7 +26,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
 /// What is written now.
-const PRESENT: u32 = 1;
+const PRESENT: u32 = 2;
 /// So many parcels of one session of each kind: as a process with so many shards leaves them.
 const PARCELS: usize = 72;
 
@@ -75,6 +76,25 @@ fn record() {
 #[test]
 fn a_thousand_clients_of_a_process_that_wrote_format_1_notice_nothing() {
     taken_up(1);
+}
+
+#[test]
+fn a_thousand_clients_of_a_process_that_wrote_format_2_notice_nothing() {
+    taken_up(2);
+}
+
+#[test]
+fn what_a_later_version_leaves_besides_is_let_go() {
+    let mut service = Service::started(PLAIN);
+    let mut client = Ws::open(service.address(), "/ws");
+    service.hand_over();
+    for name in ["pushd-handover-presence-0", "pushd-handover-listener-9", "pushd-handover-sockets-x"] {
+        service.keep(name, memory(b"what nobody knows yet"));
+    }
+    service.start();
+    assert_eq!(publish(service.address(), "/publish/all", "on"), 1);
+    client.expect_text("on");
+    assert_eq!(service.kept(), [""; 0]);
 }
 
 fn taken_up(format: u32) {

@@ -68,13 +68,14 @@ fn read(item: Item<'_>) -> Option<Hub> {
     item.note_bad_name();
     let table = item.table(&keys::HUB)?;
     let timeouts = SECOND..=limits::DURATION_MAX;
+    let default = Hub::default();
     let message_max = table.item("message_max");
     let message_bytes_max = message_max.and_then(|i| i.size(1..=limits::MESSAGE_BYTES_CEILING));
-    let message_bytes_max = message_bytes_max.unwrap_or(limits::MESSAGE_BYTES_MAX);
+    let message_bytes_max = message_bytes_max.unwrap_or(default.message_bytes_max);
     let queue_max = table.item("queue_max");
     let queue_bytes_max = match queue_max {
         Some(item) => item.size(1..=limits::QUEUE_BYTES_CEILING).unwrap_or(limits::QUEUE_BYTES_CEILING),
-        None => limits::QUEUE_BYTES_MAX,
+        None => default.queue_bytes_max,
     };
     if queue_bytes_max < message_bytes_max {
         note_queue_too_small(queue_max.or(message_max), queue_bytes_max, message_bytes_max);
@@ -86,10 +87,10 @@ fn read(item: Item<'_>) -> Option<Hub> {
         queue_messages_max: table
             .item("queue_messages_max")
             .and_then(|i| i.count(1..=limits::QUEUE_MESSAGES_CEILING))
-            .unwrap_or(limits::QUEUE_MESSAGES_MAX),
-        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(WhenSlow::Disconnect),
+            .unwrap_or(default.queue_messages_max),
+        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(default.when_slow),
         ping: match table.item("ping") {
-            None => Some(limits::PING),
+            None => default.ping,
             Some(item) if item.as_flag() == Some(false) => None,
             Some(item) if item.as_flag() == Some(true) => {
                 item.mismatch("a duration, such as \"25s\", or `false`");
@@ -97,7 +98,7 @@ fn read(item: Item<'_>) -> Option<Hub> {
             }
             Some(item) => item.duration(timeouts.clone()),
         },
-        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(limits::PONG_TIMEOUT),
+        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(default.pong_timeout),
         subscribers_max: table.item("subscribers_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
         queue_age_max: table.item("queue_age_max").and_then(|i| i.duration(SECOND..=limits::DURATION_MAX)),
         gap_notice: table.item("gap_notice").and_then(|i| gap_notice(&i)),

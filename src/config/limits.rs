@@ -33,6 +33,9 @@ pub const HANDOVER: Duration = Duration::from_secs(10);
 pub const NOTIFY_PATIENCE: Duration = Duration::from_secs(5);
 /// The most that is handed over of one session, in bytes: a message half said, and what waits for it. Beyond, it is closed.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
+/// The most values in one list that is handed over, such as what waits for a session: a value of no bytes still takes memory, so the bytes are no
+/// bound. A million are sixty times the default queue; beyond, a session is closed.
+pub const LIST_VALUES_MAX: usize = 1 << 20;
 /// The most that one shard hands over, in bytes. A million idle sessions take some 100 MB.
 pub const PARCEL_BYTES_MAX: u64 = 1 << 30;
 /// How many sessions a shard closes in a second where they are asked to come back: what a server that starts cold takes in

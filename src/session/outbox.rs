@@ -285,17 +285,13 @@ mod tests {
 
     fn hub(when_slow: WhenSlow) -> Hub {
         Hub {
-            name: "h".into(),
             message_bytes_max: 8,
             queue_bytes_max: 8,
             queue_messages_max: 4,
             queue_age_max: Some(Duration::from_secs(10)),
             when_slow,
             gap_notice: Some(Template::parse("<{dropped}>").unwrap()),
-            ping: None,
-            pong_timeout: Duration::from_secs(1),
-            subscribers_max: None,
-            deflate_bytes_min: None,
+            ..Hub::default()
         }
     }
 
