@@ -29,6 +29,11 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long handing the clients over may take once the requests in flight are finished, which have a third of the grace; together, and
 /// with the end of the log, below the unit's 20 s. A million take some seconds.
 pub const HANDOVER: Duration = Duration::from_secs(10);
+/// How long the program that was installed in the place of this one may take to check the configuration before it gets the clients; it takes
+/// milliseconds.
+pub const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// How much of what it says against the configuration is logged, in bytes.
+pub const SUCCESSOR_SAYS_MAX: u64 = 4 << 10;
 /// How long the service manager may take to answer, or to make room for a message.
 pub const NOTIFY_PATIENCE: Duration = Duration::from_secs(5);
 /// The most that is handed over of one session, in bytes: a message half said, and what waits for it. Beyond, it is closed.

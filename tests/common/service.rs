@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct Service {
     pub sockets: Named,
     /// What a shell does before it becomes the process.
     pub before: String,
+    /// The program.
+    pub program: PathBuf,
     child: Option<Child>,
 }
 
@@ -68,7 +70,15 @@ impl Service {
             }
         });
         let listener = Some(listener);
-        let service = Service { place, known, listener, sockets: Vec::new(), before: String::new(), child: None };
+        let service = Service {
+            place,
+            known,
+            listener,
+            sockets: Vec::new(),
+            before: String::new(),
+            program: PUSHD.into(),
+            child: None,
+        };
         service.configure(config);
         service
     }
@@ -143,7 +153,7 @@ impl Service {
         let stderr = File::options().append(true).create(true).open(self.path().join("stderr")).unwrap();
         let mut command = Command::new("sh");
         let script = format!("{} LISTEN_PID=$$ exec \"$0\" -n -c pushd.toml", self.before);
-        command.args(["-c", &script, PUSHD]).current_dir(self.path());
+        command.args(["-c", &script]).arg(&self.program).current_dir(self.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         command.env("NOTIFY_SOCKET", self.path().join("notify"));
         if !names.is_empty() {
