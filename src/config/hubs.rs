@@ -64,6 +64,25 @@ impl<'a> Hubs<'a> {
     }
 }
 
+/// What holds where the file says nothing.
+impl Default for Hub {
+    fn default() -> Hub {
+        Hub {
+            name: String::new(),
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            queue_bytes_max: limits::QUEUE_BYTES_MAX,
+            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
+            queue_age_max: None,
+            when_slow: WhenSlow::Disconnect,
+            gap_notice: None,
+            ping: Some(limits::PING),
+            pong_timeout: limits::PONG_TIMEOUT,
+            subscribers_max: None,
+            deflate_bytes_min: None,
+        }
+    }
+}
+
 fn read(item: Item<'_>) -> Option<Hub> {
     item.note_bad_name();
     let table = item.table(&keys::HUB)?;

@@ -351,25 +351,6 @@ pub struct Hub {
     pub deflate_bytes_min: Option<usize>,
 }
 
-/// What holds where the file says nothing.
-impl Default for Hub {
-    fn default() -> Hub {
-        Hub {
-            name: String::new(),
-            message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            queue_bytes_max: limits::QUEUE_BYTES_MAX,
-            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-            queue_age_max: None,
-            when_slow: WhenSlow::Disconnect,
-            gap_notice: None,
-            ping: Some(limits::PING),
-            pong_timeout: limits::PONG_TIMEOUT,
-            subscribers_max: None,
-            deflate_bytes_min: None,
-        }
-    }
-}
-
 /// `when_slow`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhenSlow {

@@ -6,6 +6,9 @@
 //! - `pushd-handover-records-N`, `pushd-handover-sockets-N`: the sessions of a shard ([`crate::shard::parcel`])
 //!
 //! Nothing of it is used up before the next process serves: one that cannot start leaves all of it to yet another.
+//!
+//! The next process may be of another version. A descriptor under a name that it does not know, but for the beginning, is closed and
+//! forgotten; the rest is written as fields with tags ([`crate::wire::tagged`]).
 
 use std::ffi::OsStr;
 use std::fs::File;

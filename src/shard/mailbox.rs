@@ -193,3 +193,20 @@ impl Mailbox {
 pub fn owner(publication: &Publication, shards: usize) -> usize {
     publication.topic.share(shards)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_shard_that_has_ended_keeps_nobody_waiting() {
+        let (mailbox, (done, answers)) = (Mailbox::default(), channel());
+        mailbox.send(Command::HandOver(Step::Wait, done.clone()));
+        mailbox.close();
+        mailbox.send(Command::HandOver(Step::Wait, done));
+        assert_eq!(answers.iter().count(), 0);
+        assert!(mailbox.command().is_none());
+    }
+}
