@@ -1,7 +1,7 @@
 //! Fields with a tag: how one process writes down what another goes on with, whose version may be another.
 //!
 //! A message is a row of fields, each a tag, a length, and that many bytes. A reader skips tags that it does not know, and a field that
-//! is missing has its default; so a field is added by one line in a list of [`tagged!`], and the format stays the same. A tag means
+//! is missing has its default; so a field is added by one line in a list of `tagged!`, and the format stays the same. A tag means
 //! the same for ever: that of a field that is gone is not used again.
 //!
 //! A value whose bytes are none is its type's default, and such fields are not written. Nothing is nested deeper than its types are, no
