@@ -14,6 +14,7 @@ use pushd::daemon::notify;
 use pushd::daemon::pidfile::Pidfile;
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
+use pushd::daemon::successor;
 use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
 
 /// How long the last lines of the log may take to be written.
@@ -283,7 +284,8 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     if !notify::keeps_descriptors() {
         return Err("there is no service manager to keep them".to_owned());
     }
-    read_again(cli).map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
+    let is_good = successor::check(&cli.config).unwrap_or_else(|| read_again(cli).map(drop));
+    is_good.map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
     let mut handover = server.hand_over()?;
     let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();
     let kept = give(&mut handover);

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket, WhenSlow};
+use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
@@ -80,22 +80,7 @@ impl Socket for Sink {
 }
 
 fn terms() -> Arc<Terms> {
-    let hub = Hub {
-        name: "push".to_owned(),
-        message_bytes_max: 64 << 10,
-        messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND as u32,
-        bytes_per_second: pushd::config::limits::BYTES_PER_SECOND as u32,
-        message_timeout: pushd::config::limits::MESSAGE_TIMEOUT,
-        queue_bytes_max: 1 << 20,
-        queue_messages_max: 16_384,
-        queue_age_max: None,
-        when_slow: WhenSlow::Disconnect,
-        gap_notice: None,
-        ping: None,
-        pong_timeout: std::time::Duration::from_secs(20),
-        subscribers_max: NonZeroUsize::new(10_000),
-        deflate_bytes_min: None,
-    };
+    let hub = Hub { name: "push".to_owned(), ping: None, subscribers_max: NonZeroUsize::new(10_000), ..Hub::default() };
     let route = WebSocket {
         hub: HubId(0),
         channels: Vec::new(),

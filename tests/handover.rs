@@ -8,13 +8,14 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use common::http::{Answer, metric, publish, request};
 use common::service::{Service, alone};
 use common::wire::Wire;
 use common::ws::{Hixie, TEXT, Ws, frame};
-use common::{PLAIN, free_port, start, until_true};
+use common::{PLAIN, PUSHD, free_port, start, until_true};
 use crowd::{Client, Crowd, Publisher, Speech, post_surely};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
@@ -235,6 +236,51 @@ fn a_file_that_nobody_could_start_with_is_not_trusted_with_clients() {
 }
 
 #[test]
+fn the_program_that_was_installed_meanwhile_says_whether_it_could_start() {
+    // What it says of the configuration, and whether it gets the clients; where it cannot say, this one's word counts.
+    let good = "exit 0";
+    let refuses = "echo 'no such key: old' >&2; echo 'and more' >&2; exit 78";
+    let future = format!("{PLAIN}[server.main.future]\nkey = 1\n");
+    let cases = [
+        (good, future.as_str(), None),
+        (refuses, PLAIN, Some("could not start with its configuration: no such key: old; and more")),
+        ("exit 77", PLAIN, None),
+        ("exit 77", future.as_str(), Some("could not start with its configuration: ")),
+    ];
+    for (says, config, refused) in cases {
+        let mut service = Service::new(PLAIN, 512);
+        service.program = service.path().join("installed");
+        alone(|| std::fs::copy(PUSHD, &service.program)).unwrap();
+        service.start();
+        let mut client = Ws::open(service.address(), "/ws");
+        // As a package does it: written beside, and renamed.
+        let next = service.path().join("next");
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = --check ] || exec {PUSHD} \"$@\"\n[ -z \"$NOTIFY_SOCKET\" ] || exit 0\n{says}\n"
+        );
+        alone(|| std::fs::write(&next, script)).unwrap();
+        std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::rename(&next, &service.program).unwrap();
+        service.configure(config);
+        match refused {
+            None => {
+                service.hand_over();
+                service.configure(PLAIN);
+                service.start();
+                assert_eq!(publish(service.address(), "/publish/all", "on"), 1);
+                client.expect_text("on");
+            }
+            Some(words) => {
+                service.signal(Signal::SIGUSR2);
+                client.expect_close(1012, "come back");
+                assert_eq!(service.wait(), 0);
+                assert!(service.log().contains(words), "{}", service.log());
+            }
+        }
+    }
+}
+
+#[test]
 fn a_start_that_fails_leaves_everything_to_the_next() {
     let mut service = Service::started(PLAIN);
     let address = service.address();
@@ -250,6 +296,39 @@ fn a_start_that_fails_leaves_everything_to_the_next() {
     service.configure(PLAIN);
     service.start();
     assert_eq!(publish(address, "/publish/all", "at last"), 1);
+    client.expect_text("at last");
+}
+
+#[test]
+fn a_start_without_descriptors_leaves_everything_to_the_next() {
+    let feed = "[feed.f]\nhub = \"push\"\nchannel = \"f\"\nevery = \"1h\"\nmessage = \"f\"\n";
+    let config = format!("{PLAIN}{feed}[daemon]\nworkers = 3\n");
+    let handed_over = || {
+        let mut service = Service::started(&config);
+        let client = Ws::open(service.address(), "/ws");
+        service.hand_over();
+        (service, client)
+    };
+    // With every limit it is something else that cannot be made. What is enough to start, but not for the clients, is found by others.
+    let (mut service, _client) = handed_over();
+    let starts = |service: &mut Service, limit: u32| {
+        service.before = format!("ulimit -n {limit};");
+        service.try_start().is_ok()
+    };
+    let enough = (12..).find(|limit| starts(&mut service, *limit)).unwrap();
+    // Where there are none at all for its signals, the runtime panics.
+    service.forget_log();
+    let (mut service, mut client) = handed_over();
+    let kept = service.kept();
+    for limit in 12..enough - 2 {
+        assert!(!starts(&mut service, limit), "with {limit} of {enough}");
+        assert_eq!(service.kept(), kept, "with {limit}");
+    }
+    assert!(service.log().contains("could not start: Too many open files"), "a shard of its own");
+    service.forget_log();
+    service.before.clear();
+    service.start();
+    assert_eq!(publish(service.address(), "/publish/all", "at last"), 1);
     client.expect_text("at last");
 }
 

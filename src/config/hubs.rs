@@ -64,46 +64,70 @@ impl<'a> Hubs<'a> {
     }
 }
 
+/// What holds where the file says nothing.
+impl Default for Hub {
+    fn default() -> Hub {
+        Hub {
+            name: String::new(),
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            messages_per_second: limits::MESSAGES_PER_SECOND,
+            bytes_per_second: limits::BYTES_PER_SECOND,
+            message_timeout: limits::MESSAGE_TIMEOUT,
+            queue_bytes_max: limits::QUEUE_BYTES_MAX,
+            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
+            queue_age_max: None,
+            when_slow: WhenSlow::Disconnect,
+            gap_notice: None,
+            ping: Some(limits::PING),
+            pong_timeout: limits::PONG_TIMEOUT,
+            subscribers_max: None,
+            deflate_bytes_min: None,
+        }
+    }
+}
+
 fn read(item: Item<'_>) -> Option<Hub> {
     item.note_bad_name();
     let table = item.table(&keys::HUB)?;
     let timeouts = SECOND..=limits::DURATION_MAX;
+    let default = Hub::default();
     let message_max = table.item("message_max");
     let message_bytes_max = message_max.and_then(|i| i.size(1..=limits::MESSAGE_BYTES_CEILING));
-    let message_bytes_max = message_bytes_max.unwrap_or(limits::MESSAGE_BYTES_MAX);
+    let message_bytes_max = message_bytes_max.unwrap_or(default.message_bytes_max);
     let queue_max = table.item("queue_max");
     let queue_bytes_max = match queue_max {
         Some(item) => item.size(1..=limits::QUEUE_BYTES_CEILING).unwrap_or(limits::QUEUE_BYTES_CEILING),
-        None => limits::QUEUE_BYTES_MAX,
+        None => default.queue_bytes_max,
     };
     if queue_bytes_max < message_bytes_max {
         note_queue_too_small(queue_max.or(message_max), queue_bytes_max, message_bytes_max);
     }
-    let messages = table.item("messages_per_second");
-    let messages_per_second = messages.and_then(|i| i.count(1..=limits::MESSAGES_PER_SECOND_CEILING));
     let bytes = table.item("bytes_per_second");
     let bytes_per_second = bytes.and_then(|i| i.size(1..=limits::BYTES_PER_SECOND_CEILING));
-    let bytes_per_second = bytes_per_second.unwrap_or(limits::BYTES_PER_SECOND);
-    if let Some(at) = bytes.or(message_max).filter(|_| bytes_per_second < message_bytes_max) {
-        note_rate_too_small(at, bytes_per_second, message_bytes_max);
+    let bytes_per_second = bytes_per_second.map_or(default.bytes_per_second, |bytes| bytes as u32);
+    if let Some(at) = bytes.or(message_max).filter(|_| (bytes_per_second as usize) < message_bytes_max) {
+        note_rate_too_small(at, bytes_per_second as usize, message_bytes_max);
     }
     Some(Hub {
         name: item.key().to_owned(),
         message_bytes_max,
-        messages_per_second: messages_per_second.unwrap_or(limits::MESSAGES_PER_SECOND) as u32,
-        bytes_per_second: bytes_per_second as u32,
+        messages_per_second: table
+            .item("messages_per_second")
+            .and_then(|i| i.count(1..=limits::MESSAGES_PER_SECOND_CEILING))
+            .map_or(default.messages_per_second, |messages| messages as u32),
+        bytes_per_second,
         message_timeout: table
             .item("message_timeout")
             .and_then(|i| i.duration(timeouts.clone()))
-            .unwrap_or(limits::MESSAGE_TIMEOUT),
+            .unwrap_or(default.message_timeout),
         queue_bytes_max,
         queue_messages_max: table
             .item("queue_messages_max")
             .and_then(|i| i.count(1..=limits::QUEUE_MESSAGES_CEILING))
-            .unwrap_or(limits::QUEUE_MESSAGES_MAX),
-        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(WhenSlow::Disconnect),
+            .unwrap_or(default.queue_messages_max),
+        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(default.when_slow),
         ping: match table.item("ping") {
-            None => Some(limits::PING),
+            None => default.ping,
             Some(item) if item.as_flag() == Some(false) => None,
             Some(item) if item.as_flag() == Some(true) => {
                 item.mismatch("a duration, such as \"25s\", or `false`");
@@ -111,7 +135,7 @@ fn read(item: Item<'_>) -> Option<Hub> {
             }
             Some(item) => item.duration(timeouts.clone()),
         },
-        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(limits::PONG_TIMEOUT),
+        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(default.pong_timeout),
         subscribers_max: table.item("subscribers_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
         queue_age_max: table.item("queue_age_max").and_then(|i| i.duration(SECOND..=limits::DURATION_MAX)),
         gap_notice: table.item("gap_notice").and_then(|i| gap_notice(&i)),

@@ -29,10 +29,18 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long handing the clients over may take once the requests in flight are finished, which have a third of the grace; together, and
 /// with the end of the log, below the unit's 20 s. A million take some seconds.
 pub const HANDOVER: Duration = Duration::from_secs(10);
+/// How long the program that was installed in the place of this one may take to check the configuration before it gets the clients; it takes
+/// milliseconds.
+pub const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(2);
+/// How much of what it says against the configuration is logged, in bytes.
+pub const SUCCESSOR_SAYS_MAX: u64 = 4 << 10;
 /// How long the service manager may take to answer, or to make room for a message.
 pub const NOTIFY_PATIENCE: Duration = Duration::from_secs(5);
 /// The most that is handed over of one session, in bytes: a message half said, and what waits for it. Beyond, it is closed.
 pub const RECORD_BYTES_MAX: usize = 256 << 20;
+/// The most values in one list that is handed over, such as what waits for a session: a value of no bytes still takes memory, so the bytes are no
+/// bound. A million are sixty times the default queue; beyond, a session is closed.
+pub const LIST_VALUES_MAX: usize = 1 << 20;
 /// The most that one shard hands over, in bytes. A million idle sessions take some 100 MB.
 pub const PARCEL_BYTES_MAX: u64 = 1 << 30;
 /// How many sessions a shard closes in a second where they are asked to come back: what a server that starts cold takes in
@@ -74,9 +82,9 @@ pub const UNHEARD_BYTES_MAX: usize = 16 << 20;
 pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 /// Messages a client may send in a second, unless `messages_per_second` says otherwise: more than a program makes that means them,
 /// and less than a flood of the smallest frames brings over a fast network.
-pub const MESSAGES_PER_SECOND: usize = 1_000_000;
+pub const MESSAGES_PER_SECOND: u32 = 1_000_000;
 /// The same in bytes, as they are once they are inflated: more than two links of a gigabit bring.
-pub const BYTES_PER_SECOND: usize = 256 << 20;
+pub const BYTES_PER_SECOND: u32 = 256 << 20;
 /// The most `bytes_per_second` may be set to.
 pub const BYTES_PER_SECOND_CEILING: usize = 1 << 30;
 /// The most `messages_per_second` may be set to.

@@ -8,6 +8,7 @@
 //! - [`log`]: where events are written
 //! - [`journal`]: standard error, where it is systemd's journal that reads it
 //! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
+//! - [`successor`]: the program that an upgrade put in the place of this one
 //!
 //! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
 //! when told to: after [`detach`].
@@ -20,5 +21,6 @@ pub mod notify;
 pub mod pidfile;
 pub mod privileges;
 pub mod signals;
+pub mod successor;
 
 pub use exit::{Exit, Failure};

@@ -14,7 +14,7 @@ use socket2::{SockAddr, SockRef, Socket};
 use super::Lasting;
 use super::bind::{Listeners, adopt, unlink};
 use super::feeds::Left;
-use super::handover::{FEED, LISTENER, PREFIX, RECORDS, SOCKETS, STATE, State, read_state};
+use super::handover::{FEED, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, read_state};
 use crate::config::limits::LINGER_BYTES_MAX;
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
@@ -23,7 +23,7 @@ use crate::shard::Plan;
 use crate::shard::handover::{Returning, Step};
 use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Mailbox};
-use crate::shard::parcel::{Item, Opened};
+use crate::shard::parcel::{self, Item, Opened};
 use crate::shard::stream::{Place, Raw};
 
 /// How many sessions are given to a shard at once.
@@ -79,9 +79,10 @@ impl Inherited {
         inherited
     }
 
-    fn take_listeners(&mut self, described: Vec<(String, Listen)>, listeners: Vec<(String, OwnedFd)>) {
+    fn take_listeners(&mut self, described: Vec<ListenerState>, listeners: Vec<(String, OwnedFd)>) {
         for (number, descriptor) in listeners {
-            let known = number.parse().ok().and_then(|number: usize| described.get(number).cloned());
+            let known = number.parse().ok().and_then(|number: usize| described.get(number));
+            let known = known.and_then(|known| Some((known.server.clone(), known.listen()?)));
             match take_listener(known, descriptor) {
                 Ok((listen, listener)) => {
                     self.listeners.push((format!("{LISTENER}{number}"), listen, Arc::new(listener)));
@@ -112,22 +113,24 @@ impl Inherited {
         std::mem::take(&mut self.listeners).into_iter().map(|(_, listen, listener)| (listen, listener)).collect()
     }
 
-    /// Opens the parcels; and what the sessions' clock says.
-    pub(super) fn open(&mut self) -> (Vec<Opened>, Seconds) {
-        self.troubles.drain(..).for_each(|trouble| log::warn!("{trouble}"));
-        let opened: Vec<Opened> = std::mem::take(&mut self.parcels)
-            .into_values()
-            .map(|(records, pipes)| {
-                let (opened, why) = Opened::new(records, pipes);
-                if let Some(why) = why {
-                    log::warn!("sessions of the process before cannot be taken up: {why}");
-                }
-                opened
-            })
-            .collect();
-        let clock = opened.iter().map(|opened| opened.clock).max().unwrap_or_default();
+    /// What the sessions' clock says.
+    pub(super) fn clock(&self) -> Seconds {
+        let records = self.parcels.values().filter_map(|(records, _)| records.as_ref());
         // A damaged clock must not run out.
-        (opened, clock.min(Seconds::MAX / 2))
+        records.map(parcel::clock).max().unwrap_or_default().min(Seconds::MAX / 2)
+    }
+
+    /// Opens the parcels. From here on nobody else can take them up.
+    pub(super) fn open(&mut self) -> Vec<Opened> {
+        self.troubles.drain(..).for_each(|trouble| log::warn!("{trouble}"));
+        let parcels = std::mem::take(&mut self.parcels).into_values().map(|(records, pipes)| {
+            let (opened, why) = Opened::new(records, pipes);
+            if let Some(why) = why {
+                log::warn!("sessions of the process before cannot be taken up: {why}");
+            }
+            opened
+        });
+        parcels.collect()
     }
 }
 
@@ -152,6 +155,15 @@ fn address(bound: &SockAddr) -> Option<Listen> {
     bound.as_socket().map(Listen::Tcp).or_else(path)
 }
 
+/// Waits until all shards have done what they were told so far; whether all of them run.
+pub(super) fn are_up(mailboxes: &[Mailbox]) -> bool {
+    let (done, answers) = channel();
+    mailboxes.iter().for_each(|mailbox| mailbox.send(Command::HandOver(Step::Wait, done.clone())));
+    drop(done);
+    // What a shard does not answer any more is dropped with its mailbox's commands.
+    answers.iter().count() == mailboxes.len()
+}
+
 /// Gives the sessions of the process before to the shards, evenly; returns once they have them. None of them is read before
 /// all are there. Connections that have said nothing yet are left, to be served once everybody is.
 pub(super) fn take_up(
@@ -165,13 +177,15 @@ pub(super) fn take_up(
         return silent;
     }
     let (mut taken, mut gone, mut lost) = (0, 0, 0);
+    // Why and how often: another version may have left ten thousand that are unreadable alike.
+    let mut unreadable = BTreeMap::<String, usize>::new();
     let mut batches: Vec<Vec<Returning>> = mailboxes.iter().map(|_| Vec::new()).collect();
     for mut parcel in parcels {
         for next in &mut parcel {
             let (item, socket) = match next {
                 Ok(next) => next,
                 Err(why) => {
-                    log::warn!("sessions of the process before cannot be taken up: {why}");
+                    *unreadable.entry(why).or_default() += 1;
                     continue;
                 }
             };
@@ -194,17 +208,17 @@ pub(super) fn take_up(
         }
         lost += parcel.left().map(end).count();
     }
-    let (done, answers) = channel();
     for (mailbox, batch) in mailboxes.iter().zip(batches) {
         mailbox.send(Command::TakeUp(batch));
-        mailbox.send(Command::HandOver(Step::Wait, done.clone()));
     }
-    drop(done);
-    // A shard that ended does not answer, which the server sees by itself.
-    answers.iter().for_each(drop);
+    // One that has ended meanwhile is seen by the server.
+    are_up(mailboxes);
     log::info!("Took up {taken} sessions of the process before");
     if gone > 0 {
         log::warn!("{gone} of them came by a route that is no longer served, and are closed");
+    }
+    for (why, count) in unreadable {
+        log::warn!("{count} records of the process before cannot be read: {why}");
     }
     if lost > 0 {
         log::warn!("{lost} connections of the process before could not be taken up and were ended");

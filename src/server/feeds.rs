@@ -49,11 +49,11 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// Starts the thread, with these feeds; those that another process `left` go on.
+    /// Starts the thread, without any feed; those that another process `left` go on once they are asked for.
     ///
     /// # Errors
     /// The thread or its runtime could not be made.
-    pub fn start(mailboxes: Arc<[Mailbox]>, feeds: Vec<Planned>, left: Vec<Left>) -> io::Result<Feeds> {
+    pub fn start(mailboxes: Arc<[Mailbox]>, left: Vec<Left>) -> io::Result<Feeds> {
         let (plans, mut arriving) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
@@ -74,9 +74,7 @@ impl Feeds {
             });
             left.collect()
         })?;
-        let feeds_running = Feeds { plans, thread };
-        feeds_running.change(feeds);
-        Ok(feeds_running)
+        Ok(Feeds { plans, thread })
     }
 
     /// Goes by these feeds from now on; those that stay as they were go on undisturbed. Returns once the new ones have
@@ -177,7 +175,8 @@ mod tests {
             (Feed { name: n.to_string(), hub, channel, message, source: Source::Tail(path(n)) }, 64)
         });
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
-        let running = Feeds::start(mailboxes.clone(), feeds.collect(), Vec::new()).unwrap();
+        let running = Feeds::start(mailboxes.clone(), Vec::new()).unwrap();
+        running.change(feeds.collect());
         for n in 0..FILES {
             OpenOptions::new().append(true).open(path(n)).unwrap().write_all(b"new\n").unwrap();
         }

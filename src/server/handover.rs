@@ -6,12 +6,15 @@
 //! - `pushd-handover-records-N`, `pushd-handover-sockets-N`: the sessions of a shard ([`crate::shard::parcel`])
 //!
 //! Nothing of it is used up before the next process serves: one that cannot start leaves all of it to yet another.
+//!
+//! The next process may be of another version. A descriptor under a name that it does not know, but for the beginning, is closed and
+//! forgotten; the rest is written as fields with tags ([`crate::wire::tagged`]).
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -29,6 +32,8 @@ use crate::shard::handover::{Packed, Step};
 use crate::shard::listener::ListenerSocket;
 use crate::shard::mailbox::{Command, Mailbox};
 use crate::wire::fields::{self, Damaged, Fields};
+use crate::wire::format1;
+use crate::wire::tagged::{Field, tagged};
 
 /// What the name of everything that is left begins with.
 pub(super) const PREFIX: &str = "pushd-handover-";
@@ -45,7 +50,7 @@ pub(super) const SOCKETS: &str = "pushd-handover-sockets-";
 
 /// What the state begins with, and the number of its format.
 const MAGIC: &[u8] = b"pushd state ";
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Everything that is left, on its way.
 #[derive(Debug)]
@@ -186,25 +191,7 @@ fn passed_on(listeners: &Listeners) -> io::Result<Vec<(String, ListenerSocket)>>
 fn write_state(listeners: &Listeners, feeds: &[Left]) -> io::Result<OwnedFd> {
     let mut out = MAGIC.to_vec();
     fields::number(FORMAT, &mut out);
-    fields::number(listeners.len() as u64, &mut out);
-    for (listen, listener) in listeners {
-        fields::bytes(listener.server.as_bytes(), &mut out);
-        let (kind, text) = match listen {
-            Listen::Tcp(address) => (0, address.to_string().into_bytes()),
-            Listen::Unix(path) => (1, path.as_os_str().as_encoded_bytes().to_vec()),
-            Listen::Systemd(name) => (2, name.clone().into_bytes()),
-        };
-        fields::number(kind, &mut out);
-        fields::bytes(&text, &mut out);
-    }
-    fields::number(feeds.len() as u64, &mut out);
-    for Left { name, origin, mark } in feeds {
-        fields::bytes(name.as_bytes(), &mut out);
-        fields::bytes(origin, &mut out);
-        let (at, inside) = mark.place.as_ref().map_or((0, false), |place| (place.at, place.inside));
-        let numbers = [mark.count, u64::from(mark.begun), at, u64::from(inside)];
-        numbers.into_iter().for_each(|number| fields::number(number, &mut out));
-    }
+    State::of(listeners, feeds).write(&mut out);
     let mut file = File::from(memfd_create("pushd-state", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&out)?;
     Ok(file.into())
@@ -213,14 +200,27 @@ fn write_state(listeners: &Listeners, feeds: &[Left]) -> io::Result<OwnedFd> {
 /// What another process wrote of its state.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct State {
-    /// Server and address of each listener, by number.
-    pub(super) listeners: Vec<(String, Listen)>,
+    /// Its listeners, by number.
+    pub(super) listeners: Vec<ListenerState>,
     /// Its feeds, by number.
     pub(super) feeds: Vec<FeedState>,
 }
 
+tagged!(State { 1 listeners, 2 feeds });
+
+/// A listener without its socket. It has one address, of a kind that this version knows or not.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(super) struct ListenerState {
+    pub(super) server: String,
+    tcp: String,
+    unix: Vec<u8>,
+    systemd: String,
+}
+
+tagged!(ListenerState { 1 server, 2 tcp, 3 unix, 4 systemd });
+
 /// A feed without its file.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct FeedState {
     name: String,
     origin: Vec<u8>,
@@ -228,6 +228,38 @@ pub(super) struct FeedState {
     begun: bool,
     at: u64,
     inside: bool,
+}
+
+tagged!(FeedState { 1 name, 2 origin, 3 count, 4 begun, 5 at, 6 inside });
+
+impl State {
+    fn of(listeners: &Listeners, feeds: &[Left]) -> State {
+        let listeners = listeners.iter().map(|(listen, listener)| {
+            let server = listener.server.to_string();
+            match listen {
+                Listen::Tcp(address) => ListenerState { server, tcp: address.to_string(), ..Default::default() },
+                Listen::Unix(path) => {
+                    ListenerState { server, unix: path.as_os_str().as_bytes().to_vec(), ..Default::default() }
+                }
+                Listen::Systemd(name) => ListenerState { server, systemd: name.clone(), ..Default::default() },
+            }
+        });
+        let feeds = feeds.iter().map(|Left { name, origin, mark }| {
+            let (at, inside) = mark.place.as_ref().map_or((0, false), |place| (place.at, place.inside));
+            let (name, origin) = (name.clone(), origin.clone());
+            FeedState { name, origin, count: mark.count, begun: mark.begun, at, inside }
+        });
+        State { listeners: listeners.collect(), feeds: feeds.collect() }
+    }
+}
+
+impl ListenerState {
+    /// What it was configured as, if this version knows such addresses.
+    pub(super) fn listen(&self) -> Option<Listen> {
+        let tcp = self.tcp.parse().ok().map(Listen::Tcp);
+        let unix = || (!self.unix.is_empty()).then(|| Listen::Unix(OsStr::from_bytes(&self.unix).into()));
+        tcp.or_else(unix).or_else(|| (!self.systemd.is_empty()).then(|| Listen::Systemd(self.systemd.clone())))
+    }
 }
 
 impl FeedState {
@@ -250,30 +282,11 @@ pub(super) fn read_state(state: OwnedFd) -> Result<State, String> {
 fn parse_state(bytes: &[u8]) -> Result<State, Damaged> {
     let foreign = Damaged("it is written in a format of another version");
     let mut fields = Fields(bytes.strip_prefix(MAGIC).ok_or(foreign)?);
-    if fields.number()? != FORMAT {
-        return Err(foreign);
+    match fields.number()? {
+        FORMAT => State::read(fields.0),
+        format if format == u64::from(format1::FORMAT) => State::read(&format1::state(fields)?),
+        _ => Err(foreign),
     }
-    let listeners = (0..fields.number()?).map(|_| {
-        let server = fields.text()?.to_owned();
-        let (kind, text) = (fields.number()?, fields.text()?);
-        let address = || text.parse::<SocketAddr>().map_err(|_| Damaged("an address that is none"));
-        let listen = match kind {
-            0 => Listen::Tcp(address()?),
-            1 => Listen::Unix(PathBuf::from(text)),
-            2 => Listen::Systemd(text.to_owned()),
-            _ => return Err(Damaged("a choice that is none")),
-        };
-        Ok((server, listen))
-    });
-    let listeners = listeners.collect::<Result<_, _>>()?;
-    let feeds = (0..fields.number()?).map(|_| {
-        let (name, origin) = (fields.text()?.to_owned(), fields.bytes()?.to_vec());
-        let (count, begun) = (fields.number()?, fields.one_of(&[false, true])?);
-        Ok(FeedState { name, origin, count, begun, at: fields.number()?, inside: fields.one_of(&[false, true])? })
-    });
-    let feeds = feeds.collect::<Result<_, _>>()?;
-    fields.end()?;
-    Ok(State { listeners, feeds })
 }
 
 #[cfg(test)]
@@ -298,7 +311,8 @@ mod tests {
         });
         let state = write_state(&listeners, &feeds).unwrap();
         let read = read_state(state.try_clone().unwrap()).unwrap();
-        assert_eq!(read.listeners, all.map(|(server, listen)| (server.into(), listen)));
+        let described: Vec<_> = read.listeners.iter().map(|known| (&*known.server, known.listen().unwrap())).collect();
+        assert_eq!(described, all);
         let read: Vec<Left> = read.feeds.into_iter().map(|feed| feed.with(None)).collect();
         assert_eq!(format!("{read:?}"), format!("{feeds:?}"));
         // Those of a service manager come from there again.
@@ -307,7 +321,9 @@ mod tests {
         let mut bytes = Vec::new();
         let mut file = File::from(state);
         file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).unwrap();
-        assert!((0..bytes.len()).all(|cut| parse_state(&bytes[..cut]).is_err()));
+        // A file is cut nowhere, but where a field ends.
+        let read = (0..bytes.len()).filter(|cut| parse_state(&bytes[..*cut]).is_ok()).count();
+        assert_eq!(read, 2, "nothing, and the listeners");
         bytes[MAGIC.len()] += 1;
         assert_eq!(parse_state(&bytes), Err(Damaged("it is written in a format of another version")));
     }

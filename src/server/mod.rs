@@ -108,7 +108,7 @@ impl Bound {
     /// Starts serving; first of all those whom the process before served.
     ///
     /// # Errors
-    /// A thread or a runtime could not be made.
+    /// A thread or a runtime could not be made, or a shard could not start. Then nothing that was inherited is used up.
     pub fn serve(self) -> io::Result<Server> {
         let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
@@ -119,17 +119,22 @@ impl Bound {
             Workers::Count(count) => count.into(),
         };
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
-        let (parcels, clock) = inherited.open();
+        let clock = inherited.clock();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
-        let silent = estate::take_up(parcels, &plan, &lasting, &mailboxes);
+        if !estate::are_up(&mailboxes) {
+            return Err(io::Error::other("a shard could not start"));
+        }
+        let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
+        // Whatever could fail is done: a start that fails leaves the sessions to the next one.
+        let silent = estate::take_up(inherited.open(), &plan, &lasting, &mailboxes);
         // Now that everybody is here, they may speak, and others may come.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
         silent.into_iter().for_each(|(index, command)| mailboxes[index].send(command));
-        let feeds = Some(Feeds::start(mailboxes.clone(), planned_feeds, std::mem::take(&mut inherited.feeds))?);
+        feeds.change(planned_feeds);
         log_addresses(&config, &listeners);
         let began_with = config.daemon.clone();
-        Ok(Server { config, began_with, listeners, inherited, lasting, mailboxes, shards, feeds })
+        Ok(Server { config, began_with, listeners, inherited, lasting, mailboxes, shards, feeds: Some(feeds) })
     }
 }
 

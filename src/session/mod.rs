@@ -83,9 +83,10 @@ pub struct Arrival {
 }
 
 /// Where a session stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
     /// Open in both directions.
+    #[default]
     Open,
     /// We said goodbye and wait for the client's answer.
     Closing,

@@ -285,7 +285,6 @@ mod tests {
 
     fn hub(when_slow: WhenSlow) -> Hub {
         Hub {
-            name: "h".into(),
             message_bytes_max: 8,
             messages_per_second: crate::config::limits::MESSAGES_PER_SECOND as u32,
             bytes_per_second: crate::config::limits::BYTES_PER_SECOND as u32,
@@ -295,10 +294,7 @@ mod tests {
             queue_age_max: Some(Duration::from_secs(10)),
             when_slow,
             gap_notice: Some(Template::parse("<{dropped}>").unwrap()),
-            ping: None,
-            pong_timeout: Duration::from_secs(1),
-            subscribers_max: None,
-            deflate_bytes_min: None,
+            ..Hub::default()
         }
     }
 

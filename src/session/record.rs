@@ -12,17 +12,18 @@ use smallvec::SmallVec;
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
 use super::{Allowance, Phase, Seconds, Session, Socket, Terms};
-use crate::config::limits::{self, CHANNEL_BYTES_MAX};
-use crate::config::{self, Accept, HubId, OnMessage, Origins, SessionLog, WhenSlow};
+use crate::config::limits::CHANNEL_BYTES_MAX;
+use crate::config::{self, Accept, HubId, OnMessage, Origins, SessionLog};
 use crate::hub::{Members, Membership, Topic};
 use crate::wire::Dialect;
-use crate::wire::fields::{self, Damaged, Fields};
+use crate::wire::fields::Damaged;
+use crate::wire::tagged::{Field, numbered, tagged};
 
-const FLAGS: [bool; 2] = [false, true];
-const PHASES: [Phase; 4] = [Phase::Open, Phase::Closing, Phase::Leaving, Phase::Failed];
+numbered!(Dialect { 0 Rfc6455, 1 Hixie76, 2 Deflate });
+numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 Failed });
 
 /// A session without its socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// NAME of its server.
     pub server: String,
@@ -51,132 +52,61 @@ pub struct Record {
     /// What it was not told yet.
     pub waiting: Vec<Kept>,
     /// How much of the first of these is written.
-    pub written: usize,
+    pub written: u64,
 }
 
-/// An entry of an outbox.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
-    /// A frame, the place of its channel among the session's (`None`: a reply), and since when it waits.
-    Frame(Bytes, Option<usize>, Seconds),
+tagged!(Record {
+    1 server,
+    2 path,
+    3 hub,
+    4 to,
+    5 dialect,
+    6 inflates,
+    7 phase,
+    8 heard,
+    9 due,
+    10 pinged,
+    11 channels,
+    12 said,
+    13 waiting,
+    14 written,
+});
+
+/// An entry of an outbox: a frame, a place where messages were dropped, or a notice of these that is partly written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// The frame, or the notice.
+    pub bytes: Bytes,
+    /// The place of a frame's channel among the session's; `None`: it is a reply.
+    pub channel: Option<u32>,
+    /// Since when a frame waits.
+    pub since: Seconds,
     /// So many messages were dropped here.
-    Gap(u64),
-    /// A notice of so many that is partly written.
-    Notice(Bytes, u64),
+    pub dropped: u32,
 }
+
+tagged!(Kept { 1 bytes, 2 channel, 3 since, 4 dropped });
 
 impl Record {
-    /// Writes it down.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        for text in [&*self.server, &*self.path, &*self.hub, &*self.to] {
-            fields::bytes(text.as_bytes(), out);
-        }
-        let phase = PHASES.iter().position(|phase| *phase == self.phase).unwrap_or_default();
-        for number in [self.dialect as u64, u64::from(self.inflates), phase as u64, self.heard.into(), self.due.into()]
-        {
-            fields::number(number, out);
-        }
-        // One more, so that 0 is none.
-        fields::number(self.pinged.map_or(0, |pinged| u64::from(pinged) + 1), out);
-        fields::number(self.channels.len() as u64, out);
-        self.channels.iter().for_each(|channel| fields::bytes(channel.as_bytes(), out));
-        fields::bytes(&self.said, out);
-        fields::number(self.waiting.len() as u64, out);
-        self.waiting.iter().for_each(|kept| kept.write(out));
-        fields::number(self.written as u64, out);
-    }
-
-    /// Reads what [`Record::write`] wrote.
+    /// Reads what was written of a session.
     ///
     /// # Errors
-    /// It is something else.
+    /// It is something else, or does not agree with itself.
     pub fn read(bytes: &[u8]) -> Result<Record, Damaged> {
-        let mut fields = Fields(bytes);
-        let (server, path, hub) = (fields.text()?.to_owned(), fields.text()?.to_owned(), fields.text()?.to_owned());
-        let to = channel(&mut fields)?;
-        let dialect = fields.one_of(&Dialect::ALL)?;
-        let (inflates, phase) = (fields.one_of(&FLAGS)?, fields.one_of(&PHASES)?);
-        let (heard, due) = (fields.small()?, fields.small()?);
-        let pinged = fields.number()?.checked_sub(1).map(Seconds::try_from).transpose();
-        // A list is as long as there are bytes for it, so none is made in advance.
-        let channels = (0..fields.number()?).map(|_| channel(&mut fields)).collect::<Result<SmallVec<_>, _>>()?;
-        let said = fields.bytes()?.to_vec();
-        let waiting = 0..fields.number()?;
-        let waiting = waiting.map(|_| Kept::read(&mut fields, channels.len())).collect::<Result<Vec<_>, _>>()?;
-        let written = fields.small()?;
-        fields.end()?;
-        if written > 0 && written >= waiting.first().map_or(0, Kept::len) {
+        let mut record = <Record as Field>::read(bytes)?;
+        if record.channels.iter().chain([&record.to]).any(|name| name.len() > CHANNEL_BYTES_MAX) {
+            return Err(Damaged("a channel's name that is too long"));
+        }
+        let channels = record.channels.len();
+        if record.waiting.iter().any(|kept| kept.channel.is_some_and(|channel| channel as usize >= channels)) {
+            return Err(Damaged("a channel that is none of the session's"));
+        }
+        // What a later version has there, and this one knows nothing of.
+        record.waiting.retain(|kept| !kept.bytes.is_empty() || kept.dropped > 0);
+        if record.written > 0 && record.written >= record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64) {
             return Err(Damaged("a frame that is written beyond its end"));
         }
-        let pinged = pinged.map_err(|_| Damaged("a number out of range"))?;
-        Ok(Record {
-            server,
-            path,
-            hub,
-            dialect,
-            inflates,
-            phase,
-            heard,
-            due,
-            pinged,
-            channels,
-            to,
-            said,
-            waiting,
-            written,
-        })
-    }
-}
-
-fn channel(fields: &mut Fields<'_>) -> Result<Arc<str>, Damaged> {
-    match fields.text()? {
-        name if name.len() <= CHANNEL_BYTES_MAX => Ok(name.into()),
-        _ => Err(Damaged("a channel's name that is too long")),
-    }
-}
-
-impl Kept {
-    fn write(&self, out: &mut Vec<u8>) {
-        match self {
-            Kept::Frame(bytes, channel, since) => {
-                fields::number(0, out);
-                fields::bytes(bytes, out);
-                fields::number(channel.map_or(0, |channel| channel as u64 + 1), out);
-                fields::number(u64::from(*since), out);
-            }
-            Kept::Gap(dropped) => {
-                fields::number(1, out);
-                fields::number((*dropped).min(u32::MAX.into()), out);
-            }
-            Kept::Notice(bytes, dropped) => {
-                fields::number(2, out);
-                fields::bytes(bytes, out);
-                fields::number((*dropped).min(u32::MAX.into()), out);
-            }
-        }
-    }
-
-    fn read(fields: &mut Fields<'_>, channels: usize) -> Result<Kept, Damaged> {
-        match fields.number()? {
-            0 => {
-                let bytes = Bytes::copy_from_slice(fields.bytes()?);
-                let channel = fields.small::<usize>()?.checked_sub(1);
-                if channel.is_some_and(|channel| channel >= channels) {
-                    return Err(Damaged("a channel that is none of the session's"));
-                }
-                Ok(Kept::Frame(bytes, channel, fields.small()?))
-            }
-            1 => Ok(Kept::Gap(fields.small::<u32>()?.into())),
-            2 => Ok(Kept::Notice(Bytes::copy_from_slice(fields.bytes()?), fields.small::<u32>()?.into())),
-            _ => Err(Damaged("a choice that is none")),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Kept::Frame(bytes, ..) | Kept::Notice(bytes, _) => bytes.len(),
-            Kept::Gap(_) => 0,
-        }
+        Ok(record)
     }
 }
 
@@ -197,22 +127,7 @@ impl Terms {
             origins: Origins::Same,
             log: SessionLog::Off,
         };
-        let hub = config::Hub {
-            name: record.hub.clone(),
-            message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            messages_per_second: limits::MESSAGES_PER_SECOND as u32,
-            bytes_per_second: limits::BYTES_PER_SECOND as u32,
-            message_timeout: limits::MESSAGE_TIMEOUT,
-            queue_bytes_max: limits::QUEUE_BYTES_MAX,
-            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-            queue_age_max: None,
-            when_slow: WhenSlow::Disconnect,
-            gap_notice: None,
-            ping: None,
-            pong_timeout: limits::PONG_TIMEOUT,
-            subscribers_max: None,
-            deflate_bytes_min: None,
-        };
+        let hub = config::Hub { name: record.hub.clone(), ping: None, ..config::Hub::default() };
         let (server, path) = (record.server.clone(), record.path.clone());
         Terms { server, path, route, hub_id, hub, members: Members::default() }
     }
@@ -285,24 +200,162 @@ impl<S: Socket> Session<S> {
 
 impl Outbox {
     /// What waits, and how much of the first entry is written; a session's `topics` stand in the order of its channels.
-    fn kept(&self, topics: &[Topic]) -> (Vec<Kept>, usize) {
-        let place = |topic: Topic| topics.iter().position(|other| *other == topic);
+    fn kept(&self, topics: &[Topic]) -> (Vec<Kept>, u64) {
+        let place = |topic: Topic| topics.iter().position(|other| *other == topic).map(|place| place as u32);
+        let dropped = |dropped: u64| dropped.min(u32::MAX.into()) as u32;
         let kept = self.entries().map(|entry| match entry {
-            Entry::Frame { bytes, topic, since } => Kept::Frame(bytes.clone(), topic.and_then(place), *since),
-            Entry::Gap(dropped) => Kept::Gap(*dropped),
-            Entry::Notice { bytes, dropped } => Kept::Notice(bytes.clone(), *dropped),
+            Entry::Frame { bytes, topic, since } => {
+                Kept { bytes: bytes.clone(), channel: topic.and_then(place), since: *since, dropped: 0 }
+            }
+            Entry::Gap(count) => Kept { dropped: dropped(*count), ..Kept::default() },
+            Entry::Notice { bytes, dropped: count } => {
+                Kept { bytes: bytes.clone(), dropped: dropped(*count), ..Kept::default() }
+            }
         });
-        (kept.collect(), self.written())
+        (kept.collect(), self.written() as u64)
     }
 
-    fn of(kept: Vec<Kept>, written: usize, topics: &[Topic]) -> Outbox {
-        let entries = kept.into_iter().map(|kept| match kept {
-            Kept::Frame(bytes, channel, since) => {
-                Entry::Frame { bytes, topic: channel.and_then(|place| topics.get(place).copied()), since }
+    fn of(kept: Vec<Kept>, written: u64, topics: &[Topic]) -> Outbox {
+        let topic = |place: u32| topics.get(place as usize).copied();
+        let entries =
+            kept.into_iter().map(|Kept { bytes, channel, since, dropped }| match (bytes.is_empty(), dropped) {
+                (false, 0) => Entry::Frame { bytes, topic: channel.and_then(topic), since },
+                (true, dropped) => Entry::Gap(dropped.into()),
+                (false, dropped) => Entry::Notice { bytes, dropped: dropped.into() },
+            });
+        Outbox::with(entries.collect(), written as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::fields::Fields;
+    use crate::wire::tagged::put;
+
+    fn kept() -> impl Strategy<Value = Kept> {
+        let kept = (vec(any::<u8>(), 0..200), option::of(0..2u32), any::<u32>(), 0..4u32);
+        kept.prop_map(|(bytes, channel, since, dropped)| Kept { bytes: bytes.into(), channel, since, dropped })
+    }
+
+    prop_compose! {
+        fn record()(
+            [server, path, hub] in ["[a-z]{0,8}", "/[a-zäöü]{0,300}", "[a-z]{0,8}"],
+            channels in vec("[a-z]{0,20}", 2..5),
+            (dialect, phase) in (
+                prop::sample::select(Dialect::ALL.to_vec()),
+                prop::sample::select(vec![Phase::Open, Phase::Closing, Phase::Leaving, Phase::Failed]),
+            ),
+            (inflates, heard, due) in any::<(bool, Seconds, Seconds)>(),
+            pinged in any::<Option<Seconds>>(),
+            said in vec(any::<u8>(), 0..300),
+            waiting in vec(kept(), 0..6),
+        ) -> Record {
+            let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
+            let to = channels[0].clone();
+            let mut record = Record {
+                server, path, hub, dialect, inflates, phase, heard, due, pinged, channels, to, said, waiting, written: 0,
+            };
+            record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
+            record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
+            record
+        }
+    }
+
+    fn written(record: &Record) -> Vec<u8> {
+        let mut out = Vec::new();
+        record.write(&mut out);
+        out
+    }
+
+    fn fields(bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut fields = Fields(bytes);
+        std::iter::from_fn(|| fields.tagged().unwrap()).map(|(tag, value)| (tag, value.to_vec())).collect()
+    }
+
+    fn message(fields: &[(u64, Vec<u8>)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        fields.iter().for_each(|(tag, value)| put(*tag, value, &mut out));
+        out
+    }
+
+    /// The same with this field put in at a place, in itself and in everything that waits.
+    fn with(bytes: &[u8], at: prop::sample::Index, field: &(u64, Vec<u8>)) -> Vec<u8> {
+        let mut all = fields(bytes);
+        for (tag, value) in &mut all {
+            if *tag == 13 {
+                let waiting: Vec<Vec<u8>> = Vec::read(value).unwrap();
+                let longer = waiting.iter().map(|kept| {
+                    let mut all = fields(kept);
+                    all.insert(at.index(all.len() + 1), field.clone());
+                    message(&all)
+                });
+                value.clear();
+                longer.collect::<Vec<_>>().write(value);
             }
-            Kept::Gap(dropped) => Entry::Gap(dropped),
-            Kept::Notice(bytes, dropped) => Entry::Notice { bytes, dropped },
-        });
-        Outbox::with(entries.collect(), written)
+        }
+        all.insert(at.index(all.len() + 1), field.clone());
+        message(&all)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_what_is_not_known_is_skipped(
+            record in record(), at: prop::sample::Index, tag in 15..=u64::MAX, value in vec(any::<u8>(), 1..300),
+        ) {
+            let bytes = written(&record);
+            prop_assert_eq!(Record::read(&bytes), Ok(record.clone()));
+            prop_assert_eq!(Record::read(&with(&bytes, at, &(tag, value))), Ok(record));
+        }
+
+        #[test]
+        fn a_field_that_is_missing_has_its_default(record in record(), at: prop::sample::Index) {
+            let mut all = fields(&written(&record));
+            let (tag, _) = all.remove(at.index(all.len()));
+            let mut expected = record;
+            match tag {
+                1 => expected.server.clear(),
+                2 => expected.path.clear(),
+                3 => expected.hub.clear(),
+                4 => expected.to = "".into(),
+                5 => expected.dialect = Dialect::Rfc6455,
+                6 => expected.inflates = false,
+                7 => expected.phase = Phase::Open,
+                8 => expected.heard = 0,
+                9 => expected.due = 0,
+                10 => expected.pinged = None,
+                11 => expected.channels.clear(),
+                12 => expected.said.clear(),
+                13 => expected.waiting.clear(),
+                14 => expected.written = 0,
+                tag => prop_assert!(false, "{} is written, and has no name here", tag),
+            }
+            prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));
+        }
+
+        #[test]
+        fn damage_does_no_harm(record in record(), cut: prop::sample::Index, at: prop::sample::Index, bits: u8) {
+            let mut bytes = written(&record);
+            let index = at.index(bytes.len());
+            bytes[index] ^= bits;
+            for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+                let Ok(read) = Record::read(bytes) else { continue };
+                prop_assert_eq!(Record::read(&written(&read)), Ok(read));
+            }
+        }
+    }
+
+    #[test]
+    fn few_bytes_make_no_large_record() {
+        let zeros = vec![0; 8 << 20];
+        for tag in [11, 13] {
+            assert_eq!(Record::read(&message(&[(tag, zeros.clone())])), Err(Damaged("a list that is too long")));
+        }
+        let long = [13, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(Record::read(&long), Err(Damaged("less than was announced")));
     }
 }

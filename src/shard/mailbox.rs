@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -51,7 +51,7 @@ pub enum Command {
 /// The way to one shard, for all others.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    commands: Mutex<VecDeque<Command>>,
+    commands: Mutex<Commands>,
     requests: Lane,
     deliveries: Lane,
     /// Rings when something came, or when the shard's own tasks staged something.
@@ -64,6 +64,14 @@ pub struct Mailbox {
     pub aside: AtomicUsize,
     /// What the shard counts.
     pub counters: Arc<Counters>,
+}
+
+/// What a shard is told and has not done yet.
+#[derive(Debug, Default)]
+struct Commands {
+    queue: VecDeque<Command>,
+    /// The shard has ended.
+    is_closed: bool,
 }
 
 /// A queue of publications that knows what it holds.
@@ -99,10 +107,26 @@ impl Lane {
 }
 
 impl Mailbox {
-    /// Tells the shard to do something. Commands are few: connections are bounded, and the rest comes from the operator.
+    /// Tells the shard to do something. Commands are few: connections are bounded, and the rest comes from the operator. A shard that
+    /// has ended does nothing: a command is dropped, and with it the way for an answer, so that the asker does not wait for it.
     pub fn send(&self, command: Command) {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
+        let mut commands = self.commands();
+        if !commands.is_closed {
+            commands.queue.push_back(command);
+        }
+        drop(commands);
         self.bell.notify_one();
+    }
+
+    /// The shard has ended: what it was told is dropped, now and from now on.
+    pub fn close(&self) {
+        let mut commands = self.commands();
+        commands.is_closed = true;
+        commands.queue.clear();
+    }
+
+    fn commands(&self) -> MutexGuard<'_, Commands> {
+        self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the shard, which owns the channel, to publish.
@@ -151,12 +175,12 @@ impl Mailbox {
 
     /// Whether commands wait.
     pub fn has_commands(&self) -> bool {
-        !self.commands.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.commands().queue.is_empty()
     }
 
     /// The next command.
     pub fn command(&self) -> Option<Command> {
-        self.commands.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.commands().queue.pop_front()
     }
 
     /// The next request.
@@ -173,4 +197,21 @@ impl Mailbox {
 /// Which of `shards` shards owns the channel of a publication.
 pub fn owner(publication: &Publication, shards: usize) -> usize {
     publication.topic.share(shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_shard_that_has_ended_keeps_nobody_waiting() {
+        let (mailbox, (done, answers)) = (Mailbox::default(), channel());
+        mailbox.send(Command::HandOver(Step::Wait, done.clone()));
+        mailbox.close();
+        mailbox.send(Command::HandOver(Step::Wait, done));
+        assert_eq!(answers.iter().count(), 0);
+        assert!(mailbox.command().is_none());
+    }
 }

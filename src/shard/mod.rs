@@ -124,6 +124,7 @@ pub(crate) struct Shard {
 pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+        let _closing = Closing(mailboxes.clone(), index);
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {
             let shard = Rc::new(Shard::new(index, mailboxes, plan, clock)?);
@@ -137,6 +138,15 @@ pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Se
         // A file system that hangs has its thread, but not the end of the process.
         runtime.shutdown_timeout(BLOCKED_FILE);
     })
+}
+
+/// Closes the mailbox of a shard when it ends, however it does.
+struct Closing(Arc<[Mailbox]>, usize);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0[self.1].close();
+    }
 }
 
 impl Shard {

@@ -3,12 +3,11 @@
 //!
 //! A message of a pipe says the number of its first socket; socket and record of one session have the same number. A kernel
 //! lets few messages wait in one pipe (`net.unix.max_dgram_qlen`), so there are as many pipes as it takes.
-//!
-//! What is opened is not trusted: it may come from another version, or be damaged. Then sockets are left without a record,
-//! and end.
+
+mod opened;
 
 use std::fs::File;
-use std::io::{self, BufReader, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,25 +15,22 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::config::limits::{PARCEL_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::config::limits::{LIST_VALUES_MAX, PARCEL_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::session::Seconds;
 use crate::session::record::Record;
-use crate::wire::fields::Damaged;
+use crate::wire::fields::{Damaged, Fields};
+use crate::wire::tagged::{self, Field, tagged};
+pub use opened::{Opened, clock};
 
 /// The most descriptors that one message carries (`SCM_MAX_FD`).
 const SOCKETS_PER_MESSAGE: usize = 253;
-/// What a file of records begins with, and the number of their format: another number for every change of what is written.
+/// What a file of records begins with, and the number of its format. Behind them stand the header and the items, each behind its length.
 const MAGIC: [u8; 12] = *b"pushd record";
-const FORMAT: u32 = 1;
-/// Magic, format, the clock, how many records there are.
-const HEADER_BYTES: usize = MAGIC.len() + 4 + 4 + 8;
+const FORMAT: u32 = 2;
 
-/// What stands before each record: how long it is.
+/// What stands before each of these: how long it is.
 const LENGTH_BYTES: usize = 4;
 
 /// What is written down of a socket.
@@ -49,14 +45,8 @@ pub enum Item {
 impl Item {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Item::Session(record) => {
-                out.push(0);
-                record.write(out);
-            }
-            Item::Silent(server) => {
-                out.push(1);
-                out.extend_from_slice(server.as_bytes());
-            }
+            Item::Session(record) => tagged::put(1, record, out),
+            Item::Silent(server) => tagged::put(2, server, out),
         }
     }
 
@@ -65,16 +55,26 @@ impl Item {
     /// # Errors
     /// It is something else.
     pub fn read(bytes: &[u8]) -> Result<Item, Damaged> {
-        match bytes.split_first() {
-            Some((0, record)) => Ok(Item::Session(Record::read(record)?)),
-            Some((1, server)) => {
-                let server = std::str::from_utf8(server).map_err(|_| Damaged("text that is no text"))?;
-                Ok(Item::Silent(server.to_owned()))
+        let (mut fields, mut item) = (Fields(bytes), None);
+        while let Some(field) = fields.tagged()? {
+            match field {
+                (1, session) => item = Some(Item::Session(Record::read(session)?)),
+                (2, server) => item = Some(Item::Silent(String::read(server)?)),
+                _ => {}
             }
-            _ => Err(Damaged("a choice that is none")),
         }
+        item.ok_or(Damaged("it is nothing that this version knows"))
     }
 }
+
+/// What stands before the items.
+#[derive(Debug, Default)]
+struct Header {
+    /// When the parcel was begun, by the sessions' clock.
+    clock: Seconds,
+}
+
+tagged!(Header { 1 clock });
 
 /// Sessions packed for another process.
 #[derive(Debug)]
@@ -128,7 +128,6 @@ impl Pipe {
 pub struct Packer<'s> {
     records: File,
     pipes: Vec<Pipe>,
-    clock: Seconds,
     /// Packed for good: so many, which end here in the file.
     count: u64,
     end: u64,
@@ -138,12 +137,17 @@ pub struct Packer<'s> {
 }
 
 impl<'s> Packer<'s> {
-    /// An empty parcel, closed at this second of the sessions' clock.
+    /// An empty parcel, begun at this second of the sessions' clock.
     pub fn new(clock: Seconds) -> io::Result<Packer<'s>> {
         let mut records = File::from(memfd_create("pushd-records", MFdFlags::MFD_CLOEXEC)?);
-        records.write_all(&[0; HEADER_BYTES])?;
+        let (mut begin, mut header) = (MAGIC.to_vec(), Vec::new());
+        Header { clock }.write(&mut header);
+        begin.extend_from_slice(&FORMAT.to_le_bytes());
+        begin.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        begin.append(&mut header);
+        records.write_all(&begin)?;
         let (written, sockets) = (Vec::new(), Vec::new());
-        Ok(Packer { records, pipes: vec![Pipe::new()?], clock, count: 0, end: HEADER_BYTES as u64, written, sockets })
+        Ok(Packer { records, pipes: vec![Pipe::new()?], count: 0, end: begin.len() as u64, written, sockets })
     }
 
     /// Adds a socket; whether there was room for it.
@@ -151,6 +155,11 @@ impl<'s> Packer<'s> {
     /// # Errors
     /// The system refuses; then what was packed for good before stays packed, and nothing more can be.
     pub fn pack(&mut self, item: &Item, socket: BorrowedFd<'s>) -> io::Result<bool> {
+        if let Item::Session(record) = item
+            && record.waiting.len() > LIST_VALUES_MAX
+        {
+            return Ok(false);
+        }
         let start = self.written.len();
         self.written.extend_from_slice(&[0; LENGTH_BYTES]);
         item.write(&mut self.written);
@@ -199,168 +208,14 @@ impl<'s> Packer<'s> {
         if let Err(error) = self.send() {
             log::warn!("not all sessions can be handed over: {error}");
         }
-        let mut header = MAGIC.to_vec();
-        header.extend_from_slice(&FORMAT.to_le_bytes());
-        header.extend_from_slice(&self.clock.to_le_bytes());
-        header.extend_from_slice(&self.count.to_le_bytes());
         self.records.set_len(self.end)?;
-        self.records.seek(SeekFrom::Start(0))?;
-        self.records.write_all(&header)?;
         Ok(Parcel { records: self.records.into(), pipes: self.pipes, count: self.count as usize })
     }
 }
 
-/// A parcel that is being opened: what it iterates over first, and then what is left of the sockets.
-#[derive(Debug)]
-pub struct Opened {
-    records: Option<BufReader<File>>,
-    left: u64,
-    bytes_left: u64,
-    next: usize,
-    /// When it was closed, by the sessions' clock.
-    pub clock: Seconds,
-    sockets: Vec<Option<OwnedFd>>,
-    buffer: Vec<u8>,
-}
-
-impl Opened {
-    /// Takes the sockets out of their pipes. Why the records cannot be read comes beside it, if so: then all sockets are left.
-    pub fn new(records: Option<OwnedFd>, pipes: Vec<OwnedFd>) -> (Opened, Option<String>) {
-        let mut opened = Opened {
-            records: None,
-            left: 0,
-            bytes_left: 0,
-            next: 0,
-            clock: 0,
-            sockets: Vec::new(),
-            buffer: Vec::new(),
-        };
-        let mut why = match records.map(|records| opened.header(File::from(records))) {
-            Some(Ok(())) => None,
-            Some(Err(error)) => Some(error.to_string()),
-            None => Some("it is not there".to_owned()),
-        };
-        for pipe in pipes {
-            if let Err(error) = opened.take_sockets(pipe) {
-                why.get_or_insert(error.to_string());
-            }
-        }
-        (opened, why)
-    }
-
-    fn header(&mut self, mut file: File) -> io::Result<()> {
-        let mut header = [0; HEADER_BYTES];
-        // The other process wrote to the same open file: its place is shared.
-        file.seek(SeekFrom::Start(0))?;
-        file.read_exact(&mut header)?;
-        let (magic, numbers) = header.split_at(MAGIC.len());
-        let number = |at: usize| u32::from_le_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
-        if magic != MAGIC || number(0) != FORMAT {
-            return Err(io::Error::other("it is written in a format of another version"));
-        }
-        self.clock = number(4);
-        self.left = u64::from(number(8)) | u64::from(number(12)) << 32;
-        self.bytes_left = file.metadata()?.len().saturating_sub(HEADER_BYTES as u64);
-        if self.left > self.bytes_left / LENGTH_BYTES as u64 {
-            return Err(io::Error::other("it announces more records than it holds"));
-        }
-        self.records = Some(BufReader::with_capacity(1 << 20, file));
-        Ok(())
-    }
-
-    fn take_sockets(&mut self, pipe: OwnedFd) -> io::Result<()> {
-        loop {
-            let mut first = [0; 8];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-            let got = match recvmsg(&pipe, &mut [IoSliceMut::new(&mut first)], &mut control, flags) {
-                Ok(got) => got,
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let mut number = usize::try_from(u64::from_le_bytes(first)).unwrap_or(usize::MAX);
-            let mut sockets = 0;
-            for message in control.drain() {
-                let RecvAncillaryMessage::ScmRights(descriptors) = message else { continue };
-                for socket in descriptors {
-                    self.place(number, socket);
-                    number = number.saturating_add(1);
-                    sockets += 1;
-                }
-            }
-            if got.flags.contains(rustix::net::ReturnFlags::CTRUNC) {
-                return Err(io::Error::other("the limit of open files leaves no room for all sockets"));
-            }
-            if got.bytes == 0 && sockets == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Holds a socket by its number; one whose number is beyond all records has none, and ends here.
-    fn place(&mut self, number: usize, socket: OwnedFd) {
-        if self.records.is_none() {
-            self.sockets.push(Some(socket));
-        } else if (number as u64) < self.left {
-            // Places are bounded by the records, and those by what there is of them.
-            if self.sockets.len() <= number {
-                self.sockets.resize_with(number + 1, || None);
-            }
-            self.sockets[number] = Some(socket);
-        }
-    }
-
-    /// What is left without a record.
-    pub fn left(&mut self) -> impl Iterator<Item = OwnedFd> {
-        self.records = None;
-        std::mem::take(&mut self.sockets).into_iter().flatten()
-    }
-}
-
-/// The sockets in order, each with what was written of it; why the rest cannot be read comes last.
-impl Iterator for Opened {
-    type Item = Result<(Item, OwnedFd), String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let records = self.records.as_mut().filter(|_| self.left > 0)?;
-            let read = read_record(records, &mut self.bytes_left, &mut self.buffer);
-            let read = read.and_then(|()| Item::read(&self.buffer).map_err(|Damaged(why)| why.to_owned()));
-            let item = match read {
-                Ok(item) => item,
-                Err(why) => {
-                    self.records = None;
-                    return Some(Err(why));
-                }
-            };
-            self.left -= 1;
-            let socket = self.sockets.get_mut(self.next).and_then(Option::take);
-            self.next += 1;
-            if let Some(socket) = socket {
-                return Some(Ok((item, socket)));
-            }
-        }
-    }
-}
-
-fn read_record(records: &mut impl Read, bytes_left: &mut u64, buffer: &mut Vec<u8>) -> Result<(), String> {
-    let mut length = [0; LENGTH_BYTES];
-    records.read_exact(&mut length).map_err(|error| error.to_string())?;
-    let length = u32::from_le_bytes(length);
-    *bytes_left = bytes_left.saturating_sub(LENGTH_BYTES as u64);
-    if u64::from(length) > *bytes_left || length as usize > RECORD_BYTES_MAX {
-        return Err("a record that is longer than what is there".to_owned());
-    }
-    *bytes_left -= u64::from(length);
-    buffer.clear();
-    buffer.resize(length as usize, 0);
-    records.read_exact(buffer).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -383,9 +238,9 @@ mod tests {
             to: "all".into(),
             said: vec![0x81, 0x85, 0, 0, 0, 0, b'h'],
             waiting: vec![
-                Kept::Notice(b"\x81\x013"[..].into(), 3),
-                Kept::Gap(2),
-                Kept::Frame(b"\x81\x02hi"[..].into(), Some(1), 6),
+                Kept { bytes: b"\x81\x013"[..].into(), dropped: 3, ..Kept::default() },
+                Kept { dropped: 2, ..Kept::default() },
+                Kept { bytes: b"\x81\x02hi"[..].into(), channel: Some(1), since: 6, dropped: 0 },
             ],
             written: 2,
         }
@@ -417,8 +272,9 @@ mod tests {
         // More than one message holds, and the last of them not full.
         let count = 2 * SOCKETS_PER_MESSAGE + 5;
         let (parcel, mut ours) = packed(count);
+        assert_eq!(clock(&parcel.records), 41);
         let (mut opened, why) = open(parcel);
-        assert_eq!((why, opened.clock), (None, 41));
+        assert_eq!(why, None);
         for (number, ours) in ours.iter_mut().enumerate() {
             let (item, socket) = opened.next().unwrap().unwrap();
             let expected = if number % 10 == 9 { Item::Silent("main".into()) } else { Item::Session(session(number)) };
@@ -447,12 +303,16 @@ mod tests {
 
     #[test]
     fn damage_leaves_sockets_without_a_record() {
-        let cases: [(u64, &[u8], usize); 4] = [
-            // Another magic, another format, more records than there are, and a record that says nothing.
+        // Where the header's record and the first item's begin.
+        let header = (MAGIC.len() + 4) as u64;
+        let first = header + LENGTH_BYTES as u64 + 3;
+        let cases: [(u64, &[u8], usize); 5] = [
+            // Another magic, another format, a header and a record that are longer than the file, and an item that is unknown.
             (0, b"P", 0),
-            (12, &[2], 0),
-            (20, &[255, 255, 255], 0),
-            (HEADER_BYTES as u64 + LENGTH_BYTES as u64, &[9], 0),
+            (12, &[3], 0),
+            (header, &[0xff, 0xff, 0xff], 0),
+            (first, &[0xff, 0xff, 0xff], 0),
+            (first + LENGTH_BYTES as u64, &[9], 29),
         ];
         for (at, bytes, read) in cases {
             let (parcel, _ours) = packed(30);
@@ -460,15 +320,30 @@ mod tests {
             records.seek(SeekFrom::Start(at)).and_then(|_| records.write_all(bytes)).unwrap();
             let (mut opened, why) = open(parcel);
             let (items, errors): (Vec<_>, Vec<_>) = opened.by_ref().partition(Result::is_ok);
-            assert_eq!((items.len(), errors.len() + usize::from(why.is_some())), (read, 1), "{why:?}");
+            assert_eq!((items.len(), errors.len() + usize::from(why.is_some())), (read, 1), "at {at}: {why:?}");
             assert_eq!(opened.left().count(), 30 - read);
         }
         let (parcel, _ours) = packed(3);
-        File::from(parcel.records.try_clone().unwrap()).set_len(HEADER_BYTES as u64 + 200).unwrap();
+        File::from(parcel.records.try_clone().unwrap()).set_len(first + 200).unwrap();
         let (mut opened, _) = open(parcel);
         let read = opened.by_ref().filter(Result::is_ok).count();
         assert_eq!(read + opened.left().count(), 3);
         let (mut opened, why) = Opened::new(None, Vec::new());
         assert!(why.is_some() && opened.next().is_none());
+    }
+
+    #[test]
+    fn more_than_a_list_may_hold_is_not_packed() {
+        let mut record = session(0);
+        record.waiting = vec![Kept { dropped: 1, ..Kept::default() }; LIST_VALUES_MAX];
+        record.written = 0;
+        let socket = UnixStream::pair().unwrap().0;
+        let mut packer = Packer::new(0).unwrap();
+        for is_packed in [true, false] {
+            assert_eq!(packer.pack(&Item::Session(record.clone()), socket.as_fd()).unwrap(), is_packed);
+            record.waiting.push(Kept { dropped: 1, ..Kept::default() });
+        }
+        let (mut opened, _) = open(packer.close().unwrap());
+        assert!(opened.next().unwrap().is_ok());
     }
 }

@@ -16,12 +16,12 @@ impl fmt::Display for Damaged {
 }
 
 /// Appends a number: seven bits a byte, the low ones first.
-pub fn number(mut value: u64, out: &mut Vec<u8>) {
+pub fn number(mut value: u64, out: &mut impl Extend<u8>) {
     while value > 0x7f {
-        out.push(value as u8 | 0x80);
+        out.extend([value as u8 | 0x80]);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.extend([value as u8]);
 }
 
 /// Appends bytes behind their length.
@@ -63,6 +63,11 @@ impl<'a> Fields<'a> {
         let (value, rest) = self.0.split_at_checked(length).ok_or(Damaged("less than was announced"))?;
         self.0 = rest;
         Ok(value)
+    }
+
+    /// A tag, and the bytes of its field; `None`: nothing is left.
+    pub fn tagged(&mut self) -> Result<Option<(u64, &'a [u8])>, Damaged> {
+        if self.0.is_empty() { Ok(None) } else { Ok(Some((self.number()?, self.bytes()?))) }
     }
 
     /// Text.

@@ -7,8 +7,10 @@
 pub mod close;
 pub mod deflate;
 pub mod fields;
+pub mod format1;
 pub mod hixie76;
 pub mod rfc6455;
+pub mod tagged;
 
 use bytes::Bytes;
 
@@ -17,9 +19,10 @@ pub use close::Close;
 use crate::hub::{FRAMINGS_MAX, Kind};
 
 /// What a session speaks. Its number is the place of its frames in a publication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dialect {
     /// The WebSocket protocol of today.
+    #[default]
     Rfc6455 = 0,
     /// draft-hixie-thewebsocketprotocol-76, spoken before 2011: text only, no pings, no close codes.
     Hixie76 = 1,

@@ -6,8 +6,8 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +49,10 @@ pub struct Service {
     listener: Option<std::thread::JoinHandle<()>>,
     /// Sockets that are passed at every start (`systemd:NAME`).
     pub sockets: Named,
+    /// What a shell does before it becomes the process.
+    pub before: String,
+    /// The program.
+    pub program: PathBuf,
     child: Option<Child>,
 }
 
@@ -66,7 +70,15 @@ impl Service {
             }
         });
         let listener = Some(listener);
-        let service = Service { place, known, listener, sockets: Vec::new(), child: None };
+        let service = Service {
+            place,
+            known,
+            listener,
+            sockets: Vec::new(),
+            before: String::new(),
+            program: PUSHD.into(),
+            child: None,
+        };
         service.configure(config);
         service
     }
@@ -91,6 +103,11 @@ impl Service {
     /// What all its processes wrote to standard error.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// Begins the log anew.
+    pub fn forget_log(&self) {
+        fs::write(self.path().join("stderr"), "").unwrap();
     }
 
     /// Waits until the log says these words so many times.
@@ -122,6 +139,11 @@ impl Service {
         kept.map(|(_, descriptor)| File::from(descriptor.try_clone().unwrap())).collect()
     }
 
+    /// Keeps a descriptor as if a process had left it.
+    pub fn keep(&self, name: &str, descriptor: OwnedFd) {
+        self.known.lock().unwrap().kept.insert(0, (name.to_owned(), descriptor));
+    }
+
     fn spawn(&mut self) {
         assert!(self.child.is_none(), "one at a time");
         let copy = |(name, descriptor): &(String, OwnedFd)| (name.clone(), descriptor.try_clone().unwrap());
@@ -130,7 +152,8 @@ impl Service {
         let names: Vec<String> = passed.iter().map(|(name, _)| name.clone()).collect();
         let stderr = File::options().append(true).create(true).open(self.path().join("stderr")).unwrap();
         let mut command = Command::new("sh");
-        command.args(["-c", "LISTEN_PID=$$ exec \"$0\" -n -c pushd.toml", PUSHD]).current_dir(self.path());
+        let script = format!("{} LISTEN_PID=$$ exec \"$0\" -n -c pushd.toml", self.before);
+        command.args(["-c", &script]).arg(&self.program).current_dir(self.path());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         command.env("NOTIFY_SOCKET", self.path().join("notify"));
         if !names.is_empty() {
@@ -147,15 +170,26 @@ impl Service {
     }
 
     fn start_now(&mut self) {
+        if let Err(status) = self.try_start_now() {
+            panic!("it ended at its start, {status}:\n{}", self.log());
+        }
+    }
+
+    /// Starts a process, and waits until it is ready, or has ended.
+    pub fn try_start(&mut self) -> Result<(), ExitStatus> {
+        alone(|| self.try_start_now())
+    }
+
+    fn try_start_now(&mut self) -> Result<(), ExitStatus> {
         self.known.lock().unwrap().ready = false;
         self.spawn();
-        until("readiness", || {
-            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
-                self.child = None;
-                panic!("it ended at its start, {status}:\n{}", self.log());
-            }
-            self.known.lock().unwrap().ready.then_some(())
+        let ended = until("readiness", || {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            (ended.is_some() || self.known.lock().unwrap().ready).then_some(ended)
         });
+        let Some(status) = ended else { return Ok(()) };
+        self.child = None;
+        Err(status)
     }
 
     /// Starts a process that cannot start; its exit code.

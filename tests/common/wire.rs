@@ -1,7 +1,10 @@
 //! A TCP connection with a deadline, read by what is expected next.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use super::DEADLINE;
@@ -36,8 +39,27 @@ impl Wire {
         Wire::new(socket.into())
     }
 
+    /// Connects to a Unix socket.
+    pub fn connect_unix(path: &Path) -> Wire {
+        // The same calls of the system do for both.
+        Wire::of(TcpStream::from(OwnedFd::from(UnixStream::connect(path).unwrap())))
+    }
+
+    /// A connection, and the server's end of it.
+    pub fn pair() -> (Wire, OwnedFd) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let wire = Wire::connect(listener.local_addr().unwrap());
+        let (other, _) = listener.accept().unwrap();
+        other.set_nonblocking(true).unwrap();
+        (wire, other.into())
+    }
+
     fn new(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).unwrap();
+        Wire::of(stream)
+    }
+
+    fn of(stream: TcpStream) -> Wire {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Wire { stream, buffer: Vec::new() }
@@ -95,6 +117,15 @@ impl Wire {
     pub fn take_all(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
+    }
+
+    /// All bytes that come until nothing does for a while: for what nobody sends any more, and is with the kernel.
+    pub fn take_what_is_there(&mut self) -> Vec<u8> {
+        let mut all = std::mem::take(&mut self.buffer);
+        while !self.is_silent_for(Duration::from_millis(300)) && self.fill() {
+            all.append(&mut self.buffer);
+        }
+        all
     }
 
     /// Waits for the end of the connection, and sees that nothing came before it.

@@ -32,8 +32,8 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
         |name: &str, when_slow, message_bytes_max, queue_bytes_max: &[usize], queue_messages_max: &[usize]| Hub {
             name: name.to_owned(),
             message_bytes_max,
-            messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND as u32,
-            bytes_per_second: pushd::config::limits::BYTES_PER_SECOND as u32,
+            messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND,
+            bytes_per_second: pushd::config::limits::BYTES_PER_SECOND,
             message_timeout: pushd::config::limits::MESSAGE_TIMEOUT,
             queue_bytes_max: random.one_of(queue_bytes_max),
             queue_messages_max: random.one_of(queue_messages_max),

@@ -1,0 +1,205 @@
+//! A parcel of another process, opened: each socket with what was written of it, in the present format or the one before.
+//!
+//! What is opened is not trusted: it may come from another version, or be damaged. Then sockets are left without a record,
+//! and end.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, IoSliceMut, Read, Seek, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+
+use super::{FORMAT, Header, Item, LENGTH_BYTES, MAGIC, SOCKETS_PER_MESSAGE};
+use crate::config::limits::RECORD_BYTES_MAX;
+use crate::session::Seconds;
+use crate::wire::fields::Damaged;
+use crate::wire::format1;
+use crate::wire::tagged::Field;
+
+/// The records of a parcel, of which none is read yet.
+#[derive(Debug)]
+struct Records {
+    file: BufReader<File>,
+    bytes_left: u64,
+    format: u32,
+    clock: Seconds,
+}
+
+impl Records {
+    fn new(mut file: File) -> io::Result<Records> {
+        // The other process wrote to the same open file: its place is shared.
+        file.seek(SeekFrom::Start(0))?;
+        let bytes_left = file.metadata()?.len();
+        let mut records = Records { file: BufReader::with_capacity(1 << 20, file), bytes_left, format: 0, clock: 0 };
+        let is_ours = records.array()? == MAGIC;
+        records.format = u32::from_le_bytes(records.array()?);
+        records.clock = match (is_ours, records.format) {
+            (true, FORMAT) => {
+                let mut header = Vec::new();
+                records.next(&mut header)?;
+                Header::read(&header).map_err(|damaged| io::Error::other(damaged.to_string()))?.clock
+            }
+            (true, format1::FORMAT) => {
+                let clock = records.array()?;
+                // How many there are; as many as there are bytes.
+                records.array::<8>()?;
+                u32::from_le_bytes(clock)
+            }
+            _ => return Err(io::Error::other("it is written in a format of another version")),
+        };
+        Ok(records)
+    }
+
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.file.read_exact(&mut bytes)?;
+        self.bytes_left = self.bytes_left.saturating_sub(N as u64);
+        Ok(bytes)
+    }
+
+    /// Reads what stands behind the next length.
+    fn next(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let length = u32::from_le_bytes(self.array::<LENGTH_BYTES>()?);
+        if u64::from(length) > self.bytes_left || length as usize > RECORD_BYTES_MAX {
+            return Err(io::Error::other("a record that is longer than what is there"));
+        }
+        buffer.clear();
+        buffer.resize(length as usize, 0);
+        self.file.read_exact(buffer)?;
+        self.bytes_left -= u64::from(length);
+        Ok(())
+    }
+
+    fn item(&self, bytes: &[u8]) -> Result<Item, Damaged> {
+        match self.format {
+            format1::FORMAT => Item::read(&format1::item(bytes)?),
+            _ => Item::read(bytes),
+        }
+    }
+}
+
+/// When a parcel was packed, by the sessions' clock; 0 where that cannot be read. Nothing of the parcel is used up.
+pub fn clock(records: &OwnedFd) -> Seconds {
+    let records = records.try_clone().and_then(|records| Records::new(File::from(records)));
+    records.map_or(0, |records| records.clock)
+}
+
+/// A parcel that is being opened: what it iterates over first, and then what is left of the sockets.
+#[derive(Debug)]
+pub struct Opened {
+    records: Option<Records>,
+    next: usize,
+    sockets: BTreeMap<usize, OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+impl Opened {
+    /// Takes the sockets out of their pipes. Why the records cannot be read comes beside it, if so: then all sockets are left.
+    pub fn new(records: Option<OwnedFd>, pipes: Vec<OwnedFd>) -> (Opened, Option<String>) {
+        let records = records.map(|records| Records::new(File::from(records)));
+        let (records, mut why) = match records {
+            Some(Ok(records)) => (Some(records), None),
+            Some(Err(error)) => (None, Some(error.to_string())),
+            None => (None, Some("it is not there".to_owned())),
+        };
+        let mut opened = Opened { records, next: 0, sockets: BTreeMap::new(), buffer: Vec::new() };
+        for pipe in pipes {
+            if let Err(error) = opened.take_sockets(pipe) {
+                why.get_or_insert(error.to_string());
+            }
+        }
+        (opened, why)
+    }
+
+    fn take_sockets(&mut self, pipe: OwnedFd) -> io::Result<()> {
+        loop {
+            let mut first = [0; 8];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let got = match recvmsg(&pipe, &mut [IoSliceMut::new(&mut first)], &mut control, flags) {
+                Ok(got) => got,
+                Err(rustix::io::Errno::AGAIN) => return Ok(()),
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let mut number = usize::try_from(u64::from_le_bytes(first)).unwrap_or(usize::MAX);
+            let mut sockets = 0;
+            for message in control.drain() {
+                let RecvAncillaryMessage::ScmRights(descriptors) = message else { continue };
+                for socket in descriptors {
+                    self.sockets.insert(number, socket);
+                    number = number.saturating_add(1);
+                    sockets += 1;
+                }
+            }
+            if got.flags.contains(ReturnFlags::CTRUNC) {
+                return Err(io::Error::other("the limit of open files leaves no room for all sockets"));
+            }
+            if got.bytes == 0 && sockets == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is left without a record.
+    pub fn left(&mut self) -> impl Iterator<Item = OwnedFd> {
+        self.records = None;
+        std::mem::take(&mut self.sockets).into_values()
+    }
+}
+
+/// Each with its socket. One whose record cannot be read is told instead, and its socket is left.
+impl Iterator for Opened {
+    type Item = Result<(Item, OwnedFd), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let records = self.records.as_mut().filter(|records| records.bytes_left > 0)?;
+            if let Err(error) = records.next(&mut self.buffer) {
+                // Where the next one begins is not known.
+                self.records = None;
+                return Some(Err(error.to_string()));
+            }
+            let number = self.next;
+            self.next += 1;
+            match records.item(&self.buffer) {
+                Ok(item) => match self.sockets.remove(&number) {
+                    Some(socket) => return Some(Ok((item, socket))),
+                    None => continue,
+                },
+                Err(Damaged(why)) => return Some(Err(why.to_owned())),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn damage_of_what_an_older_process_wrote_does_no_harm(at: prop::sample::Index, bits: u8, cut: prop::sample::Index) {
+            let mut bytes = include_bytes!("../../../tests/handover/format1/records").to_vec();
+            let index = at.index(bytes.len());
+            bytes[index] ^= bits;
+            for bytes in [&bytes[..], &bytes[..cut.index(bytes.len())]] {
+                let mut file = File::from(memfd_create("left", MFdFlags::MFD_CLOEXEC).unwrap());
+                file.write_all(bytes).unwrap();
+                let Ok(mut records) = Records::new(file) else { continue };
+                let mut buffer = Vec::new();
+                while records.bytes_left > 0 && records.next(&mut buffer).is_ok() {
+                    std::hint::black_box(records.item(&buffer).is_ok());
+                }
+            }
+        }
+    }
+}
