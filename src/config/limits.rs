@@ -122,6 +122,9 @@ pub const BLOCKED_FILE: Duration = Duration::from_secs(1);
 
 /// The longest silence before the kernel probes a connection: what Linux takes (`MAX_TCP_KEEPIDLE`).
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(32_767);
+/// How much is read of a request's body that has no use, in bytes, so that the connection can go on behind it: what a form or a
+/// careless client sends. Beyond, the connection ends.
+pub const UNUSED_BODY_BYTES_MAX: usize = 64 << 10;
 /// How long a connection that was answered for the last time is still read, so that the answer is not reset away.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// How much is read and thrown away meanwhile, in bytes.
