@@ -2,7 +2,7 @@
 //!
 //! The next request begins where this one's content ends, so the content of every request is read before its answer is sent:
 //! by what the request is for, or, where that has no use for it, here, and thrown away. Both within a limit and a time. What
-//! cannot be read to its end makes the answer the last one of its connection, and `connection` sees that it is heard.
+//! cannot be read to its end makes the answer the last one of its connection, and [`super::linger`] sees that it is heard.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
 //!
-//! [`connection`] drives one connection and hands its socket over when a request upgrades. Each request passes the
+//! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it. Each request passes the
 //! `guard`, which knows what hyper is too lenient with; its `content` is read whether or not the request has a use for it.
 //! `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the server says of itself.
 //! `origin` decides which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
@@ -12,6 +12,7 @@ pub mod connection;
 mod content;
 mod extension;
 mod guard;
+mod linger;
 mod origin;
 pub mod pages;
 mod publish;
