@@ -4,7 +4,13 @@
 //! our side is ended first; then what the client still sends is read and thrown away until it has ended its own. Many clients send
 //! a whole body before they look whether there is an answer: it is read as far as a body may go.
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -32,15 +38,21 @@ pub async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, mut drain: wat
 
 /// Reads until the client ends, or rests for too long, or sends too much.
 async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
-    // Not on the stack: that would be in every connection.
-    let mut piece = vec![0; PIECE_BYTES];
     let mut left = LINGER_BYTES_MAX;
-    while let Ok(Ok(count @ 1..)) = timeout(LINGER_QUIET, io.read(&mut piece)).await {
+    while let Ok(Ok(count @ 1..)) = timeout(LINGER_QUIET, poll_fn(|cx| poll_piece(io, cx))).await {
         left = left.saturating_sub(count);
         if left == 0 {
             return;
         }
     }
+}
+
+/// Reads a piece and forgets it. The buffer lives no longer than that: thousands of connections may end at the same time.
+fn poll_piece<T: AsyncRead + Unpin>(io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut piece = [MaybeUninit::uninit(); PIECE_BYTES];
+    let mut piece = ReadBuf::uninit(&mut piece);
+    std::task::ready!(Pin::new(io).poll_read(cx, &mut piece))?;
+    Poll::Ready(Ok(piece.filled().len()))
 }
 
 #[cfg(test)]
