@@ -166,16 +166,16 @@ fn is_name(name: &[u8]) -> bool {
 
 /// Nothing, or a colon and a port's number, which may be left out.
 fn is_port(port: &[u8]) -> bool {
-    let digits = match port {
+    let mut digits = match port {
         [] => return true,
         [b':', digits @ ..] => digits,
         _ => return false,
     };
-    let number = digits.iter().try_fold(0u32, |number, digit| {
-        let value = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
-        Some(number.saturating_mul(10).saturating_add(value))
-    });
-    number.is_some_and(|number| number <= u32::from(u16::MAX))
+    while let [b'0', rest @ ..] = digits {
+        digits = rest;
+    }
+    // Of as many digits, the lower number is the first in the order of bytes.
+    digits.iter().all(u8::is_ascii_digit) && (digits.len() < 5 || (digits.len() == 5 && digits <= b"65535".as_slice()))
 }
 
 #[cfg(test)]
@@ -195,6 +195,8 @@ mod tests {
             "a:",
             "a:0",
             "a:00080",
+            "a:65535",
+            "a:0000065535",
             "%41.example",
         ] {
             assert!(is_host(good.as_bytes()), "{good}");
@@ -212,6 +214,8 @@ mod tests {
             "a:+80",
             "a:65536",
             "a:99999999999",
+            "a:00065536",
+            "a:0x0",
             "a:80:80",
             "::1",
             "[::1",
