@@ -24,7 +24,9 @@ fn violations_end_with_their_code_and_the_neighbours_hear_on() {
     let address = pushd.address();
     let mut neighbour = Ws::open(address, "/chat");
     let unmasked = vec![TEXT, 1, b'x'];
-    let long_length = vec![BINARY, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let long_length = vec![BINARY, 0x80 | 127, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let negative_length = vec![BINARY, 0x80 | 127, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let roundabout_length = vec![TEXT, 0x80 | 126, 0, 1, 0, 0, 0, 0, b'x'];
     let cases: Vec<(Vec<u8>, u16, &str)> = vec![
         (unmasked, 1002, "must be masked"),
         (frame(0xc1, b"x"), 1002, "reserved bit"),
@@ -51,6 +53,8 @@ fn violations_end_with_their_code_and_the_neighbours_hear_on() {
         ([frame(FIRST_TEXT, &[0xe2]), frame(LAST, b"x")].concat(), 1007, "UTF-8"),
         (frame(BINARY, &[0; 301]), 1009, "at most 300 bytes"),
         (long_length, 1009, "at most 300 bytes"),
+        (negative_length, 1002, "as few bytes as can be"),
+        (roundabout_length, 1002, "as few bytes as can be"),
         ([frame(FIRST_TEXT, &[b'a'; 200]), frame(LAST, &[b'a'; 101])].concat(), 1009, "at most 300 bytes"),
     ];
     let count = cases.len();

@@ -171,10 +171,19 @@ pub const BLOCKED_FILE: Duration = Duration::from_secs(1);
 
 /// The longest silence before the kernel probes a connection: what Linux takes (`MAX_TCP_KEEPIDLE`).
 pub const KEEP_ALIVE_MAX: Duration = Duration::from_secs(32_767);
-/// How long a connection that was answered for the last time is still read, so that the answer is not reset away.
-pub const LINGER: Duration = Duration::from_secs(1);
-/// How much is read and thrown away meanwhile, in bytes.
-pub const LINGER_BYTES_MAX: usize = 256 << 10;
+/// How much is read of a request's body that has no use, in bytes, so that the connection can go on behind it: what a form or a
+/// careless client sends. Beyond, the connection ends.
+pub const UNUSED_BODY_BYTES_MAX: usize = 64 << 10;
+/// How long a connection that was answered for the last time is still read, so that the answer is not reset away (nginx's
+/// `lingering_time`).
+pub const LINGER: Duration = Duration::from_secs(30);
+/// How long nothing may come meanwhile (nginx's `lingering_timeout`): a client that sent all it had ends its side once it has read ours.
+pub const LINGER_QUIET: Duration = Duration::from_secs(5);
+/// How long it is read where the server ends: an answer takes less on its way.
+pub const LINGER_ENDING: Duration = Duration::from_secs(1);
+/// How much is read and thrown away meanwhile, in bytes: the largest message any hub can be set to take. Who sends more has not
+/// mistaken the limit.
+pub const LINGER_BYTES_MAX: usize = MESSAGE_BYTES_CEILING;
 
 /// How much is read of a configuration, its drop-ins included: ten thousand routes fit.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;

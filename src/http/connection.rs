@@ -19,9 +19,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::linger::linger;
 use super::upgrade::Upgrade;
 use super::{Backend, Origin, respond, respond_at_hand};
-use crate::config::limits::{HEADER_BYTES_MAX, LINGER, LINGER_BYTES_MAX};
+use crate::config::limits::{HEADER_BYTES_MAX, LINGER};
 use crate::session::Arrival;
 use crate::wire::hixie76;
 
@@ -69,25 +70,8 @@ pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: w
         }))
     }));
     let watched = Watched { io, progress: progress.clone() };
-    let mut connection =
-        http1::Builder::new().max_buf_size(HEADER_BYTES_MAX).serve_connection(TokioIo::new(watched), service);
-    let clock = async {
-        let mut wake = Instant::now() + header_timeout;
-        loop {
-            tokio::time::sleep_until(wake).await;
-            let soon = Instant::now() + header_timeout;
-            let latest = match progress.get() {
-                Doing::Idle(since) => since + keep_alive,
-                Doing::Nothing(since) | Doing::Head(since) => since + header_timeout,
-                Doing::Busy => soon,
-            };
-            if latest <= Instant::now() {
-                return;
-            }
-            // A request that begins before then has less time.
-            wake = latest.min(soon);
-        }
-    };
+    let mut connection = protocol().serve_connection(TokioIo::new(watched), service);
+    let clock = clock(&progress, header_timeout, keep_alive);
     tokio::pin!(clock);
     let mut draining = false;
     let finished = loop {
@@ -104,13 +88,44 @@ pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: w
             () = &mut clock => return,
         }
     };
+    if finished == Some(true) && agreed.borrow().is_none() {
+        // The last answer may still wait for the kernel, and would be lost with hyper's buffer.
+        let _ = tokio::time::timeout(LINGER, Pin::new(&mut connection)).await;
+    }
     let parts = connection.into_parts();
     let io = parts.io.into_inner().io;
     let Some(is_whole) = finished else { return backend.put_aside(io, &from.server) };
     // What hyper could not read was answered by it all the same.
     match agreed.take().filter(|_| is_whole) {
         Some(upgrade) => hand_over::<B>(io, parts.read_buf, upgrade, header_timeout, &backend).await,
-        None => linger(io).await,
+        None => linger(io, drain).await,
+    }
+}
+
+/// HTTP as hyper is to speak it.
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    // A request ends by its framing: a client that ends its side behind it is answered all the same.
+    protocol.half_close(true).max_buf_size(HEADER_BYTES_MAX);
+    protocol
+}
+
+/// Ends when the client is late.
+async fn clock(progress: &Cell<Doing>, header_timeout: Duration, keep_alive: Duration) {
+    let mut wake = Instant::now() + header_timeout;
+    loop {
+        tokio::time::sleep_until(wake).await;
+        let soon = Instant::now() + header_timeout;
+        let latest = match progress.get() {
+            Doing::Idle(since) => since + keep_alive,
+            Doing::Nothing(since) | Doing::Head(since) => since + header_timeout,
+            Doing::Busy => soon,
+        };
+        if latest <= Instant::now() {
+            return;
+        }
+        // A request that begins before then has less time.
+        wake = latest.min(soon);
     }
 }
 
@@ -153,24 +168,6 @@ async fn finish76<T: AsyncRead + AsyncWrite + Unpin>(
             None
         }
     }
-}
-
-/// Ends a connection so that its last answer arrives: a socket closed with unread bytes would reset it away.
-async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) {
-    if io.shutdown().await.is_err() {
-        return;
-    }
-    let rest = async {
-        let mut buffer = [0; 4096];
-        let mut left = LINGER_BYTES_MAX;
-        while let Ok(n @ 1..) = io.read(&mut buffer).await {
-            left = left.saturating_sub(n);
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
 /// A socket that notes when a request begins to arrive, and when an answer is taken.

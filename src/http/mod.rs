@@ -1,14 +1,18 @@
 //! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
 //!
-//! [`connection`] drives one connection and hands its socket over when a request upgrades; `upgrade` is the handshake, `publish` the
-//! way in over HTTP, [`pages`] the files, [`status`] what the server says of itself. `origin` decides which pages may
-//! talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
+//! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it. Each request passes the
+//! `guard`, which knows what hyper is too lenient with; its `content` is read whether or not the request has a use for it.
+//! `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the server says of itself.
+//! `origin` decides which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
 
 pub mod answer;
 mod arguments;
 pub mod body;
 pub mod connection;
+mod content;
 mod extension;
+mod guard;
+mod linger;
 mod origin;
 pub mod pages;
 mod publish;
@@ -20,14 +24,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::{Body as _, Incoming};
 
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
 use body::Body;
+use content::Content;
 pub use site::{HubInUse, Room, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
@@ -73,32 +79,58 @@ pub struct Origin {
     pub on_loopback: bool,
 }
 
-/// The answer to a request that needs no waiting: a page that lies in memory. `None`: [`respond`] answers it.
+/// The answer to a request that needs no waiting: a refusal, or a page that lies in memory. `None`: [`respond`] answers it.
 fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backend: &B) -> Option<Answer> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
-    let site = backend.site(&from.server)?;
-    let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
-    let mut hosts = headers.get_all(HOST).iter();
-    if hosts.next().is_none() || hosts.next().is_some() {
+    let length = request.body().size_hint().exact();
+    if let Err(refusal) = guard::check(method, uri, request.version(), headers, length) {
+        log::debug!("{} {method} {uri} refused: {}", from.peer, refusal.why());
+        return Some(refusal.answer());
+    }
+    if length != Some(0) || uri.authority().is_some() {
         return None;
     }
+    let site = backend.site(&from.server)?;
+    let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
     let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
     log::debug!("{} {method} {} {}", from.peer, uri.path(), answer.status().as_u16());
     Some(answer)
 }
 
-/// Answers one request; an upgrade agreed on comes back beside its answer.
+/// Answers one request that passed the [`guard`]; an upgrade agreed on comes back beside its answer.
 async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend: &B) -> (Answer, Option<Upgrade>) {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let Some(site) = backend.site(&from.server) else {
-        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured"), None);
+        let refusal = answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured");
+        return (answer::closing(refusal), None);
     };
-    // RFC 9112 §3.2; and which pages may talk to a route is decided by it.
-    let hosts = head.headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version >= Version::HTTP_11) {
-        return (answer::text(StatusCode::BAD_REQUEST, "a request names exactly one Host"), None);
+    // A target that is a whole URL is the host that counts (RFC 9112 §3.2.2); which pages may talk to a route is decided by it.
+    let host = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    if let Some(host) = host {
+        head.headers.insert(HOST, host);
     }
+    let mut content = Content::new(body, &head.headers, site.server.body_timeout);
+    let (answer, upgrade) = answer(&head, &mut content, &site, from, backend).await;
+    if upgrade.is_some() {
+        return (answer, upgrade);
+    }
+    let answer = content.settle(answer).await;
+    log::debug!("{} {} {} {}", from.peer, head.method, head.uri.path(), answer.status().as_u16());
+    (answer, None)
+}
+
+/// The answer of the route that serves the request.
+async fn answer<B: Backend>(
+    head: &Parts,
+    content: &mut Content,
+    site: &Site,
+    from: &Origin,
+    backend: &B,
+) -> (Answer, Option<Upgrade>) {
     let path = head.uri.path();
+    if path == "*" {
+        return (answer::options(guard::ALLOW), None);
+    }
     let Some((room, found)) = site.find(path) else {
         return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
     };
@@ -108,33 +140,30 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {
-        Room::WebSocket(terms) => match upgrade::agree(&head, &arguments, terms, from.on_loopback) {
-            Ok(mut upgrade) => {
-                if upgrade.keys76.is_some() {
-                    match upgrade::key3(body, site.server.header_timeout).await {
-                        Ok(key3) => upgrade.key3 = key3,
-                        Err(refusal) => return (*refusal, None),
-                    }
+        Room::WebSocket(terms) => {
+            let agreed = match upgrade::agree(head, &arguments, terms, from.on_loopback) {
+                Ok(upgrade) => upgrade.with_content(content).await,
+                refusal => refusal,
+            };
+            match agreed {
+                Ok(mut upgrade) => {
+                    let answer = std::mem::replace(&mut upgrade.answer, Response::new(Body::empty()));
+                    return (answer, Some(upgrade));
                 }
-                let answer = std::mem::replace(&mut upgrade.answer, Response::new(Body::empty()));
-                return (answer, Some(upgrade));
+                Err(refusal) => {
+                    // A page is told the status at most: browsers keep the sentence to themselves.
+                    log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
+                    *refusal
+                }
             }
-            Err(refusal) => {
-                // A page is told the status at most: browsers keep the sentence to themselves.
-                log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
-                *refusal
-            }
-        },
-        Room::Publish(room) => {
-            publish::respond(room, &head, body, arguments, site.server.body_timeout, from.on_loopback, backend).await
         }
+        Room::Publish(room) => publish::respond(room, head, content, arguments, from.on_loopback, backend).await,
         Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Room::Health => reading(&head.method, status::health),
         Room::Ready => reading(&head.method, || status::ready(backend.is_draining())),
     };
-    log::debug!("{} {} {path} {}", from.peer, head.method, answer.status().as_u16());
     (answer, None)
 }
 

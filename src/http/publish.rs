@@ -1,19 +1,17 @@
 //! Publishing over HTTP: what a request says becomes a publication, and the answer tells how many subscribers it was queued for.
 
-use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue,
     VARY,
 };
 use http::request::Parts;
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use serde::Serialize;
-use std::time::Duration;
 
 use super::Backend;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
+use super::content::Content;
 use super::origin;
 use super::site::PublishRoom;
 use super::upgrade::channel;
@@ -38,9 +36,8 @@ struct Refused<'a> {
 pub async fn respond<B: Backend>(
     room: &PublishRoom,
     request: &Parts,
-    body: hyper::body::Incoming,
+    content: &mut Content,
     arguments: Arguments<'_>,
-    body_timeout: Duration,
     on_loopback: bool,
     backend: &B,
 ) -> Answer {
@@ -55,7 +52,7 @@ pub async fn respond<B: Backend>(
     } else if !room.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
         answer::method_not_allowed(&allow)
     } else {
-        let published = publish(room, request, body, arguments, body_timeout, backend).await;
+        let published = publish(room, request, content, arguments, backend).await;
         published.unwrap_or_else(|refusal| *refusal)
     };
     if let Some(origin) = origin {
@@ -67,16 +64,18 @@ pub async fn respond<B: Backend>(
 async fn publish<B: Backend>(
     room: &PublishRoom,
     request: &Parts,
-    body: hyper::body::Incoming,
+    content: &mut Content,
     mut arguments: Arguments<'_>,
-    body_timeout: Duration,
     backend: &B,
 ) -> Result<Answer, Box<Answer>> {
     let limit = room.hub.message_bytes_max;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let body_max = if room.route.message.is_some() { 3 * limit + FORM_OVERHEAD } else { limit };
-    let body = collect(body, body_max, limit, body_timeout).await?;
+    let body = content.whole(body_max).await.map_err(|unread| match unread.said() {
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => too_large(limit),
+        (status, sentence) => refuse(status, sentence),
+    })?;
     if room.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
         arguments.add_form(&body);
     }
@@ -101,32 +100,6 @@ async fn publish<B: Backend>(
         Some(subscribers) => Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers })),
         None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many publications are waiting, try again later")),
     }
-}
-
-/// The whole body, within its limit and its time. Its pieces are joined as they come: one of a single byte costs no more than that.
-async fn collect(
-    mut body: hyper::body::Incoming,
-    max: usize,
-    limit: usize,
-    patience: Duration,
-) -> Result<Bytes, Box<Answer>> {
-    if hyper::body::Body::size_hint(&body).lower() > max as u64 {
-        return Err(too_large(limit));
-    }
-    let joined = async {
-        let mut joined = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| refuse(StatusCode::BAD_REQUEST, "the body could not be read"))?;
-            let Ok(piece) = frame.into_data() else { continue };
-            if joined.len() + piece.len() > max {
-                return Err(too_large(limit));
-            }
-            joined.extend_from_slice(&piece);
-        }
-        Ok(joined.into())
-    };
-    let late = |_| Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
-    tokio::time::timeout(patience, joined).await.unwrap_or_else(late)
 }
 
 fn too_large(limit: usize) -> Box<Answer> {

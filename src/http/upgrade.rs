@@ -1,7 +1,6 @@
 //! From a request to a session: the opening handshake (RFC 6455 §4.2, draft-76 §5), strict, with refusals that say why.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -10,14 +9,13 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tungstenite::handshake::derive_accept_key;
 
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::body::Body;
+use super::content::{Content, Unread};
 use super::extension;
 use super::origin;
 use crate::config::Template;
@@ -90,13 +88,32 @@ pub fn agree(
     })
 }
 
-/// The body of a draft-76 request. Browsers sent their eight bytes uncounted, after a request without a body; libraries counted
-/// them in Content-Length, for the proxies. The client waits for nothing before it sends them.
-pub async fn key3(body: Incoming, patience: Duration) -> Result<Bytes, Box<Answer>> {
-    match tokio::time::timeout(patience, Limited::new(body, hixie76::KEY3_BYTES).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(_)) => Err(bad_request("a draft-76 request has a body of 8 bytes, or none")),
-        Err(_) => Err(Box::new(answer::text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))),
+impl Upgrade {
+    /// The handshake with its content. One of RFC 6455 has none: what followed would be taken for frames (RFC 9110 §7.8). Browsers
+    /// sent the eight bytes of draft-76 uncounted, after a request without a body; libraries counted them in Content-Length, for
+    /// the proxies. The client waits for nothing before it sends them.
+    ///
+    /// # Errors
+    /// The refusal of any other content.
+    pub async fn with_content(mut self, content: &mut Content) -> Result<Upgrade, Box<Answer>> {
+        if content.is_none() {
+            return Ok(self);
+        }
+        if self.keys76.is_none() {
+            content.give_up();
+            return Err(bad_request("a WebSocket handshake has no body"));
+        }
+        let why = match content.whole(hixie76::KEY3_BYTES).await {
+            Ok(key3) if key3.len() == hixie76::KEY3_BYTES => {
+                self.key3 = key3;
+                return Ok(self);
+            }
+            Err(Unread::Late) => Unread::Late.said(),
+            _ => (StatusCode::BAD_REQUEST, "a draft-76 request has a body of 8 bytes, or none"),
+        };
+        // What follows may be the rest of the eight.
+        content.give_up();
+        Err(Box::new(answer::text(why.0, why.1)))
     }
 }
 

@@ -19,7 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
-use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
+use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER_ENDING, LISTENER_END};
 use crate::config::{self, Action, Config, Listen, Workers};
 use crate::http::{HubInUse, Site};
 use crate::shard::addresses::Addresses;
@@ -210,7 +210,7 @@ impl Server {
     /// after the grace is cut off. How many those were.
     pub fn drain(self, why: End) -> usize {
         let Server { config, listeners, mailboxes, shards, feeds, .. } = self;
-        let grace = if why == End::HandedOver { LINGER.min(config.daemon.grace) } else { config.daemon.grace };
+        let grace = if why == End::HandedOver { LINGER_ENDING.min(config.daemon.grace) } else { config.daemon.grace };
         let deadline = Instant::now() + grace;
         if let Some(feeds) = feeds {
             feeds.stop();

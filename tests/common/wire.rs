@@ -113,6 +113,11 @@ impl Wire {
         }
     }
 
+    /// Waits for more, or the end; whether there is more.
+    pub fn has_more(&mut self) -> bool {
+        !self.buffer.is_empty() || self.fill()
+    }
+
     /// All bytes up to the end of the connection.
     pub fn take_all(&mut self) -> Vec<u8> {
         while self.fill() {}
@@ -136,6 +141,9 @@ impl Wire {
 
     /// Whether nothing arrives for a while. Only for what the server can do at once if it does it at all.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
+        if !self.buffer.is_empty() {
+            return false;
+        }
         self.stream.set_read_timeout(Some(time)).unwrap();
         let mut byte = [0];
         let silent = loop {
@@ -146,7 +154,7 @@ impl Wire {
             }
         };
         self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        silent && self.buffer.is_empty()
+        silent
     }
 
     /// Reads more; false at the end. A connection that is reset has ended too.

@@ -82,6 +82,18 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes(), reason.as_bytes()].concat()
 }
 
+/// The next frame from the server.
+pub fn take_frame(wire: &mut Wire) -> Frame {
+    let head = wire.take(2);
+    assert_eq!(head[1] & 0x80, 0, "a server does not mask");
+    let length = match head[1] {
+        126 => u16::from_be_bytes(wire.take(2).try_into().unwrap()).into(),
+        127 => u64::from_be_bytes(wire.take(8).try_into().unwrap()) as usize,
+        length => length.into(),
+    };
+    (head[0], wire.take(length))
+}
+
 impl Ws {
     /// Opens a session.
     pub fn open(address: SocketAddr, target: &str) -> Ws {
@@ -118,14 +130,7 @@ impl Ws {
 
     /// The next frame.
     pub fn next(&mut self) -> Frame {
-        let head = self.wire.take(2);
-        assert_eq!(head[1] & 0x80, 0, "a server does not mask");
-        let length = match head[1] {
-            126 => u16::from_be_bytes(self.wire.take(2).try_into().unwrap()).into(),
-            127 => u64::from_be_bytes(self.wire.take(8).try_into().unwrap()) as usize,
-            length => length.into(),
-        };
-        (head[0], self.wire.take(length))
+        take_frame(&mut self.wire)
     }
 
     /// The next frame that is not a ping, which may come at any time; it is answered.

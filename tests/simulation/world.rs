@@ -153,7 +153,7 @@ impl World {
             return;
         }
         let terms = self.routes[route].terms.clone();
-        let hub = (terms.hub_id.0 as usize);
+        let hub = terms.hub_id.0 as usize;
         let dialect = self.random.one_of(&[Dialect::Rfc6455, Dialect::Rfc6455, Dialect::Deflate, Dialect::Hixie76]);
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {

@@ -21,6 +21,7 @@ const BAD_OPCODE: Close = Close::protocol("an opcode that RFC 6455 does not know
 const BAD_CONTROL: Close = Close::protocol("a control frame must be whole and at most 125 bytes long");
 const NOTHING_TO_CONTINUE: Close = Close::protocol("a continuation of nothing");
 const UNFINISHED: Close = Close::protocol("a new message before the last one was finished");
+const BAD_LENGTH: Close = Close::protocol("a frame's length is said in as few bytes as can be");
 const BAD_CLOSE: Close = Close::protocol("a close frame with an invalid code");
 
 /// What a message grows by at once when its frame announces more than arrived: a header alone buys no memory.
@@ -200,6 +201,10 @@ impl Decoder {
             *used = input.len();
             return Ok(None);
         };
+        // The shortest form is the only one, and the highest bit is never set (RFC 6455 §5.2).
+        if header.len(length) != end || i64::try_from(length).is_err() {
+            return Err(BAD_LENGTH);
+        }
         *used += end - held;
         let held = self.partial.as_ref().map(|p| (p.kind.is_some(), p.deflated, p.message.len()));
         let (begun, deflated, so_far) = held.unwrap_or_default();

@@ -103,6 +103,17 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The header of a client's frame whose length is said in this form: 0, 2 or 8 bytes behind the first two.
+fn header(first: u8, length: u64, form: usize) -> Vec<u8> {
+    let mut bytes = vec![first];
+    match form {
+        0 => bytes.push(0x80 | length as u8),
+        2 => bytes.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat()),
+        _ => bytes.extend([&[0x80 | 127][..], &length.to_be_bytes()].concat()),
+    }
+    [bytes, vec![0; 4]].concat()
+}
+
 fn modern(frames: &[Vec<u8>]) -> Vec<Said> {
     decode(Dialect::Rfc6455, &frames.concat(), 300)
 }
@@ -160,6 +171,30 @@ fn violations_end_with_the_right_code() {
 }
 
 #[test]
+fn a_length_has_one_form() {
+    for (length, form, code) in [
+        (0, 2, 1002),
+        (125, 2, 1002),
+        (0, 8, 1002),
+        (125, 8, 1002),
+        (126, 8, 1002),
+        (65_535, 8, 1002),
+        (1 << 63, 8, 1002),
+        (u64::MAX, 8, 1002),
+        (65_536, 8, 1009),
+        (u64::MAX >> 1, 8, 1009),
+    ] {
+        for first in [0x81, 0x82, 0x01] {
+            assert_eq!(modern(&[header(first, length, form)]), [Said::Violation(code)], "{length} in {form} bytes");
+        }
+    }
+    for first in [0x88, 0x89, 0x8a] {
+        assert_eq!(modern(&[header(first, 5, 2)]), [Said::Violation(1002)]);
+    }
+    assert_eq!(modern(&[header(0x82, 126, 2), vec![7; 126]]), [Said::Binary(vec![7; 126])]);
+}
+
+#[test]
 fn a_reserved_bit_means_compressed_where_that_was_agreed_on() {
     let frames = [frame(0x41, &[0xff]), frame(0x89, b""), frame(0x80, &[0xfe]), frame(0x81, b"plain")].concat();
     for cut in 0..=frames.len() {
@@ -212,5 +247,16 @@ proptest::proptest! {
         for dialect in Dialect::ALL {
             decode(dialect, &bytes, MESSAGE_BYTES_MAX);
         }
+    }
+
+    /// A frame is heard where its length is said in the shortest form, and in no other.
+    #[test]
+    fn any_length(length in 0..70_000u64, form in proptest::sample::select(vec![0, 2, 8])) {
+        let shortest = match length { 0..126 => 0, 126..65_536 => 2, _ => 8 };
+        proptest::prop_assume!(form >= shortest);
+        let (mut codec, mut said) = (Codec::new(Dialect::Rfc6455, false), Vec::new());
+        feed(&mut codec, &[header(0x82, length, form), vec![0; length as usize]].concat(), 70_000, &mut said);
+        let heard = said.first().map(|said| matches!(said, Said::Binary(bytes) if bytes.len() as u64 == length));
+        proptest::prop_assert_eq!(heard, Some(form == shortest));
     }
 }
