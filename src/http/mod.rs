@@ -1,7 +1,7 @@
 //! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
 //!
 //! [`connection`] drives one connection and hands its socket over when a request upgrades; `upgrade` is the handshake, `publish` the
-//! way in over HTTP, [`pages`] the files, [`status`] what the server says of itself. `origin` decides which pages may
+//! way in over HTTP, [`opening`] the handshake that needs no hyper, [`pages`] the files, [`status`] what the server says of itself. `origin` decides which pages may
 //! talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
 
 pub mod answer;
@@ -9,6 +9,7 @@ mod arguments;
 pub mod body;
 pub mod connection;
 mod extension;
+pub mod opening;
 mod origin;
 pub mod pages;
 mod publish;
@@ -20,9 +21,11 @@ use std::future::Future;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use crate::config::pattern::Match;
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
@@ -87,25 +90,35 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
     Some(answer)
 }
 
+/// The room that serves a request, or the answer where none does.
+fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Room, Match<'s>), Box<Answer>> {
+    let refuse = |status, sentence: &str| Err(Box::new(answer::text(status, sentence)));
+    // RFC 9112 §3.2; and which pages may talk to a route is decided by it.
+    let hosts = head.headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && head.version >= Version::HTTP_11) {
+        return refuse(StatusCode::BAD_REQUEST, "a request names exactly one Host");
+    }
+    let path = head.uri.path();
+    let Some((room, found)) = site.find(path) else {
+        return refuse(StatusCode::NOT_FOUND, &format!("no route serves {path}"));
+    };
+    if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "the server is ending, try again later");
+    }
+    Ok((room, found))
+}
+
 /// Answers one request; an upgrade agreed on comes back beside its answer.
 async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend: &B) -> (Answer, Option<Upgrade>) {
     let (head, body) = request.into_parts();
     let Some(site) = backend.site(&from.server) else {
         return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured"), None);
     };
-    // RFC 9112 §3.2; and which pages may talk to a route is decided by it.
-    let hosts = head.headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version >= Version::HTTP_11) {
-        return (answer::text(StatusCode::BAD_REQUEST, "a request names exactly one Host"), None);
-    }
-    let path = head.uri.path();
-    let Some((room, found)) = site.find(path) else {
-        return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
+    let (room, found) = match find(&head, &site, backend) {
+        Ok(found) => found,
+        Err(refusal) => return (*refusal, None),
     };
-    if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
-        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "the server is ending, try again later"), None);
-    }
-    let rest = found.rest;
+    let (path, rest) = (head.uri.path(), found.rest);
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {
         Room::WebSocket(terms) => match upgrade::agree(&head, &arguments, terms, from.on_loopback) {
