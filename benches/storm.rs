@@ -222,8 +222,8 @@ fn large(server: &Server) -> io::Result<()> {
         for _ in 0..LARGE_MESSAGES {
             speaker.write_all(&frame)?;
         }
-        let ended = subscribers.into_iter().chain([own]).map(std::thread::ScopedJoinHandle::join);
-        ended.map(|heard| heard.map_err(|_| io::Error::other("a subscriber panicked"))?).collect::<io::Result<()>>()
+        let mut ended = subscribers.into_iter().chain([own]).map(std::thread::ScopedJoinHandle::join);
+        ended.try_for_each(|heard| heard.map_err(|_| io::Error::other("a subscriber panicked"))?)
     })?;
     leave(&mut open);
     Ok(())
