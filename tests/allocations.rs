@@ -194,8 +194,6 @@ impl Backend for Server {
 
     fn adopt(&self, _: Self::Io, _: Arrival) {}
 
-    fn put_aside(&self, _: Self::Io, _: &Arc<str>) {}
-
     fn answered(&self, _: StatusCode) {}
 
     fn samples(&self) -> Vec<Sample> {

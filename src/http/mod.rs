@@ -52,9 +52,6 @@ pub trait Backend: Clone + 'static {
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
 
-    /// Keeps a connection that came in on `server` and has said nothing yet, for the process that comes after this one.
-    fn put_aside(&self, io: Self::Io, server: &Arc<str>);
-
     /// Counts a request answered with this status.
     fn answered(&self, status: StatusCode);
 

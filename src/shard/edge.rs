@@ -3,7 +3,6 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use tokio::sync::oneshot;
@@ -50,18 +49,6 @@ impl Backend for Edge {
         match io.into_raw() {
             Ok(raw) => self.0.adopt(raw, arrival, |poller, socket, key| poller.add(socket, key)),
             Err(error) => log::warn!("a session could not be adopted: {error}"),
-        }
-    }
-
-    fn put_aside(&self, io: Stream, server: &Arc<str>) {
-        let shard = &self.0;
-        match io.into_raw() {
-            Ok(raw) if shard.is_awake() => {
-                shard.aside.borrow_mut().push((raw, server.clone()));
-                shard.mailbox().aside.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("a connection could not be put aside: {error}"),
         }
     }
 
