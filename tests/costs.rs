@@ -12,6 +12,8 @@ use common::http::{Answer, metric};
 use common::wire::Wire;
 use common::{DEADLINE, PLAIN, Pushd, start, until_true, ws};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pushd::session::Session;
+use pushd::shard::stream::Raw;
 
 /// As many sessions as each test opens, where so many files may be open.
 const SESSIONS: usize = 10_000;
@@ -23,6 +25,8 @@ const OTHER_FILES: usize = 200;
 const SESSION_BYTES_MAX: usize = 2048;
 /// The same where they come in a storm, four times over.
 const STORM_SESSION_BYTES_MAX: usize = 600;
+/// How large a session is by itself, its boxes and names not counted: four lines of a cache.
+const SESSION_SIZE_MAX: usize = 256;
 
 /// One at a time: together they would have more files open than many a machine allows.
 static TURN: Mutex<()> = Mutex::new(());
@@ -106,6 +110,13 @@ fn an_idle_session_takes_few_bytes() {
     println!("{bytes} bytes for each of {sessions} idle sessions");
     assert!(bytes < SESSION_BYTES_MAX, "{bytes} bytes for each of {sessions} idle sessions");
     drop(open);
+}
+
+#[test]
+fn a_session_is_a_few_lines_of_a_cache() {
+    let bytes = size_of::<Session<Raw>>();
+    println!("{bytes} bytes for the session itself");
+    assert!(bytes <= SESSION_SIZE_MAX, "{bytes} bytes for the session itself");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One thread, one runtime, one table: the data plane.
 //!
 //! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. Who has said nothing yet waits in
-//! the [`lobby`]; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
+//! the `lobby`; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
 //! session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
 //! messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or has its sessions written down for another
 //! process ([`handover`], [`parcel`]).
