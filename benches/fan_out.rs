@@ -12,6 +12,8 @@
 
 #[path = "fan_out/floor.rs"]
 mod floor;
+#[path = "fan_out/processors.rs"]
+mod processors;
 #[path = "fan_out/server.rs"]
 mod server;
 #[path = "fan_out/table.rs"]
@@ -23,11 +25,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use pushd::ctl::Fault;
 use pushd::ctl::bench::{Figures, Load, Publisher, Target, measure};
 
+use processors::{pin, two_processors};
 use server::{Kind, Server};
 
 /// How many connections, unless PUSHD_BENCH_CONNECTIONS adds some.
@@ -141,18 +142,4 @@ fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize)
 
 fn said(fault: Fault) -> String {
     fault.message
-}
-
-/// The first two processors this process may use.
-fn two_processors() -> Option<(usize, usize)> {
-    let allowed = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    let mut numbers = (0..CpuSet::count()).filter(|&number| allowed.is_set(number) == Ok(true));
-    Some((numbers.next()?, numbers.next()?))
-}
-
-fn pin(processor: Option<usize>) -> Result<(), String> {
-    let Some(processor) = processor else { return Ok(()) };
-    let mut set = CpuSet::new();
-    let pinned = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    pinned.map_err(|errno| format!("cannot run on processor {processor} alone: {errno}"))
 }

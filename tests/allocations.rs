@@ -1,7 +1,7 @@
-//! What a delivery costs, counted instead of timed: allocations and writes.
+//! What a delivery and a handshake cost, counted instead of timed: allocations and writes.
 //!
 //! Publishing to many healthy subscribers allocates no more than publishing to few, and a batch of publications is one
-//! write for each subscriber.
+//! write for each subscriber. A handshake allocates what its session keeps, and little more.
 
 #![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
 
@@ -13,11 +13,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket};
+use http::StatusCode;
+use pushd::config::{self, Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket};
+use pushd::http::opening::Opening;
+use pushd::http::{Backend, HubInUse, Sample, Site};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
 use pushd::wire::Dialect;
+
+/// What a handshake may allocate: its channel's name, its arguments, its key's answer, and what its answer is put together in.
+const HANDSHAKE_ALLOCATIONS_MAX: usize = 12;
 
 struct Counting;
 
@@ -157,4 +163,58 @@ fn a_subscriber_more_costs_one_write_and_no_allocation() {
     assert!(one_to_many <= 5, "{one_to_many} allocations for one publication");
     assert!(batch_to_many <= 5 * 64, "{batch_to_many} allocations for 64 publications");
     println!("allocations: {one_to_many} for one publication, {batch_to_many} for 64");
+}
+
+/// The server behind a handshake.
+#[derive(Clone)]
+struct Server(Arc<Site>);
+
+impl Backend for Server {
+    type Io = tokio::io::DuplexStream;
+
+    fn site(&self, _: &str) -> Option<Arc<Site>> {
+        Some(self.0.clone())
+    }
+
+    async fn publish(&self, _: Publication) -> Option<u64> {
+        None
+    }
+
+    fn adopt(&self, _: Self::Io, _: Arrival) {}
+
+    fn answered(&self, _: StatusCode) {}
+
+    fn samples(&self) -> Vec<Sample> {
+        Vec::new()
+    }
+
+    fn is_draining(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_handshake_allocates_little_and_keeps_less() {
+    const REQUEST: &str = "GET /ws?channel=a HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nPragma: no-cache\r\n\
+        User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nUpgrade: websocket\r\nOrigin: http://localhost\r\n\
+        Sec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nAccept-Language: en\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
+    let file = "[server.main]\nlisten = \"127.0.0.1:0\"\n[server.main.routes]\n\"/ws\" = { websocket = \"push\", \
+        channels = [\"{channel=all}\"] }\n[hub.push]\n";
+    let config = config::parse(std::path::Path::new("/"), file).unwrap();
+    let hub = HubInUse { id: HubId(0), hub: config.hubs[0].clone(), members: Members::default() };
+    let server = Server(Arc::new(Site::new(&config.servers[0], &[hub])));
+    let (mut opening, mut table) = (Opening::default(), Table::new(Arc::default()));
+    let mut open = || {
+        let (arrival, answer) = opening.agree(REQUEST.as_bytes(), "main", true, &server).unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 101 ") && answer.ends_with(b"\r\n\r\n"));
+        table.adopt(Sink::default(), arrival);
+    };
+    // The first ones grow what is kept for all others, and a list that grows with its sessions doubles in between.
+    (0..1100).for_each(|_| open());
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| open());
+    let allocations = (ALLOCATIONS.get() - before) / 100;
+    println!("{allocations} allocations for one handshake, two of them the sink's");
+    assert!(allocations <= HANDSHAKE_ALLOCATIONS_MAX, "{allocations} allocations for one handshake");
 }

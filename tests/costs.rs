@@ -12,6 +12,8 @@ use common::http::{Answer, metric};
 use common::wire::Wire;
 use common::{DEADLINE, PLAIN, Pushd, start, until_true, ws};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use pushd::session::Session;
+use pushd::shard::stream::Raw;
 
 /// As many sessions as each test opens, where so many files may be open.
 const SESSIONS: usize = 10_000;
@@ -21,6 +23,10 @@ const SESSIONS_MIN: usize = 2000;
 const OTHER_FILES: usize = 200;
 /// What a session may add to the memory of the process, in bytes.
 const SESSION_BYTES_MAX: usize = 2048;
+/// The same where they come in a storm, four times over.
+const STORM_SESSION_BYTES_MAX: usize = 600;
+/// How large a session is by itself, its boxes and names not counted: four lines of a cache.
+const SESSION_SIZE_MAX: usize = 256;
 
 /// One at a time: together they would have more files open than many a machine allows.
 static TURN: Mutex<()> = Mutex::new(());
@@ -48,17 +54,22 @@ fn with_workers(workers: usize) -> Pushd {
 /// Opens sessions, and sees that pushd has them all. Some at once, and with no more care than it takes: there are many.
 fn open(pushd: &Pushd, sessions: usize) -> Vec<TcpStream> {
     const AT_ONCE: usize = 50;
+    open_at_once(pushd, sessions, AT_ONCE)
+}
+
+/// The same so many at once: all of a batch are connected before the first of them asks.
+fn open_at_once(pushd: &Pushd, sessions: usize, at_once: usize) -> Vec<TcpStream> {
     let address = pushd.address();
     let request = ws::handshake(address, "/ws", &[]);
     let mut open = Vec::with_capacity(sessions);
     while open.len() < sessions {
         let begun = open.len();
-        for _ in begun..sessions.min(begun + AT_ONCE) {
-            let mut stream = TcpStream::connect(address).unwrap();
+        for _ in begun..sessions.min(begun + at_once) {
+            let stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(DEADLINE)).unwrap();
-            stream.write_all(&request).unwrap();
             open.push(stream);
         }
+        open[begun..].iter_mut().for_each(|stream| stream.write_all(&request).unwrap());
         open[begun..].iter_mut().for_each(expect_upgrade);
     }
     until_true("all sessions", || metric(address, "pushd_sessions") == sessions as u64);
@@ -99,6 +110,32 @@ fn an_idle_session_takes_few_bytes() {
     println!("{bytes} bytes for each of {sessions} idle sessions");
     assert!(bytes < SESSION_BYTES_MAX, "{bytes} bytes for each of {sessions} idle sessions");
     drop(open);
+}
+
+#[test]
+fn a_session_is_a_few_lines_of_a_cache() {
+    let bytes = size_of::<Session<Raw>>();
+    println!("{bytes} bytes for the session itself");
+    assert!(bytes <= SESSION_SIZE_MAX, "{bytes} bytes for the session itself");
+}
+
+#[test]
+fn a_storm_of_clients_costs_no_more_than_its_sessions() {
+    const AT_ONCE: usize = 512;
+    let _turn = turn();
+    let sessions = sessions();
+    let pushd = with_workers(1);
+    drop(open(&pushd, 10));
+    until_true("those to be gone", || metric(pushd.address(), "pushd_sessions") == 0);
+    let before = resident(&pushd, "VmRSS:");
+    for round in 1..=4 {
+        let open = open_at_once(&pushd, sessions, AT_ONCE);
+        let bytes = resident(&pushd, "VmRSS:").saturating_sub(before) / sessions;
+        println!("round {round}: {bytes} bytes for each of {sessions} idle sessions");
+        assert!(bytes < STORM_SESSION_BYTES_MAX, "round {round}: {bytes} bytes for each of {sessions} idle sessions");
+        drop(open);
+        until_true("those to be gone", || metric(pushd.address(), "pushd_sessions") == 0);
+    }
 }
 
 #[test]

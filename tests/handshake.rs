@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::net::SocketAddr;
+
 use common::http::{Answer, ask, get};
 use common::wire::Wire;
 use common::ws::{Hixie, KEY, KEYS_76, TEXT, Ws, frame, handshake, handshake_76};
-use common::{PLAIN, start};
+use common::{PLAIN, start, until_true};
 
 #[test]
 fn the_answer_of_the_rfc() {
@@ -20,6 +22,68 @@ fn the_answer_of_the_rfc() {
     assert_eq!(answer.field("sec-websocket-protocol"), None);
     assert_eq!(answer.field("sec-websocket-extensions"), None);
     assert_eq!(answer.field("content-length"), None);
+}
+
+/// Most handshakes come in one piece and are read without hyper; what is cut or more than a handshake is read by hyper.
+#[test]
+fn a_handshake_is_answered_alike_whole_and_in_pieces() {
+    let config = PLAIN
+        .replace("on_message = \"echo\"", "on_message = \"echo\", subprotocols = [\"chat\"]")
+        .replace("[hub.push]", "[hub.push]\ndeflate = true");
+    let pushd = start(&config);
+    let address = pushd.address();
+    let many: Vec<String> = (0..90).map(|number| format!("X-{number}: {number}")).collect();
+    let too_many: Vec<String> = (0..120).map(|number| format!("X-{number}: {number}")).collect();
+    let long = format!("Cookie: {}", "c".repeat(8 << 10));
+    let too_long = format!("Cookie: {}", "c".repeat(20 << 10));
+    let cases: Vec<Vec<String>> = vec![
+        Vec::new(),
+        vec!["Sec-WebSocket-Protocol: soap, chat".to_owned()],
+        vec!["Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits".to_owned()],
+        many,
+        too_many,
+        vec![long],
+        vec![too_long],
+        vec!["Host: a, b".to_owned()],
+        vec!["Host: a".to_owned(), "host: b".to_owned()],
+        vec!["Host:".to_owned()],
+        vec!["Sec-WebSocket-Key: short".to_owned()],
+        vec!["Sec-WebSocket-Version: 12".to_owned()],
+        vec!["Origin: http://elsewhere.example".to_owned()],
+        vec!["Connection: close, Upgrade".to_owned()],
+        vec!["X-Folded: a\r\n b".to_owned()],
+        vec!["X-Nul: \0".to_owned()],
+        vec!["X-Space : a".to_owned()],
+        vec!["X-Text: \u{e9}".to_owned()],
+    ];
+    let targets = ["/echo?a=%zz", "/%65cho", "http://here/echo", "/nowhere", "*", "/echo#part"];
+    let plain = targets.map(|target| (target, &cases[0]));
+    for (target, fields) in cases.iter().map(|fields| ("/echo", fields)).chain(plain) {
+        let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let request = handshake(address, target, &fields);
+        let [whole, in_pieces] = [request.len(), 10].map(|cut| {
+            let mut wire = Wire::connect(address);
+            wire.send(&request[..cut]);
+            if cut < request.len() {
+                // Only once the first piece was read is the second one a piece of its own.
+                until_true("the first piece to be read", || unread(address, wire.local_address()) == 0);
+                wire.send(&request[cut..]);
+            }
+            let answer = String::from_utf8(wire.take_until(b"\r\n\r\n")).unwrap();
+            answer.lines().filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\n")
+        });
+        assert_eq!(whole, in_pieces, "{target} {fields:?}");
+    }
+}
+
+/// Bytes that wait for the server in the socket of this client, as the kernel tells it.
+fn unread(server: SocketAddr, client: SocketAddr) -> u64 {
+    let port = |address: SocketAddr| format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut line = line.filter(|words| words[1].ends_with(&port(server)) && words[2].ends_with(&port(client)));
+    let words = line.next().expect("the connection is there");
+    u64::from_str_radix(words[4].split_once(':').unwrap().1, 16).unwrap()
 }
 
 #[test]

@@ -16,7 +16,11 @@ listen = "127.0.0.1:0"
 [server.main.routes]
 "/" = { websocket = "push", on_message = "broadcast" }
 "/echo" = { websocket = "push", on_message = "echo" }
+"/large" = { websocket = "large", on_message = "broadcast" }
 [hub.push]
+[hub.large]
+message_max = "64MiB"
+queue_max = "512MiB"
 [daemon]
 workers = 1
 "#;
@@ -121,7 +125,8 @@ impl Server {
     fn pushd() -> std::io::Result<Server> {
         let place = tempfile::tempdir()?;
         fs::write(place.path().join("pushd.toml"), CONFIG)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pushd"));
+        let binary = std::env::var_os("PUSHD_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pushd").into());
+        let mut command = Command::new(binary);
         command.args(["-n", "-c", "pushd.toml"]).current_dir(place.path()).stdin(Stdio::null());
         let log = place.path().join("log");
         let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;

@@ -109,6 +109,8 @@ pub const SLICE_WORK: u32 = 50_000;
 pub const FLUSHING_WORK: u32 = 1_000_000;
 /// What a turn may stage for clients in answer to what they said, in bytes, while a publication is still being written to others.
 pub const REPLIES_BYTES_MAX: usize = 4 << 20;
+/// How many connections that say something for the first time are looked at in one turn; a handshake takes about ten microseconds.
+pub const HANDSHAKES_PER_TURN: usize = 50;
 /// How many timers fire in one turn: each may send a ping.
 pub const TIMERS_PER_TURN: usize = 100;
 /// How many sessions a reload or an end reaches in one turn.

@@ -29,8 +29,6 @@ use crate::wire::hixie76;
 /// What the connection is doing, and since when.
 #[derive(Debug, Clone, Copy)]
 enum Doing {
-    /// Nothing yet: connected, and not a byte said.
-    Nothing(Instant),
     /// Waiting for a request.
     Idle(Instant),
     /// Reading a request's header.
@@ -42,13 +40,12 @@ enum Doing {
 /// What the clock watches; shared by the socket's wrapper and the service.
 type Progress = Rc<Cell<Doing>>;
 
-/// Serves a connection to its end. `drain` tells when to finish what is in flight and take no more; where the server does not end with
-/// that, who has said nothing yet is put aside for the next process.
+/// Serves a connection that has said something to its end. `drain` tells when to finish what is in flight and take no more.
 pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
     let Some(site) = backend.site(&from.server) else { return };
     let (header_timeout, keep_alive) = (site.server.header_timeout, site.server.keep_alive);
     drop(site);
-    let progress: Progress = Rc::new(Cell::new(Doing::Nothing(Instant::now())));
+    let progress: Progress = Rc::new(Cell::new(Doing::Head(Instant::now())));
     let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
     let from = Rc::new(from);
     // Boxed, so that the connection can be taken apart once it is upgraded.
@@ -74,27 +71,23 @@ pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: w
     let clock = clock(&progress, header_timeout, keep_alive);
     tokio::pin!(clock);
     let mut draining = false;
-    let finished = loop {
+    let is_whole = loop {
         tokio::select! {
             biased;
-            finished = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break Some(finished.is_ok()),
+            finished = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break finished.is_ok(),
             _ = drain.wait_for(|drain| *drain), if !draining => {
                 draining = true;
-                if matches!(progress.get(), Doing::Nothing(_)) && !backend.is_draining() {
-                    break None;
-                }
                 Pin::new(&mut connection).graceful_shutdown();
             }
             () = &mut clock => return,
         }
     };
-    if finished == Some(true) && agreed.borrow().is_none() {
+    if is_whole && agreed.borrow().is_none() {
         // The last answer may still wait for the kernel, and would be lost with hyper's buffer.
         let _ = tokio::time::timeout(LINGER, Pin::new(&mut connection)).await;
     }
     let parts = connection.into_parts();
     let io = parts.io.into_inner().io;
-    let Some(is_whole) = finished else { return backend.put_aside(io, &from.server) };
     // What hyper could not read was answered by it all the same.
     match agreed.take().filter(|_| is_whole) {
         Some(upgrade) => hand_over::<B>(io, parts.read_buf, upgrade, header_timeout, &backend).await,
@@ -118,7 +111,7 @@ async fn clock(progress: &Cell<Doing>, header_timeout: Duration, keep_alive: Dur
         let soon = Instant::now() + header_timeout;
         let latest = match progress.get() {
             Doing::Idle(since) => since + keep_alive,
-            Doing::Nothing(since) | Doing::Head(since) => since + header_timeout,
+            Doing::Head(since) => since + header_timeout,
             Doing::Busy => soon,
         };
         if latest <= Instant::now() {
@@ -193,7 +186,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before && matches!(self.progress.get(), Doing::Nothing(_) | Doing::Idle(_)) {
+        if buffer.filled().len() > before && matches!(self.progress.get(), Doing::Idle(_)) {
             self.progress.set(Doing::Head(Instant::now()));
         }
         polled

@@ -1,9 +1,10 @@
 //! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
 //!
-//! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it. Each request passes the
-//! `guard`, which knows what hyper is too lenient with; its `content` is read whether or not the request has a use for it.
-//! `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the server says of itself.
-//! `origin` decides which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
+//! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it; [`opening`] is the
+//! handshake that needs no hyper. Each request passes the `guard`, which knows what hyper is too lenient with; its `content` is read whether
+//! or not the request has a use for it. `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the
+//! server says of itself. `origin` decides which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the
+//! trait.
 
 pub mod answer;
 mod arguments;
@@ -13,6 +14,7 @@ mod content;
 mod extension;
 mod guard;
 mod linger;
+pub mod opening;
 mod origin;
 pub mod pages;
 mod publish;
@@ -28,6 +30,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
+use crate::config::pattern::Match;
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
@@ -54,9 +57,6 @@ pub trait Backend: Clone + 'static {
 
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
-
-    /// Keeps a connection that came in on `server` and has said nothing yet, for the process that comes after this one.
-    fn put_aside(&self, io: Self::Io, server: &Arc<str>);
 
     /// Counts a request answered with this status.
     fn answered(&self, status: StatusCode);
@@ -97,6 +97,19 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
     Some(answer)
 }
 
+/// The room that serves a request that passed the [`guard`], or the answer where none does.
+fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Room, Match<'s>), Box<Answer>> {
+    let path = head.uri.path();
+    let Some((room, found)) = site.find(path) else {
+        return Err(Box::new(answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}"))));
+    };
+    if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
+        let sentence = "the server is ending, try again later";
+        return Err(Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence)));
+    }
+    Ok((room, found))
+}
+
 /// Answers one request that passed the [`guard`]; an upgrade agreed on comes back beside its answer.
 async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend: &B) -> (Answer, Option<Upgrade>) {
     let (mut head, body) = request.into_parts();
@@ -131,12 +144,10 @@ async fn answer<B: Backend>(
     if path == "*" {
         return (answer::options(guard::ALLOW), None);
     }
-    let Some((room, found)) = site.find(path) else {
-        return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
+    let (room, found) = match find(head, site, backend) {
+        Ok(found) => found,
+        Err(refusal) => return (*refusal, None),
     };
-    if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
-        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "the server is ending, try again later"), None);
-    }
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {

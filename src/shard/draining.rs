@@ -25,6 +25,7 @@ impl Shard {
         self.ending.set(true);
         self.aside.borrow_mut().clear();
         self.drain.send_replace(true);
+        self.clear_lobby();
         let mut table = self.table.borrow_mut();
         let Farewell { close, window } = farewell;
         if window.is_zero() {

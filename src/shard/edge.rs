@@ -1,15 +1,17 @@
 //! The shard as the HTTP edge sees it.
 
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 use tokio::sync::oneshot;
 
 use super::Shard;
 use super::counters::Counters;
-use super::stream::Stream;
+use super::poller::Poller;
+use super::stream::{Raw, Stream};
+use super::table::SessionKey;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
@@ -44,52 +46,9 @@ impl Backend for Edge {
     }
 
     fn adopt(&self, io: Stream, arrival: Arrival) {
-        let shard = &self.0;
-        if !shard.is_awake() {
-            // Too late for this process, and not known to the next one.
-            return;
-        }
-        let raw = match io.into_raw() {
-            Ok(raw) => raw,
-            Err(error) => return log::warn!("a session could not be adopted: {error}"),
-        };
-        if arrival.dialect == Dialect::Hixie76
-            && let Some(ping) = arrival.terms.hub.ping
-            && let Err(error) = raw.probe_after(ping)
-        {
-            log::debug!("{} will not be probed: {error}", raw.peer());
-        }
-        // A reload may have come between the handshake and its end.
-        let rebound = shard.plan.borrow().rebound(&arrival.terms);
-        let is_gone = rebound.is_none();
-        let arrival = match rebound {
-            Some(terms) => Arrival { terms, ..arrival },
-            None => arrival,
-        };
-        let mut table = shard.table.borrow_mut();
-        let key = table.adopt(raw, arrival);
-        if is_gone {
-            table.send_away(key.slot, &Close::ROUTE_REMOVED);
-        }
-        if let Some(session) = table.session(key)
-            && let Err(error) = shard.poller.add(&session.socket, key)
-        {
-            log::warn!("{} could not be adopted: {error}", session.socket.peer());
-            table.abandon(key);
-        }
-        shard.relay.route_outgoing(&mut table);
-        shard.mailbox().bell.notify_one();
-    }
-
-    fn put_aside(&self, io: Stream, server: &Arc<str>) {
-        let shard = &self.0;
         match io.into_raw() {
-            Ok(raw) if shard.is_awake() => {
-                shard.aside.borrow_mut().push((raw, server.clone()));
-                shard.mailbox().aside.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(_) => {}
-            Err(error) => log::warn!("a connection could not be put aside: {error}"),
+            Ok(raw) => self.0.adopt(raw, arrival, |poller, socket, key| poller.add(socket, key)),
+            Err(error) => log::warn!("a session could not be adopted: {error}"),
         }
     }
 
@@ -122,5 +81,43 @@ impl Backend for Edge {
 
     fn is_draining(&self) -> bool {
         self.0.ending.get()
+    }
+}
+
+impl Shard {
+    /// Makes a session of an upgraded connection; `watch` has its socket watched.
+    pub(super) fn adopt(
+        &self,
+        raw: Raw,
+        arrival: Arrival,
+        watch: impl FnOnce(&Poller, &Raw, SessionKey) -> io::Result<()>,
+    ) {
+        if !self.is_awake() {
+            // Too late for this process, and not known to the next one.
+            return;
+        }
+        if arrival.dialect == Dialect::Hixie76
+            && let Some(ping) = arrival.terms.hub.ping
+            && let Err(error) = raw.probe_after(ping)
+        {
+            log::debug!("{} will not be probed: {error}", raw.peer());
+        }
+        // A reload may have come between the handshake and its end.
+        let rebound = self.plan.borrow().rebound(&arrival.terms);
+        let is_gone = rebound.is_none();
+        let terms = rebound.unwrap_or(arrival.terms);
+        let mut table = self.table.borrow_mut();
+        let key = table.adopt(raw, Arrival { terms, ..arrival });
+        if is_gone {
+            table.send_away(key.slot, &Close::ROUTE_REMOVED);
+        }
+        if let Some(session) = table.session(key)
+            && let Err(error) = watch(&self.poller, &session.socket, key)
+        {
+            log::warn!("{} could not be adopted: {error}", session.socket.peer());
+            table.abandon(key);
+        }
+        self.relay.route_outgoing(&mut table);
+        self.mailbox().bell.notify_one();
     }
 }

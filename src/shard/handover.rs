@@ -81,6 +81,8 @@ impl Shard {
             Step::Rest => {
                 self.accepting.borrow_mut().drain(..).for_each(|(_, task)| task.abort());
                 self.drain.send_replace(true);
+                drop(table);
+                self.clear_lobby();
             }
             Step::Hush => {
                 table.set_still(true);

@@ -4,20 +4,23 @@
 //! SO_REUSEPORT a second daemon would silently share it), sockets of a service manager work alike, and the spread is even
 //! where the kernel's hash is only so on average.
 
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use rustix::net::SocketFlags;
+use socket2::SockRef;
 
 use super::Shard;
 use super::mailbox::Command;
-use super::stream::{Place, Stream};
+use super::poller::{Events, Poller};
+use super::stream::{Place, Raw};
 use crate::config::limits::ACCEPT_BACKOFF;
 
 /// How often running out of a resource is logged.
@@ -83,13 +86,7 @@ impl Listener {
     }
 }
 
-/// A listener under the runtime's watch.
-enum Watched {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-/// A connection that has no place yet.
+/// A connection that has no place yet. It does not block.
 enum Accepted {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -105,34 +102,38 @@ impl Accepted {
     }
 }
 
-impl Watched {
-    fn new(listener: &Listener) -> io::Result<Watched> {
-        Ok(match &listener.socket {
-            ListenerSocket::Tcp(socket) => Watched::Tcp(TcpListener::from_std(socket.try_clone()?)?),
-            ListenerSocket::Unix(socket) => Watched::Unix(UnixListener::from_std(socket.try_clone()?)?),
+impl ListenerSocket {
+    /// The next connection, if one waits.
+    fn accept(&self) -> io::Result<Accepted> {
+        let accepted = rustix::net::accept_with(self, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        Ok(match self {
+            ListenerSocket::Tcp(_) => Accepted::Tcp(accepted.into()),
+            ListenerSocket::Unix(_) => Accepted::Unix(accepted.into()),
         })
-    }
-
-    async fn accept(&self) -> io::Result<Accepted> {
-        match self {
-            Watched::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
-                // A publication leaves when it is flushed, not when the last one was acknowledged.
-                socket.set_nodelay(true)?;
-                Ok(Accepted::Tcp(socket))
-            }
-            Watched::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
-        }
     }
 }
 
 /// Accepts until it is dropped.
 pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) -> io::Result<()> {
-    let watched = Watched::new(&listener)?;
+    // A set of its own, so that the runtime watches nothing that others could close.
+    let (poller, mut events) = (Poller::new()?, Events::single());
+    poller.add_silent(&listener.socket, 0)?;
+    if let ListenerSocket::Tcp(socket) = &listener.socket {
+        // A publication leaves when it is flushed, not when the last one was acknowledged. What is accepted inherits it.
+        SockRef::from(socket).set_tcp_nodelay(true)?;
+    }
     let mut logged: Option<Instant> = None;
     loop {
-        match watched.accept().await {
-            Ok(accepted) => deal(accepted, &listener.server, &shard),
+        match listener.socket.accept() {
+            Ok(accepted) => {
+                deal(accepted, &listener.server, &shard);
+                // Others of this shard have their turn, however many come.
+                tokio::task::consume_budget().await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poller.take(&mut events).for_each(drop);
+                poller.wait().await?;
+            }
             // The client was gone before it was accepted.
             Err(error) if is_of_the_client(&error) => {}
             // The connection stays in the queue, or the socket is broken: trying at once would spin.
@@ -179,13 +180,13 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let plan = shard.plan();
     if all >= plan.connections_max {
         shard.counters().refused.add(1);
-        return refuse(&accepted, FULL);
+        return refuse(accepted, FULL);
     }
     let address = match (plan.connections_per_address_max, accepted.address()) {
         (Some(max), Some(address)) => {
             let Some(place) = plan.addresses.join(address, max) else {
                 shard.counters().refused.add(1);
-                return refuse(&accepted, ADDRESS_FULL);
+                return refuse(accepted, ADDRESS_FULL);
             };
             Some(Box::new(place))
         }
@@ -194,26 +195,23 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let Some(in_shard) = mailboxes[least].connections.join(usize::MAX) else { return };
     let place = Place { shard: in_shard, address };
     shard.counters().accepted.add(1);
-    let stream = match accepted {
-        Accepted::Tcp(socket) => Stream::tcp(socket, place),
-        Accepted::Unix(socket) => Stream::unix(socket, place),
+    let raw = match accepted {
+        Accepted::Tcp(socket) => Raw::tcp(socket, place),
+        Accepted::Unix(socket) => Raw::unix(socket, place),
     };
     if least == shard.index {
-        return shard.serve(stream, server.clone());
+        return shard.serve(raw, server.clone());
     }
-    match stream.into_raw() {
-        Ok(raw) => mailboxes[least].send(Command::Serve(raw, server.clone())),
-        Err(error) => log::warn!("a connection could not be handed over: {error}"),
-    }
+    mailboxes[least].send(Command::Serve(raw, server.clone()));
 }
 
 /// Says that there is no room, as far as that goes without waiting.
-fn refuse(accepted: &Accepted, answer: &[u8]) {
+fn refuse(accepted: Accepted, answer: &[u8]) {
     let mut sink = [0; 4096];
     // Reading what is there keeps the answer from being reset away with it. If either fails the client just sees the end.
     let _ = match accepted {
-        Accepted::Tcp(socket) => socket.try_write(answer).and_then(|_| socket.try_read(&mut sink)),
-        Accepted::Unix(socket) => socket.try_write(answer).and_then(|_| socket.try_read(&mut sink)),
+        Accepted::Tcp(mut socket) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
+        Accepted::Unix(mut socket) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
     };
 }
 

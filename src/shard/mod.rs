@@ -1,7 +1,7 @@
 //! One thread, one runtime, one table: the data plane.
 //!
-//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. HTTP is spoken in
-//! tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
+//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. Who has said nothing yet waits in
+//! the `lobby`; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
 //! session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
 //! messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or has its sessions written down for another
 //! process ([`handover`], [`parcel`]).
@@ -12,6 +12,7 @@ mod draining;
 mod edge;
 pub mod handover;
 pub mod listener;
+mod lobby;
 pub mod mailbox;
 pub mod parcel;
 pub mod poller;
@@ -43,6 +44,7 @@ use crate::session::{Seconds, Terms};
 use addresses::Addresses;
 use counters::Counters;
 use listener::Listener;
+use lobby::Lobby;
 use mailbox::{Command, Mailbox};
 use poller::{Events, Poller};
 use relay::Relay;
@@ -98,6 +100,7 @@ pub(crate) struct Shard {
     plan: RefCell<Arc<Plan>>,
     table: RefCell<Table<Raw>>,
     poller: Poller,
+    lobby: RefCell<Lobby>,
     /// Requests in flight are finished, and no more are taken.
     drain: watch::Sender<bool>,
     /// The server ends, with its sessions or without.
@@ -160,6 +163,7 @@ impl Shard {
             relay: Relay::new(index, mailboxes),
             plan: RefCell::new(Arc::new(plan.deaf())),
             poller: Poller::new()?,
+            lobby: RefCell::default(),
             drain: watch::Sender::new(false),
             ending: Cell::new(false),
             hushed: Cell::new(false),
@@ -209,8 +213,8 @@ impl Shard {
 
     /// Whether the next turn has something to do without waiting for it.
     fn has_work(&self) -> bool {
-        let waits = self.is_awake() && (self.table.borrow().has_work() || self.relay.has_publications());
-        waits || self.mailbox().has_commands()
+        let waits = || self.table.borrow().has_work() || self.relay.has_publications() || self.has_openings();
+        self.mailbox().has_commands() || self.is_awake() && waits()
     }
 
     /// Whether something waits for room in another shard, which does not tell when there is some.
@@ -219,9 +223,15 @@ impl Shard {
     }
 
     /// One turn, with the sockets that are ready.
-    fn turn(&self, events: &mut Events) {
+    fn turn(self: &Rc<Self>, events: &mut Events) {
         self.mailbox().turns.fetch_add(1, Ordering::Relaxed);
-        self.relay.turn(&mut self.table.borrow_mut(), self.now(), self.poller.take(events));
+        self.table.borrow_mut().set_time(self.now());
+        let ready = self.poller.take(events);
+        let silent = ready.clone().filter(|ready| ready.key.is_silent());
+        self.hear_some(silent.map(|ready| ready.key.slot));
+        self.expire();
+        let sessions = ready.filter(|ready| !ready.key.is_silent());
+        self.relay.turn(&mut self.table.borrow_mut(), self.now(), sessions);
     }
 
     /// What the sessions' clock says.
@@ -231,10 +241,7 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Serve(raw, server) => match raw.into_stream() {
-                Ok(stream) => self.serve(stream, server),
-                Err(error) => log::warn!("a connection could not be served: {error}"),
-            },
+            Command::Serve(raw, server) => self.serve(raw, server),
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(rebinding(plan.clone()));
                 *self.plan.borrow_mut() = plan;
@@ -277,11 +284,16 @@ impl Shard {
         }
     }
 
-    /// Serves a connection in a task of its own until it ends or upgrades.
-    fn serve(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
+    /// Serves a connection that has said something in a task of its own until it ends or upgrades.
+    fn speak_http(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
         let from = http::Origin { server, peer: stream.peer(), on_loopback: stream.is_on_loopback() };
-        let edge = edge::Edge(self.clone());
-        let served = http::connection::serve(stream, from, edge, self.drain.subscribe());
+        let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
+        let served = async move {
+            // There are bytes to parse already, and hyper drops its answer to what it cannot parse where that cannot be written at once.
+            if stream.writable().await.is_ok() {
+                http::connection::serve(stream, from, edge, drain).await;
+            }
+        };
         let shard = self.clone();
         tokio::task::spawn_local(async move {
             // What a panic left half done is shared by all: a shard that only looks alive is worse than none.

@@ -1,6 +1,6 @@
-//! The shard's own epoll set: all upgraded sockets, seen by the runtime as one descriptor.
+//! The shard's own epoll set: all upgraded sockets and all that have said nothing yet, seen by the runtime as one descriptor.
 //!
-//! A session costs the runtime no task, waker or registration, and readiness arrives in batches. Edge-triggered in both directions, registered once:
+//! None of them costs the runtime a task, a waker or a registration, and readiness arrives in batches. Edge-triggered in both directions, registered once:
 //! no system call ever changes what a socket waits for.
 
 use std::io;
@@ -12,11 +12,20 @@ use tokio::io::unix::AsyncFd;
 
 use super::table::SessionKey;
 use crate::config::limits::EVENTS_PER_TURN;
+use crate::hub::Slot;
 
 /// The set.
 #[derive(Debug)]
 pub struct Poller {
     set: AsyncFd<Set>,
+}
+
+/// What a session's socket is watched for.
+const SESSION: EpollFlags =
+    EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
+
+fn data(key: SessionKey) -> u64 {
+    u64::from(key.generation) << 32 | u64::from(key.slot)
 }
 
 /// Room for the readiness of one turn.
@@ -35,6 +44,13 @@ struct Set(Epoll);
 impl AsRawFd for Set {
     fn as_raw_fd(&self) -> RawFd {
         self.0.0.as_raw_fd()
+    }
+}
+
+impl Events {
+    /// Room for one.
+    pub fn single() -> Events {
+        Events(vec![EpollEvent::empty()])
     }
 }
 
@@ -63,9 +79,23 @@ impl Poller {
 
     /// Adds a session's socket; it leaves the set when it is closed.
     pub fn add(&self, socket: impl AsFd, key: SessionKey) -> io::Result<()> {
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        let data = u64::from(key.generation) << 32 | u64::from(key.slot);
-        Ok(self.set.get_ref().0.add(socket, EpollEvent::new(flags, data))?)
+        Ok(self.set.get_ref().0.add(socket, EpollEvent::new(SESSION, data(key)))?)
+    }
+
+    /// Adds a socket that is to be read once it says something or ends.
+    pub fn add_silent(&self, socket: impl AsFd, place: Slot) -> io::Result<()> {
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        Ok(self.set.get_ref().0.add(socket, EpollEvent::new(flags, data(SessionKey::silent(place))))?)
+    }
+
+    /// Makes a socket of the set a session's.
+    pub fn assign(&self, socket: impl AsFd, key: SessionKey) -> io::Result<()> {
+        Ok(self.set.get_ref().0.modify(socket, &mut EpollEvent::new(SESSION, data(key)))?)
+    }
+
+    /// Takes a socket out of the set that is not to be closed yet.
+    pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(self.set.get_ref().0.delete(socket)?)
     }
 
     /// Waits until sockets are ready.
@@ -75,7 +105,7 @@ impl Poller {
     }
 
     /// Takes what is ready now, at most a turn's worth.
-    pub fn take<'e>(&self, events: &'e mut Events) -> impl Iterator<Item = Ready> + use<'e> {
+    pub fn take<'e>(&self, events: &'e mut Events) -> impl Iterator<Item = Ready> + Clone + use<'e> {
         let mut count = 0;
         let taken = self.set.try_io(Interest::READABLE, |set| {
             count = set.0.wait(&mut events.0, EpollTimeout::ZERO)?;

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -46,6 +47,8 @@ enum RawSocket {
 pub struct Stream {
     socket: StreamSocket,
     place: Place,
+    /// What was read of it before, and is read again first.
+    early: Bytes,
 }
 
 #[derive(Debug)]
@@ -72,27 +75,35 @@ impl Raw {
         Ok(Raw { socket, place })
     }
 
-    /// Puts it under the runtime's watch.
-    pub fn into_stream(self) -> io::Result<Stream> {
+    /// A TCP socket that does not block and was given its place.
+    pub fn tcp(socket: std::net::TcpStream, place: Place) -> Raw {
+        Raw { socket: RawSocket::Tcp(socket), place }
+    }
+
+    /// A Unix socket that does not block and was given its place.
+    pub fn unix(socket: std::os::unix::net::UnixStream, place: Place) -> Raw {
+        Raw { socket: RawSocket::Unix(socket), place }
+    }
+
+    /// Whether it came in on a loopback address or a Unix socket.
+    pub fn is_on_loopback(&self) -> bool {
+        match &self.socket {
+            RawSocket::Tcp(socket) => is_loopback(socket.local_addr()),
+            RawSocket::Unix(_) => true,
+        }
+    }
+
+    /// Puts it under the runtime's watch; `early` is what was read of it already.
+    pub fn into_stream(self, early: Bytes) -> io::Result<Stream> {
         let socket = match self.socket {
             RawSocket::Tcp(socket) => StreamSocket::Tcp(TcpStream::from_std(socket)?),
             RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
         };
-        Ok(Stream { socket, place: self.place })
+        Ok(Stream { socket, place: self.place, early })
     }
 }
 
 impl Stream {
-    /// A TCP socket that was given its place.
-    pub fn tcp(socket: TcpStream, place: Place) -> Stream {
-        Stream { socket: StreamSocket::Tcp(socket), place }
-    }
-
-    /// A Unix socket that was given its place.
-    pub fn unix(socket: UnixStream, place: Place) -> Stream {
-        Stream { socket: StreamSocket::Unix(socket), place }
-    }
-
     /// Who is at the other end, as the log names it.
     pub fn peer(&self) -> String {
         match &self.socket {
@@ -104,10 +115,16 @@ impl Stream {
     /// Whether it came in on a loopback address or a Unix socket.
     pub fn is_on_loopback(&self) -> bool {
         match &self.socket {
-            StreamSocket::Tcp(socket) => {
-                socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
-            }
+            StreamSocket::Tcp(socket) => is_loopback(socket.local_addr()),
             StreamSocket::Unix(_) => true,
+        }
+    }
+
+    /// Waits until the runtime knows that the socket takes something, as a new one does at once.
+    pub async fn writable(&self) -> io::Result<()> {
+        match &self.socket {
+            StreamSocket::Tcp(socket) => socket.writable().await,
+            StreamSocket::Unix(socket) => socket.writable().await,
         }
     }
 
@@ -137,6 +154,10 @@ impl Raw {
             RawSocket::Unix(_) => Ok(()),
         }
     }
+}
+
+fn is_loopback(address: io::Result<SocketAddr>) -> bool {
+    address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
 
 fn name(address: io::Result<SocketAddr>) -> String {
@@ -187,7 +208,13 @@ impl Socket for Raw {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
+        let Stream { socket, early, .. } = self.get_mut();
+        if !early.is_empty() {
+            let count = early.len().min(buffer.remaining());
+            buffer.put_slice(&early.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
+        match socket {
             StreamSocket::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
         }

@@ -94,6 +94,18 @@ pub struct SessionKey {
     pub generation: u32,
 }
 
+impl SessionKey {
+    /// The key of a connection that is no session yet: the place is among those.
+    pub(super) fn silent(slot: Slot) -> SessionKey {
+        SessionKey { slot, generation: 0 }
+    }
+
+    /// Whether it is such a key.
+    pub(super) fn is_silent(self) -> bool {
+        self.generation == 0
+    }
+}
+
 impl<S: Socket> Table<S> {
     /// An empty table.
     pub fn new(counters: Arc<Counters>) -> Table<S> {
@@ -131,7 +143,7 @@ impl<S: Socket> Table<S> {
     pub fn adopt(&mut self, socket: S, mut arrival: Arrival) -> SessionKey {
         // Whoever comes now does not hear what was published before.
         self.stage_streak();
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1).max(1);
         let (channels, greeting) = (std::mem::take(&mut arrival.channels), arrival.greeting.take());
         let mut early = std::mem::take(&mut arrival.early).to_vec();
         let mut session = Session::new(socket, arrival, self.generation, self.now);
@@ -158,7 +170,7 @@ impl<S: Socket> Table<S> {
         }
         if self.still {
             self.keep_unheard(slot, &early);
-        } else {
+        } else if !early.is_empty() {
             self.hear(slot, &mut early, &mut Work::of(self.pace.slice));
         }
         key

@@ -10,6 +10,8 @@ use crate::session::Seconds;
 
 /// Slots of the wheel, one a second: above the usual ping interval, so that a timer is seldom looked at twice.
 const SLOTS: usize = 64;
+/// A slot keeps room for so many times what it holds.
+const SPARE: usize = 4;
 
 /// A timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +56,18 @@ impl Wheel {
         while self.next <= now {
             // After a long pause one turn of the wheel has seen every slot.
             self.next = self.next.max(now.saturating_sub(SLOTS as Seconds - 1));
-            self.slots[self.next as usize % SLOTS].retain(|timer| {
+            let slot = &mut self.slots[self.next as usize % SLOTS];
+            slot.retain(|timer| {
                 let due = timer.due <= now;
                 if due {
                     fired.push_back(*timer);
                 }
                 !due
             });
+            // A storm of clients who come and go is not remembered.
+            if slot.capacity() > SPARE * (slot.len() + 1) {
+                slot.shrink_to(SPARE * slot.len());
+            }
             self.next += 1;
         }
     }

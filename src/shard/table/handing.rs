@@ -38,7 +38,7 @@ impl<S: Socket> Table<S> {
         terms: Option<Arc<Terms>>,
         membership: Membership,
     ) -> SessionKey {
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1).max(1);
         let is_gone = terms.is_none();
         let terms = terms.unwrap_or_else(|| Arc::new(Terms::of_no_route(&record)));
         let channels = if is_gone { Default::default() } else { record.channels.clone() };

@@ -169,7 +169,7 @@ impl<S: Socket> Table<S> {
     pub(super) fn keep_unheard(&mut self, slot: Slot, rest: &[u8]) {
         self.unheard_bytes += rest.len();
         let session = &mut self.sessions[slot as usize];
-        session.unheard = Some(rest.into());
+        session.unheard = (!rest.is_empty()).then(|| rest.into());
         if session.terms.route.on_message == OnMessage::Echo && session.is_waiting() && session.phase == Phase::Open {
             session.paused = true;
         } else {

@@ -1,0 +1,115 @@
+//! A connection's first request, where it is a plain WebSocket handshake that came in one piece.
+//!
+//! Most connections open with one, and after a restart of anything between client and server all do so at once. For them hyper's buffers, a
+//! task and the runtime's registration would be made only to be dropped again. So the bytes are parsed here, by hyper's own parser
+//! and into hyper's own types, and judged by the functions that judge every handshake. Whatever is not agreed on at once, or not plain, is
+//! not answered here: hyper reads the same bytes, and refuses or serves them.
+
+use std::mem::{self, MaybeUninit};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::{Request, Uri};
+
+use super::{Arguments, Backend, Room, find, guard, upgrade};
+use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
+use crate::session::Arrival;
+use crate::wire::Dialect;
+
+/// The header fields of a request with a body, or of one that waits before it sends it.
+const OF_A_BODY: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
+
+/// What one handshake needs of memory, kept for the next one.
+#[derive(Debug, Default)]
+pub struct Opening {
+    head: BytesMut,
+    fields: HeaderMap,
+    answer: Vec<u8>,
+    /// The second that `date` is of.
+    second: u64,
+    date: String,
+}
+
+impl Opening {
+    /// Agrees to the handshake that `bytes` are, and gives who arrives and what he is answered. `None`: hyper is to read them.
+    pub fn agree<B: Backend>(
+        &mut self,
+        bytes: &[u8],
+        server: &str,
+        on_loopback: bool,
+        backend: &B,
+    ) -> Option<(Arrival, &[u8])> {
+        let site = backend.site(server)?;
+        let mut head = self.head(bytes)?;
+        let is_good = guard::check(&head.method, &head.uri, head.version, &head.headers, Some(0)).is_ok();
+        let found = is_good.then(|| find(&head, &site, backend).ok()).flatten();
+        let agreed = found.and_then(|(room, found)| {
+            let Room::WebSocket(terms) = room else { return None };
+            let arguments = Arguments::new(found.parameters, head.uri.query());
+            upgrade::agree(&head, &arguments, terms, on_loopback).ok()
+        });
+        head.headers.clear();
+        self.fields = mem::take(&mut head.headers);
+        let agreed = agreed.filter(|agreed| agreed.arrival.dialect != Dialect::Hixie76)?;
+        self.write(agreed.answer.headers());
+        Some((agreed.arrival, &self.answer))
+    }
+
+    /// The head that `bytes` are, if they are that and nothing else.
+    fn head(&mut self, bytes: &[u8]) -> Option<Parts> {
+        let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut []);
+        let parsed = httparse::ParserConfig::default()
+            .parse_request_with_uninit_headers(&mut request, bytes, &mut fields)
+            .ok()?;
+        let is_whole = parsed == httparse::Status::Complete(bytes.len()) && bytes.len() < HEADER_BYTES_MAX;
+        let target = request.path?;
+        if !is_whole || request.method != Some("GET") || request.version != Some(1) || !target.starts_with('/') {
+            return None;
+        }
+        self.head.extend_from_slice(bytes);
+        let shared = self.head.split().freeze();
+        // The same part of the copy as `part` is of `bytes`.
+        let part = |part: &[u8]| {
+            let start = part.as_ptr().addr() - bytes.as_ptr().addr();
+            shared.slice(start..start + part.len())
+        };
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.uri = Uri::from_maybe_shared(part(target.as_bytes())).ok()?;
+        head.headers = mem::take(&mut self.fields);
+        for field in &*request.headers {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            let value = HeaderValue::from_maybe_shared(part(field.value)).ok()?;
+            head.headers.try_append(name, value).ok()?;
+        }
+        let fields = &head.headers;
+        let is_plain = fields.contains_key(UPGRADE)
+            // hyper says in its answer that it closes, too.
+            && !upgrade::has_token(fields, &CONNECTION, "close")
+            && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
+        is_plain.then_some(head)
+    }
+
+    /// Writes a 101 as hyper does.
+    fn write(&mut self, fields: &HeaderMap) {
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if self.second != second {
+            (self.second, self.date) = (second, httpdate::fmt_http_date(now));
+        }
+        self.answer.clear();
+        self.answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        let date = (&b"date"[..], self.date.as_bytes());
+        let fields = fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+        for (name, value) in fields.chain([date]) {
+            for part in [name, b": ", value, b"\r\n"] {
+                self.answer.extend_from_slice(part);
+            }
+        }
+        self.answer.extend_from_slice(b"\r\n");
+    }
+}
