@@ -162,11 +162,11 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     client.expect_text(&fits);
     let words = "a message may have at most 100 bytes";
     let mut announced = Wire::connect(address);
-    announced.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nContent-Length: 10000000000\r\n\r\n");
+    announced.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n");
     let answer = Answer::read(&mut announced);
     assert_eq!((answer.status, answer.json()["error"].as_str()), (413, Some(words)));
     let mut chunked = Wire::connect(address);
-    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     chunked.send(&[b"65\r\n", "x".repeat(101).as_bytes(), b"\r\n0\r\n\r\n"].concat());
     assert_eq!(Answer::read(&mut chunked).status, 413);
     // A form may be longer than the message in it, but not the message.
@@ -180,7 +180,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     client.expect_nothing();
     // Chunks that fit are taken.
     let mut chunked = Wire::connect(address);
-    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
     assert_eq!(Answer::read(&mut chunked).status, 200);
     client.expect_text("in pieces");
 }
@@ -219,7 +219,7 @@ fn paths_and_methods_that_are_not_there() {
     assert_eq!(Answer::read_head(&mut wire).status, 400);
     // A header without end.
     let mut wire = Wire::connect(address);
-    wire.try_send(format!("GET / HTTP/1.1\r\nHost: here\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
+    wire.try_send(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
     assert_eq!(Answer::read_head(&mut wire).status, 431);
 }
 
@@ -249,7 +249,7 @@ fn a_body_may_wait_for_the_word_to_go_on() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
-    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(Answer::read_head(&mut wire).status, 100);
     wire.send(b"hello");
     assert_eq!(Answer::read(&mut wire).status, 200);

@@ -51,6 +51,15 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// The longest channel name, in bytes: fits a log line, and a million of them fit in memory.
 pub const CHANNEL_BYTES_MAX: usize = 256;
+/// The longest name of a host, in bytes: what DNS takes (RFC 1035, less the root's own dot).
+pub const HOST_BYTES_MAX: usize = 253;
+/// How much is read of `/etc/hosts`, where the machine's own names stand among its first lines; lists of advertisers may follow.
+pub const HOSTS_FILE_BYTES_MAX: u64 = 64 << 10;
+/// How often the log tells that clients were refused by their origin or by the name they called the server, each kind by itself:
+/// whoever tries it out sees a line at once, and no client fills a disk.
+pub const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// How much of what a client sent is shown in a refusal, in characters.
+pub const REFUSAL_CHARS_MAX: usize = 200;
 /// How many channels one route may subscribe a session to.
 pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 

@@ -40,6 +40,7 @@ mod text;
 mod units;
 mod values;
 
+pub use addresses::Hosts;
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
 pub use file::{load, load_daemon, load_settings, parse};
@@ -158,6 +159,8 @@ pub struct Server {
     pub routes: Vec<Route>,
     /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
     pub origins: Origins,
+    /// The names it answers to.
+    pub hosts: Hosts,
     /// How long a client may take to send a request's header.
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body.

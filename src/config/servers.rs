@@ -10,7 +10,7 @@ use super::limits;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
-use super::{Action, Listen, Origins, Route, Server};
+use super::{Action, Hosts, Listen, Origins, Route, Server};
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
@@ -49,6 +49,7 @@ impl<'a> Servers<'_, 'a> {
         let server = Server {
             name: item.key().to_owned(),
             origins,
+            hosts: table.item("hosts").and_then(addresses::hosts).unwrap_or(Hosts::Listed(Vec::new())),
             header_timeout: timeout("header_timeout", limits::HEADER_TIMEOUT),
             body_timeout: timeout("body_timeout", limits::BODY_TIMEOUT),
             keep_alive: timeout("keep_alive", limits::KEEP_ALIVE),

@@ -1,17 +1,19 @@
 //! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
 //!
 //! [`connection`] drives one connection and hands its socket over when a request upgrades; `upgrade` is the handshake, `publish` the
-//! way in over HTTP, [`pages`] the files, [`status`] what the server says of itself. `origin` decides which pages may
-//! talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
+//! way in over HTTP, [`pages`] the files, [`status`] what the server says of itself. `hosts` decides which names the server
+//! answers to, `origin` which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the trait.
 
 pub mod answer;
 mod arguments;
 pub mod body;
 pub mod connection;
 mod extension;
+mod hosts;
 mod origin;
 pub mod pages;
 mod publish;
+mod refusals;
 pub mod site;
 pub mod status;
 mod upgrade;
@@ -28,6 +30,7 @@ use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
 use body::Body;
+use refusals::shown;
 pub use site::{HubInUse, Room, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
@@ -79,7 +82,7 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
     let site = backend.site(&from.server)?;
     let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
     let mut hosts = headers.get_all(HOST).iter();
-    if hosts.next().is_none() || hosts.next().is_some() {
+    if hosts.next().is_none() || hosts.next().is_some() || !site.hosts.answer(uri, headers) {
         return None;
     }
     let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
@@ -99,6 +102,11 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         return (answer::text(StatusCode::BAD_REQUEST, "a request names exactly one Host"), None);
     }
     let path = head.uri.path();
+    if !site.hosts.answer(&head.uri, &head.headers) {
+        let why = site.hosts.refusal(&site.server.name, &head.uri, &head.headers);
+        site.refusals.hosts.warn(|| format!("{} refused at {}: {why}", from.peer, shown(path)));
+        return (answer::text(StatusCode::MISDIRECTED_REQUEST, why), None);
+    }
     let Some((room, found)) = site.find(path) else {
         return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
     };
@@ -108,7 +116,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {
-        Room::WebSocket(terms) => match upgrade::agree(&head, &arguments, terms, from.on_loopback) {
+        Room::WebSocket(terms) => match upgrade::agree(&head, &arguments, terms, &site, from) {
             Ok(mut upgrade) => {
                 if upgrade.keys76.is_some() {
                     match upgrade::key3(body, site.server.header_timeout).await {
@@ -120,14 +128,14 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
                 return (answer, Some(upgrade));
             }
             Err(refusal) => {
-                // A page is told the status at most: browsers keep the sentence to themselves.
-                log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
+                // By its origin: told already.
+                if refusal.status() != StatusCode::FORBIDDEN {
+                    log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
+                }
                 *refusal
             }
         },
-        Room::Publish(room) => {
-            publish::respond(room, &head, body, arguments, site.server.body_timeout, from.on_loopback, backend).await
-        }
+        Room::Publish(room) => publish::respond(room, &head, body, arguments, &site, from, backend).await,
         Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),

@@ -11,12 +11,12 @@ use http_body_util::BodyExt;
 use serde::Serialize;
 use std::time::Duration;
 
-use super::Backend;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::origin;
 use super::site::PublishRoom;
 use super::upgrade::channel;
+use super::{Backend, Origin, Site};
 use crate::config;
 use crate::hub::{Kind, Publication};
 
@@ -40,13 +40,12 @@ pub async fn respond<B: Backend>(
     request: &Parts,
     body: hyper::body::Incoming,
     arguments: Arguments<'_>,
-    body_timeout: Duration,
-    on_loopback: bool,
+    site: &Site,
+    from: &Origin,
     backend: &B,
 ) -> Answer {
     let allow = allow(&room.route.methods);
-    let unnamed = request.method == Method::GET;
-    let origin = match origin::check(&room.route.origins, &request.headers, unnamed, on_loopback) {
+    let origin = match origin::check(&room.route.origins, request, site, from) {
         Ok(origin) => origin,
         Err(why) => return *refuse(StatusCode::FORBIDDEN, &why),
     };
@@ -55,7 +54,7 @@ pub async fn respond<B: Backend>(
     } else if !room.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
         answer::method_not_allowed(&allow)
     } else {
-        let published = publish(room, request, body, arguments, body_timeout, backend).await;
+        let published = publish(room, request, body, arguments, site.server.body_timeout, backend).await;
         published.unwrap_or_else(|refusal| *refusal)
     };
     if let Some(origin) = origin {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::hosts::Hosts;
+use super::refusals::Refusals;
 use crate::config::{self, Action, HubId, Pattern, pattern::Match};
 use crate::hub::Members;
 use crate::session::Terms;
@@ -22,6 +24,10 @@ pub struct HubInUse {
 pub struct Site {
     /// What the configuration says of the server.
     pub server: config::Server,
+    /// The names it answers to.
+    pub hosts: Hosts,
+    /// What the log is told of refused clients.
+    pub refusals: Refusals,
     /// The most specific first.
     routes: Vec<(Pattern, Room)>,
 }
@@ -57,8 +63,8 @@ pub struct PublishRoom {
 }
 
 impl Site {
-    /// The site of `server`, whose routes name hubs by their place in `hubs`.
-    pub fn new(server: &config::Server, hubs: &[HubInUse]) -> Site {
+    /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
+    pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
         let room = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let hub = &hubs[usize::from(socket.hub.0)];
@@ -83,7 +89,8 @@ impl Site {
         };
         let mut routes: Vec<_> = server.routes.iter().map(|route| (route.pattern.clone(), room(route))).collect();
         routes.sort_by_key(|(pattern, _)| pattern.rank());
-        Site { server: server.clone(), routes }
+        let hosts = Hosts::new(server, machine);
+        Site { server: server.clone(), hosts, refusals: Refusals::default(), routes }
     }
 
     /// The room that serves `path` (percent-encoded), and what the path gave its pattern.

@@ -20,6 +20,7 @@ use super::arguments::Arguments;
 use super::body::Body;
 use super::extension;
 use super::origin;
+use super::{Origin, Site};
 use crate::config::Template;
 use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::session::{Arrival, Terms};
@@ -46,12 +47,12 @@ pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
     terms: &Arc<Terms>,
-    on_loopback: bool,
+    site: &Site,
+    from: &Origin,
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
     let mut dialect = check_handshake(request, terms)?;
-    // A browser names the origin of every WebSocket (RFC 6455 §4.1).
-    origin::check(&terms.route.origins, headers, false, on_loopback)
+    origin::check(&terms.route.origins, request, site, from)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     let channels = terms.route.channels.iter().map(|template| channel(template, arguments));
     let channels: SmallVec<[Arc<str>; 1]> = channels.collect::<Result<_, _>>().map_err(bad_request)?;

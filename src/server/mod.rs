@@ -7,6 +7,7 @@ mod bind;
 mod estate;
 mod feeds;
 mod handover;
+mod machine;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -245,7 +246,9 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 /// What the shards and the feeds are told of a configuration.
 fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = config.hubs.iter().map(|hub| in_use(hub, &mut lasting.hubs)).collect();
-    let sites = config.servers.iter().map(|server| (server.name.clone(), Arc::new(Site::new(server, &in_use))));
+    let machine = machine::names();
+    let site = |server| Arc::new(Site::new(server, &in_use, &machine));
+    let sites = config.servers.iter().map(|server| (server.name.clone(), site(server)));
     let feeds = config.feeds.iter().map(|feed| {
         let hub = &in_use[usize::from(feed.hub.0)];
         let mut feed = feed.clone();
