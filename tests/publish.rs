@@ -284,3 +284,53 @@ fn a_request_names_exactly_one_host() {
         }
     }
 }
+
+/// A clock on a channel with a slash, and every door by which clients name a channel.
+const DOORS: &str = r#"
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/ws" = { websocket = "h", channels = ["{channel=sys/load}"] }
+"/ws/{channel}" = { websocket = "h", channels = ["{channel}"] }
+"/say" = { websocket = "h", channels = ["none"], to = "{to}", on_message = "broadcast" }
+"/publish/{channel}" = { publish = "h", channel = "{channel}" }
+"/fixed" = { publish = "h", channel = "sys/load" }
+"/same" = { websocket = "h", channels = ["all", "{a=all}", "{b}", "x/{c=y}", "{d=x/y}"] }
+[hub.h]
+[feed.clock]
+hub = "h"
+channel = "sys/clock"
+every = "10ms"
+message = "{n}"
+"#;
+
+#[test]
+fn a_channel_that_a_client_names_whole_is_the_same_by_every_door() {
+    let pushd = start(DOORS);
+    let address = pushd.address();
+    let paths = ["/ws?channel=sys/load", "/ws?channel=sys%2Fload", "/ws", "/ws/sys%2Fload"];
+    let mut clients: Vec<_> = paths.iter().map(|path| Ws::open(address, path)).collect();
+    assert_eq!(publish(address, "/publish/sys%2Fload", "named"), 4);
+    assert_eq!(publish(address, "/fixed", "fixed"), 4);
+    let mut speaker = Ws::open(address, "/say?to=sys/load");
+    speaker.text("said");
+    for client in &mut clients {
+        for text in ["named", "fixed", "said"] {
+            client.expect_text(text);
+        }
+    }
+    let answer = ask(address, "POST", "/publish/50%25%2F%C3%BC", &[], b"x");
+    assert_eq!(answer.json()["channel"], "50%/ü");
+    Ws::open(address, "/ws?channel=sys/clock").next_text();
+}
+
+#[test]
+fn a_client_is_subscribed_once_to_each_channel() {
+    let pushd = start(DOORS);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/same?b=all");
+    for (path, text) in [("/publish/all", "one"), ("/publish/x%2Fy", "two"), ("/publish/all", "three")] {
+        assert_eq!(publish(address, path, text), 1, "{path}");
+        client.expect_text(text);
+    }
+}

@@ -12,6 +12,7 @@ use toml::de::DeTable;
 use super::feeds;
 use super::hubs::Hubs;
 use super::keys;
+use super::meeting;
 use super::merge::merged;
 use super::process;
 use super::reader::Table;
@@ -105,18 +106,20 @@ fn check<T>(
 fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let top = Table::top(report, &keys::TOP, entries);
     let hubs = Hubs::declared(&top);
-    let servers = Servers { report, hubs: &hubs, taken: HashMap::new() }.read(&top);
+    let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), routes: Vec::new() };
+    let (servers, routes) = servers.read(&top);
     let feeds = feeds::read(&top, &hubs);
     // Where something is wrong, a hub may be unused only because its route was not understood.
     if report.is_good() {
         hubs.note_unused(report);
+        meeting::note(report, &routes, &feeds);
     }
     Config {
         daemon: process::daemon(&top),
         log: process::log(&top),
         servers,
         hubs: hubs.read(),
-        feeds,
+        feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),
         files: report.files().iter().map(|file| file.path.clone()).collect(),
         warnings: Vec::new(),
     }

@@ -142,6 +142,8 @@ pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 pub const DROP_INS_MAX: usize = 256;
 /// Mistakes told at once; beyond, they are counted. More than a screenful helps nobody.
 pub const DIAGNOSTICS_MAX: usize = 100;
+/// With how many channels that routes build of parts a feed's is compared, to tell of one that nobody can hear.
+pub const BUILT_CHANNELS_COMPARED_MAX: usize = 64;
 /// The most `queue_max` may be set to: one subscriber that holds a gigabyte is already an outage.
 pub const QUEUE_BYTES_CEILING: usize = 1 << 30;
 /// The most `queue_messages_max` may be set to.

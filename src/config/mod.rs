@@ -6,6 +6,7 @@
 //! sources  merge                             files -> one table of keys that know their places
 //! file                                       the table -> Config
 //!   process  hubs  servers, routes  feeds    one room a kind of table
+//!   meeting                                  which routes and feeds of a hub can hear each other
 //!     reader, values                         one typed look at a TOML value; notes a mistake and goes on
 //!       units  addresses  template  pattern  the small languages inside strings
 //! report -> error                            what is wrong, drawn for the operator
@@ -26,6 +27,7 @@ mod file;
 mod hubs;
 pub mod keys;
 pub mod limits;
+mod meeting;
 mod merge;
 pub mod pattern;
 mod process;

@@ -20,17 +20,20 @@ pub(super) struct Servers<'r, 'a> {
     pub(super) hubs: &'r Hubs<'a>,
     /// The addresses taken so far, over all servers.
     pub(super) taken: HashMap<Listen, Span>,
+    /// The routes of all servers so far, each with the place of its path.
+    pub(super) routes: Vec<(Span, Route)>,
 }
 
 impl<'a> Servers<'_, 'a> {
-    /// Reads them all.
-    pub(super) fn read(mut self, top: &Table<'a>) -> Vec<Server> {
+    /// Reads them all; and their routes, each with the place of its path.
+    pub(super) fn read(mut self, top: &Table<'a>) -> (Vec<Server>, Vec<(Span, Route)>) {
         let items = top.named("server");
         if items.is_empty() && top.item("server").is_none_or(|item| item.is_table() && item.members().is_empty()) {
             let problem = Problem::whole("no server is configured: nothing would listen").absence();
             self.report.note(problem.help("`pushd --print-default-config` shows one"));
         }
-        items.into_iter().filter_map(|item| self.server(item)).collect()
+        let servers = items.into_iter().filter_map(|item| self.server(item)).collect();
+        (servers, self.routes)
     }
 
     fn server(&mut self, item: Item<'a>) -> Option<Server> {
@@ -56,7 +59,9 @@ impl<'a> Servers<'_, 'a> {
             routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
             listen,
         };
-        self.warn_open(&server, &routes?);
+        let mut routes = routes?;
+        self.warn_open(&server, &routes);
+        self.routes.append(&mut routes);
         Some(server)
     }
 

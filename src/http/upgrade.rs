@@ -54,8 +54,14 @@ pub fn agree(
     let mut dialect = check_handshake(request, terms)?;
     origin::check(&terms.route.origins, request, site, from)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
-    let channels = terms.route.channels.iter().map(|template| channel(template, arguments));
-    let channels: SmallVec<[Arc<str>; 1]> = channels.collect::<Result<_, _>>().map_err(bad_request)?;
+    // Two templates can come to the same channel: a client is subscribed to it once.
+    let mut channels: SmallVec<[Arc<str>; 1]> = SmallVec::new();
+    for template in &terms.route.channels {
+        let channel = channel(template, arguments).map_err(bad_request)?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
     let to = match &terms.route.to {
         Some(template) => channel(template, arguments).map_err(bad_request)?,
         None => channels[0].clone(),
