@@ -334,3 +334,16 @@ fn a_client_is_subscribed_once_to_each_channel() {
         client.expect_text(text);
     }
 }
+
+#[test]
+fn a_path_has_a_bound_before_any_route_is_looked_for() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    for (method, path) in [("GET", "/ws"), ("POST", "/publish/"), ("GET", "/none/"), ("GET", "/")] {
+        let long = format!("{path}{}", "%61".repeat(1366));
+        let answer = ask(address, method, &long, &[], b"");
+        assert_eq!((answer.status, answer.text()), (414, "a path has at most 4096 bytes\n"), "{method} {path}");
+    }
+    // Arguments are no part of it.
+    assert_eq!(get(address, &format!("/healthz?{}", "a=b&".repeat(1500))).status, 200);
+}

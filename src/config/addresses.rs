@@ -185,6 +185,8 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
             }
         }
     }
+    // So that one of many is found soon.
+    listed.sort_unstable();
     Some(Origins::Listed(listed))
 }
 

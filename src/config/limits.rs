@@ -115,7 +115,7 @@ pub const COMMAND_DRAIN: Duration = Duration::from_secs(1);
 /// What a feed reads at once from a file or a pipe, in bytes: a pipe's own size.
 pub const FEED_READ_BYTES: usize = 64 << 10;
 
-/// The longest path asked of a static route, in bytes as sent: the kernel's own bound on a path.
+/// The longest path that is looked at, in bytes as sent: the kernel's own bound on a path, and more than any route needs.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Files up to this size are read in one go and kept for the next request; larger ones are streamed.
 pub const FILE_WHOLE_BYTES_MAX: u64 = 256 << 10;

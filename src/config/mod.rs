@@ -189,7 +189,7 @@ pub enum Origins {
     Same,
     /// Any page.
     Any,
-    /// The same, and these: `https://example.com`, lower case, default port left out.
+    /// The same, and these, sorted: `https://example.com`, lower case, default port left out.
     Listed(Vec<String>),
 }
 

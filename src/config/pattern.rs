@@ -19,19 +19,13 @@ pub struct Pattern {
     tree: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
+/// What stands between two slashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Segment {
+    /// This text, decoded.
     Literal(String),
+    /// Any text but an empty one, under this name.
     Parameter(String),
-}
-
-/// What a path gave a pattern: parameters by name, and what is left below a tree.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Match<'p> {
-    /// Parameters, percent-decoded, in order.
-    pub parameters: Vec<(&'p str, String)>,
-    /// What follows a tree's own path, as it was sent (still encoded), without a leading slash.
-    pub rest: &'p str,
 }
 
 impl Pattern {
@@ -66,6 +60,16 @@ impl Pattern {
         &self.text
     }
 
+    /// What it is made of.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether it takes everything below, too.
+    pub fn is_tree(&self) -> bool {
+        self.tree
+    }
+
     /// The names of its parameters.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {
@@ -90,35 +94,6 @@ impl Pattern {
     pub fn rank(&self) -> impl Ord + use<> {
         let kinds: Vec<u8> = self.segments.iter().map(|s| u8::from(matches!(s, Segment::Parameter(_)))).collect();
         (self.tree, std::cmp::Reverse(if self.tree { self.segments.len() } else { 0 }), kinds)
-    }
-
-    /// What `path` (percent-encoded, without a query) gives this pattern; `None`: it does not match.
-    pub fn matches<'p>(&'p self, path: &'p str) -> Option<Match<'p>> {
-        let mut found = Match::default();
-        let mut rest = Some(path.strip_prefix('/')?);
-        for segment in &self.segments {
-            let (part, after) = match rest?.split_once('/') {
-                Some((part, after)) => (part, Some(after)),
-                None => (rest?, None),
-            };
-            let part = percent_decode_str(part).decode_utf8().ok()?;
-            match segment {
-                Segment::Literal(text) if *text == part => {}
-                Segment::Parameter(name) if !part.is_empty() => found.parameters.push((name, part.into_owned())),
-                _ => return None,
-            }
-            rest = after;
-        }
-        match rest {
-            None => Some(found),
-            Some(rest) if self.tree => {
-                found.rest = rest;
-                Some(found)
-            }
-            // `/` itself has no segments, and leaves an empty rest.
-            Some("") if self.segments.is_empty() || self.text.ends_with('/') => Some(found),
-            Some(_) => None,
-        }
     }
 }
 
@@ -147,28 +122,6 @@ mod tests {
 
     fn exact(text: &str) -> Pattern {
         Pattern::parse(text, false).unwrap()
-    }
-
-    #[test]
-    fn parameters_are_decoded_and_never_empty() {
-        let pattern = exact("/publish/{channel}");
-        let found = pattern.matches("/publish/a%2Fb").unwrap();
-        assert_eq!(found.parameters, [("channel", "a/b".to_owned())]);
-        assert!(pattern.matches("/publish/").is_none());
-        assert!(pattern.matches("/publish").is_none());
-        assert!(pattern.matches("/publish/a/b").is_none());
-    }
-
-    #[test]
-    fn root_matches_only_itself_unless_a_tree() {
-        assert!(exact("/").matches("/").is_some());
-        assert!(exact("/").matches("/x").is_none());
-        let tree = Pattern::parse("/", true).unwrap();
-        assert_eq!(tree.matches("/a/b").unwrap().rest, "a/b");
-        let below = Pattern::parse("/doc/", true).unwrap();
-        assert_eq!(below.matches("/doc/a").unwrap().rest, "a");
-        assert_eq!(below.matches("/doc").unwrap().rest, "");
-        assert!(below.matches("/docs").is_none());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod origin;
 pub mod pages;
 mod publish;
 mod refusals;
+mod routes;
 pub mod site;
 pub mod status;
 mod upgrade;
@@ -25,6 +26,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 
+use crate::config::limits::PATH_BYTES_MAX;
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
@@ -80,6 +82,9 @@ pub struct Origin {
 fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backend: &B) -> Option<Answer> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let site = backend.site(&from.server)?;
+    if uri.path().len() > PATH_BYTES_MAX {
+        return None;
+    }
     let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
     let mut hosts = headers.get_all(HOST).iter();
     if hosts.next().is_none() || hosts.next().is_some() || !site.hosts.answer(uri, headers) {
@@ -106,6 +111,9 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         let why = site.hosts.refusal(&site.server.name, &head.uri, &head.headers);
         site.refusals.hosts.warn(|| format!("{} refused at {}: {why}", from.peer, shown(path)));
         return (answer::text(StatusCode::MISDIRECTED_REQUEST, why), None);
+    }
+    if path.len() > PATH_BYTES_MAX {
+        return (answer::text(StatusCode::URI_TOO_LONG, format!("a path has at most {PATH_BYTES_MAX} bytes")), None);
     }
     let Some((room, found)) = site.find(path) else {
         return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);

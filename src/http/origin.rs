@@ -73,7 +73,7 @@ impl<'h> Asked<'h, '_> {
     fn allows(&self, origins: &Origins, origin: &str) -> bool {
         match origins {
             Origins::Any => true,
-            Origins::Listed(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) => true,
+            Origins::Listed(list) if list.binary_search(&origin.to_ascii_lowercase()).is_ok() => true,
             Origins::Same | Origins::Listed(_) => {
                 let host = self.text(&HOST).unwrap_or("");
                 let same = is_same(origin, host, self.on_loopback);

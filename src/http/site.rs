@@ -1,10 +1,12 @@
 //! A server's table of routes, ready to answer: what the configuration says, with its hubs looked up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::hosts::Hosts;
 use super::refusals::Refusals;
-use crate::config::{self, Action, HubId, Pattern, pattern::Match};
+use super::routes::{Match, Routes};
+use crate::config::{self, Action, HubId};
 use crate::hub::Members;
 use crate::session::Terms;
 
@@ -28,8 +30,11 @@ pub struct Site {
     pub hosts: Hosts,
     /// What the log is told of refused clients.
     pub refusals: Refusals,
-    /// The most specific first.
-    routes: Vec<(Pattern, Room)>,
+    routes: Routes,
+    /// What each route does, by its number.
+    rooms: Vec<Room>,
+    /// The WebSocket routes, by their path as the file writes it.
+    terms: HashMap<String, Arc<Terms>>,
 }
 
 /// What serves a request.
@@ -87,22 +92,28 @@ impl Site {
             Action::Health => Room::Health,
             Action::Ready => Room::Ready,
         };
-        let mut routes: Vec<_> = server.routes.iter().map(|route| (route.pattern.clone(), room(route))).collect();
-        routes.sort_by_key(|(pattern, _)| pattern.rank());
-        let hosts = Hosts::new(server, machine);
-        Site { server: server.clone(), hosts, refusals: Refusals::default(), routes }
+        let rooms: Vec<Room> = server.routes.iter().map(room).collect();
+        let terms = rooms.iter().filter_map(|room| match room {
+            Room::WebSocket(terms) => Some((terms.path.clone(), terms.clone())),
+            _ => None,
+        });
+        Site {
+            hosts: Hosts::new(server, machine),
+            refusals: Refusals::default(),
+            routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),
+            terms: terms.collect(),
+            rooms,
+            server: server.clone(),
+        }
     }
 
     /// The room that serves `path` (percent-encoded), and what the path gave its pattern.
     pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Room, Match<'s>)> {
-        self.routes.iter().find_map(|(pattern, room)| Some((room, pattern.matches(path)?)))
+        self.routes.find(path).map(|(route, found)| (&self.rooms[route], found))
     }
 
     /// The terms of the WebSocket route at `path`, as the file writes it.
     pub fn terms(&self, path: &str) -> Option<&Arc<Terms>> {
-        self.routes.iter().find_map(|(pattern, room)| match room {
-            Room::WebSocket(terms) if pattern.text() == path => Some(terms),
-            _ => None,
-        })
+        self.terms.get(path)
     }
 }
