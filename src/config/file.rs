@@ -20,6 +20,7 @@ use super::report::Report;
 use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
+use super::text::shown;
 use super::{Config, Daemon, Errors};
 
 /// Reads and checks the file at `path` with its drop-ins, and the directories they name.
@@ -41,7 +42,7 @@ pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
 impl Config {
     /// What it was read from, in a few words: `/etc/pushd/config.toml with 2 drop-ins`.
     pub fn provenance(&self) -> String {
-        let named = self.files.first().map_or_else(String::new, |file| file.display().to_string());
+        let named = self.files.first().map_or_else(String::new, |file| shown(&file.to_string_lossy()).into_owned());
         match self.files.len() {
             0 | 1 => named,
             2 => format!("{named} with 1 drop-in"),
@@ -93,7 +94,7 @@ fn check<T>(
     let table = merged(&mut report);
     let config = read(&report, &table);
     if directories == Directories::MustExist {
-        report.note_missing_directories();
+        report.note_missing();
     }
     let seen = report.is_good().then(|| look(&report, &table));
     let told = report.finish();
@@ -106,7 +107,7 @@ fn check<T>(
 fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let top = Table::top(report, &keys::TOP, entries);
     let hubs = Hubs::declared(&top);
-    let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), routes: Vec::new() };
+    let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), ports: HashMap::new(), routes: Vec::new() };
     let (servers, routes) = servers.read(&top);
     let feeds = feeds::read(&top, &hubs);
     // Where something is wrong, a hub may be unused only because its route was not understood.

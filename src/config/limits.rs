@@ -140,6 +140,8 @@ pub const LINGER_BYTES_MAX: usize = 256 << 10;
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// The most drop-ins: far more than an administrator remembers.
 pub const DROP_INS_MAX: usize = 256;
+/// How much of a title, a hint or a line of the file is shown with a mistake, in characters: a screen's width, a few times.
+pub const DIAGNOSTIC_CHARS_MAX: usize = 400;
 /// Mistakes told at once; beyond, they are counted. More than a screenful helps nobody.
 pub const DIAGNOSTICS_MAX: usize = 100;
 /// With how many channels that routes build of parts a feed's is compared, to tell of one that nobody can hear.

@@ -38,7 +38,8 @@ mod servers;
 mod settings;
 mod sources;
 pub mod template;
-mod text;
+pub(crate) mod text;
+mod unclosed;
 mod units;
 mod values;
 
