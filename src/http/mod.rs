@@ -116,7 +116,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         return (answer::text(StatusCode::URI_TOO_LONG, format!("a path has at most {PATH_BYTES_MAX} bytes")), None);
     }
     let Some((room, found)) = site.find(path) else {
-        return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
+        return (answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path)), None);
     };
     if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
         return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "the server is ending, try again later"), None);
@@ -154,12 +154,20 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
     (answer, None)
 }
 
+fn unserved(method: &Method, path: &str) -> String {
+    let path = shown(path);
+    match *method {
+        Method::POST | Method::PUT => format!("no route serves {path}, and none publishes there"),
+        _ => format!("no route serves {path}"),
+    }
+}
+
 /// What is only read: GET and HEAD (hyper leaves a HEAD's body out).
 fn reading(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     match *method {
         Method::GET | Method::HEAD => answer(),
         Method::OPTIONS => answer::options("GET, HEAD, OPTIONS"),
-        _ => answer::method_not_allowed("GET, HEAD, OPTIONS"),
+        _ => answer::read_only("GET, HEAD, OPTIONS"),
     }
 }
 

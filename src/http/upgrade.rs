@@ -128,7 +128,7 @@ fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
 fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer>> {
     let headers = &request.headers;
     if request.method != Method::GET {
-        return Err(Box::new(answer::method_not_allowed("GET")));
+        return Err(Box::new(answer::read_only("GET")));
     }
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         let mut refusal = answer::text(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket: open it with one");
