@@ -67,8 +67,15 @@ fn begins_anew(line: &str, opener: u8, last: u8) -> bool {
     let header = line.trim_start_matches('[').trim_end_matches(']');
     let is_header =
         line.len() > header.len() && line.ends_with(']') && header.starts_with(|c: char| c.is_ascii_alphabetic());
-    let is_entry = line.contains('=') && !line.starts_with(['}', ']', '{', '[', ',']);
+    let is_entry = line.split_once('=').is_some_and(|(key, _)| is_key(key.trim_end()));
     is_header || is_entry && (opener == b'[' || !matches!(last, b',' | b'{'))
+}
+
+/// Whether `text` could stand before a `=`.
+fn is_key(text: &str) -> bool {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    !text.is_empty() && (text.chars().all(bare) || quoted('"') || quoted('\''))
 }
 
 /// The place behind the string that begins at `at`; one on a single line ends with it.
