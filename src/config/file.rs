@@ -16,7 +16,7 @@ use super::meeting;
 use super::merge::merged;
 use super::process;
 use super::reader::Table;
-use super::report::Report;
+use super::report::{Outside, Report};
 use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
@@ -28,7 +28,7 @@ use super::{Config, Daemon, Errors};
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    check(Sources::read(path), Directories::MustExist, |_, _| ()).map(|(config, ())| config)
+    check(Sources::read(path), LookAt::All, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same, with what counts for every key and where that is said.
@@ -36,7 +36,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
-    check(Sources::read(path), Directories::MustExist, settings)
+    check(Sources::read(path), LookAt::Directories, settings)
 }
 
 impl Config {
@@ -68,20 +68,22 @@ pub fn load_daemon(path: &Path) -> Option<Daemon> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-    check(Sources::of(path, text.to_owned()), Directories::Unknown, |_, _| ()).map(|(config, ())| config)
+    check(Sources::of(path, text.to_owned()), LookAt::Nothing, |_, _| ()).map(|(config, ())| config)
 }
 
-/// Whether the directories the file names are looked at.
+/// What of all that the file names outside of it must be there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Directories {
-    MustExist,
-    Unknown,
+enum LookAt {
+    All,
+    /// Users may be those of another machine.
+    Directories,
+    Nothing,
 }
 
 /// A valid configuration, and what `look` makes of its table.
 fn check<T>(
     sources: Sources,
-    directories: Directories,
+    look_at: LookAt,
     look: impl FnOnce(&Report<'_>, &DeTable<'_>) -> T,
 ) -> Result<(Config, T), Errors> {
     let Sources { files, unread } = sources;
@@ -93,8 +95,8 @@ fn check<T>(
     }
     let table = merged(&mut report);
     let config = read(&report, &table);
-    if directories == Directories::MustExist {
-        report.note_missing();
+    if look_at != LookAt::Nothing {
+        report.note_missing(|outside| look_at == LookAt::All || matches!(outside, Outside::Directory(_)));
     }
     let seen = report.is_good().then(|| look(&report, &table));
     let told = report.finish();

@@ -169,9 +169,9 @@ impl<'a> Report<'a> {
         self.outside.borrow_mut().push((span, outside));
     }
 
-    /// Looks whether all of it is there: the one place where checking a file touches anything else.
-    pub(super) fn note_missing(&self) {
-        for (span, outside) in self.outside.take() {
+    /// Looks whether what `counts` of it is there: the one place where checking a file touches anything else.
+    pub(super) fn note_missing(&self, counts: impl Fn(&Outside) -> bool) {
+        for (span, outside) in self.outside.take().into_iter().filter(|(_, outside)| counts(outside)) {
             let missing = match &outside {
                 Outside::Directory(path) => missing_directory(path),
                 Outside::User(name) => missing_name("user", name, |name| Ok(User::from_name(name)?.is_some())),
