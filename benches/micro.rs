@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use pushd::config::limits::MESSAGE_BYTES_CEILING;
+use pushd::config::limits::{MESSAGE_BYTES_CEILING, PATH_BYTES_MAX};
 use pushd::config::{self, Config, HubId, Template};
 use pushd::http::{HubInUse, Site};
 use pushd::hub::{Channels, Kind, Members, Publication, Slot};
@@ -143,7 +143,7 @@ fn site() -> Site {
         members: Members::default(),
     };
     let hubs: Vec<HubInUse> = config.hubs.iter().enumerate().map(in_use).collect();
-    Site::new(&config.servers[0], &hubs)
+    Site::new(&config.servers[0], &hubs, &[])
 }
 
 fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
@@ -217,6 +217,19 @@ fn parse_the_default_configuration() -> Config {
 fn find_a_route(bencher: Bencher<'_, '_>, path: &str) {
     let site = site();
     bencher.bench_local(|| site.find(black_box(path)).is_some());
+}
+
+/// The most that a client may send as a path, where each route could begin like it.
+#[divan::bench(args = [1, 10, 100, 1000])]
+fn find_a_long_path_among_routes(bencher: Bencher<'_, '_>, routes: usize) {
+    let mut file = "[server.main]\nlisten = \"127.0.0.1:1\"\n[server.main.routes]\n".to_owned();
+    for route in 0..routes {
+        file += &format!("\"/{{name}}/{route}\" = {{ health = true }}\n");
+    }
+    let config = config::parse(Path::new("x.toml"), &file).unwrap_or_else(|errors| panic!("{errors}"));
+    let site = Site::new(&config.servers[0], &[], &[]);
+    let path = format!("/{}", "%61".repeat(PATH_BYTES_MAX / 3 - 1));
+    bencher.bench_local(|| site.find(black_box(&path)).is_some());
 }
 
 #[divan::bench]

@@ -70,3 +70,23 @@ fn a_file_that_cannot_be_read_says_why() {
     std::fs::write(&huge, vec![b'\n'; (5 << 20) + 1]).unwrap();
     assert!(said(&huge).contains("larger than 4 MiB"));
 }
+
+/// What a file, its name or a key holds is no command to a terminal, nor a screenful.
+#[test]
+fn what_is_shown_is_escaped_and_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, drop_ins) = (folder.path().join("config.toml"), folder.path().join("conf.d"));
+    std::fs::create_dir(&drop_ins).unwrap();
+    std::fs::write(&file, "[server.s]\nlisten = \"127.0.0.1:1\"\nroutes.\"/\" = { health = true }\n").unwrap();
+    std::fs::write(drop_ins.join("\u{1b}[31m.toml"), format!("\"\\u001b[32m\" = 1\n{} = 2\n", "x".repeat(1 << 20)))
+        .unwrap();
+    let errors = config::load(&file).unwrap_err();
+    assert_eq!(errors.0.len(), 2);
+    for told in &errors.0 {
+        for text in [told.to_string(), told.summary().to_owned()] {
+            assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[31m.toml"), "{text}");
+            assert!(text.len() < 4096, "{} bytes", text.len());
+        }
+    }
+    assert!(errors.0[0].summary().contains("unknown key `\\u{1b}[32m`"), "{}", errors.0[0].summary());
+}

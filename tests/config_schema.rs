@@ -98,6 +98,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Text | Kind::Path => text,
         Kind::Texts | Kind::Addresses => one_or_list(text),
         Kind::Program => list(&json!({ "type": "string" })),
+        Kind::Hosts => json!({ "anyOf": [{ "enum": ["any"] }, list(&text)] }),
         Kind::Origins => json!({ "anyOf": [{ "enum": ["same", "any"] }, list(&text)] }),
         Kind::Table(section) => json!({ "allOf": [reference(section)] }),
         Kind::TableOrOff(section) => json!({ "anyOf": [reference(section), { "const": false }] }),

@@ -172,6 +172,7 @@ fn the_default_file_documents_every_key_and_no_other() {
 #[test]
 fn the_defaults_shown_are_the_defaults() {
     let not_set = [
+        "hosts",
         "rundir",
         "user",
         "group",

@@ -146,7 +146,7 @@ fn a_body_that_comes_byte_by_byte_weighs_what_it_is() {
     let pushd = start(&format!("{patient}message_max = {LENGTH}\n"));
     let mut wire = Wire::connect(pushd.address());
     let mut post = |chunks: &[u8]| {
-        wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+        wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
         wire.send(chunks);
         assert_eq!(Answer::read(&mut wire).status, 200);
     };

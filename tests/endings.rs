@@ -29,7 +29,7 @@ fn a_refusal_is_heard_by_who_sends_all_first() {
         wire.expect_end();
     }
     let mut wire = Wire::connect(address);
-    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     for chunk in message.chunks(10_000) {
         wire.send(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
     }
@@ -97,7 +97,7 @@ fn who_is_only_lingered_for_holds_up_no_end() {
     let mut pushd = start(&format!("{PLAIN}\n[daemon]\ngrace = \"60s\"\n"));
     let address = pushd.address();
     let mut wire = Wire::connect(address);
-    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 10000000\r\n\r\n");
+    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n");
     assert_eq!(Answer::read(&mut wire).status, 413);
     let began = Instant::now();
     // It does not end its side, and goes on sending.

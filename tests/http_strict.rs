@@ -28,6 +28,7 @@ const GROWTH_BYTES_MAX: usize = 4 << 20;
 const CONFIG: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
+hosts = "any"
 header_timeout = "3s"
 body_timeout = "3s"
 [server.main.routes]

@@ -241,7 +241,7 @@ fn who_does_not_finish_is_let_go() {
     let began = Instant::now();
     let silent = Wire::connect(address);
     let mut halfway = Wire::connect(address);
-    halfway.send(b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: webso");
+    halfway.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso");
     let mut without_key3 = Wire::connect(address);
     without_key3.send(&[&handshake_76(address, "/chat", &[]), &KEYS_76.2[..7]].concat());
     assert_eq!(Answer::read_head(&mut without_key3).status, 101);
@@ -249,7 +249,7 @@ fn who_does_not_finish_is_let_go() {
     idle.send(&request(address, "GET", "/healthz", &[], b""));
     assert_eq!(Answer::read(&mut idle).status, 200);
     let mut stingy = Wire::connect(address);
-    stingy.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nthree");
+    stingy.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nthree");
     // Those who are done are not concerned.
     let mut session = Ws::open(address, "/echo");
     let mut old = Hixie::open(address, "/chat");
@@ -276,7 +276,7 @@ fn who_does_not_finish_his_second_request_is_let_go_as_soon() {
     wire.send(&request(address, "GET", "/healthz", &[], b""));
     assert_eq!(Answer::read(&mut wire).status, 200);
     let began = Instant::now();
-    wire.send(b"GET /ws HTTP/1.1\r\nHost: here\r\nUpgrade: webso");
+    wire.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso");
     is_let_go(wire, began, Duration::from_millis(2900));
 }
 

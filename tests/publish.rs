@@ -162,11 +162,11 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     client.expect_text(&fits);
     let words = "a message may have at most 100 bytes";
     let mut announced = Wire::connect(address);
-    announced.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nContent-Length: 10000000000\r\n\r\n");
+    announced.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000000\r\n\r\n");
     let answer = Answer::read(&mut announced);
     assert_eq!((answer.status, answer.json()["error"].as_str()), (413, Some(words)));
     let mut chunked = Wire::connect(address);
-    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     chunked.send(&[b"65\r\n", "x".repeat(101).as_bytes(), b"\r\n0\r\n\r\n"].concat());
     assert_eq!(Answer::read(&mut chunked).status, 413);
     // A form may be longer than the message in it, but not the message.
@@ -180,7 +180,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     client.expect_nothing();
     // Chunks that fit are taken.
     let mut chunked = Wire::connect(address);
-    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
+    chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
     assert_eq!(Answer::read(&mut chunked).status, 200);
     client.expect_text("in pieces");
 }
@@ -219,7 +219,7 @@ fn paths_and_methods_that_are_not_there() {
     assert_eq!(Answer::read_head(&mut wire).status, 400);
     // A header without end.
     let mut wire = Wire::connect(address);
-    wire.try_send(format!("GET / HTTP/1.1\r\nHost: here\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
+    wire.try_send(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
     assert_eq!(Answer::read_head(&mut wire).status, 431);
 }
 
@@ -249,7 +249,7 @@ fn a_body_may_wait_for_the_word_to_go_on() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
-    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
+    wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(Answer::read_head(&mut wire).status, 100);
     wire.send(b"hello");
     assert_eq!(Answer::read(&mut wire).status, 200);
@@ -283,4 +283,67 @@ fn a_request_names_exactly_one_host() {
             assert_eq!((answer.status, answer.text()), (400, "a request names exactly one Host\n"), "{request}{hosts}");
         }
     }
+}
+
+/// A clock on a channel with a slash, and every door by which clients name a channel.
+const DOORS: &str = r#"
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/ws" = { websocket = "h", channels = ["{channel=sys/load}"] }
+"/ws/{channel}" = { websocket = "h", channels = ["{channel}"] }
+"/say" = { websocket = "h", channels = ["none"], to = "{to}", on_message = "broadcast" }
+"/publish/{channel}" = { publish = "h", channel = "{channel}" }
+"/fixed" = { publish = "h", channel = "sys/load" }
+"/same" = { websocket = "h", channels = ["all", "{a=all}", "{b}", "x/{c=y}", "{d=x/y}"] }
+[hub.h]
+[feed.clock]
+hub = "h"
+channel = "sys/clock"
+every = "10ms"
+message = "{n}"
+"#;
+
+#[test]
+fn a_channel_that_a_client_names_whole_is_the_same_by_every_door() {
+    let pushd = start(DOORS);
+    let address = pushd.address();
+    let paths = ["/ws?channel=sys/load", "/ws?channel=sys%2Fload", "/ws", "/ws/sys%2Fload"];
+    let mut clients: Vec<_> = paths.iter().map(|path| Ws::open(address, path)).collect();
+    assert_eq!(publish(address, "/publish/sys%2Fload", "named"), 4);
+    assert_eq!(publish(address, "/fixed", "fixed"), 4);
+    let mut speaker = Ws::open(address, "/say?to=sys/load");
+    speaker.text("said");
+    for client in &mut clients {
+        for text in ["named", "fixed", "said"] {
+            client.expect_text(text);
+        }
+    }
+    let answer = ask(address, "POST", "/publish/50%25%2F%C3%BC", &[], b"x");
+    assert_eq!(answer.json()["channel"], "50%/ü");
+    Ws::open(address, "/ws?channel=sys/clock").next_text();
+}
+
+#[test]
+fn a_client_is_subscribed_once_to_each_channel() {
+    let pushd = start(DOORS);
+    let address = pushd.address();
+    let mut client = Ws::open(address, "/same?b=all");
+    for (path, text) in [("/publish/all", "one"), ("/publish/x%2Fy", "two"), ("/publish/all", "three")] {
+        assert_eq!(publish(address, path, text), 1, "{path}");
+        client.expect_text(text);
+    }
+}
+
+#[test]
+fn a_path_has_a_bound_before_any_route_is_looked_for() {
+    let pushd = start(PLAIN);
+    let address = pushd.address();
+    for (method, path) in [("GET", "/ws"), ("POST", "/publish/"), ("GET", "/none/"), ("GET", "/")] {
+        let long = format!("{path}{}", "%61".repeat(1366));
+        let answer = ask(address, method, &long, &[], b"");
+        assert_eq!((answer.status, answer.text()), (414, "a path has at most 4096 bytes\n"), "{method} {path}");
+    }
+    // Arguments are no part of it.
+    assert_eq!(get(address, &format!("/healthz?{}", "a=b&".repeat(1500))).status, 200);
 }

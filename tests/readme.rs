@@ -1,9 +1,22 @@
-//! What the README and the pages of `docs` show is true: their configurations are good files, and their links lead somewhere.
+//! What the README and the pages of `docs` show is true: their configurations are good files, their links lead somewhere, and the
+//! README's examples work one after the other.
+
+mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use pushd::config;
+
+use common::http::metric;
+use common::ws::Ws;
+use common::{until, until_true};
 
 /// Every page, with its text.
 fn pages() -> Vec<(PathBuf, String)> {
@@ -58,4 +71,183 @@ fn every_page_is_reached_from_the_readme() {
     let lost: BTreeSet<_> =
         names.filter(|name| name != "README.md" && !readme.contains(&format!("(docs/{name})"))).collect();
     assert_eq!(lost, BTreeSet::new());
+}
+
+/// A checkout as the README means it, with its own port: the files it names, the programs it builds, and stand-ins for what would
+/// not end (`tail -F`) or would build (`cargo`).
+struct Checkout {
+    place: tempfile::TempDir,
+    port: String,
+}
+
+impl Checkout {
+    fn new() -> Checkout {
+        let place = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let checkout = Checkout { place, port };
+        for folder in ["config/conf.d", "target/release", "bin"] {
+            fs::create_dir_all(checkout.path(folder)).unwrap();
+        }
+        checkout.write("config/pushd.toml", config::DEFAULT);
+        symlink(env!("CARGO_BIN_EXE_pushd"), checkout.path("target/release/pushd")).unwrap();
+        // What it publishes to unless told is a port that the README's server has, and this one has not.
+        let pushctl = format!(
+            "#!/bin/sh\n[ \"$1\" = publish ] && shift && set -- publish --url http://127.0.0.1:{} \"$@\"\nexec {} \"$@\"\n",
+            checkout.port,
+            env!("CARGO_BIN_EXE_pushctl")
+        );
+        let cargo = "#!/bin/sh\n[ \"$1\" = build ] && exit\nprogram=pushd\n\
+             while [ \"$1\" != -- ]; do [ \"$1\" = pushctl ] && program=pushctl; shift; done\nshift\n\
+             exec target/release/$program \"$@\"\n";
+        let tail = "#!/bin/sh\ntest \"$1\" = -F && cat \"$2\"\n";
+        for (name, text) in [("target/release/pushctl", &*pushctl), ("bin/cargo", cargo), ("bin/tail", tail)] {
+            let path = checkout.path(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        checkout
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    /// Writes a file as the README has it, but for the port.
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text.replace("8888", &self.port)).unwrap();
+    }
+
+    fn address(&self) -> SocketAddr {
+        format!("127.0.0.1:{}", self.port).parse().unwrap()
+    }
+
+    /// A program in it that is given a block of the README.
+    fn command(&self, program: &str, arguments: &[&str], block: &str) -> Command {
+        let mut command = Command::new(program);
+        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        command.args(arguments).arg(block.replace("8888", &self.port)).current_dir(self.place.path()).env("PATH", path);
+        command
+    }
+
+    /// Runs a block to its end; what it printed.
+    fn run(&self, program: &str, arguments: &[&str], block: &str) -> String {
+        let ran = self.command(program, arguments, block).output().unwrap();
+        let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
+        assert!(ran.status.success(), "{block}\n{printed}{}", String::from_utf8_lossy(&ran.stderr));
+        printed
+    }
+
+    fn number(&self) -> Option<i32> {
+        fs::read_to_string(self.path("pushd.pid")).ok()?.strip_suffix('\n')?.parse().ok()
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Some(number) = self.number() {
+            let _ = kill(Pid::from_raw(number), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The blocks of the README in one language, in its order.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let readme = include_str!("../README.md");
+    let fence = format!("```{language}\n");
+    let blocks = readme.split(fence.as_str()).skip(1);
+    blocks.map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// The only block in this language that holds these words.
+fn block(language: &str, words: &str) -> &'static str {
+    let found: Vec<_> = blocks(language).into_iter().filter(|block| block.contains(words)).collect();
+    assert_eq!(found.len(), 1, "{language} with {words:?}: {found:?}");
+    found[0]
+}
+
+/// Whether a program is installed, and this makes it end well.
+fn has(program: &str, arguments: &[&str]) -> bool {
+    let tried = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn the_examples_work_one_after_the_other() {
+    let checkout = Checkout::new();
+    let mut first = checkout.command("sh", &["-ec"], block("sh", "-n -c config/pushd.toml")).spawn().unwrap();
+    until("the first server", || checkout.number());
+
+    // The page's own program, where there is a node that has WebSocket; else what it does.
+    let node = has("node", &["-e", "new WebSocket('ws://127.0.0.1:1').onerror = () => process.exit(0)"]);
+    let mut page = node.then(|| {
+        let heard = fs::File::create(checkout.path("heard")).unwrap();
+        checkout.command("node", &["-e"], block("js", "connect();")).stdout(heard).spawn().unwrap()
+    });
+    let mut client = (!node).then(|| Ws::open(checkout.address(), "/ws?channel=news"));
+    until_true("a subscriber", || metric(checkout.address(), "pushd_hub_sessions{hub=\"push\"}") == 1);
+
+    let (curl, expected) = block("sh", "-d 'Hello'").trim_end().split_once("\n# ").unwrap();
+    assert_eq!(checkout.run("sh", &["-ec"], curl).trim_end(), expected);
+    let pushctl = checkout.run("sh", &["-ec"], block("sh", "publish news Hello"));
+    assert_eq!(pushctl.trim_end(), expected);
+    let mut published = 2;
+    for (language, program, argument) in [("python", "python3", "-c"), ("php", "php", "-r")] {
+        if has(program, &[argument, ""]) {
+            let printed = checkout.run(program, &[argument], blocks(language)[0]);
+            assert!(printed.contains(expected), "{language}: {printed}");
+            published += 1;
+        }
+    }
+    if let Some(client) = &mut client {
+        (0..published).for_each(|_| client.expect_text("Hello"));
+    }
+    if let Some(page) = &mut page {
+        let heard = || fs::read_to_string(checkout.path("heard")).unwrap();
+        until_true("what the page heard", || heard() == "Hello\n".repeat(published));
+        page.kill().unwrap();
+        page.wait().unwrap();
+    }
+
+    // Pages from elsewhere, once they are listed.
+    for port in ["9999", &checkout.port] {
+        let fields = [&*format!("Origin: http://localhost:{port}")];
+        assert_eq!(Ws::ask(checkout.address(), "/ws", &fields).0.status, if port == "9999" { 403 } else { 101 });
+    }
+    assert_eq!(Ws::ask(checkout.address(), "/ws", &["Origin: http://127.0.0.1:9999"]).0.status, 403);
+    checkout.write("config/conf.d/pages.toml", block("toml", "http://127.0.0.1:9999"));
+    checkout.run("sh", &["-ec"], "kill -HUP \"$(cat pushd.pid)\"");
+    until_true("the listed page", || {
+        Ws::ask(checkout.address(), "/ws", &["Origin: http://127.0.0.1:9999"]).0.status == 101
+    });
+    checkout.write("config/conf.d/pages.toml", block("toml", "hosts = "));
+    checkout.run("target/release/pushd", &["--check", "-c"], "config/pushd.toml");
+
+    // Ctrl-C, and then the file of the README's own.
+    kill(Pid::from_raw(checkout.number().unwrap()), Signal::SIGINT).unwrap();
+    assert!(first.wait().unwrap().success());
+    checkout.write("hub.toml", block("toml", "[feed.clock]"));
+    checkout.run("sh", &["-ec"], block("sh", "--check -c hub.toml"));
+    let printed = checkout.run("sh", &["-ec"], block("sh", "tail -F"));
+    for part in [
+        "{\"channel\":\"all\",\"subscribers\":0}",
+        "{\"channel\":\"user/7/1\",\"subscribers\":0}",
+        "<h1>It works</h1>",
+        "Log opened",
+        "pushd is running",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+    until_true("its end", || checkout.number().is_none());
+}
+
+#[test]
+fn no_block_is_left_out() {
+    let tried = ["js", "php", "python", "toml", "sh", "nginx", "text"];
+    let readme = include_str!("../README.md");
+    let fences: Vec<_> =
+        readme.lines().filter_map(|line| line.strip_prefix("```")).filter(|rest| !rest.is_empty()).collect();
+    assert!(fences.len() > 10 && fences.iter().all(|language| tried.contains(language)), "{fences:?}");
+    // Tests themselves, and what would change the machine.
+    let untried = |block: &&str| block.contains("sudo ") || *block == "cargo test\n";
+    assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 5);
 }

@@ -1,6 +1,6 @@
-//! Addresses to listen on, and the origins pages come from.
+//! Addresses to listen on, the names a server answers to, and the origins pages come from.
 //!
-//! Both are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
+//! All three are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -15,6 +15,22 @@ impl Listen {
         let (Listen::Tcp(one), Listen::Tcp(other)) = (self, other) else { return false };
         let of_a_kind = one.is_ipv4() == other.is_ipv4() && one.port() == other.port() && one.port() != 0;
         of_a_kind && one.ip() != other.ip() && (one.ip().is_unspecified() || other.ip().is_unspecified())
+    }
+}
+
+/// Which names a server answers to: what `Host` may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hosts {
+    /// Any name.
+    Any,
+    /// Its own (addresses, loopback names, the machine's names, those in `origins`), and these: lower case, without a port.
+    Listed(Vec<String>),
+}
+
+impl Hosts {
+    /// Whether `text` can stand in a list.
+    pub fn can_list(text: &str) -> bool {
+        host(text).is_ok()
     }
 }
 
@@ -74,6 +90,69 @@ fn listen_help(text: &str) -> String {
     }
 }
 
+/// Reads `hosts`.
+pub(super) fn hosts(item: Item<'_>) -> Option<Hosts> {
+    const EXPECTED: &str = "\"any\" or a list such as [\"www.example.com\"]";
+    if let Some(word) = item.as_text() {
+        if word == "any" {
+            return Some(Hosts::Any);
+        }
+        let problem = item.error(format!("`hosts` takes {EXPECTED}")).label("not this word");
+        item.note(match host(word) {
+            Ok(name) if name.contains('.') => problem.help(format!("a list, even of one: `[\"{word}\"]`")),
+            Err(help) if word == "*" => problem.help(help),
+            _ => problem.meant(word, ["any"]),
+        });
+        return None;
+    }
+    if !item.is_list() {
+        item.mismatch(EXPECTED);
+        return None;
+    }
+    let mut listed = Vec::new();
+    for item in item.strings()? {
+        match host(item.as_text()?) {
+            Ok(host) => listed.push(host),
+            Err(help) => {
+                item.note(item.error("this is not the name of a host").label("expected a name alone").help(help))
+            }
+        }
+    }
+    Some(Hosts::Listed(listed))
+}
+
+/// One name, as browsers send it: lower case, without the dot of the root. The error says what would do.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    if matches!(text, "*" | "any") {
+        return Err("to answer to every name, write `hosts = \"any\"`".to_owned());
+    }
+    let text = text.to_lowercase();
+    if let Some((_, rest)) = text.split_once("://") {
+        return Err(format!("write the name alone: `{}`", rest.split(['/', ':']).next().unwrap_or_default()));
+    }
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    if bracketed.unwrap_or(&text).parse::<IpAddr>().is_ok() {
+        // Addresses are answered to in any case.
+        return Ok(text);
+    }
+    if let Some((name, _)) = text.rsplit_once(':') {
+        return Err(format!("leave the port out, every port is meant: `{name}`"));
+    }
+    named(text.strip_suffix('.').unwrap_or(&text))
+}
+
+/// A host's name in letters that can be sent.
+fn named(host: &str) -> Result<String, String> {
+    let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
+    match host {
+        _ if !host.is_ascii() => Err("write the host as browsers send it, `xn--...`".to_owned()),
+        _ if host.is_empty() || host.len() > limits::HOST_BYTES_MAX || !host.bytes().all(name) => {
+            Err("name one host; there are no wildcards".to_owned())
+        }
+        _ => Ok(host.to_owned()),
+    }
+}
+
 /// Reads `origins`.
 pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
     const EXPECTED: &str = "\"same\", \"any\" or a list such as [\"https://example.com\"]";
@@ -106,6 +185,8 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
             }
         }
     }
+    // So that one of many is found soon.
+    listed.sort_unstable();
     Some(Origins::Listed(listed))
 }
 
@@ -137,17 +218,12 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
         }
         _ => (rest, None),
     };
-    let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match address {
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) if address.parse::<Ipv6Addr>().is_err() => {
             return Err(format!("`{address}` is not an IPv6 address"));
         }
-        None if !host.is_ascii() => return Err("write the host as browsers send it, `xn--...`".to_owned()),
-        None if host.is_empty() || !host.bytes().all(name) => {
-            return Err("name one host; there are no wildcards".to_owned());
-        }
-        _ => {}
+        Some(_) => {}
+        None => named(host).map(drop)?,
     }
     let port = port.filter(|port| *port != default_port).map_or_else(String::new, |port| format!(":{port}"));
     Ok(format!("{scheme}://{host}{port}"))
@@ -188,6 +264,24 @@ mod tests {
             assert!(read(bad).unwrap_err().contains(hint), "{bad}: {:?}", read(bad));
         }
         assert!(read(&format!("unix:/{}", "x".repeat(200))).is_err());
+    }
+
+    #[test]
+    fn hosts_are_names_alone() {
+        assert_eq!(host("WWW.Example.com.").unwrap(), "www.example.com");
+        assert_eq!(host("push").unwrap(), "push");
+        for (bad, hint) in [
+            ("*", "hosts = \"any\""),
+            ("any", "hosts = \"any\""),
+            ("*.example.com", "no wildcards"),
+            ("", "name one host"),
+            ("a b", "name one host"),
+            ("https://www.example.com/x", "`www.example.com`"),
+            ("www.example.com:8888", "`www.example.com`"),
+            ("zürich.example", "xn--"),
+        ] {
+            assert!(host(bad).unwrap_err().contains(hint), "{bad}: {:?}", host(bad));
+        }
     }
 
     #[test]

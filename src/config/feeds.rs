@@ -4,26 +4,28 @@ use super::hubs::Hubs;
 use super::keys;
 use super::limits;
 use super::reader::{Item, Table, listed};
-use super::report::Problem;
+use super::report::{Problem, Span};
 use super::{Feed, Source, Template};
 
 /// The keys that say where a feed's publications come from; it has exactly one.
 const SOURCES: [&str; 3] = ["every", "tail", "command"];
 
-/// Reads every `[feed.NAME]`.
-pub(super) fn read(top: &Table<'_>, hubs: &Hubs<'_>) -> Vec<Feed> {
+/// Reads every `[feed.NAME]`, each with the place of its channel.
+pub(super) fn read(top: &Table<'_>, hubs: &Hubs<'_>) -> Vec<(Span, Feed)> {
     top.named("feed").into_iter().filter_map(|item| feed(item, hubs)).collect()
 }
 
-fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<Feed> {
+fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<(Span, Feed)> {
     item.note_bad_name();
     let table = item.table(&keys::FEED)?;
     let hub = table.required("hub", "name a hub: `hub = \"...\"`").and_then(|i| hubs.named_by(&i));
     let channel = table.required("channel", "such as `channel = \"all\"`").and_then(|i| channel(&i));
     let source = source(&table);
-    let ticks = matches!(source, Some(Source::Every(_)));
+    // Also where its pace was not understood: then the message is missing all the same.
+    let said = |key: &str| table.item(key).is_some();
+    let ticks = said("every") && !said("tail") && !said("command");
     let message = match table.item("message") {
-        None if source.is_none() => None,
+        None if source.is_none() && !ticks => None,
         None if ticks => {
             table.required("message", "what to publish each time: `message = \"tick:{n}\"`");
             None
@@ -31,7 +33,9 @@ fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<Feed> {
         None => Template::parse("{line}").ok(),
         Some(item) => message(&item, ticks),
     };
-    Some(Feed { name: item.key().to_owned(), hub: hub?, channel: channel?, message: message?, source: source? })
+    let at = table.item("channel")?.span();
+    let feed = Feed { name: item.key().to_owned(), hub: hub?, channel: channel?, message: message?, source: source? };
+    Some((at, feed))
 }
 
 fn channel(item: &Item<'_>) -> Option<String> {

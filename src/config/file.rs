@@ -12,13 +12,15 @@ use toml::de::DeTable;
 use super::feeds;
 use super::hubs::Hubs;
 use super::keys;
+use super::meeting;
 use super::merge::merged;
 use super::process;
 use super::reader::Table;
-use super::report::Report;
+use super::report::{Outside, Report};
 use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
+use super::text::shown;
 use super::{Config, Daemon, Errors};
 
 /// Reads and checks the file at `path` with its drop-ins, and the directories they name.
@@ -26,7 +28,7 @@ use super::{Config, Daemon, Errors};
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    check(Sources::read(path), Directories::MustExist, |_, _| ()).map(|(config, ())| config)
+    check(Sources::read(path), LookAt::All, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same, with what counts for every key and where that is said.
@@ -34,13 +36,13 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
-    check(Sources::read(path), Directories::MustExist, settings)
+    check(Sources::read(path), LookAt::Directories, settings)
 }
 
 impl Config {
     /// What it was read from, in a few words: `/etc/pushd/config.toml with 2 drop-ins`.
     pub fn provenance(&self) -> String {
-        let named = self.files.first().map_or_else(String::new, |file| file.display().to_string());
+        let named = self.files.first().map_or_else(String::new, |file| shown(&file.to_string_lossy()).into_owned());
         match self.files.len() {
             0 | 1 => named,
             2 => format!("{named} with 1 drop-in"),
@@ -66,20 +68,22 @@ pub fn load_daemon(path: &Path) -> Option<Daemon> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-    check(Sources::of(path, text.to_owned()), Directories::Unknown, |_, _| ()).map(|(config, ())| config)
+    check(Sources::of(path, text.to_owned()), LookAt::Nothing, |_, _| ()).map(|(config, ())| config)
 }
 
-/// Whether the directories the file names are looked at.
+/// What of all that the file names outside of it must be there.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Directories {
-    MustExist,
-    Unknown,
+enum LookAt {
+    All,
+    /// Users may be those of another machine.
+    Directories,
+    Nothing,
 }
 
 /// A valid configuration, and what `look` makes of its table.
 fn check<T>(
     sources: Sources,
-    directories: Directories,
+    look_at: LookAt,
     look: impl FnOnce(&Report<'_>, &DeTable<'_>) -> T,
 ) -> Result<(Config, T), Errors> {
     let Sources { files, unread } = sources;
@@ -91,8 +95,8 @@ fn check<T>(
     }
     let table = merged(&mut report);
     let config = read(&report, &table);
-    if directories == Directories::MustExist {
-        report.note_missing_directories();
+    if look_at != LookAt::Nothing {
+        report.note_missing(|outside| look_at == LookAt::All || matches!(outside, Outside::Directory(_)));
     }
     let seen = report.is_good().then(|| look(&report, &table));
     let told = report.finish();
@@ -105,18 +109,20 @@ fn check<T>(
 fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let top = Table::top(report, &keys::TOP, entries);
     let hubs = Hubs::declared(&top);
-    let servers = Servers { report, hubs: &hubs, taken: HashMap::new() }.read(&top);
+    let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), ports: HashMap::new(), routes: Vec::new() };
+    let (servers, routes) = servers.read(&top);
     let feeds = feeds::read(&top, &hubs);
     // Where something is wrong, a hub may be unused only because its route was not understood.
     if report.is_good() {
         hubs.note_unused(report);
+        meeting::note(report, &routes, &feeds);
     }
     Config {
         daemon: process::daemon(&top),
         log: process::log(&top),
         servers,
         hubs: hubs.read(),
-        feeds,
+        feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),
         files: report.files().iter().map(|file| file.path.clone()).collect(),
         warnings: Vec::new(),
     }

@@ -4,6 +4,7 @@
 //! silent one. A declared hub that nobody names is a warning.
 
 use std::cell::Cell;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::keys;
@@ -11,7 +12,53 @@ use super::limits;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report};
 use super::units::size_text;
-use super::{Hub, HubId, Template, WhenSlow};
+use super::{HubId, Template};
+
+/// `[hub.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hub {
+    /// NAME in `[hub.NAME]`.
+    pub name: String,
+    /// The largest message taken, in bytes.
+    pub message_bytes_max: usize,
+    /// How many messages a client may send in a second.
+    pub messages_per_second: u32,
+    /// How many bytes a client may send in a second, as they are once they are inflated.
+    pub bytes_per_second: u32,
+    /// How long a message may take from its first byte to its last.
+    pub message_timeout: Duration,
+    /// How many bytes may wait for one subscriber that does not keep up.
+    pub queue_bytes_max: usize,
+    /// How many messages may wait for one subscriber that does not keep up.
+    pub queue_messages_max: usize,
+    /// How long a message may wait for a subscriber that does not keep up; `None`: for ever.
+    pub queue_age_max: Option<Duration>,
+    /// What happens when one of these is exceeded.
+    pub when_slow: WhenSlow,
+    /// Said to a subscriber where messages were dropped, with their number for `{dropped}`; `None`: nothing.
+    pub gap_notice: Option<Template>,
+    /// A ping goes to a client not heard from for this long; `None`: never.
+    pub ping: Option<Duration>,
+    /// A client that has not answered a ping for this long is gone.
+    pub pong_timeout: Duration,
+    /// How many sessions the hub holds at once; `None`: as many as there may be connections.
+    pub subscribers_max: Option<NonZeroUsize>,
+    /// Messages from this size on are compressed (permessage-deflate) for clients that ask for it; `None`: none are.
+    pub deflate_bytes_min: Option<usize>,
+}
+
+/// `when_slow`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenSlow {
+    /// Closed with 1008 and a reason.
+    Disconnect,
+    /// The oldest waiting messages make room.
+    DropOldest,
+    /// What does not fit is left out.
+    DropNewest,
+    /// Of each channel only the latest message waits; then as with `DropOldest`.
+    Conflate,
+}
 
 /// The hubs the file declares, in its order.
 pub(super) struct Hubs<'a> {

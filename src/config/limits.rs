@@ -59,6 +59,15 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// The longest channel name, in bytes: fits a log line, and a million of them fit in memory.
 pub const CHANNEL_BYTES_MAX: usize = 256;
+/// The longest name of a host, in bytes: what DNS takes (RFC 1035, less the root's own dot).
+pub const HOST_BYTES_MAX: usize = 253;
+/// How much is read of `/etc/hosts`, where the machine's own names stand among its first lines; lists of advertisers may follow.
+pub const HOSTS_FILE_BYTES_MAX: u64 = 64 << 10;
+/// How often the log tells that clients were refused by their origin or by the name they called the server, each kind by itself:
+/// whoever tries it out sees a line at once, and no client fills a disk.
+pub const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// How much of what a client sent is shown in a refusal, in characters.
+pub const REFUSAL_CHARS_MAX: usize = 200;
 /// How many channels one route may subscribe a session to.
 pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
@@ -157,7 +166,7 @@ pub const COMMAND_DRAIN: Duration = Duration::from_secs(1);
 /// What a feed reads at once from a file or a pipe, in bytes: a pipe's own size.
 pub const FEED_READ_BYTES: usize = 64 << 10;
 
-/// The longest path asked of a static route, in bytes as sent: the kernel's own bound on a path.
+/// The longest path that is looked at, in bytes as sent: the kernel's own bound on a path, and more than any route needs.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Files up to this size are read in one go and kept for the next request; larger ones are streamed.
 pub const FILE_WHOLE_BYTES_MAX: u64 = 256 << 10;
@@ -191,8 +200,12 @@ pub const LINGER_BYTES_MAX: usize = MESSAGE_BYTES_CEILING;
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
 /// The most drop-ins: far more than an administrator remembers.
 pub const DROP_INS_MAX: usize = 256;
+/// How much of a title, a hint or a line of the file is shown with a mistake, in characters: a screen's width, a few times.
+pub const DIAGNOSTIC_CHARS_MAX: usize = 400;
 /// Mistakes told at once; beyond, they are counted. More than a screenful helps nobody.
 pub const DIAGNOSTICS_MAX: usize = 100;
+/// With how many channels that routes build of parts a feed's is compared, to tell of one that nobody can hear.
+pub const BUILT_CHANNELS_COMPARED_MAX: usize = 64;
 /// The most `queue_max` may be set to: one subscriber that holds a gigabyte is already an outage.
 pub const QUEUE_BYTES_CEILING: usize = 1 << 30;
 /// The most `queue_messages_max` may be set to.

@@ -12,7 +12,13 @@ use super::report::{Problem, Report, Span};
 pub(super) fn merged<'a>(report: &mut Report<'a>) -> DeTable<'a> {
     let mut whole = DeTable::new();
     for (number, file) in report.files().iter().enumerate() {
-        let (table, syntax) = DeTable::parse_recoverable(&file.text);
+        let (mut table, mut syntax) = DeTable::parse_recoverable(&file.text);
+        if !syntax.is_empty()
+            && let Some(mended) = file.mended()
+        {
+            report.note_unclosed(file, mended);
+            (table, syntax) = DeTable::parse_recoverable(&mended.text);
+        }
         report.note_all_syntax(file, &syntax);
         if number == 0 {
             whole = table.into_inner();

@@ -6,6 +6,7 @@
 //! sources  merge                             files -> one table of keys that know their places
 //! file                                       the table -> Config
 //!   process  hubs  servers, routes  feeds    one room a kind of table
+//!   meeting                                  which routes and feeds of a hub can hear each other
 //!     reader, values                         one typed look at a TOML value; notes a mistake and goes on
 //!       units  addresses  template  pattern  the small languages inside strings
 //! report -> error                            what is wrong, drawn for the operator
@@ -26,6 +27,7 @@ mod file;
 mod hubs;
 pub mod keys;
 pub mod limits;
+mod meeting;
 mod merge;
 pub mod pattern;
 mod process;
@@ -36,13 +38,16 @@ mod servers;
 mod settings;
 mod sources;
 pub mod template;
-mod text;
+pub(crate) mod text;
+mod unclosed;
 mod units;
 mod values;
 
+pub use addresses::Hosts;
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
 pub use file::{load, load_daemon, load_settings, parse};
+pub use hubs::{Hub, WhenSlow};
 pub use pattern::Pattern;
 pub use settings::{Origin, Setting, Settings};
 pub use sources::DROP_INS;
@@ -158,6 +163,8 @@ pub struct Server {
     pub routes: Vec<Route>,
     /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
     pub origins: Origins,
+    /// The names it answers to.
+    pub hosts: Hosts,
     /// How long a client may take to send a request's header.
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body.
@@ -184,7 +191,7 @@ pub enum Origins {
     Same,
     /// Any page.
     Any,
-    /// The same, and these: `https://example.com`, lower case, default port left out.
+    /// The same, and these, sorted: `https://example.com`, lower case, default port left out.
     Listed(Vec<String>),
 }
 
@@ -322,52 +329,6 @@ pub struct Static {
 pub enum Page {
     /// Live messages, and a box to send one.
     Live,
-}
-
-/// `[hub.NAME]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Hub {
-    /// NAME in `[hub.NAME]`.
-    pub name: String,
-    /// The largest message taken, in bytes.
-    pub message_bytes_max: usize,
-    /// How many messages a client may send in a second.
-    pub messages_per_second: u32,
-    /// How many bytes a client may send in a second, as they are once they are inflated.
-    pub bytes_per_second: u32,
-    /// How long a message may take from its first byte to its last.
-    pub message_timeout: Duration,
-    /// How many bytes may wait for one subscriber that does not keep up.
-    pub queue_bytes_max: usize,
-    /// How many messages may wait for one subscriber that does not keep up.
-    pub queue_messages_max: usize,
-    /// How long a message may wait for a subscriber that does not keep up; `None`: for ever.
-    pub queue_age_max: Option<Duration>,
-    /// What happens when one of these is exceeded.
-    pub when_slow: WhenSlow,
-    /// Said to a subscriber where messages were dropped, with their number for `{dropped}`; `None`: nothing.
-    pub gap_notice: Option<Template>,
-    /// A ping goes to a client not heard from for this long; `None`: never.
-    pub ping: Option<Duration>,
-    /// A client that has not answered a ping for this long is gone.
-    pub pong_timeout: Duration,
-    /// How many sessions the hub holds at once; `None`: as many as there may be connections.
-    pub subscribers_max: Option<NonZeroUsize>,
-    /// Messages from this size on are compressed (permessage-deflate) for clients that ask for it; `None`: none are.
-    pub deflate_bytes_min: Option<usize>,
-}
-
-/// `when_slow`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WhenSlow {
-    /// Closed with 1008 and a reason.
-    Disconnect,
-    /// The oldest waiting messages make room.
-    DropOldest,
-    /// What does not fit is left out.
-    DropNewest,
-    /// Of each channel only the latest message waits; then as with `DropOldest`.
-    Conflate,
 }
 
 /// `[feed.NAME]`: something that publishes by itself.

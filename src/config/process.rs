@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::keys;
 use super::limits;
-use super::reader::Table;
+use super::reader::{Item, Table};
+use super::report::Outside;
 use super::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 
 /// Reads `[daemon]`. The pidfile stays as written, relative to the run directory.
@@ -25,8 +26,8 @@ pub(super) fn daemon(top: &Table<'_>) -> Daemon {
     Daemon {
         pidfile: PathBuf::from(pidfile),
         rundir: item("rundir").and_then(|i| i.directory()),
-        user: item("user").and_then(|i| i.text("the name or number of a user")).map(str::to_owned),
-        group: item("group").and_then(|i| i.text("the name or number of a group")).map(str::to_owned),
+        user: item("user").and_then(|i| account(&i, "the name or number of a user", Outside::User)),
+        group: item("group").and_then(|i| account(&i, "the name or number of a group", Outside::Group)),
         umask: item("umask").and_then(|i| i.umask()),
         grace: item("grace").and_then(|i| i.duration(Duration::ZERO..=limits::DURATION_MAX)).unwrap_or(limits::GRACE),
         workers,
@@ -34,6 +35,13 @@ pub(super) fn daemon(top: &Table<'_>) -> Daemon {
         connections_per_address_max: item("connections_per_address_max")
             .and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
     }
+}
+
+/// A user or a group, which must be there.
+fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> Outside) -> Option<String> {
+    let name = item.text(expected)?.to_owned();
+    item.report.expect(item.span(), kind(name.clone()));
+    Some(name)
 }
 
 impl Daemon {

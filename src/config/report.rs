@@ -7,13 +7,16 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{self as draw, Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
+use nix::unistd::{Group, User};
 
 use super::error::{Diagnostic, Place, Severity};
 use super::limits;
 use super::sources::Source;
+use super::text;
+use super::unclosed::Mended;
 
 /// A place in the files of a configuration, in bytes.
 pub(super) type Span = Range<usize>;
@@ -108,12 +111,22 @@ impl Problem {
     }
 }
 
+/// Something outside of the file that must be there.
+pub(super) enum Outside {
+    /// A directory.
+    Directory(PathBuf),
+    /// A user, by name or number.
+    User(String),
+    /// A group, by name or number.
+    Group(String),
+}
+
 /// Everything found so far.
 pub(super) struct Report<'a> {
     files: &'a [Source],
     problems: RefCell<Vec<Problem>>,
-    /// Directories the file names, and where.
-    directories: RefCell<Vec<(Span, PathBuf)>>,
+    /// What the file names outside of it, and where.
+    outside: RefCell<Vec<(Span, Outside)>>,
     /// Where a file is not TOML.
     broken: Vec<Span>,
     /// Whether a file could not be read.
@@ -129,7 +142,7 @@ impl<'a> Report<'a> {
             files,
             partial: !unread.is_empty(),
             problems: RefCell::new(unread),
-            directories: RefCell::default(),
+            outside: RefCell::default(),
             broken: Vec::new(),
             more: 0,
         }
@@ -151,22 +164,34 @@ impl<'a> Report<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Remembers that the value at `span` names a directory.
-    pub(super) fn expect_directory(&self, span: Span, path: PathBuf) {
-        self.directories.borrow_mut().push((span, path));
+    /// Remembers that the value at `span` names this.
+    pub(super) fn expect(&self, span: Span, outside: Outside) {
+        self.outside.borrow_mut().push((span, outside));
     }
 
-    /// Looks at the directories: the one place where checking a file touches anything else.
-    pub(super) fn note_missing_directories(&self) {
-        for (span, path) in self.directories.take() {
-            let title = match std::fs::metadata(&path) {
-                Ok(found) if found.is_dir() => continue,
-                Ok(_) => "this is not a directory".to_owned(),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".to_owned(),
-                Err(error) => format!("this directory cannot be looked at: {error}"),
+    /// Looks whether what `counts` of it is there: the one place where checking a file touches anything else.
+    pub(super) fn note_missing(&self, counts: impl Fn(&Outside) -> bool) {
+        for (span, outside) in self.outside.take().into_iter().filter(|(_, outside)| counts(outside)) {
+            let missing = match &outside {
+                Outside::Directory(path) => missing_directory(path),
+                Outside::User(name) => missing_name("user", name, |name| Ok(User::from_name(name)?.is_some())),
+                Outside::Group(name) => missing_name("group", name, |name| Ok(Group::from_name(name)?.is_some())),
             };
-            let problem = Problem::error(span, title).label("expected a directory");
-            self.note(problem.help("create it, or correct the path; a relative one begins where this file lies"));
+            if let Some((title, label, help)) = missing {
+                self.note(Problem::error(span, title).label(label).help(help));
+            }
+        }
+    }
+
+    /// Adds what `file` opens and does not close.
+    pub(super) fn note_unclosed(&mut self, file: &Source, mended: &Mended) {
+        for (at, lines) in &mended.unclosed {
+            let sign = &file.text[*at..=*at];
+            let other = if sign == "{" { "}" } else { "]" };
+            let at = file.start + at;
+            let problem = Problem::error(at..at + 1, format!("this is not TOML: `{sign}` without its `{other}`"));
+            self.note(Problem { basis: Basis::Syntax, ..problem.label("never closed") });
+            self.broken.push(file.start + lines.start..file.start + lines.end);
         }
     }
 
@@ -271,34 +296,37 @@ impl<'a> Report<'a> {
 
     fn draw(&self, problem: &Problem) -> Diagnostic {
         let file = problem.span.as_ref().map_or(&self.files[0], |span| self.file(span.start));
-        let shown = problem.file.as_deref().unwrap_or(&file.path).display().to_string();
+        let path = problem.file.as_deref().unwrap_or(&file.path).to_string_lossy();
+        let cut = |text: &str| text::cut(text, limits::DIAGNOSTIC_CHARS_MAX).into_owned();
+        let (shown, title, label) = (text::shown(&path), cut(&problem.title), cut(&problem.label));
+        let help = problem.help.as_deref().map(cut);
         let level = match problem.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut group = Group::with_title(level.primary_title(problem.title.as_str()));
+        let mut group = draw::Group::with_title(level.primary_title(title.as_str()));
         group = match &problem.span {
-            Some(span) => group.element(self.snippet(span, &problem.label)),
-            None => group.element(Origin::path(shown.as_str())),
+            Some(span) => group.element(self.snippet(span, &label)),
+            None => group.element(Origin::path(&*shown)),
         };
-        if let Some(help) = &problem.help {
+        if let Some(help) = &help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
         let mut groups = vec![group];
         if let Some((span, label)) = &problem.also {
             let snippet = self.snippet(span, "");
-            groups.push(Group::with_title(Level::NOTE.secondary_title(label.as_str())).element(snippet));
+            groups.push(draw::Group::with_title(Level::NOTE.secondary_title(label.as_str())).element(snippet));
         }
         let rendered = Renderer::plain().render(&groups);
         let place = problem.span.as_ref().map(|span| self.place(span.start));
         let at = place.map_or_else(String::new, |p| format!("{}:{}:", p.line, p.column));
-        let label = if problem.label.is_empty() { String::new() } else { format!(": {}", problem.label) };
-        let help = problem.help.as_ref().map_or_else(String::new, |help| format!("; {help}"));
+        let label = if label.is_empty() { label } else { format!(": {label}") };
+        let help = help.map_or_else(String::new, |help| format!("; {help}"));
         let also = problem.also.as_ref().map_or_else(String::new, |(span, label)| {
             let (file, place) = (self.file(span.start), self.place(span.start));
-            format!("; {label}: {}:{}:{}", file.path.display(), place.line, place.column)
+            format!("; {label}: {}:{}:{}", text::shown(&file.path.to_string_lossy()), place.line, place.column)
         });
-        let summary = format!("{shown}:{at} {}{label}{help}{also}", problem.title);
+        let summary = format!("{shown}:{at} {title}{label}{help}{also}");
         Diagnostic { severity: problem.severity, place, summary, rendered }
     }
 
@@ -308,16 +336,42 @@ impl<'a> Report<'a> {
         let line = file.local(&self.line_of(span.start));
         let source = file.text[line.clone()].trim_end_matches('\r');
         let start = (file.boundary(span.start) - line.start).min(source.len());
+        let most =
+            source[start..].char_indices().nth(limits::DIAGNOSTIC_CHARS_MAX).map_or(source.len(), |(i, _)| start + i);
+        let source = &source[..most];
         let end = file.boundary(span.end).saturating_sub(line.start).min(source.len()).max(start);
         let mut annotation = AnnotationKind::Primary.span(start..end);
         if !label.is_empty() {
             annotation = annotation.label(label);
         }
         Snippet::source(source)
-            .path(file.path.to_string_lossy())
+            .path(text::shown(&file.path.to_string_lossy()).into_owned())
             .line_start(self.place(span.start).line)
             .annotation(annotation)
     }
+}
+
+/// What is wrong with a directory, what was expected, and what would do.
+fn missing_directory(path: &Path) -> Option<(String, &'static str, &'static str)> {
+    let title = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return None,
+        Ok(_) => "this is not a directory".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".to_owned(),
+        Err(error) => format!("this directory cannot be looked at: {error}"),
+    };
+    Some((title, "expected a directory", "create it, or correct the path; a relative one begins where this file lies"))
+}
+
+/// The same of a user or a group. A number need not have an entry: what else is needed then is known when it is assumed.
+fn missing_name(
+    kind: &str,
+    name: &str,
+    is_there: impl Fn(&str) -> nix::Result<bool>,
+) -> Option<(String, &'static str, &'static str)> {
+    if name.parse::<u32>().is_ok() || is_there(name).unwrap_or(true) {
+        return None;
+    }
+    Some((format!("there is no such {kind}"), "not in the system's database", "create it, or correct the name"))
 }
 
 /// Whether a value looks like another language's `true` or `false`.

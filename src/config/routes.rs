@@ -3,10 +3,13 @@
 //! The first key of a route says what it does (`websocket`, `publish`, `static`, ...), and that decides which other keys it
 //! knows. A route that another one hides can never match and is an error.
 
+use std::collections::HashMap;
+
 use super::addresses;
 use super::hubs::Hubs;
 use super::keys::{self, Section};
 use super::limits;
+use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
 use super::{
@@ -21,6 +24,8 @@ pub(super) struct Routes<'r, 'a> {
     pub(super) origins: Origins,
     /// The routes so far, with the place of their path.
     pub(super) read: Vec<(Span, Route)>,
+    /// Which paths they take, and where that is said first.
+    pub(super) taken: HashMap<Paths, Span>,
 }
 
 impl<'a> Routes<'_, 'a> {
@@ -34,6 +39,7 @@ impl<'a> Routes<'_, 'a> {
         for item in items {
             if let Some(route) = self.route(item) {
                 self.note_hidden(&item, &route.pattern);
+                self.taken.entry(route.pattern.paths()).or_insert_with(|| item.key_span());
                 self.read.push((item.key_span(), route));
             }
         }
@@ -141,7 +147,7 @@ impl<'a> Routes<'_, 'a> {
     }
 
     fn note_hidden(&self, item: &Item<'a>, pattern: &Pattern) {
-        if let Some((first, _)) = self.read.iter().find(|(_, route)| route.pattern.same_paths(pattern)) {
+        if let Some(first) = self.taken.get(&pattern.paths()) {
             let problem = Problem::error(item.key_span(), "this route can never match").label("takes the same paths");
             item.note(problem.also(first.clone(), "as this one, which comes first"));
         }
@@ -184,7 +190,7 @@ fn channels(item: Item<'_>) -> Vec<Template> {
         item.note(item.error("too many channels for one session").label(label));
     }
     let mut channels: Vec<Template> = Vec::new();
-    for item in items {
+    for item in items.into_iter().take(limits::CHANNELS_PER_SESSION_MAX) {
         let Some(channel) = item.channel() else { continue };
         if channels.contains(&channel) {
             item.note(item.error("this channel stands twice").label("a session is subscribed once"));

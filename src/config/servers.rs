@@ -10,7 +10,7 @@ use super::limits;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
-use super::{Action, Listen, Origins, Route, Server};
+use super::{Action, Hosts, Listen, Origins, Route, Server};
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
@@ -20,17 +20,22 @@ pub(super) struct Servers<'r, 'a> {
     pub(super) hubs: &'r Hubs<'a>,
     /// The addresses taken so far, over all servers.
     pub(super) taken: HashMap<Listen, Span>,
+    /// Of each port, for IPv4 or not, where all addresses are taken, and where a single one is first.
+    pub(super) ports: HashMap<(bool, u16), [Option<Span>; 2]>,
+    /// The routes of all servers so far, each with the place of its path.
+    pub(super) routes: Vec<(Span, Route)>,
 }
 
 impl<'a> Servers<'_, 'a> {
-    /// Reads them all.
-    pub(super) fn read(mut self, top: &Table<'a>) -> Vec<Server> {
+    /// Reads them all; and their routes, each with the place of its path.
+    pub(super) fn read(mut self, top: &Table<'a>) -> (Vec<Server>, Vec<(Span, Route)>) {
         let items = top.named("server");
         if items.is_empty() && top.item("server").is_none_or(|item| item.is_table() && item.members().is_empty()) {
             let problem = Problem::whole("no server is configured: nothing would listen").absence();
             self.report.note(problem.help("`pushd --print-default-config` shows one"));
         }
-        items.into_iter().filter_map(|item| self.server(item)).collect()
+        let servers = items.into_iter().filter_map(|item| self.server(item)).collect();
+        (servers, self.routes)
     }
 
     fn server(&mut self, item: Item<'a>) -> Option<Server> {
@@ -39,9 +44,9 @@ impl<'a> Servers<'_, 'a> {
         let listen = self.listen(&table);
         let origins = table.item("origins").and_then(addresses::origins).unwrap_or(Origins::Same);
         let help = format!("say what it serves: `[server.{}.routes]`", item.key());
-        let routes = table
-            .required("routes", &help)
-            .map(|item| Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new() }.read(item));
+        let routes = table.required("routes", &help).map(|item| {
+            Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new(), taken: HashMap::new() }.read(item)
+        });
         let timeout = |key: &str, default: Duration| {
             let item = table.item(key);
             item.and_then(|i| i.duration(limits::TIMEOUT_MIN..=limits::DURATION_MAX)).unwrap_or(default)
@@ -49,13 +54,16 @@ impl<'a> Servers<'_, 'a> {
         let server = Server {
             name: item.key().to_owned(),
             origins,
+            hosts: table.item("hosts").and_then(addresses::hosts).unwrap_or(Hosts::Listed(Vec::new())),
             header_timeout: timeout("header_timeout", limits::HEADER_TIMEOUT),
             body_timeout: timeout("body_timeout", limits::BODY_TIMEOUT),
             keep_alive: timeout("keep_alive", limits::KEEP_ALIVE),
             routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
             listen,
         };
-        self.warn_open(&server, &routes?);
+        let mut routes = routes?;
+        self.warn_open(&server, &routes);
+        self.routes.append(&mut routes);
         Some(server)
     }
 
@@ -84,7 +92,13 @@ impl<'a> Servers<'_, 'a> {
         if let Some(first) = self.taken.insert(address.clone(), item.span()) {
             let problem = item.error("this address is taken twice").label("the second time");
             item.note(problem.also(first, "the first time is here"));
-        } else if let Some((_, other)) = self.taken.iter().find(|(other, _)| address.overlaps(other)) {
+            return;
+        }
+        let Listen::Tcp(tcp) = address else { return };
+        let [all, one] = self.ports.entry((tcp.is_ipv4(), tcp.port())).or_default();
+        let (mine, other) = if tcp.ip().is_unspecified() { (all, one) } else { (one, all) };
+        mine.get_or_insert_with(|| item.span());
+        if let Some(other) = other {
             let problem = item.error("this address overlaps another one").label("the kernel gives one of the two");
             item.note(problem.also(other.clone(), "the other one is here"));
         }

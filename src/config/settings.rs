@@ -185,6 +185,7 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
             Ok(Listen::Unix(path)) => format!("unix:{}", plain(&path)),
             Ok(Listen::Systemd(_)) | Err(_) => text.to_owned(),
         },
+        Kind::Hosts => addresses::host(text).unwrap_or_else(|_| text.to_owned()),
         Kind::Origins => addresses::origin(text).unwrap_or_else(|_| text.to_owned()),
         _ => text.to_owned(),
     });
@@ -229,6 +230,7 @@ mod tests {
             (Kind::Path, "\"www\"", "\"./www/\""),
             (Kind::Addresses, "\"[::1]:80\"", "[\"[0:0:0:0:0:0:0:1]:080\"]"),
             (Kind::Addresses, "\"unix:s\"", "\"unix:./s\""),
+            (Kind::Hosts, "[\"a.b\"]", "[\"A.B.\"]"),
             (Kind::Origins, "[\"https://a.b\"]", "[\"HTTPS://A.B:443\"]"),
             (Kind::Addresses, "\"unix:s\"", "[\"unix:/etc/pushd/s\"]"),
             (Kind::Program, "[\"./run\", \"./x\"]", "[\"/etc/pushd/./run\", \"./x\"]"),

@@ -4,6 +4,7 @@
 //! space of bytes, one behind the other, so that a [`Span`] says by itself which file it is in, and "in the order of the
 //! file" goes on over all of them.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::limits;
 use super::report::{Problem, Span};
+use super::unclosed::{self, Mended};
 
 /// The directory of the drop-ins, beside the file that was named.
 pub const DROP_INS: &str = "conf.d";
@@ -25,6 +27,8 @@ pub(super) struct Source {
     pub(super) text: String,
     /// Where its first byte stands among all.
     pub(super) start: usize,
+    /// The same without what it opens and does not close, to be looked at where the text is no TOML.
+    mended: OnceCell<Option<Mended>>,
 }
 
 /// All of them; never none.
@@ -38,7 +42,10 @@ impl Sources {
     /// Of `text`, which came from `path`; nothing else is looked at.
     pub(super) fn of(path: &Path, text: String) -> Sources {
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        Sources { files: vec![Source { path: path.to_owned(), base, text, start: 0 }], unread: Vec::new() }
+        Sources {
+            files: vec![Source { path: path.to_owned(), base, text, start: 0, mended: OnceCell::new() }],
+            unread: Vec::new(),
+        }
     }
 
     /// The file at `path` and its drop-ins. Where it cannot be read itself, nothing but that is told.
@@ -74,11 +81,16 @@ impl Sources {
         // Absolute, because the daemon leaves the directory it was started from.
         let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         let base = place.parent().unwrap_or(Path::new("")).to_owned();
-        self.files.push(Source { path: path.to_owned(), base, text, start });
+        self.files.push(Source { path: path.to_owned(), base, text, start, mended: OnceCell::new() });
     }
 }
 
 impl Source {
+    /// The text without what it opens and does not close; `None`: it closes everything.
+    pub(super) fn mended(&self) -> Option<&Mended> {
+        self.mended.get_or_init(|| unclosed::mend(&self.text)).as_ref()
+    }
+
     /// The part of it that `span` covers, less what lies outside.
     pub(super) fn local(&self, span: &Span) -> Span {
         let inside = |at: usize| at.saturating_sub(self.start).min(self.text.len());

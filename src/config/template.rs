@@ -1,8 +1,9 @@
 //! Templates: text with named holes, `user/{userid}/{compid}`.
 //!
 //! `{name}` is filled from the request (a path parameter, else an argument); `{name=text}` has a value for when it is
-//! missing; `{{` and `}}` stand for braces. What fills a channel name is escaped ([`Template::channel`]), so that no
-//! value can reach into another channel: `a/b` + `c` is not `a` + `b/c`.
+//! missing; `{{` and `}}` stand for braces. What fills a part of a channel name is escaped ([`Template::channel`]), so that no
+//! value can reach into another channel: `a/b` + `c` is not `a` + `b/c`. A template that is one hole takes the whole name as it
+//! is: a client that names a channel meets it by whatever door it comes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -117,9 +118,43 @@ impl Template {
         self.fill(|filled, text| filled.push_str(text), value)
     }
 
-    /// Filled as a channel name: `/`, `%` and control characters in values are percent-encoded.
+    /// Filled as a channel name: `/`, `%` and control characters in values are percent-encoded, unless the value is the whole name.
     pub fn channel<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
-        self.fill(push_escaped, value)
+        if self.is_whole() { self.text(value) } else { self.fill(push_escaped, value) }
+    }
+
+    /// Whether it is one hole and nothing else.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.parts.as_slice(), [Part::Hole { .. }])
+    }
+
+    /// Whether some values could make it the channel `name`. It may say so of a name that cannot be, where that holds a `%`.
+    pub fn can_be(&self, name: &str) -> bool {
+        if self.is_whole() {
+            return true;
+        }
+        // The places of `name` that its parts so far can end at.
+        let mut ends = vec![0];
+        for part in &self.parts {
+            let mut next = Vec::new();
+            match part {
+                Part::Text(text) => {
+                    next.extend(
+                        ends.iter().filter(|at| name[**at..].starts_with(text.as_str())).map(|at| at + text.len()),
+                    );
+                }
+                // From the first place on up to the slash behind it, then from there.
+                Part::Hole { .. } => {
+                    for at in ends {
+                        let most = name[at..].find('/').map_or(name.len(), |slash| at + slash);
+                        let from = next.last().map_or(at, |last: &usize| at.max(last + 1));
+                        next.extend((from..=most).filter(|at| name.is_char_boundary(*at)));
+                    }
+                }
+            }
+            ends = next;
+        }
+        ends.contains(&name.len())
     }
 
     fn fill<'v>(
@@ -212,16 +247,38 @@ mod tests {
     fn no_value_reaches_into_another_channel() {
         let template = Template::parse("user/{a}/{b}").unwrap();
         assert_eq!(template.channel(value).unwrap(), "user/x%2Fy/50%25");
-        let odd = Template::parse("{c=//a\n%\u{85}}").unwrap();
-        assert_eq!(odd.channel(value).unwrap(), "%2F%2Fa%0A%25%C2%85");
+        let odd = Template::parse("x{c=//a\n%\u{85}}").unwrap();
+        assert_eq!(odd.channel(value).unwrap(), "x%2F%2Fa%0A%25%C2%85");
     }
 
     #[test]
     fn a_value_meets_the_channel_that_the_file_names() {
-        for name in ["zürich", "東京 & 大阪", "news?#", ""] {
+        for name in ["zürich", "東京 & 大阪", "news?#", "", "sys/load", "50%", "a%2Fb"] {
             let template = Template::parse("{channel}").unwrap();
             assert_eq!(template.channel(|_| Some(name.into())).unwrap(), name);
         }
+        assert_eq!(Template::parse("{channel=sys/load}").unwrap().channel(|_| None).unwrap(), "sys/load");
+    }
+
+    #[test]
+    fn a_template_can_be_what_its_values_can_make_of_it() {
+        for (template, name, can) in [
+            ("all", "all", true),
+            ("all", "al", false),
+            ("{channel}", "sys/load", true),
+            ("user/{a}/{b}", "user/1/2", true),
+            ("user/{a}/{b}", "user/1/2/3", false),
+            ("user/{a}/{b}", "user//", true),
+            ("user/{a}", "sys/load", false),
+            ("{a}-{b}/c", "x-y-z/c", true),
+            ("{a}-{b}/c", "x-y/z/c", false),
+            ("{a}{b}{a}", "ü", true),
+            ("{a}{b}{a}", "ü/", false),
+        ] {
+            assert_eq!(Template::parse(template).unwrap().can_be(name), can, "{template} {name}");
+        }
+        let many = Template::parse(&"{a}".repeat(80)).unwrap();
+        assert!(!many.can_be(&format!("{}/", "x".repeat(255))));
     }
 
     #[test]

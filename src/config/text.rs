@@ -1,5 +1,6 @@
-//! How TOML is written: values on one line, keys quoted where they must be.
+//! How TOML is written: values on one line, keys quoted where they must be. And how text from anywhere is shown to people.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use toml::de::DeValue;
@@ -59,9 +60,37 @@ pub(super) fn value(value: &DeValue<'_>, rewrite: &mut dyn FnMut(&str) -> String
     }
 }
 
+/// Text that a terminal can be given, whatever it holds: control characters are escaped.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
+}
+
+/// The same, and no more of it than `most` characters.
+pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => Cow::Owned(format!("{}…", shown(&text[..end]))),
+        None => shown(text),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_is_given_no_control_characters() {
+        assert_eq!(shown("plain ü"), "plain ü");
+        assert_eq!(shown("a\u{1b}[31m\n\u{9b}"), "a\\u{1b}[31m\\n\\u{9b}");
+        assert_eq!(cut("äöü\u{1b}", 3), "äöü…");
+        assert_eq!(cut("äöü", 3), "äöü");
+    }
 
     #[test]
     fn what_is_written_is_read_as_the_same() {

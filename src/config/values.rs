@@ -9,7 +9,7 @@ use toml::de::DeValue;
 use super::Template;
 use super::limits;
 use super::reader::{Item, listed};
-use super::report::Problem;
+use super::report::{Outside, Problem};
 use super::units;
 
 impl<'a> Item<'a> {
@@ -60,7 +60,7 @@ impl<'a> Item<'a> {
     /// A directory.
     pub(super) fn directory(&self) -> Option<PathBuf> {
         let path = self.base().join(self.text("the path of a directory")?);
-        self.report.expect_directory(self.span(), path.clone());
+        self.report.expect(self.span(), Outside::Directory(path.clone()));
         Some(path)
     }
 

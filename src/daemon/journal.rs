@@ -9,6 +9,8 @@ use std::io::{self, Write as _};
 use ::log::Level;
 use nix::sys::stat::fstat;
 
+use crate::config::text::shown;
+
 /// Whether standard error leads to the journal. The variable alone does not say so: a child that was given another
 /// standard error has inherited it.
 pub fn is_stderr() -> bool {
@@ -35,7 +37,8 @@ pub fn say(level: Level, text: &str) {
             // Into memory: there is nothing that could fail.
             let _ = write!(lines, "<{}>", priority(level));
         }
-        lines.push_str(line);
+        // What a file or an argument holds is no command to a terminal.
+        lines.push_str(&shown(line));
         lines.push('\n');
     }
     // Who closed standard error does not want to know.

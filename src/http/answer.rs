@@ -40,7 +40,16 @@ pub fn with_type(status: StatusCode, content_type: &'static str, text: String) -
 
 /// 405 for a method that is not among `allow`.
 pub fn method_not_allowed(allow: &str) -> Answer {
-    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("method not allowed here; allowed: {allow}"));
+    refused_method(format!("method not allowed here; allowed: {allow}"), allow)
+}
+
+/// 405 for a method that is not among `allow`, where nothing is published.
+pub fn read_only(allow: &str) -> Answer {
+    refused_method(format!("method not allowed here; allowed: {allow}; no route publishes here"), allow)
+}
+
+fn refused_method(sentence: String, allow: &str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, sentence);
     allowing(&mut answer, allow);
     answer
 }

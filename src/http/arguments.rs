@@ -1,20 +1,22 @@
 //! What a request says by name: path parameters, then query arguments, then fields of a form.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
-/// The arguments of one request. Where a name is given several times the last one counts, as in the servers pushd replaces.
+/// The arguments of one request. Where a name is given several times the last one counts, as in the servers pushd replaces. By
+/// their names: a route may ask for many, and a client may send as many as fit.
 #[derive(Debug, Default)]
 pub struct Arguments<'r> {
     path: Vec<(&'r str, String)>,
-    query: Vec<(Cow<'r, str>, Cow<'r, str>)>,
-    form: Vec<(String, String)>,
+    query: HashMap<Cow<'r, str>, Cow<'r, str>>,
+    form: HashMap<String, String>,
 }
 
 impl<'r> Arguments<'r> {
     /// Of a path's parameters and a query string.
     pub fn new(path: Vec<(&'r str, String)>, query: Option<&'r str>) -> Arguments<'r> {
         let query = query.map(|query| form_urlencoded::parse(query.as_bytes()).collect()).unwrap_or_default();
-        Arguments { path, query, form: Vec::new() }
+        Arguments { path, query, form: HashMap::new() }
     }
 
     /// Adds the fields of a form (`application/x-www-form-urlencoded`).
@@ -25,8 +27,8 @@ impl<'r> Arguments<'r> {
     /// What `name` was given.
     pub fn value(&self, name: &str) -> Option<Cow<'_, str>> {
         let path = self.path.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
-        let query = || self.query.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_ref());
-        let form = || self.form.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let query = || self.query.get(name).map(AsRef::as_ref);
+        let form = || self.form.get(name).map(String::as_str);
         path.or_else(query).or_else(form).map(Cow::Borrowed)
     }
 }

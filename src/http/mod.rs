@@ -3,8 +3,8 @@
 //! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it; [`opening`] is the
 //! handshake that needs no hyper. Each request passes the `guard`, which knows what hyper is too lenient with; its `content` is read whether
 //! or not the request has a use for it. `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the
-//! server says of itself. `origin` decides which pages may talk to a route. Nothing here knows how sessions are kept: that is behind the
-//! trait.
+//! server says of itself. `hosts` decides which names the server answers to, `origin` which pages may talk to a route. Nothing here
+//! knows how sessions are kept: that is behind the trait.
 
 pub mod answer;
 mod arguments;
@@ -13,11 +13,14 @@ pub mod connection;
 mod content;
 mod extension;
 mod guard;
+mod hosts;
 mod linger;
 pub mod opening;
 mod origin;
 pub mod pages;
 mod publish;
+mod refusals;
+mod routes;
 pub mod site;
 pub mod status;
 mod upgrade;
@@ -30,13 +33,15 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
-use crate::config::pattern::Match;
+use crate::config::limits::PATH_BYTES_MAX;
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
 use body::Body;
 use content::Content;
+use refusals::shown;
+use routes::Match;
 pub use site::{HubInUse, Room, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
@@ -87,21 +92,38 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
         log::debug!("{} {method} {uri} refused: {}", from.peer, refusal.why());
         return Some(refusal.answer());
     }
-    if length != Some(0) || uri.authority().is_some() {
+    if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX {
         return None;
     }
     let site = backend.site(&from.server)?;
+    if !site.hosts.answer(uri, headers) {
+        return None;
+    }
     let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
     let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
     log::debug!("{} {method} {} {}", from.peer, uri.path(), answer.status().as_u16());
     Some(answer)
 }
 
+/// Whether the server answers to the name it is called by.
+fn check_name(head: &Parts, site: &Site) -> Result<(), Box<Answer>> {
+    if site.hosts.answer(&head.uri, &head.headers) {
+        return Ok(());
+    }
+    let why = site.hosts.refusal(&site.server.name, &head.uri, &head.headers);
+    Err(Box::new(answer::text(StatusCode::MISDIRECTED_REQUEST, why)))
+}
+
 /// The room that serves a request that passed the [`guard`], or the answer where none does.
 fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Room, Match<'s>), Box<Answer>> {
     let path = head.uri.path();
+    check_name(head, site)?;
+    if path.len() > PATH_BYTES_MAX {
+        let sentence = format!("a path has at most {PATH_BYTES_MAX} bytes");
+        return Err(Box::new(answer::text(StatusCode::URI_TOO_LONG, sentence)));
+    }
     let Some((room, found)) = site.find(path) else {
-        return Err(Box::new(answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}"))));
+        return Err(Box::new(answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path))));
     };
     if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
         let sentence = "the server is ending, try again later";
@@ -141,18 +163,22 @@ async fn answer<B: Backend>(
     backend: &B,
 ) -> (Answer, Option<Upgrade>) {
     let path = head.uri.path();
-    if path == "*" {
-        return (answer::options(guard::ALLOW), None);
-    }
-    let (room, found) = match find(head, site, backend) {
+    let found = match path {
+        "*" => check_name(head, site).and(Err(Box::new(answer::options(guard::ALLOW)))),
+        _ => find(head, site, backend),
+    };
+    let (room, found) = match found {
         Ok(found) => found,
-        Err(refusal) => return (*refusal, None),
+        Err(answer) => {
+            site.refusals.tell(&answer, &from.peer, path);
+            return (*answer, None);
+        }
     };
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {
         Room::WebSocket(terms) => {
-            let agreed = match upgrade::agree(head, &arguments, terms, from.on_loopback) {
+            let agreed = match upgrade::agree(head, &arguments, terms, site, from.on_loopback) {
                 Ok(upgrade) => upgrade.with_content(content).await,
                 refusal => refusal,
             };
@@ -162,13 +188,12 @@ async fn answer<B: Backend>(
                     return (answer, Some(upgrade));
                 }
                 Err(refusal) => {
-                    // A page is told the status at most: browsers keep the sentence to themselves.
-                    log::debug!("{} refused at {path}: {}", from.peer, refusal.body().sentence());
+                    site.refusals.tell(&refusal, &from.peer, path);
                     *refusal
                 }
             }
         }
-        Room::Publish(room) => publish::respond(room, head, content, arguments, from.on_loopback, backend).await,
+        Room::Publish(room) => publish::respond(room, head, content, arguments, site, from, backend).await,
         Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
@@ -178,12 +203,20 @@ async fn answer<B: Backend>(
     (answer, None)
 }
 
+fn unserved(method: &Method, path: &str) -> String {
+    let path = shown(path);
+    match *method {
+        Method::POST | Method::PUT => format!("no route serves {path}, and none publishes there"),
+        _ => format!("no route serves {path}"),
+    }
+}
+
 /// What is only read: GET and HEAD (hyper leaves a HEAD's body out).
 fn reading(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     match *method {
         Method::GET | Method::HEAD => answer(),
         Method::OPTIONS => answer::options("GET, HEAD, OPTIONS"),
-        _ => answer::method_not_allowed("GET, HEAD, OPTIONS"),
+        _ => answer::read_only("GET, HEAD, OPTIONS"),
     }
 }
 

@@ -50,7 +50,7 @@ impl Opening {
         let agreed = found.and_then(|(room, found)| {
             let Room::WebSocket(terms) = room else { return None };
             let arguments = Arguments::new(found.parameters, head.uri.query());
-            upgrade::agree(&head, &arguments, terms, on_loopback).ok()
+            upgrade::agree(&head, &arguments, terms, &site, on_loopback).ok()
         });
         head.headers.clear();
         self.fields = mem::take(&mut head.headers);

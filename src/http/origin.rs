@@ -2,55 +2,105 @@
 //!
 //! A browser lets any page open a WebSocket or post a form to any address, loopback included, and says in `Origin` which page
 //! it was. So a route takes only pages from its own address unless it is told otherwise; programs that are not browsers send no `Origin` and are
-//! not concerned. On a loopback address a page's own name must be a loopback name too: a foreign name that resolves to 127.0.0.1
-//! (DNS rebinding) would otherwise look like "the same".
+//! not concerned. That a page's address is the server's own is known by its name, which [`hosts`](super::hosts) looked at before.
+//!
+//! One request that does something comes without an `Origin`: a GET to a publish route, by an image or a link. Browsers tell of it
+//! in `Sec-Fetch-Site`, but only where they trust the way to the server: over TLS, and on a loopback address. Elsewhere an image on
+//! a foreign page looks like a program, and so is refused where its `Referer` does not show that the page is the server's own.
 
 use http::HeaderName;
-use http::header::{HOST, HeaderMap, ORIGIN};
+use http::Method;
+use http::header::{HOST, HeaderMap, ORIGIN, REFERER};
+use http::request::Parts;
 
+use super::hosts::{Hosts, is_loopback, split_port};
+use super::refusals::shown;
 use crate::config::Origins;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks a request against `origins`. The `Origin` it may be answered to, if it named one. `unnamed`: a page's browser may ask this without
-/// naming its origin, as it does where it reads from what it takes for the same one.
+/// Checks a request against `origins`. The `Origin` it may be answered to, if it named one.
 ///
 /// # Errors
 /// A sentence for the developer of the page: what was refused, and what would allow it.
 pub fn check<'h>(
     origins: &Origins,
-    headers: &'h HeaderMap,
-    unnamed: bool,
+    request: &'h Parts,
+    hosts: &Hosts,
     on_loopback: bool,
 ) -> Result<Option<&'h str>, String> {
-    let host = text(headers, &HOST).unwrap_or("");
-    let Some(origin) = headers.get(ORIGIN) else {
-        return match text(headers, &SEC_FETCH_SITE) {
-            _ if *origins == Origins::Any => Ok(None),
-            Some(site @ ("cross-site" | "same-site")) => Err(format!(
-                "a page of another origin ({site}) asked for this; origins = \"any\" on the route would allow it"
-            )),
-            _ if unnamed && on_loopback && !known_name(host, origins) => {
-                Err(format!("Host {host:?} is no name of this machine's loopback address"))
-            }
-            _ => Ok(None),
-        };
-    };
-    let origin = origin.to_str().map_err(|_| "Origin is not text".to_owned())?;
-    let allowed = match origins {
-        Origins::Any => true,
-        Origins::Listed(list) if list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) => true,
-        Origins::Same | Origins::Listed(_) => is_same(origin, host) && (!on_loopback || is_loopback_name(host)),
-    };
-    if allowed {
-        return Ok(Some(origin));
-    }
-    let which = if Origins::can_list(origin) { format!("[\"{origin}\"]") } else { "\"any\"".to_owned() };
-    Err(format!("Origin {origin} is not allowed here: origins = {which} on the route or its server would allow it"))
+    let asked = Asked { headers: &request.headers, hosts, on_loopback };
+    // A browser names the origin of every WebSocket (RFC 6455 §4.1), and of every request but GET and HEAD.
+    let unnamed = request.method == Method::GET && !request.headers.contains_key(http::header::UPGRADE);
+    asked.judge(origins, unnamed)
 }
 
-/// Whether a page of `origin` came from the very address that `host` names.
-fn is_same(origin: &str, host: &str) -> bool {
+/// What a request says of the page it comes from, and where it came in.
+struct Asked<'h, 's> {
+    headers: &'h HeaderMap,
+    hosts: &'s Hosts,
+    on_loopback: bool,
+}
+
+impl<'h> Asked<'h, '_> {
+    /// `unnamed`: a browser asks this without naming an origin.
+    fn judge(&self, origins: &Origins, unnamed: bool) -> Result<Option<&'h str>, String> {
+        let Some(origin) = self.headers.get(ORIGIN) else {
+            return match self.text(&SEC_FETCH_SITE) {
+                _ if *origins == Origins::Any => Ok(None),
+                Some(site @ ("cross-site" | "same-site")) => Err(format!(
+                    "a page of another origin ({site}) asked for this; origins = \"any\" on the route would allow it"
+                )),
+                None if unnamed && !self.is_told_of_pages() && !self.is_referred(origins) => {
+                    Err("a GET that names no origin can come from an image on any page; a POST would do, or \
+                     origins = \"any\" on the route would allow it"
+                        .to_owned())
+                }
+                _ => Ok(None),
+            };
+        };
+        let origin = origin.to_str().map_err(|_| "Origin is not text".to_owned())?;
+        if self.allows(origins, origin) {
+            return Ok(Some(origin));
+        }
+        let which = if Origins::can_list(origin) { format!("[\"{origin}\"]") } else { "\"any\"".to_owned() };
+        let origin = shown(origin);
+        Err(format!("Origin {origin} is not allowed here: origins = {which} on the route or its server would allow it"))
+    }
+
+    /// Whether a page of `origin` is let in.
+    fn allows(&self, origins: &Origins, origin: &str) -> bool {
+        match origins {
+            Origins::Any => true,
+            Origins::Listed(list) if list.binary_search(&origin.to_ascii_lowercase()).is_ok() => true,
+            Origins::Same | Origins::Listed(_) => {
+                let host = self.text(&HOST).unwrap_or("");
+                let same = is_same(origin, host, self.on_loopback);
+                // Where a server answers to any name, a name proves nothing of a page that talks to a loopback address.
+                same && (!self.on_loopback || self.hosts.are_own(host))
+            }
+        }
+    }
+
+    /// Whether a browser would have said in `Sec-Fetch-Site` that a page asks.
+    fn is_told_of_pages(&self) -> bool {
+        self.on_loopback && self.text(&HOST).is_none_or(|host| host.is_empty() || is_loopback(split_port(host).0))
+    }
+
+    /// Whether the page that asks is said to be one that is let in. A page can keep that back, but not say that it is another one.
+    fn is_referred(&self, origins: &Origins) -> bool {
+        let Some((scheme, rest)) = self.text(&REFERER).and_then(|page| page.split_once("://")) else { return false };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        self.allows(origins, &format!("{scheme}://{authority}"))
+    }
+
+    fn text(&self, name: &HeaderName) -> Option<&'h str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Whether a page of `origin` came from the very address that `host` names. All loopback names are one address `on_loopback`.
+fn is_same(origin: &str, host: &str, on_loopback: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     // No page has an origin of `ws:`, but ws4py says so where a page would say `http:`.
     let port = match scheme {
@@ -59,52 +109,36 @@ fn is_same(origin: &str, host: &str) -> bool {
         _ => return false,
     };
     let (a, b) = (split_port(authority), split_port(host));
-    !a.0.is_empty() && a.0.eq_ignore_ascii_case(b.0) && a.1.unwrap_or(port) == b.1.unwrap_or(port)
-}
-
-/// Name and port of `name:port`, `[::1]:port` or either without its port.
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
-        _ => (authority, None),
-    }
-}
-
-fn is_loopback_name(host: &str) -> bool {
-    let name = split_port(host).0.to_ascii_lowercase();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Whether `host` cannot be a foreign name pointed at this machine: an address, a loopback name, or one the route lists.
-fn known_name(host: &str, origins: &Origins) -> bool {
-    let name = split_port(host).0;
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let listed =
-        |origin: &String| origin.split_once("://").is_some_and(|(_, o)| split_port(o).0.eq_ignore_ascii_case(name));
-    address.parse::<std::net::IpAddr>().is_ok()
-        || is_loopback_name(host)
-        || matches!(origins, Origins::Listed(list) if list.iter().any(listed))
-}
-
-fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
+    let one = a.0.eq_ignore_ascii_case(b.0) || (on_loopback && is_loopback(a.0) && is_loopback(b.0));
+    !a.0.is_empty() && one && a.1.unwrap_or(port) == b.1.unwrap_or(port)
 }
 
 #[cfg(test)]
 mod tests {
-    use http::Method;
+    use std::path::Path;
 
     use super::*;
+    use crate::config;
 
-    fn asked(origins: &Origins, method: Method, fields: &[(&'static str, &str)], on_loopback: bool) -> bool {
+    fn judged(
+        origins: &Origins,
+        method: Method,
+        fields: &[(&'static str, &str)],
+        on_loopback: bool,
+    ) -> Result<(), String> {
+        let text =
+            "[server.s]\nlisten = \"127.0.0.1:1\"\nhosts = [\"push.internal\"]\nroutes.\"/\" = { health = true }";
+        let config = config::parse(Path::new("x.toml"), text).unwrap();
+        let hosts = Hosts::new(&config.servers[0], &[]);
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());
         }
-        check(origins, &headers, method == Method::GET, on_loopback).is_ok()
+        Asked { headers: &headers, hosts: &hosts, on_loopback }.judge(origins, method == Method::GET).map(drop)
+    }
+
+    fn asked(origins: &Origins, method: Method, fields: &[(&'static str, &str)], on_loopback: bool) -> bool {
+        judged(origins, method, fields, on_loopback).is_ok()
     }
 
     #[test]
@@ -123,7 +157,7 @@ mod tests {
             ("file://", "example.com", false),
             ("null", "null", false),
         ] {
-            assert_eq!(is_same(origin, host), same, "{origin} {host}");
+            assert_eq!(is_same(origin, host, false), same, "{origin} {host}");
         }
     }
 
@@ -132,10 +166,8 @@ mod tests {
         for (origin, would) in
             [("https://a.example", "[\"https://a.example\"]"), ("null", "\"any\""), ("evil", "\"any\"")]
         {
-            let mut headers = HeaderMap::new();
-            headers.insert("host", "127.0.0.1:8888".parse().unwrap());
-            headers.insert("origin", origin.parse().unwrap());
-            let refusal = check(&Origins::Same, &headers, true, true).unwrap_err();
+            let fields = [("host", "127.0.0.1:8888"), ("origin", origin)];
+            let refusal = judged(&Origins::Same, Method::GET, &fields, true).unwrap_err();
             assert!(refusal.contains(&format!(" origins = {would} on the route")), "{refusal}");
         }
     }
@@ -155,9 +187,27 @@ mod tests {
 
     #[test]
     fn programs_that_are_no_browsers_pass() {
-        assert!(asked(&Origins::Same, Method::POST, &[("host", "push.internal")], true));
+        for on_loopback in [true, false] {
+            assert!(asked(&Origins::Same, Method::POST, &[("host", "push.internal")], on_loopback));
+            assert!(asked(&Origins::Any, Method::GET, &[("host", "push.internal")], on_loopback));
+        }
         assert!(asked(&Origins::Same, Method::GET, &[("host", "127.0.0.1:8888")], true));
+        assert!(asked(&Origins::Same, Method::GET, &[], true));
         assert!(asked(&Origins::Same, Method::GET, &[("host", "localhost"), ("sec-fetch-site", "none")], true));
+    }
+
+    #[test]
+    fn an_image_on_a_foreign_page_is_no_program_where_browsers_do_not_tell_of_it() {
+        let host = ("host", "192.0.2.1:8888");
+        let referred = |page| [host, ("referer", page)];
+        assert!(!asked(&Origins::Same, Method::GET, &[host], false));
+        assert!(!asked(&Origins::Same, Method::GET, &[("host", "push.internal")], true), "a proxy without TLS");
+        assert!(!asked(&Origins::Same, Method::GET, &referred("http://attacker.example/"), false));
+        assert!(!asked(&Origins::Same, Method::GET, &referred("http://192.0.2.1:8888.attacker.example/"), false));
+        assert!(asked(&Origins::Same, Method::GET, &referred("http://192.0.2.1:8888/own/page?x"), false));
+        assert!(asked(&Origins::Same, Method::GET, &[host, ("sec-fetch-site", "same-origin")], false), "behind TLS");
+        let listed = Origins::Listed(vec!["https://a.example".into()]);
+        assert!(asked(&listed, Method::GET, &referred("https://a.example/page"), false));
     }
 
     #[test]
@@ -165,8 +215,28 @@ mod tests {
         let rebound = [("host", "evil.example:8888"), ("origin", "http://evil.example:8888")];
         assert!(!asked(&Origins::Same, Method::POST, &rebound, true));
         assert!(!asked(&Origins::Same, Method::GET, &rebound[..1], true));
-        assert!(asked(&Origins::Same, Method::POST, &rebound, false));
-        let localhost = [("host", "localhost:8888"), ("origin", "http://localhost:8888")];
-        assert!(asked(&Origins::Same, Method::POST, &localhost, true));
+        assert!(asked(&Origins::Same, Method::POST, &rebound, false), "a server that answers to any name");
+        let own = [("host", "push.internal"), ("origin", "https://push.internal")];
+        assert!(asked(&Origins::Same, Method::POST, &own, true), "as a proxy passes it on");
+    }
+
+    #[test]
+    fn all_names_of_the_loopback_are_one() {
+        for (origin, host, same) in [
+            ("http://localhost:8888", "localhost:8888", true),
+            ("http://localhost:8888", "127.0.0.1:8888", true),
+            ("http://[::1]:8888", "localhost:8888", true),
+            ("http://127.0.0.1:9999", "localhost:8888", false),
+            ("http://localhost.attacker.example:8888", "localhost:8888", false),
+        ] {
+            let fields = [("host", host), ("origin", origin)];
+            assert_eq!(asked(&Origins::Same, Method::POST, &fields, true), same, "{origin} {host}");
+        }
+        assert!(!asked(
+            &Origins::Same,
+            Method::POST,
+            &[("host", "127.0.0.1:8888"), ("origin", "http://localhost:8888")],
+            false
+        ));
     }
 }

@@ -8,13 +8,14 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::Backend;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::content::Content;
 use super::origin;
+use super::refusals::shown;
 use super::site::PublishRoom;
 use super::upgrade::channel;
+use super::{Backend, Origin, Site};
 use crate::config;
 use crate::hub::{Kind, Publication};
 
@@ -38,14 +39,17 @@ pub async fn respond<B: Backend>(
     request: &Parts,
     content: &mut Content,
     arguments: Arguments<'_>,
-    on_loopback: bool,
+    site: &Site,
+    from: &Origin,
     backend: &B,
 ) -> Answer {
     let allow = allow(&room.route.methods);
-    let unnamed = request.method == Method::GET;
-    let origin = match origin::check(&room.route.origins, &request.headers, unnamed, on_loopback) {
+    let origin = match origin::check(&room.route.origins, request, &site.hosts, from.on_loopback) {
         Ok(origin) => origin,
-        Err(why) => return *refuse(StatusCode::FORBIDDEN, &why),
+        Err(why) => {
+            site.refusals.origins.warn(|| format!("{} refused at {}: {why}", from.peer, shown(request.uri.path())));
+            return *refuse(StatusCode::FORBIDDEN, &why);
+        }
     };
     let mut answer = if request.method == Method::OPTIONS {
         answer::options(&allow)

@@ -1,8 +1,12 @@
 //! A server's table of routes, ready to answer: what the configuration says, with its hubs looked up.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::{self, Action, HubId, Pattern, pattern::Match};
+use super::hosts::Hosts;
+use super::refusals::Refusals;
+use super::routes::{Match, Routes};
+use crate::config::{self, Action, HubId};
 use crate::hub::Members;
 use crate::session::Terms;
 
@@ -22,8 +26,15 @@ pub struct HubInUse {
 pub struct Site {
     /// What the configuration says of the server.
     pub server: config::Server,
-    /// The most specific first.
-    routes: Vec<(Pattern, Room)>,
+    /// The names it answers to.
+    pub hosts: Hosts,
+    /// What the log is told of refused clients.
+    pub refusals: Refusals,
+    routes: Routes,
+    /// What each route does, by its number.
+    rooms: Vec<Room>,
+    /// The WebSocket routes, by their path as the file writes it.
+    terms: HashMap<String, Arc<Terms>>,
 }
 
 /// What serves a request.
@@ -57,8 +68,8 @@ pub struct PublishRoom {
 }
 
 impl Site {
-    /// The site of `server`, whose routes name hubs by their place in `hubs`.
-    pub fn new(server: &config::Server, hubs: &[HubInUse]) -> Site {
+    /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
+    pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
         let room = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let hub = &hubs[socket.hub.0 as usize];
@@ -81,21 +92,28 @@ impl Site {
             Action::Health => Room::Health,
             Action::Ready => Room::Ready,
         };
-        let mut routes: Vec<_> = server.routes.iter().map(|route| (route.pattern.clone(), room(route))).collect();
-        routes.sort_by_key(|(pattern, _)| pattern.rank());
-        Site { server: server.clone(), routes }
+        let rooms: Vec<Room> = server.routes.iter().map(room).collect();
+        let terms = rooms.iter().filter_map(|room| match room {
+            Room::WebSocket(terms) => Some((terms.path.clone(), terms.clone())),
+            _ => None,
+        });
+        Site {
+            hosts: Hosts::new(server, machine),
+            refusals: Refusals::default(),
+            routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),
+            terms: terms.collect(),
+            rooms,
+            server: server.clone(),
+        }
     }
 
     /// The room that serves `path` (percent-encoded), and what the path gave its pattern.
     pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Room, Match<'s>)> {
-        self.routes.iter().find_map(|(pattern, room)| Some((room, pattern.matches(path)?)))
+        self.routes.find(path).map(|(route, found)| (&self.rooms[route], found))
     }
 
     /// The terms of the WebSocket route at `path`, as the file writes it.
     pub fn terms(&self, path: &str) -> Option<&Arc<Terms>> {
-        self.routes.iter().find_map(|(pattern, room)| match room {
-            Room::WebSocket(terms) if pattern.text() == path => Some(terms),
-            _ => None,
-        })
+        self.terms.get(path)
     }
 }

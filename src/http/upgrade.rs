@@ -12,6 +12,7 @@ use http::{Method, Response, StatusCode, Version};
 use smallvec::SmallVec;
 use tungstenite::handshake::derive_accept_key;
 
+use super::Site;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::body::Body;
@@ -44,15 +45,21 @@ pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
     terms: &Arc<Terms>,
+    site: &Site,
     on_loopback: bool,
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
     let mut dialect = check_handshake(request, terms)?;
-    // A browser names the origin of every WebSocket (RFC 6455 §4.1).
-    origin::check(&terms.route.origins, headers, false, on_loopback)
+    origin::check(&terms.route.origins, request, &site.hosts, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
-    let channels = terms.route.channels.iter().map(|template| channel(template, arguments));
-    let channels: SmallVec<[Arc<str>; 1]> = channels.collect::<Result<_, _>>().map_err(bad_request)?;
+    // Two templates can come to the same channel: a client is subscribed to it once.
+    let mut channels: SmallVec<[Arc<str>; 1]> = SmallVec::new();
+    for template in &terms.route.channels {
+        let channel = channel(template, arguments).map_err(bad_request)?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
     let to = match &terms.route.to {
         Some(template) => channel(template, arguments).map_err(bad_request)?,
         None => channels[0].clone(),
@@ -138,7 +145,7 @@ fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
 fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer>> {
     let headers = &request.headers;
     if request.method != Method::GET {
-        return Err(Box::new(answer::method_not_allowed("GET")));
+        return Err(Box::new(answer::read_only("GET")));
     }
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
         let mut refusal = answer::text(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket: open it with one");

@@ -8,6 +8,7 @@ mod estate;
 mod feeds;
 mod handover;
 mod hubs;
+mod machine;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -251,7 +252,9 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 /// What the shards and the feeds are told of a configuration.
 fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
-    let sites = config.servers.iter().map(|server| (server.name.clone(), Arc::new(Site::new(server, &in_use))));
+    let machine = machine::names();
+    let site = |server| Arc::new(Site::new(server, &in_use, &machine));
+    let sites = config.servers.iter().map(|server| (server.name.clone(), site(server)));
     let feeds = config.feeds.iter().map(|feed| {
         let hub = &in_use[feed.hub.0 as usize];
         let mut feed = feed.clone();

@@ -22,6 +22,7 @@ const CHECK_MAX_MS = 240_000;     // of a whole check, should the browser itself
 const BROWSER_FLAGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
+  '--host-resolver-rules=MAP attacker.example 127.0.0.1',     // a foreign name that its owner points at this machine
 ];
 
 const [pushd, repository, ...wanted] = process.argv.slice(2);
@@ -426,6 +427,27 @@ async function livePage(t) {
   });
   await check('live: the page shows a command that does the same', async () => {
     equal(await one.textContent('#curl'), `curl -d 'hello' ${publish('all')}`, 'command');
+  });
+  await check('live: a foreign name that resolves to this machine reads nothing', async () => {
+    const page = await one.context().newPage();
+    for (const target of ['', 'metrics', 'healthz', 'publish/all']) {
+      const answer = await page.goto(`http://attacker.example:8888/${target}`);
+      equal(answer.status(), 421, `/${target}`);
+    }
+    await page.close();
+  });
+  await check('live: a page of this server may call it by any name of the loopback', async () => {
+    const page = await one.context().newPage();
+    await page.goto('http://localhost:8888/');
+    await live(page);
+    const opened = await page.evaluate(() => new Promise(resolve => {
+      const socket = new WebSocket('ws://127.0.0.1:8888/ws?channel=news');
+      socket.onopen = () => resolve(true);
+      socket.onclose = () => resolve(false);
+    }));
+    equal(opened, true, 'the socket of the README');
+    await page.close();
+    await until('one subscriber less', async () => (await post(publish('all'), 'two are left')).subscribers === 2);
   });
   await check('live: a channel is heard by those on it, and by no others', async () => {
     await say(two, '#channel', 'tea');

@@ -39,6 +39,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Path => quoted(["one", "other"]),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),
+        Kind::Hosts => ["\"any\"".to_owned(), "[\"www.example.com\"]".to_owned()],
         Kind::Origins => ["\"any\"".to_owned(), "[\"https://example.com\"]".to_owned()],
         Kind::On
         | Kind::Word(_)

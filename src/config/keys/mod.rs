@@ -76,6 +76,8 @@ pub enum Kind {
     Addresses,
     /// `"same"`, `"any"` or a list.
     Origins,
+    /// `"any"` or a list.
+    Hosts,
     /// A table.
     Table(&'static Section),
     /// A table or `false`.

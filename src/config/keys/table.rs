@@ -3,8 +3,8 @@
 use super::Change::{AtOnce, NewConnections, Restart};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    Addresses, Count, CountOrAuto, Duration, DurationOrOff, Flag, Mask, Named, On, Origins, Path, Program, Routes,
-    Size, Table, TableOrOff, Text, Texts, Word, Words,
+    Addresses, Count, CountOrAuto, Duration, DurationOrOff, Flag, Hosts, Mask, Named, On, Origins, Path, Program,
+    Routes, Size, Table, TableOrOff, Text, Texts, Word, Words,
 };
 use super::{Kind, Section, key};
 use crate::config::limits;
@@ -107,6 +107,7 @@ pub const SERVER: Section = Section {
     title: "[server.NAME]",
     keys: &[
         key("listen", Addresses, Required, AtOnce, "One address to listen on, or a list."),
+        key("hosts", Hosts, Nothing("its own"), AtOnce, "More names that it answers to; any other gets 421."),
         key("origins", Origins, Value("\"same\""), NewConnections, "Which web pages may connect and publish."),
         key(
             "header_timeout",

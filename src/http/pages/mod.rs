@@ -137,7 +137,8 @@ pub async fn respond(
             return answer;
         }
         _ => {
-            let mut answer = plain_text(StatusCode::METHOD_NOT_ALLOWED, "files are read with GET or HEAD");
+            let mut answer =
+                plain_text(StatusCode::METHOD_NOT_ALLOWED, "files are read with GET or HEAD; no route publishes here");
             answer.headers_mut().insert(header::ALLOW, ALLOW);
             return answer;
         }
