@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pushd::cli::Cli;
 use pushd::config::{self, Config};
+use pushd::daemon::behalf::Behalf;
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
@@ -14,7 +15,7 @@ use pushd::daemon::notify;
 use pushd::daemon::pidfile::Pidfile;
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
-use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
+use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server};
 
 /// How long the last lines of the log may take to be written.
 const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,7 +75,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     if let Some(rundir) = &config.daemon.rundir {
         detach::enter(rundir)?;
     }
-    let pidfile = Pidfile::lock(&config.daemon.pidfile)?;
+    let behalf = Behalf::of(identity.as_ref());
+    let pidfile = Pidfile::lock_for(&config.daemon.pidfile, &behalf)?;
     let inherited =
         notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
     let mut inherited = Inherited::new(inherited.into_iter().map(|passed| (passed.name, passed.socket)));
@@ -84,7 +86,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // Before the sockets: those with a path are files, too.
     detach::mask(mask);
     let left = inherited.left().to_vec();
-    let bound = Bound::bind(config.clone(), inherited).map_err(|error| refused(&error))?;
+    let owner: Owner<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
+    let bound = Bound::bind(config.clone(), inherited, owner).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
         false => detach::detach(mask.unwrap_or(UMASK))?,
@@ -128,17 +131,11 @@ fn begin(
     cli: &Cli,
     config: &Config,
     identity: Option<&Identity>,
-    pidfile: Pidfile,
+    mut pidfile: Pidfile,
     bound: Bound,
 ) -> Result<Running, Failure> {
-    let mut pidfile = pidfile;
     let signals = Signals::install().map_err(|error| Failure::io("cannot install signal handlers", &error))?;
-    let owner = identity.map(|identity| (identity.uid, identity.gid));
-    if let Some((uid, gid)) = owner {
-        pidfile.chown(uid, gid)?;
-        bound.chown(uid, gid).map_err(|error| Failure::io("cannot give a Unix socket to the user", &error))?;
-    }
-    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), owner };
+    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::of(identity) };
     let log = pushd::daemon::log::init(&config.log, place)?;
     identity.map_or(Ok(()), Identity::assume)?;
     log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());

@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -191,6 +192,26 @@ fn a_pidfile_that_is_no_longer_ours_is_left_alone() {
     fs::write(&pidfile, "another's\n").unwrap();
     assert_eq!(daemon.end(Signal::SIGTERM), 0);
     assert_eq!(fs::read_to_string(&pidfile).unwrap(), "another's\n");
+}
+
+#[test]
+fn a_unix_socket_that_is_no_longer_ours_is_left_alone() {
+    let config = PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:hub.sock\"]");
+    for reloads in [false, true] {
+        let mut pushd = Start::new(&config).run();
+        let path = pushd.path().join("hub.sock");
+        fs::remove_file(&path).unwrap();
+        let theirs = UnixListener::bind(&path).unwrap();
+        if reloads {
+            let told = pushd.reload(PLAIN);
+            assert!(told.contains("Reloaded"), "{told}");
+        } else {
+            assert_eq!(pushd.end(Signal::SIGTERM), 0);
+        }
+        UnixStream::connect(&path).expect("it is there");
+        theirs.accept().expect("it is theirs");
+        assert!(pushd.log().contains("hub.sock is not the socket that was bound there"), "{}", pushd.log());
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
 //! - [`pidfile`]: one pushd at a time; the lock decides, not the number
 //! - [`privileges`]: from root to a user, verified
+//! - [`behalf`]: files that root opens for that user
 //! - [`signals`]: what the operator asks for while it runs
 //! - [`log`]: where events are written
 //! - [`journal`]: standard error, where it is systemd's journal that reads it
@@ -12,6 +13,7 @@
 //! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
 //! when told to: after [`detach`].
 
+pub mod behalf;
 pub mod detach;
 pub mod exit;
 pub mod journal;

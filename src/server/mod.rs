@@ -15,11 +15,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
 use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
-use crate::config::{self, Action, Config, HubId, Listen, Workers};
+use crate::config::{self, Action, Config, HubId, Workers};
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
@@ -28,8 +27,8 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
 use crate::wire::Close;
-pub use bind::BindError;
-use bind::{Listeners, bound_name};
+pub use bind::{BindError, Owner};
+use bind::{Listeners, OURSELVES, bound_name};
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::Handover;
@@ -81,27 +80,14 @@ pub struct Server {
 }
 
 impl Bound {
-    /// Binds every address of `config`, but those that are passed on.
+    /// Binds every address of `config`, but those that are passed on; Unix sockets as `owner` has it.
     ///
     /// # Errors
     /// The first address that could not be bound.
-    pub fn bind(config: Config, mut inherited: Inherited) -> Result<Bound, BindError> {
+    pub fn bind(config: Config, mut inherited: Inherited, owner: Owner<'_>) -> Result<Bound, BindError> {
         let kept = inherited.kept();
-        let listeners = bind::bind(&config, &kept, &inherited)?;
+        let listeners = bind::bind(&config, &kept, &inherited, owner)?;
         Ok(Bound { config, listeners, inherited })
-    }
-
-    /// Gives the files of its Unix sockets to whom the process is about to become, as it gives pidfile and log.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn chown(&self, uid: Uid, gid: Gid) -> io::Result<()> {
-        for (listen, _) in &self.listeners {
-            if let Listen::Unix(path) = listen {
-                nix::unistd::chown(path, Some(uid), Some(gid))?;
-            }
-        }
-        Ok(())
     }
 
     /// Starts serving; first of all those whom the process before served.
@@ -139,7 +125,7 @@ impl Server {
     /// # Errors
     /// An address that could not be bound: then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
-        let listeners = bind::bind(&config, &self.listeners, &self.inherited)?;
+        let listeners = bind::bind(&config, &self.listeners, &self.inherited, OURSELVES)?;
         let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
@@ -149,7 +135,7 @@ impl Server {
             feeds.change(planned_feeds);
         }
         let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
-        bind::unlink(ended.map(|(listen, _)| listen));
+        bind::unlink(ended.map(|(_, listener)| listener));
         let fixed = needs_restart(&self.began_with, &config.daemon);
         log_addresses(&config, &listeners);
         let before = std::mem::replace(&mut self.listeners, listeners);
@@ -219,7 +205,7 @@ impl Server {
         }
         // Whoever comes now is refused at once, and not left waiting in the kernel's queue; but for one who has them waiting.
         if why != End::HandedOver {
-            bind::unlink(listeners.iter().map(|(listen, _)| listen));
+            bind::unlink(listeners.iter().map(|(_, listener)| listener));
         }
         drop(listeners);
         let left = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();

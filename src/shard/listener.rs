@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::Shard;
 use super::mailbox::Command;
+use super::socket_file::SocketFile;
 use super::stream::{Place, Stream};
 use crate::config::limits::ACCEPT_BACKOFF;
 
@@ -39,6 +40,8 @@ pub struct Listener {
     pub server: Arc<str>,
     /// The socket, not blocking.
     pub socket: ListenerSocket,
+    /// Its file, if it has one and that is ours to remove.
+    pub file: Option<Arc<SocketFile>>,
     /// A shard accepts on it.
     taken: AtomicBool,
 }
@@ -73,8 +76,8 @@ impl AsFd for ListenerSocket {
 
 impl Listener {
     /// A listener nobody accepts on yet.
-    pub fn new(server: Arc<str>, socket: ListenerSocket) -> Listener {
-        Listener { server, socket, taken: AtomicBool::new(false) }
+    pub fn new(server: Arc<str>, socket: ListenerSocket, file: Option<Arc<SocketFile>>) -> Listener {
+        Listener { server, socket, file, taken: AtomicBool::new(false) }
     }
 
     /// Takes it for the shard that asks, if that is its `turn` and no other shard has it.

@@ -16,6 +16,7 @@ pub mod mailbox;
 pub mod parcel;
 pub mod poller;
 pub mod relay;
+pub mod socket_file;
 pub mod stream;
 pub mod table;
 #[cfg(test)]

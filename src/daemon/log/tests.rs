@@ -16,7 +16,7 @@ fn config(path: &Path) -> Log {
 }
 
 fn place() -> Place {
-    Place { foreground: false, prefix: "pushd".to_string(), owner: None }
+    Place { foreground: false, prefix: "pushd".to_string(), behalf: Behalf::default() }
 }
 
 fn say(front: &Front, text: &str) {
