@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pushd::cli::Cli;
 use pushd::config::{self, Config};
 use pushd::daemon::behalf::Behalf;
+use pushd::daemon::descriptors;
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
@@ -79,6 +80,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     let pidfile = Pidfile::lock_for(&config.daemon.pidfile, &behalf)?;
     let inherited =
         notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
+    descriptors::keep_from_children();
     let mut inherited = Inherited::new(inherited.into_iter().map(|passed| (passed.name, passed.socket)));
     // Addresses that the file no longer has must be free for those it has instead.
     forget(&inherited.let_go(&config));

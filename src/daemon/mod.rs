@@ -2,6 +2,7 @@
 //!
 //! - [`exit`]: why a start failed, and the exit code that says so
 //! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
+//! - [`descriptors`]: what was open when the process began
 //! - [`pidfile`]: one pushd at a time; the lock decides, not the number
 //! - [`privileges`]: from root to a user, verified
 //! - [`behalf`]: files that root opens for that user
@@ -14,6 +15,7 @@
 //! when told to: after [`detach`].
 
 pub mod behalf;
+pub mod descriptors;
 pub mod detach;
 pub mod exit;
 pub mod journal;

@@ -23,6 +23,7 @@ use crate::config::{self, HubId, Source, Template};
 use mark::Bookmark;
 
 mod command;
+pub mod inheritance;
 mod lines;
 pub mod mark;
 mod tail;

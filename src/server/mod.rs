@@ -19,6 +19,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::config::keys::{self, Change};
 use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
 use crate::config::{self, Action, Config, HubId, Workers};
+use crate::feed::inheritance;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
@@ -266,6 +267,7 @@ fn in_use(hub: &crate::config::Hub, hubs: &mut Vec<(String, Members)>) -> HubInU
 
 /// How many connections the descriptor limit allows, once it is raised as far as it goes.
 fn descriptors_for_clients() -> usize {
+    inheritance::note_limit();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
     usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(1)
