@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pushd::cli::Cli;
+use pushd::config::limits::CONFIG_PATIENCE;
 use pushd::config::{self, Config};
 use pushd::daemon::behalf::Behalf;
 use pushd::daemon::descriptors;
@@ -13,6 +14,7 @@ use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
+use pushd::daemon::patience;
 use pushd::daemon::pidfile::Pidfile;
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
@@ -174,7 +176,7 @@ impl Running {
             }
             match self.signals.wait_until(look_due) {
                 Some(order @ (Signal::Shutdown(_) | Signal::HandOver)) => break order,
-                Some(Signal::Reload) => self.reload(cli),
+                Some(Signal::Reload) => self.reload(cli, &mut turns),
                 Some(Signal::Reopen) => self.log.reopen(),
                 None => {}
             }
@@ -212,17 +214,24 @@ impl Running {
     }
 
     /// SIGHUP: the whole file or nothing.
-    fn reload(&mut self, cli: &Cli) {
+    fn reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) {
         notify::reloading();
-        match self.try_reload(cli) {
+        match self.try_reload(cli, turns) {
             Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
             Err(why) => log::error!("Reload refused, nothing changed: {why}"),
         }
         notify::ready(&self.server.status());
     }
 
-    fn try_reload(&mut self, cli: &Cli) -> Result<(), String> {
-        let config = read_again(cli)?;
+    fn try_reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) -> Result<(), String> {
+        let mut look_due = Instant::now() + STATUS_INTERVAL;
+        let config = read_again(cli, || {
+            if Instant::now() >= look_due {
+                self.look(turns);
+                look_due = Instant::now() + STATUS_INTERVAL;
+            }
+            !self.signals.is_end_asked()
+        })?;
         let old_log = self.server.config().log.clone();
         self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
         for warning in &config.warnings {
@@ -244,9 +253,13 @@ impl Running {
     }
 }
 
-/// The configuration as it is now; else everything that is wrong with it, in one line.
-fn read_again(cli: &Cli) -> Result<Config, String> {
-    let mut config = config::load(&cli.config).map_err(|errors| {
+/// The configuration as it is now; else everything that is wrong with it, in one line. Its file system may not answer: that is waited for
+/// while `goes_on`, and not for ever.
+fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, String> {
+    let path = cli.config.clone();
+    let read = patience::within(CONFIG_PATIENCE, move || config::load_again(&path), goes_on);
+    let read = read.map_err(|error| format!("{} cannot be read: {error}", cli.config.display()))?;
+    let mut config = read.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
         all.join("; ")
     })?;
@@ -282,7 +295,8 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     if !notify::keeps_descriptors() {
         return Err("there is no service manager to keep them".to_owned());
     }
-    read_again(cli).map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
+    read_again(cli, || true)
+        .map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
     let mut handover = server.hand_over()?;
     let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();
     let kept = give(&mut handover);

@@ -299,6 +299,23 @@ fn a_command_line_that_makes_no_sense_is_64() {
 }
 
 #[test]
+fn a_configuration_may_come_through_a_pipe_once() {
+    let pushd = Start::new("")
+        .after(
+            "mkfifo conf; cat > conf <<'END' &\n[server.main]\nlisten = \"127.0.0.1:0\"\n\
+        routes.\"/healthz\" = { health = true }\nEND\nset -- -n -c conf",
+        )
+        .run();
+    assert_eq!(get(pushd.address(), "/healthz").text(), "ok\n");
+    pushd.signal(Signal::SIGHUP);
+    pushd.logged("conf: this is a pipe, not a file");
+    let place = place(PLAIN);
+    let file = File::open(place.path().join("hub.toml")).unwrap();
+    let checked = Command::new(PUSHD).args(["--check", "-c", "/dev/stdin"]).stdin(file).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[test]
 fn a_check_says_everything_and_does_nothing() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = place(&PLAIN.replace("127.0.0.1:0", &taken.local_addr().unwrap().to_string()));

@@ -129,6 +129,8 @@ pub const LINGER_BYTES_MAX: usize = 256 << 10;
 
 /// How much is read of a configuration, its drop-ins included: ten thousand routes fit.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// How long a configuration is waited for: at the start a pipe's writer may have left, at a reload a file system may hang.
+pub const CONFIG_PATIENCE: Duration = Duration::from_secs(10);
 /// The most drop-ins: far more than an administrator remembers.
 pub const DROP_INS_MAX: usize = 256;
 /// Mistakes told at once; beyond, they are counted. More than a screenful helps nobody.

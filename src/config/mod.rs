@@ -37,12 +37,13 @@ mod settings;
 mod sources;
 pub mod template;
 mod text;
+mod text_file;
 mod units;
 mod values;
 
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
-pub use file::{load, load_daemon, load_settings, parse};
+pub use file::{load, load_again, load_daemon, load_settings, parse};
 pub use pattern::Pattern;
 pub use settings::{Origin, Setting, Settings};
 pub use sources::DROP_INS;

@@ -74,7 +74,8 @@ impl Place {
             Some(file) => match config::load_daemon(&file) {
                 // A pushd can be stopped although its file is broken by now, or gone.
                 None if self.pidfile.is_none() => {
-                    let why = std::fs::read_to_string(&file).map_or_else(|error| reason(&error), |_| String::new());
+                    let errors = config::load_again(&file).err();
+                    let why = errors.as_ref().and_then(|errors| errors.0.first()).map_or("", |error| error.summary());
                     let message = format!("cannot read {}: {why}; --pidfile names the pidfile itself", file.display());
                     return Err(Fault::new(Exit::Config, message));
                 }

@@ -9,10 +9,10 @@
 //! - [`signals`]: what the operator asks for while it runs
 //! - [`log`]: where events are written
 //! - [`journal`]: standard error, where it is systemd's journal that reads it
+//! - [`patience`]: waiting for a file system that may not answer
 //! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
 //!
-//! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
-//! when told to: after [`detach`].
+//! No async runtime and nothing of the hub is known here. Threads start only when told to: after [`detach`].
 
 pub mod behalf;
 pub mod descriptors;
@@ -21,6 +21,7 @@ pub mod exit;
 pub mod journal;
 pub mod log;
 pub mod notify;
+pub mod patience;
 pub mod pidfile;
 pub mod privileges;
 pub mod signals;

@@ -67,9 +67,8 @@ fn spawn(program: &str, arguments: &[String]) -> io::Result<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .inspect(inheritance::lower)
+        .kill_on_drop(true);
+    inheritance::unblocked(|| command.spawn()).inspect(inheritance::lower)
 }
 
 /// Publishes and logs what `child` writes, until it and its pipes have ended.

@@ -5,11 +5,13 @@
 //! tell the service manager that pushd stops; with `LISTEN_FDS` it would take descriptors for sockets that are none.
 //!
 //! The limit of open files is put back to what pushd began with: pushd raises its own, and programs that use `select` cannot bear
-//! a high one. No descriptor is inherited (all are closed on exec), nor is a blocked or ignored signal: the standard library
-//! unblocks all and gives SIGPIPE its default, and a signal that pushd handles has its default in another program.
+//! a high one. No descriptor is inherited (all are closed on exec), nor is a blocked signal; SIGPIPE and the signals that pushd handles
+//! have their defaults in another program.
 
+use std::io;
 use std::sync::OnceLock;
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::process::{Child, Command};
 
@@ -38,6 +40,14 @@ pub fn note_limit() {
 /// Takes out of the environment what is not for a child.
 pub(super) fn choose(command: &mut Command) -> &mut Command {
     NOT_FOR_CHILDREN.iter().fold(command, |command, name| command.env_remove(name))
+}
+
+/// Starts a program that no signal is blocked in: what this thread blocks it would inherit.
+pub(super) fn unblocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let started = start();
+    mask.thread_set_mask()?;
+    started
 }
 
 /// Puts the limits of a child that has just begun back to what pushd began with.

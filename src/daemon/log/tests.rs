@@ -152,7 +152,10 @@ fn other_crates_are_heard_only_when_they_warn() {
 fn nobody_asked_is_a_file_for_a_daemon_and_the_terminal_otherwise() {
     let silent = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
     let base = Path::new("/run/here");
-    assert_eq!(destination(&silent, &place(), base), Destination::File("/run/here/pushd.log".into(), Behalf::default()));
+    assert_eq!(
+        destination(&silent, &place(), base),
+        Destination::File("/run/here/pushd.log".into(), Behalf::default())
+    );
     let foreground = Place { foreground: true, ..place() };
     assert_eq!(destination(&silent, &foreground, base), Destination::Stderr);
 }
