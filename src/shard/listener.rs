@@ -5,7 +5,7 @@
 //! where the kernel's hash is only so on average.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ enum Watched {
 
 /// A connection that has no place yet.
 enum Accepted {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -102,7 +102,7 @@ impl Accepted {
     /// The address it came from, if it came from one.
     fn address(&self) -> Option<IpAddr> {
         match self {
-            Accepted::Tcp(socket) => socket.peer_addr().ok().map(|address| address.ip()),
+            Accepted::Tcp(_, address) => Some(address.ip()),
             Accepted::Unix(_) => None,
         }
     }
@@ -119,10 +119,10 @@ impl Watched {
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Watched::Tcp(listener) => {
-                let (socket, _) = listener.accept().await?;
+                let (socket, address) = listener.accept().await?;
                 // A publication leaves when it is flushed, not when the last one was acknowledged.
                 socket.set_nodelay(true)?;
-                Ok(Accepted::Tcp(socket))
+                Ok(Accepted::Tcp(socket, address))
             }
             Watched::Unix(listener) => Ok(Accepted::Unix(listener.accept().await?.0)),
         }
@@ -130,23 +130,39 @@ impl Watched {
 }
 
 /// Accepts until it is dropped.
-pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) -> io::Result<()> {
-    let watched = Watched::new(&listener)?;
-    let mut logged: Option<Instant> = None;
+pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) {
+    let mut rest = Rest::default();
+    // It takes a descriptor, which may be there in a moment: the address is bound, and who connects waits.
+    let watched = loop {
+        match Watched::new(&listener) {
+            Ok(watched) => break watched,
+            Err(error) => rest.take(&error).await,
+        }
+    };
     loop {
         match watched.accept().await {
             Ok(accepted) => deal(accepted, &listener.server, &shard),
             // The client was gone before it was accepted.
             Err(error) if is_of_the_client(&error) => {}
             // The connection stays in the queue, or the socket is broken: trying at once would spin.
-            Err(error) => {
-                if logged.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
-                    log::warn!("cannot accept connections for now: {error}");
-                    logged = Some(Instant::now());
-                }
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-            }
+            Err(error) => rest.take(&error).await,
         }
+    }
+}
+
+/// The rest after a failure, which is told once in a while.
+#[derive(Default)]
+struct Rest {
+    told: Option<Instant>,
+}
+
+impl Rest {
+    async fn take(&mut self, error: &io::Error) {
+        if self.told.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+            log::warn!("cannot accept connections for now: {error}");
+            self.told = Some(Instant::now());
+        }
+        tokio::time::sleep(ACCEPT_BACKOFF).await;
     }
 }
 
@@ -198,15 +214,16 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let place = Place { shard: in_shard, address };
     shard.counters().accepted.add(1);
     let stream = match accepted {
-        Accepted::Tcp(socket) => Stream::tcp(socket, place),
+        Accepted::Tcp(socket, address) => Stream::tcp(socket, address.into(), place),
         Accepted::Unix(socket) => Stream::unix(socket, place),
     };
     if least == shard.index {
         return shard.serve(stream, server.clone());
     }
+    let peer = stream.who();
     match stream.into_raw() {
         Ok(raw) => mailboxes[least].send(Command::Serve(raw, server.clone())),
-        Err(error) => log::warn!("a connection could not be handed over: {error}"),
+        Err(error) => log::warn!("{peer} could not be given to another shard: {error}"),
     }
 }
 
@@ -215,7 +232,7 @@ fn refuse(accepted: &Accepted, answer: &[u8]) {
     let mut sink = [0; 4096];
     // Reading what is there keeps the answer from being reset away with it. If either fails the client just sees the end.
     let _ = match accepted {
-        Accepted::Tcp(socket) => socket.try_write(answer).and_then(|_| socket.try_read(&mut sink)),
+        Accepted::Tcp(socket, _) => socket.try_write(answer).and_then(|_| socket.try_read(&mut sink)),
         Accepted::Unix(socket) => socket.try_write(answer).and_then(|_| socket.try_read(&mut sink)),
     };
 }

@@ -14,6 +14,7 @@ pub mod handover;
 pub mod listener;
 pub mod mailbox;
 pub mod parcel;
+pub mod peer;
 pub mod poller;
 pub mod relay;
 pub mod socket_file;
@@ -201,10 +202,13 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Serve(raw, server) => match raw.into_stream() {
-                Ok(stream) => self.serve(stream, server),
-                Err(error) => log::warn!("a connection could not be served: {error}"),
-            },
+            Command::Serve(raw, server) => {
+                let peer = raw.who();
+                match raw.into_stream() {
+                    Ok(stream) => self.serve(stream, server),
+                    Err(error) => log::warn!("{peer} could not be served: {error}"),
+                }
+            }
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(|terms| plan.rebound(terms));
                 *self.plan.borrow_mut() = plan;
@@ -236,12 +240,7 @@ impl Shard {
             let here = accepting.iter().any(|(accepted, _)| Arc::ptr_eq(accepted, listener));
             // A listener stays with its shard for life: its number may change in a reload, the one who accepts does not.
             if !here && listener.is_free_for(number % self.relay.mailboxes().len() == self.index) {
-                let (shard, accepted) = (self.clone(), listener.clone());
-                let task = tokio::task::spawn_local(async move {
-                    if let Err(error) = listener::accept(accepted, shard).await {
-                        log::error!("accepting stopped: {error}");
-                    }
-                });
+                let task = tokio::task::spawn_local(listener::accept(listener.clone(), self.clone()));
                 accepting.push((listener.clone(), task));
             }
         }
@@ -249,7 +248,7 @@ impl Shard {
 
     /// Serves a connection in a task of its own until it ends or upgrades.
     fn serve(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
-        let from = http::Origin { server, peer: stream.peer(), on_loopback: stream.is_on_loopback() };
+        let from = http::Origin { server, peer: stream.who().to_string(), on_loopback: stream.is_on_loopback() };
         let edge = edge::Edge(self.clone());
         let served = http::connection::serve(stream, from, edge, self.drain.subscribe());
         let shard = self.clone();
