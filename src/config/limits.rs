@@ -91,6 +91,9 @@ pub const LOG_KEEP: u32 = 10;
 
 /// How often a tailed file is looked at: below what a person notices, ten `stat`s a second.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(100);
+/// What is remembered of a tailed file, in bytes before the place where it is read on, to see whether it still is what was read: a
+/// line with its time is not there twice.
+pub const TAIL_REMEMBERED_BYTES: usize = 256;
 /// How long a start or a reload waits for feeds to begin: opening a file takes microseconds, unless its file system hangs.
 pub const FEED_BEGIN: Duration = Duration::from_secs(5);
 /// The first pause before a feed's command is started again; doubles up to [`COMMAND_BACKOFF_MAX`].
