@@ -5,17 +5,21 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pushd::cli::Cli;
+use pushd::config::limits::CONFIG_PATIENCE;
 use pushd::config::{self, Config};
+use pushd::daemon::behalf::Behalf;
+use pushd::daemon::descriptors;
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
+use pushd::daemon::patience;
 use pushd::daemon::pidfile::Pidfile;
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
 use pushd::daemon::successor;
-use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
+use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server};
 
 /// How long the last lines of the log may take to be written.
 const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,9 +79,11 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     if let Some(rundir) = &config.daemon.rundir {
         detach::enter(rundir)?;
     }
-    let pidfile = Pidfile::lock(&config.daemon.pidfile)?;
+    let behalf = Behalf::of(identity.as_ref());
+    let pidfile = Pidfile::lock_for(&config.daemon.pidfile, &behalf)?;
     let inherited =
         notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
+    descriptors::keep_from_children();
     let mut inherited = Inherited::new(inherited.into_iter().map(|passed| (passed.name, passed.socket)));
     // Addresses that the file no longer has must be free for those it has instead.
     forget(&inherited.let_go(&config));
@@ -85,7 +91,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // Before the sockets: those with a path are files, too.
     detach::mask(mask);
     let left = inherited.left().to_vec();
-    let bound = Bound::bind(config.clone(), inherited).map_err(|error| refused(&error))?;
+    let owner: Owner<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
+    let bound = Bound::bind(config.clone(), inherited, owner).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
         false => detach::detach(mask.unwrap_or(UMASK))?,
@@ -129,17 +136,11 @@ fn begin(
     cli: &Cli,
     config: &Config,
     identity: Option<&Identity>,
-    pidfile: Pidfile,
+    mut pidfile: Pidfile,
     bound: Bound,
 ) -> Result<Running, Failure> {
-    let mut pidfile = pidfile;
     let signals = Signals::install().map_err(|error| Failure::io("cannot install signal handlers", &error))?;
-    let owner = identity.map(|identity| (identity.uid, identity.gid));
-    if let Some((uid, gid)) = owner {
-        pidfile.chown(uid, gid)?;
-        bound.chown(uid, gid).map_err(|error| Failure::io("cannot give a Unix socket to the user", &error))?;
-    }
-    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), owner };
+    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::of(identity) };
     let log = pushd::daemon::log::init(&config.log, place)?;
     identity.map_or(Ok(()), Identity::assume)?;
     log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());
@@ -176,7 +177,7 @@ impl Running {
             }
             match self.signals.wait_until(look_due) {
                 Some(order @ (Signal::Shutdown(_) | Signal::HandOver)) => break order,
-                Some(Signal::Reload) => self.reload(cli),
+                Some(Signal::Reload) => self.reload(cli, &mut turns),
                 Some(Signal::Reopen) => self.log.reopen(),
                 None => {}
             }
@@ -214,17 +215,24 @@ impl Running {
     }
 
     /// SIGHUP: the whole file or nothing.
-    fn reload(&mut self, cli: &Cli) {
+    fn reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) {
         notify::reloading();
-        match self.try_reload(cli) {
+        match self.try_reload(cli, turns) {
             Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
             Err(why) => log::error!("Reload refused, nothing changed: {why}"),
         }
         notify::ready(&self.server.status());
     }
 
-    fn try_reload(&mut self, cli: &Cli) -> Result<(), String> {
-        let config = read_again(cli)?;
+    fn try_reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) -> Result<(), String> {
+        let mut look_due = Instant::now() + STATUS_INTERVAL;
+        let config = read_again(cli, || {
+            if Instant::now() >= look_due {
+                self.look(turns);
+                look_due = Instant::now() + STATUS_INTERVAL;
+            }
+            !self.signals.is_end_asked()
+        })?;
         let old_log = self.server.config().log.clone();
         self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
         for warning in &config.warnings {
@@ -246,9 +254,13 @@ impl Running {
     }
 }
 
-/// The configuration as it is now; else everything that is wrong with it, in one line.
-fn read_again(cli: &Cli) -> Result<Config, String> {
-    let mut config = config::load(&cli.config).map_err(|errors| {
+/// The configuration as it is now; else everything that is wrong with it, in one line. Its file system may not answer: that is waited for
+/// while `goes_on`, and not for ever.
+fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, String> {
+    let path = cli.config.clone();
+    let read = patience::within(CONFIG_PATIENCE, move || config::load_again(&path), goes_on);
+    let read = read.map_err(|error| format!("{} cannot be read: {error}", cli.config.display()))?;
+    let mut config = read.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
         all.join("; ")
     })?;
@@ -284,7 +296,7 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     if !notify::keeps_descriptors() {
         return Err("there is no service manager to keep them".to_owned());
     }
-    let is_good = successor::check(&cli.config).unwrap_or_else(|| read_again(cli).map(drop));
+    let is_good = successor::check(&cli.config).unwrap_or_else(|| read_again(cli, || true).map(drop));
     is_good.map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
     let mut handover = server.hand_over()?;
     let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();

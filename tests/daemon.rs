@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -194,6 +195,26 @@ fn a_pidfile_that_is_no_longer_ours_is_left_alone() {
 }
 
 #[test]
+fn a_unix_socket_that_is_no_longer_ours_is_left_alone() {
+    let config = PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:hub.sock\"]");
+    for reloads in [false, true] {
+        let mut pushd = Start::new(&config).run();
+        let path = pushd.path().join("hub.sock");
+        fs::remove_file(&path).unwrap();
+        let theirs = UnixListener::bind(&path).unwrap();
+        if reloads {
+            let told = pushd.reload(PLAIN);
+            assert!(told.contains("Reloaded"), "{told}");
+        } else {
+            assert_eq!(pushd.end(Signal::SIGTERM), 0);
+        }
+        UnixStream::connect(&path).expect("it is there");
+        theirs.accept().expect("it is theirs");
+        assert!(pushd.log().contains("hub.sock is not the socket that was bound there"), "{}", pushd.log());
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_created_is_73() {
     let place = place(PLAIN);
     fails(place.path(), &["-c", "hub.toml", "-l", "no/such/place.log"], 73, "no/such/place.log");
@@ -275,6 +296,23 @@ fn a_command_line_that_makes_no_sense_is_64() {
     ] {
         assert!(help.stdout.contains(switch), "{switch}");
     }
+}
+
+#[test]
+fn a_configuration_may_come_through_a_pipe_once() {
+    let pushd = Start::new("")
+        .after(
+            "mkfifo conf; cat > conf <<'END' &\n[server.main]\nlisten = \"127.0.0.1:0\"\n\
+        routes.\"/healthz\" = { health = true }\nEND\nset -- -n -c conf",
+        )
+        .run();
+    assert_eq!(get(pushd.address(), "/healthz").text(), "ok\n");
+    pushd.signal(Signal::SIGHUP);
+    pushd.logged("conf: this is a pipe, not a file");
+    let place = place(PLAIN);
+    let file = File::open(place.path().join("hub.toml")).unwrap();
+    let checked = Command::new(PUSHD).args(["--check", "-c", "/dev/stdin"]).stdin(file).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 #[test]

@@ -91,6 +91,30 @@ fn who_ended_a_connection_is_told() {
 }
 
 #[test]
+fn a_client_that_resets_is_named_to_its_end() {
+    let log = "channels = [\"{channel=all}\"], log = \"connections\" }";
+    for workers in [1, 4] {
+        let config = PLAIN.replacen("channels = [\"{channel=all}\"] }", log, 1);
+        let pushd = start(&format!("{config}[daemon]\nworkers = {workers}\n"));
+        let names: Vec<_> = (0..8)
+            .map(|_| {
+                let client = Ws::open(pushd.address(), "/ws");
+                let name = client.wire.local_address();
+                client.wire.reset();
+                name
+            })
+            .collect();
+        pushd.logged_times(" connection closed: ", names.len());
+        let log = pushd.log();
+        for name in names {
+            for words in ["new connection on /ws", "connection closed: "] {
+                assert!(log.contains(&format!("{name} {words}")), "{name} {words} in {log}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_feed_says_that_its_file_is_not_there() {
     let feed = "[feed.lines]\nhub = \"push\"\nchannel = \"all\"\ntail = \"typo.log\"\n";
     let pushd = start(&format!("{PLAIN}{feed}"));

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use common::http::{Answer, metric, publish, request};
@@ -374,6 +375,28 @@ fn addresses_change_over_a_restart() {
     Ws::open(([127, 0, 0, 1], port).into(), "/ws").close();
     client.close();
     assert!(!place.path().join("hub.sock").exists());
+}
+
+#[test]
+fn which_file_is_whose_is_known_over_a_restart() {
+    let config = |address: &str| PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"127.0.0.1:0\", {address}]"));
+    let mut service = Service::started(&config("\"unix:one.sock\", \"unix:two.sock\""));
+    let [one, two] = ["one.sock", "two.sock"].map(|name| service.path().join(name));
+    service.restart();
+    std::fs::remove_file(&one).unwrap();
+    let _theirs = UnixListener::bind(&one).unwrap();
+    service.restart();
+    let told = service.reload(PLAIN);
+    assert!(told.contains("Reloaded"), "{told}");
+    assert!(one.exists(), "another program's socket was removed");
+    assert!(!two.exists(), "the own one was left");
+    // And where an address goes between two processes.
+    service.reload(&config("\"unix:two.sock\""));
+    service.hand_over();
+    service.configure(PLAIN);
+    assert!(two.exists());
+    service.start();
+    assert!(!two.exists());
 }
 
 #[test]

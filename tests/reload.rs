@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::HashSet;
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
@@ -10,6 +12,7 @@ use common::wire::Wire;
 use common::ws::{Hixie, PING, Ws};
 use common::{PLAIN, Start, free_port, start, until, until_true};
 use nix::sys::signal::Signal;
+use rustix::process::{Resource, Rlimit, prlimit};
 
 /// A first configuration, whose parts the tests change.
 const FIRST: &str = r#"
@@ -345,6 +348,25 @@ fn an_address_that_went_can_come_again_at_once() {
         }
         assert_eq!(get(address.parse().unwrap(), "/healthz").status, 200);
     }
+}
+
+#[test]
+fn an_address_without_a_descriptor_to_accept_on_is_accepted_on_later() {
+    let pushd = start(PLAIN);
+    let clients: Vec<Ws> = (0..4).map(|_| Ws::open(pushd.address(), "/ws")).collect();
+    let pid = rustix::process::Pid::from_raw(pushd.pid().as_raw());
+    let open: HashSet<u64> = fs::read_dir(format!("/proc/{}/fd", pushd.pid()))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
+        .collect();
+    // Room for one more: the socket that is bound, but not the handle by which it is accepted on.
+    let second = (0..).filter(|number| !open.contains(number)).nth(1);
+    prlimit(pid, Resource::Nofile, Rlimit { current: second, maximum: second }).unwrap();
+    let told = pushd.reload(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]"));
+    assert!(told.contains("Reloaded"), "{told}");
+    pushd.logged("cannot accept connections for now");
+    drop(clients);
+    assert_eq!(get(pushd.address(), "/healthz").text(), "ok\n");
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 mod common;
 
-use std::fs::OpenOptions;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::http::{Answer, metric, publish, request};
 use common::wire::Wire;
 use common::ws::{CLOSE, Hixie, Ws};
-use common::{PLAIN, Pushd, start, until, until_true};
+use common::{PLAIN, Pushd, start, until_true};
+use nix::fcntl::AT_FDCWD;
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::signal::Signal;
 
 /// The plain configuration, in which the end may take this long.
@@ -151,20 +152,63 @@ fn a_second_signal_ends_it_now() {
 }
 
 #[test]
-fn a_second_signal_ends_also_one_that_is_stuck_in_a_reload() {
+fn a_configuration_that_became_a_pipe_holds_nothing_up() {
     let mut pushd = start(&grace("1h"));
     let file = pushd.path().join("pushd.toml");
     std::fs::remove_file(&file).unwrap();
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
     pushd.signal(Signal::SIGHUP);
-    // Opened once there is a reader; nothing is ever written.
-    let writer = || OpenOptions::new().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&file).ok();
-    let _writer = until("a reader of the configuration", writer);
+    pushd.logged("Reload refused, nothing changed");
+    assert!(pushd.log().contains("this is a pipe, not a file"), "{}", pushd.log());
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+}
+
+/// Has every opening of a file wait until what is returned is dropped, as on a file system that hangs. Only root can have that.
+fn hung(file: &Path) -> Fanotify {
+    let hung = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY).unwrap();
+    hung.mark(MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN_PERM, AT_FDCWD, Some(file)).unwrap();
+    hung
+}
+
+#[test]
+fn a_configuration_whose_file_system_hangs_does_not_hold_the_end_up() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let mut pushd = start(&grace("1h"));
+    let hung = hung(&pushd.path().join("pushd.toml"));
+    pushd.signal(Signal::SIGHUP);
+    // Its thread is there, and waits.
+    until_true("the reload", || threads(pushd.pid()).contains(&"patience".to_owned()));
+    assert_eq!(pushd.end(Signal::SIGTERM), 0);
+    assert!(pushd.log().contains("pushd.toml cannot be read: "), "{}", pushd.log());
+    drop(hung);
+}
+
+#[test]
+fn a_second_signal_ends_also_one_that_is_stuck_in_a_reload() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let mut pushd = start(&grace("1h"));
+    let log = pushd.path().join("other.log");
+    std::fs::write(&log, "").unwrap();
+    let hung = hung(&log);
+    let other = format!("{}[log]\nfile = \"other.log\"\n", grace("1h"));
+    std::fs::write(pushd.path().join("pushd.toml"), other).unwrap();
+    pushd.signal(Signal::SIGHUP);
     until_true("its end", || {
         pushd.signal(Signal::SIGTERM);
         pushd.has_ended()
     });
     assert_eq!(pushd.wait(), 1, "not a clean end");
+    drop(hung);
+}
+
+/// The names of its threads.
+fn threads(pid: nix::unistd::Pid) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(Result::unwrap);
+    tasks.filter_map(|task| Some(std::fs::read_to_string(task.path().join("comm")).ok()?.trim().to_owned())).collect()
 }
 
 #[test]

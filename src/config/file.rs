@@ -21,6 +21,7 @@ use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
 use super::text::shown;
+use super::text_file::Pipes;
 use super::{Config, Daemon, Errors};
 
 /// Reads and checks the file at `path` with its drop-ins, and the directories they name.
@@ -28,7 +29,15 @@ use super::{Config, Daemon, Errors};
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    check(Sources::read(path), LookAt::All, |_, _| ()).map(|(config, ())| config)
+    check(Sources::read(path, Pipes::Read), LookAt::All, |_, _| ()).map(|(config, ())| config)
+}
+
+/// The same in a process that serves already: what can be read only once, as a pipe, was read at the start.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_again(path: &Path) -> Result<Config, Errors> {
+    check(Sources::read(path, Pipes::Refused), LookAt::All, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same, with what counts for every key and where that is said.
@@ -36,7 +45,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
-    check(Sources::read(path), LookAt::Directories, settings)
+    check(Sources::read(path, Pipes::Read), LookAt::Directories, settings)
 }
 
 impl Config {
@@ -54,7 +63,7 @@ impl Config {
 /// `[daemon]` of the file at `path` and its drop-ins as far as it can be understood, whatever is wrong with it or with the
 /// rest: enough to find a pushd whose file was broken since. `None`: the file cannot be read.
 pub fn load_daemon(path: &Path) -> Option<Daemon> {
-    let Sources { files, unread } = Sources::read(path);
+    let Sources { files, unread } = Sources::read(path, Pipes::Refused);
     if files.len() == 1 && !unread.is_empty() {
         return None;
     }

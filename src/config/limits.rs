@@ -151,6 +151,9 @@ pub const LOG_KEEP: u32 = 10;
 
 /// How often a tailed file is looked at: below what a person notices, ten `stat`s a second.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(100);
+/// What is remembered of a tailed file, in bytes before the place where it is read on, to see whether it still is what was read: a
+/// line with its time is not there twice.
+pub const TAIL_REMEMBERED_BYTES: usize = 256;
 /// How long a start or a reload waits for feeds to begin: opening a file takes microseconds, unless its file system hangs.
 pub const FEED_BEGIN: Duration = Duration::from_secs(5);
 /// The first pause before a feed's command is started again; doubles up to [`COMMAND_BACKOFF_MAX`].
@@ -198,6 +201,8 @@ pub const LINGER_BYTES_MAX: usize = MESSAGE_BYTES_CEILING;
 
 /// How much is read of a configuration, its drop-ins included: ten thousand routes fit.
 pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// How long a configuration is waited for: at the start a pipe's writer may have left, at a reload a file system may hang.
+pub const CONFIG_PATIENCE: Duration = Duration::from_secs(10);
 /// The most drop-ins: far more than an administrator remembers.
 pub const DROP_INS_MAX: usize = 256;
 /// How much of a title, a hint or a line of the file is shown with a mistake, in characters: a screen's width, a few times.

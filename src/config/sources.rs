@@ -6,13 +6,12 @@
 
 use std::cell::OnceCell;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::FileTypeExt as _;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::limits;
 use super::report::{Problem, Span};
+use super::text_file::{self, Pipes};
 use super::unclosed::{self, Mended};
 
 /// The directory of the drop-ins, beside the file that was named.
@@ -48,11 +47,11 @@ impl Sources {
         }
     }
 
-    /// The file at `path` and its drop-ins. Where it cannot be read itself, nothing but that is told.
-    pub(super) fn read(path: &Path) -> Sources {
+    /// The file at `path`, which may be one of `pipes`, and its drop-ins. Where it cannot be read itself, nothing but that is told.
+    pub(super) fn read(path: &Path, pipes: Pipes) -> Sources {
         let mut left = limits::CONFIG_BYTES_MAX;
         let mut sources = Sources { files: Vec::new(), unread: Vec::new() };
-        sources.add(path, &mut left);
+        sources.add(path, pipes, &mut left);
         if sources.unread.is_empty() {
             let folder = path.parent().unwrap_or(Path::new("")).join(DROP_INS);
             match names(&folder) {
@@ -60,7 +59,7 @@ impl Sources {
                     let title = format!("more than {} drop-ins", limits::DROP_INS_MAX);
                     sources.unread.push(Problem::whole(title).of(folder));
                 }
-                Ok(names) => names.iter().for_each(|name| sources.add(&folder.join(name), &mut left)),
+                Ok(names) => names.iter().for_each(|name| sources.add(&folder.join(name), Pipes::Refused, &mut left)),
                 Err(error) => {
                     let title = format!("the directory of the drop-ins cannot be read: {error}");
                     sources.unread.push(Problem::whole(title).of(folder));
@@ -71,8 +70,8 @@ impl Sources {
     }
 
     /// Adds one; its text is empty if it cannot be read.
-    fn add(&mut self, path: &Path, left: &mut u64) {
-        let text = text_of(path, self.files.is_empty(), left).unwrap_or_else(|problem| {
+    fn add(&mut self, path: &Path, pipes: Pipes, left: &mut u64) {
+        let text = text_of(path, self.files.is_empty(), pipes, left).unwrap_or_else(|problem| {
             self.unread.push(problem.of(path.to_owned()));
             String::new()
         });
@@ -123,12 +122,14 @@ fn names(folder: &Path) -> io::Result<Vec<OsString>> {
 }
 
 /// The text of one file, or why there is none. `named`: it is the one that was named. `left`: how much may be read.
-fn text_of(path: &Path, named: bool, left: &mut u64) -> Result<String, Box<Problem>> {
+fn text_of(path: &Path, named: bool, pipes: Pipes, left: &mut u64) -> Result<String, Box<Problem>> {
     let unreadable = |error: io::Error| {
         let problem = Problem::whole(match error.kind() {
             ErrorKind::NotFound => "there is no such file".to_owned(),
             ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
             ErrorKind::IsADirectory => "this is a directory, not a file".to_owned(),
+            // In our own words already.
+            ErrorKind::Other | ErrorKind::TimedOut if error.raw_os_error().is_none() => error.to_string(),
             _ => format!("it cannot be read: {error}"),
         });
         Box::new(match error.kind() {
@@ -136,13 +137,7 @@ fn text_of(path: &Path, named: bool, left: &mut u64) -> Result<String, Box<Probl
             _ => problem,
         })
     };
-    // A pipe that was named is read (`-c <(...)`); one among the drop-ins has no writer, and a reload would wait for it for ever.
-    if !named && std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
-        return Err(Box::new(Problem::whole("this is a pipe, not a file")));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(*left + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = text_file::read(path, pipes, *left + 1).map_err(unreadable)?;
     let Some(rest) = left.checked_sub(bytes.len() as u64) else {
         let whole = if named { "it is" } else { "with this one, the configuration is" };
         return Err(Box::new(Problem::whole(format!("{whole} larger than {} MiB", limits::CONFIG_BYTES_MAX >> 20))));

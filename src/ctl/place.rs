@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use super::CONFIG;
 use super::fault::Fault;
@@ -74,7 +74,8 @@ impl Place {
             Some(file) => match config::load_daemon(&file) {
                 // A pushd can be stopped although its file is broken by now, or gone.
                 None if self.pidfile.is_none() => {
-                    let why = std::fs::read_to_string(&file).map_or_else(|error| reason(&error), |_| String::new());
+                    let errors = config::load_again(&file).err();
+                    let why = errors.as_ref().and_then(|errors| errors.0.first()).map_or("", |error| error.summary());
                     let message = format!("cannot read {}: {why}; --pidfile names the pidfile itself", file.display());
                     return Err(Fault::new(Exit::Config, message));
                 }
@@ -125,6 +126,16 @@ impl Found {
                         self.pidfile.display()
                     )));
                 }
+                Held::By(pid) if Uid::effective().is_root() && !may_name(pid, &self.pidfile) => {
+                    return Err(Fault::new(
+                        Exit::NoPermission,
+                        format!(
+                            "PID {pid} that stands in {} is not a process of the user whom that file belongs to: root does \
+                             not signal what another user names, and nothing was done",
+                            self.pidfile.display()
+                        ),
+                    ));
+                }
                 Held::By(pid) => return Ok(Some(pid)),
                 Held::WithoutNumber if Instant::now() < patience => sleep(CTL_POLL),
                 Held::WithoutNumber => {
@@ -155,6 +166,16 @@ pub(super) fn signal(pid: Pid, signal: Signal) -> Result<bool, Fault> {
         }
         Err(errno) => Err(Fault::io(format_args!("cannot signal PID {pid}"), &errno.into())),
     }
+}
+
+/// Whether the user whom `file` belongs to, who can write any number into it, could signal process `pid` too.
+fn may_name(pid: Pid, file: &Path) -> bool {
+    let Ok(owner) = file.symlink_metadata().map(|found| found.uid()) else { return false };
+    let user = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.parse().ok()
+    };
+    owner == 0 || user() == Some(owner)
 }
 
 /// Whether process `pid` has `file` open; `None` where this cannot be known.

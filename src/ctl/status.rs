@@ -36,7 +36,11 @@ pub(super) struct Status {
 impl Status {
     pub fn run(&self) -> Outcome {
         let found = self.place.find()?;
-        match found.held()? {
+        let held = match found.held() {
+            Err(fault) if fault.code == Exit::NoPermission.code() => return self.ask(fault),
+            held => held?,
+        };
+        match held {
             Held::Not => {
                 print(&format!("{}\n", found.not_running()))?;
                 return Ok(NOT_RUNNING);
@@ -58,6 +62,21 @@ impl Status {
             }),
             None => Ok(Exit::Clean.code()),
         }
+    }
+
+    /// Where this user may not look at the pidfile: a server that answers runs.
+    fn ask(&self, fault: Fault) -> Outcome {
+        let Some(url) = self.url.clone().or_else(|| self.url_from_config()) else { return Err(fault) };
+        block_on(async move {
+            match metrics(&url).await {
+                Ok(text) => {
+                    say(&fault.message);
+                    print(&format!("pushd answers at {url}\n{}", figures(&text)))?;
+                    Ok(Exit::Clean.code())
+                }
+                Err(_) => Err(fault),
+            }
+        })
     }
 
     fn url_from_config(&self) -> Option<Url> {

@@ -2,22 +2,27 @@
 //!
 //! - [`exit`]: why a start failed, and the exit code that says so
 //! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
+//! - [`descriptors`]: what was open when the process began
 //! - [`pidfile`]: one pushd at a time; the lock decides, not the number
 //! - [`privileges`]: from root to a user, verified
+//! - [`behalf`]: files that root opens for that user
 //! - [`signals`]: what the operator asks for while it runs
 //! - [`log`]: where events are written
 //! - [`journal`]: standard error, where it is systemd's journal that reads it
+//! - [`patience`]: waiting for a file system that may not answer
 //! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
 //! - [`successor`]: the program that an upgrade put in the place of this one
 //!
-//! No async runtime and nothing of the hub is known here. Nothing here but the log starts a thread, and the log only
-//! when told to: after [`detach`].
+//! No async runtime and nothing of the hub is known here. Threads start only when told to: after [`detach`].
 
+pub mod behalf;
+pub mod descriptors;
 pub mod detach;
 pub mod exit;
 pub mod journal;
 pub mod log;
 pub mod notify;
+pub mod patience;
 pub mod pidfile;
 pub mod privileges;
 pub mod signals;

@@ -5,13 +5,9 @@
 //!
 //! It can also keep descriptors for the process that comes after this one ([`keep`], [`forget`]); it takes them when it pleases, so who
 //! is about to end waits for it ([`barrier`]).
-//!
-//! Inherited sockets come as bare numbers, which only unsafe code may turn into owned descriptors. So the kernel is
-//! asked for new ones: the numbers are sent through a socket pair (`SCM_RIGHTS`) and arrive owned.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -21,9 +17,9 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use sd_notify::NotifyState;
 
+use super::descriptors::own;
 use crate::config::limits::NOTIFY_PATIENCE;
 
 /// It serves. `status` is the line that `systemctl status` shows.
@@ -156,30 +152,8 @@ pub fn listen_fds() -> io::Result<Vec<Inherited>> {
     sd_notify::listen_fds_with_names()?.map(|(number, name)| Ok(Inherited { name, socket: own(number)? })).collect()
 }
 
-/// Makes the descriptor `number` ours.
-fn own(number: RawFd) -> io::Result<OwnedFd> {
-    let (here, there) = UnixDatagram::pair()?;
-    let rights = [ControlMessage::ScmRights(&[number])];
-    sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"f")], &rights, MsgFlags::empty(), None)?;
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(&there, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut arrived = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    let socket = arrived.next().ok_or_else(|| io::Error::other("the inherited socket was lost on its way"))?;
-    nix::unistd::close(number)?;
-    Ok(socket)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::IntoRawFd;
-
     use super::*;
 
     #[test]
@@ -194,21 +168,5 @@ mod tests {
         if std::env::var_os("LISTEN_PID").is_none() {
             assert!(listen_fds().unwrap().is_empty());
         }
-    }
-
-    #[test]
-    fn a_number_becomes_a_socket_that_works() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let number = listener.into_raw_fd();
-        let listener = TcpListener::from(own(number).unwrap());
-        assert_eq!(listener.local_addr().unwrap(), address);
-        let mut client = TcpStream::connect(address).unwrap();
-        client.write_all(b"x").unwrap();
-        let (mut served, _) = listener.accept().unwrap();
-        let mut byte = [0];
-        served.read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"x");
-        assert!(own(-1).is_err());
     }
 }

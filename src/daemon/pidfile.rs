@@ -5,18 +5,22 @@
 //! process that holds it, however that ends. Order: lock (and empty, so that nobody signals the number of a dead
 //! process) → ready → write → removal, each only while the path still names the file that was locked.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use nix::unistd::{Gid, Pid, Uid, fchown};
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{Pid, Uid, UnlinkatFlags, fchown, unlinkat};
 
+use super::behalf::Behalf;
 use super::exit::{Exit, Failure};
 
+/// Its mode, whatever the mask: whether pushd runs is asked by everybody, who watches it above all.
+const MODE: u32 = 0o644;
 /// How often locking is tried again after the file was swapped or merely looked at by a [`running`] elsewhere.
 const TRIES_MAX: u32 = 50;
 /// The pause between two tries; such a look takes microseconds.
@@ -45,9 +49,14 @@ impl Pidfile {
     /// Locks the file at `path`, creating it if need be. A relative path is made absolute now, so a later change of
     /// directory does not matter.
     pub fn lock(path: &Path) -> Result<Pidfile, Failure> {
+        Pidfile::lock_for(path, &Behalf::default())
+    }
+
+    /// The same for the user that this process is about to become: the file will be that user's.
+    pub fn lock_for(path: &Path, behalf: &Behalf) -> Result<Pidfile, Failure> {
         let path = std::path::absolute(path).map_err(|error| Failure::create("the pidfile", path, &error))?;
         for _ in 0..TRIES_MAX {
-            let file = open_for_lock(&path)?;
+            let file = open_for_lock(&path, behalf)?;
             match file.try_lock() {
                 Ok(()) => match named(&path, &file) {
                     Some(entry) if is_bait(entry.nlink(), Uid::effective()) => return Err(bait(&path)),
@@ -82,13 +91,6 @@ impl Pidfile {
         self.file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)
     }
 
-    /// Gives the file to the user (and group) that privileges are dropped to.
-    pub fn chown(&self, uid: Uid, gid: Gid) -> Result<(), Failure> {
-        fchown(&self.file, Some(uid), Some(gid)).map_err(|errno| {
-            Failure::io(format_args!("cannot give the pidfile {} away", self.path.display()), &errno.into())
-        })
-    }
-
     /// Where it is; absolute.
     pub fn path(&self) -> &Path {
         &self.path
@@ -99,10 +101,21 @@ impl Drop for Pidfile {
     fn drop(&mut self) {
         // Someone may have removed our file and a newer pushd have made its own: that one is not ours to remove.
         // Where the directory is closed to the user we became, an empty file at least names nobody.
-        if named(&self.path, &self.file).is_some() && std::fs::remove_file(&self.path).is_err() {
+        if remove(&self.path, &self.file).is_err() {
             let _ = self.file.set_len(0);
         }
     }
+}
+
+/// Removes the open file, if its name still means it: looked at and removed in one directory, whatever becomes of the path meanwhile.
+fn remove(path: &Path, file: &File) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let directory = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let (entry, open) = (fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?, file.metadata()?);
+    if (entry.st_dev, entry.st_ino) == (open.dev(), open.ino()) {
+        unlinkat(&directory, name, UnlinkatFlags::NoRemoveDir)?;
+    }
+    Ok(())
 }
 
 /// Who holds the pidfile at `path`, if anybody. Disturbs nothing: neither the holder nor a pushd that is starting.
@@ -124,12 +137,18 @@ fn open_flags(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
 }
 
-fn open_for_lock(path: &Path) -> Result<File, Failure> {
+fn open_for_lock(path: &Path, behalf: &Behalf) -> Result<File, Failure> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644);
-    match open_flags(&mut options).open(path) {
+    options.read(true).write(true).create(true).truncate(false).mode(MODE);
+    open_flags(&mut options);
+    let give = |file: &File, uid, gid| Ok(fchown(file, Some(uid), Some(gid))?);
+    match behalf.open(path, || options.open(path), give) {
         Ok(file) => match file.metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(file),
+            Ok(metadata) if metadata.is_file() => {
+                // The mask of a daemon hides what it writes; whether it runs is no secret. A file of others keeps its mode.
+                let _ = file.set_permissions(Permissions::from_mode(MODE));
+                Ok(file)
+            }
             _ => {
                 let message = format!("cannot open the pidfile {}: not a regular file", path.display());
                 Err(Failure::new(Exit::CannotCreate, message))

@@ -9,7 +9,7 @@ use std::ffi::CString;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
-use nix::unistd::{getgrouplist, getgroups, getresgid, getresuid, setgid, setgroups, setuid};
+use nix::unistd::{getgrouplist, getgroups, getresgid, getresuid, setegid, seteuid, setgid, setgroups, setuid};
 
 use super::exit::{Exit, Failure};
 
@@ -75,14 +75,40 @@ impl Identity {
         if self.is_current() {
             return Ok(());
         }
-        let groups = match &self.name {
-            Some(name) => getgrouplist(name, self.gid).map_err(|errno| refused("list the groups", errno))?,
-            None => vec![self.gid],
-        };
+        let groups = self.groups()?;
         setgroups(&groups).map_err(|errno| refused("set the supplementary groups", errno))?;
         setgid(self.gid).map_err(|errno| refused("set the group", errno))?;
         setuid(self.uid).map_err(|errno| refused("set the user", errno))?;
         self.verify(&groups)
+    }
+
+    /// Does one thing with its rights, and is root again: what it may not do is refused.
+    ///
+    /// # Errors
+    /// The change was refused; then nothing was done, or this process must not go on.
+    pub fn act<T>(&self, act: impl FnOnce() -> T) -> Result<T, Failure> {
+        self.check()?;
+        if self.is_current() {
+            return Ok(act());
+        }
+        let groups = getgroups().map_err(|errno| refused("read the groups", errno))?;
+        let (uid, gid) = (Uid::effective(), Gid::effective());
+        let become_one = |groups: &[Gid], gid, uid| {
+            // As root for the groups: the user goes last, and comes back first.
+            setgroups(groups).and_then(|()| setegid(gid)).and_then(|()| seteuid(uid))
+        };
+        become_one(&self.groups()?, self.gid, self.uid).map_err(|errno| refused("act as the user", errno))?;
+        let done = act();
+        seteuid(uid).and_then(|()| become_one(&groups, gid, uid)).map_err(|errno| refused("be root again", errno))?;
+        Ok(done)
+    }
+
+    /// All groups it is in.
+    fn groups(&self) -> Result<Vec<Gid>, Failure> {
+        match &self.name {
+            Some(name) => getgrouplist(name, self.gid).map_err(|errno| refused("list the groups", errno)),
+            None => Ok(vec![self.gid]),
+        }
     }
 
     /// Whether real, effective and saved ids are all those wanted: one left behind is a way back.

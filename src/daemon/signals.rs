@@ -1,13 +1,15 @@
 //! What the operator asks for while pushd runs.
 //!
 //! The handlers only set a flag and write a byte to a socket pair; the thread that waits (main's) does the rest. They
-//! are installed whatever the parent process ignored, and unblocked whatever it blocked. SIGPIPE is ignored by Rust's
-//! start-up code.
+//! are installed whatever the parent process ignored. SIGPIPE is ignored by Rust's start-up code.
+//!
+//! They run on a thread that does nothing else, and are blocked in all others. Else the kernel gives a signal to main first, and where
+//! that waits for a file system that hangs no handler runs at all.
 //!
 //! A second SIGINT or SIGTERM, or one after SIGUSR2, ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
 //! thread can prevent it. It is armed when the first one is handed out by [`Signals::wait`], a moment late on purpose:
 //! `timeout` and some supervisors signal the process and then its group, which is one order said twice. Where main does not
-//! take the first one, stuck in a reload on a file system that hangs, a thread that only waits for this arms it.
+//! take the first one, stuck in a reload on a file system that hangs, the thread of the handlers arms it.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -51,7 +53,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. Call it after `detach` and before any other thread, so that all threads inherit the mask.
+    /// Installs the handlers. Call it after `detach` and before any other thread, so that all threads inherit the mask. Who starts
+    /// a program sees that it does not.
     pub fn install() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
@@ -73,16 +76,22 @@ impl Signals {
         }
         let ours = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2];
         let ours = SigSet::from_iter(ours);
-        ours.thread_unblock()?;
+        ours.thread_block()?;
         let (mut ends, end) = UnixStream::pair()?;
         for number in [SIGINT, SIGTERM, SIGUSR2] {
             low_level::pipe::register(number, end.try_clone()?)?;
         }
         let arm = Arc::clone(&armed);
-        std::thread::Builder::new().name("second signal".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            // Cannot fail: the set is a valid one.
+            let _ = ours.thread_unblock();
             if ends.read_exact(&mut [0]).is_ok() {
                 sleep(MAIN_IS_STUCK);
                 arm.store(true, Ordering::SeqCst);
+            }
+            // The handlers of whatever comes still run here.
+            loop {
+                std::thread::park();
             }
         })?;
         Ok(Signals { wake, flags: flags.map(|(_, signal, flag)| (signal, flag)), armed })
@@ -105,6 +114,12 @@ impl Signals {
     /// An order that is already there.
     pub fn poll(&mut self) -> Option<Signal> {
         self.pending()
+    }
+
+    /// Whether there is an order to end, which stays there.
+    pub fn is_end_asked(&self) -> bool {
+        let ends = |signal: &Signal| matches!(signal, Signal::Shutdown(_) | Signal::HandOver);
+        self.flags.iter().any(|(signal, flag)| ends(signal) && flag.load(Ordering::SeqCst))
     }
 
     fn next(&mut self, deadline: Option<Instant>) -> Option<Signal> {
@@ -148,9 +163,19 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::raise;
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
 
     use super::*;
+
+    /// To the process, as an operator sends it; a thread that blocks it would never hear one that is meant for it.
+    fn raise(signals: &Signals, number: Number, order: Signal) {
+        kill(Pid::this(), number).unwrap();
+        let (_, flag) = signals.flags.iter().find(|(signal, _)| *signal == order).unwrap();
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
 
     /// One test, since signals belong to the process and not to a thread.
     #[test]
@@ -160,24 +185,26 @@ mod tests {
         assert_eq!(signals.poll(), None);
         assert_eq!(signals.wait_until(Instant::now() + Duration::from_millis(1)), None);
 
-        raise(Number::SIGHUP).unwrap();
+        raise(&signals, Number::SIGHUP, Signal::Reload);
         assert_eq!(signals.wait(), Signal::Reload);
-        raise(Number::SIGUSR1).unwrap();
-        raise(Number::SIGUSR1).unwrap();
+        raise(&signals, Number::SIGUSR1, Signal::Reopen);
+        raise(&signals, Number::SIGUSR1, Signal::Reopen);
         assert_eq!(signals.wait_until(Instant::now() + Duration::from_secs(10)), Some(Signal::Reopen));
         assert_eq!(signals.poll(), None);
 
-        raise(Number::SIGUSR1).unwrap();
-        raise(Number::SIGHUP).unwrap();
-        raise(Number::SIGTERM).unwrap();
-        raise(Number::SIGTERM).unwrap();
+        raise(&signals, Number::SIGUSR1, Signal::Reopen);
+        raise(&signals, Number::SIGHUP, Signal::Reload);
+        assert!(!signals.is_end_asked());
+        raise(&signals, Number::SIGTERM, Signal::Shutdown("SIGTERM"));
+        raise(&signals, Number::SIGTERM, Signal::Shutdown("SIGTERM"));
+        assert!(signals.is_end_asked());
         assert!(!signals.armed.load(Ordering::SeqCst));
         assert_eq!(signals.wait(), Signal::Shutdown("SIGTERM"));
         assert!(signals.armed.load(Ordering::SeqCst));
         assert_eq!(signals.wait(), Signal::Reload);
         assert_eq!(signals.wait(), Signal::Reopen);
-        raise(Number::SIGUSR1).unwrap();
-        raise(Number::SIGUSR2).unwrap();
+        raise(&signals, Number::SIGUSR1, Signal::Reopen);
+        raise(&signals, Number::SIGUSR2, Signal::HandOver);
         assert_eq!(signals.wait(), Signal::HandOver);
         assert_eq!(signals.wait(), Signal::Reopen);
     }

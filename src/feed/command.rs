@@ -2,7 +2,8 @@
 //!
 //! The command runs in a process group of its own, without an input. What it writes to standard output is published line by line, what
 //! it writes to standard error is logged. When it ends, what is left of its group is killed and what is left in its pipes read; then
-//! it is started again after a pause that doubles with each failure, and is short again once it ran for a while.
+//! it is started again after a pause: half a second, which doubles with each failure, and is short again once it ended well (with 0) or
+//! ran for a while. A program that looks once and ends is no failure; the log tells its starts and ends only the first time.
 //!
 //! Dropping the feed kills the whole group at once (SIGKILL: nobody is left who could wait for a politer end).
 
@@ -11,6 +12,7 @@ use std::ops::AsyncFnMut;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use log::Level;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::lines::Lines;
-use super::{Limit, Outlet, Publisher};
+use super::{Limit, Outlet, Publisher, inheritance};
 use crate::config::limits::{
     COMMAND_BACKOFF, COMMAND_BACKOFF_MAX, COMMAND_DRAIN, COMMAND_STEADY, FEED_READ_BYTES, LOG_MESSAGE_BYTES_MAX,
 };
@@ -30,33 +32,43 @@ pub(super) async fn run<O: Outlet>(words: Vec<String>, mut publisher: Publisher<
         return std::future::pending().await;
     };
     let mut backoff = Backoff::new();
+    // It ended well and was started again: that is how it works, and no news.
+    let mut routine = false;
     loop {
         let start = Instant::now();
         let ended = match spawn(program, arguments) {
             Ok(child) => {
-                log::info!("feed {}: {program} started, PID {}", publisher.name, child.id().unwrap_or(0));
+                let level = if routine { Level::Debug } else { Level::Info };
+                log::log!(level, "feed {}: {program} started, PID {}", publisher.name, child.id().unwrap_or(0));
                 follow(child, &mut publisher).await
             }
             Err(error) => Err(error),
         };
-        let pause = backoff.pause(start.elapsed());
+        let well = ended.as_ref().is_ok_and(ExitStatus::success);
+        let pause = backoff.pause(start.elapsed(), well);
         match ended {
+            Ok(_) if routine && well => log::debug!("feed {}: {program} ended, again in {pause:?}", publisher.name),
+            Ok(_) if well => {
+                log::info!("feed {}: {program} ended, again in {pause:?}; so each time it ends with 0", publisher.name);
+            }
             Ok(status) => log::warn!("feed {}: {program} ended ({status}), again in {pause:?}", publisher.name),
             Err(error) => log::warn!("feed {}: cannot run {program}: {error}, again in {pause:?}", publisher.name),
         }
+        routine = well;
         sleep(pause).await;
     }
 }
 
 fn spawn(program: &str, arguments: &[String]) -> io::Result<Child> {
-    Command::new(program)
+    let mut command = Command::new(program);
+    inheritance::choose(&mut command)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
+        .kill_on_drop(true);
+    inheritance::unblocked(|| command.spawn()).inspect(inheritance::lower)
 }
 
 /// Publishes and logs what `child` writes, until it and its pipes have ended.
@@ -144,13 +156,13 @@ impl Backoff {
         Backoff { next: COMMAND_BACKOFF }
     }
 
-    /// The pause after a run that took `ran`.
-    fn pause(&mut self, ran: Duration) -> Duration {
-        if ran >= COMMAND_STEADY {
+    /// The pause after a run that took `ran`, and ended `well`.
+    fn pause(&mut self, ran: Duration, well: bool) -> Duration {
+        if well || ran >= COMMAND_STEADY {
             self.next = COMMAND_BACKOFF;
         }
         let pause = self.next;
-        self.next = (pause * 2).min(COMMAND_BACKOFF_MAX);
+        self.next = if well { pause } else { (pause * 2).min(COMMAND_BACKOFF_MAX) };
         pause
     }
 }
@@ -205,10 +217,13 @@ mod tests {
     #[test]
     fn pauses_double_and_are_forgotten_after_a_steady_run() {
         let mut backoff = Backoff::new();
-        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause(Duration::ZERO).as_millis()).collect();
+        let pauses: Vec<u128> = (0..8).map(|_| backoff.pause(Duration::ZERO, false).as_millis()).collect();
         assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-        assert_eq!(backoff.pause(COMMAND_STEADY), COMMAND_BACKOFF);
-        assert_eq!(backoff.pause(Duration::ZERO), COMMAND_BACKOFF * 2);
+        assert_eq!(backoff.pause(COMMAND_STEADY, false), COMMAND_BACKOFF);
+        assert_eq!(backoff.pause(Duration::ZERO, false), COMMAND_BACKOFF * 2);
+        // What ended well did not fail, however soon.
+        let pauses = [true, true, false, false].map(|well| backoff.pause(Duration::ZERO, well));
+        assert_eq!(pauses, [1, 1, 1, 2].map(|times| COMMAND_BACKOFF * times));
     }
 
     #[tokio::test]

@@ -23,6 +23,8 @@ use crate::config::{self, HubId, Source, Template};
 use mark::Bookmark;
 
 mod command;
+mod followed;
+pub mod inheritance;
 mod lines;
 pub mod mark;
 mod tail;

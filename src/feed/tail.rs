@@ -5,26 +5,25 @@
 //! - a file that is not there is waited for, and read from its start once it is;
 //! - another file under the same name (renamed and created anew): the old one is read to its end, then the new one from its start. An
 //!   empty new file is no reason to leave the old one, which its writer may not have let go of yet;
-//! - a file shorter than what was read of it was truncated: it is read from its start;
+//! - a file that does not hold any more what was read of it, truncated or written anew, is read from its start ([`Followed`]);
 //! - a line that had begun when its file ended this way is published as it is;
-//! - what is not a regular file is not opened at all, and said once.
-//!
-//! A file truncated and, between two looks, written beyond where it was cannot be told from one that grew.
+//! - what is not a regular file is not opened at all, and said once;
+//! - a file that cannot be read at the start was not looked at: once it can be, what stands in it by then is left out.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use super::followed::Followed;
 use super::lines::Lines;
 use super::mark::{Mark, Place};
 use super::{Beginning, Outlet, Publisher};
-use crate::config::limits::{FEED_READ_BYTES, TAIL_INTERVAL};
+use crate::config::limits::TAIL_INTERVAL;
 
 pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, beginning: Beginning) {
     let mut beginning = Some(beginning);
@@ -46,9 +45,11 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
                 return;
             }
         };
-        // Where the file ends, or that there is none, is known now.
+        // Where the file ends, or that there is none, is known now; or that it cannot be known, which is not waited for.
         beginning.take();
-        bookmark.begin();
+        if !follower.first {
+            bookmark.begin();
+        }
         match seen {
             Seen::Bytes(bytes) => {
                 let mut bytes = bytes.as_slice();
@@ -83,41 +84,34 @@ enum Seen {
 struct Follower {
     feed: String,
     path: PathBuf,
-    open: Option<Open>,
+    open: Option<Followed>,
     /// Nothing was looked at yet: a file found now is older than the feed.
     first: bool,
     /// What was said about why the file cannot be read, so that it is said once.
     trouble: Option<String>,
 }
 
-struct Open {
-    file: Arc<File>,
-    /// How far it was read.
-    at: u64,
-    /// `at` is in a line that began before the feed did.
-    inside: bool,
-}
-
 impl Follower {
     fn new(feed: String, path: PathBuf, mark: Mark) -> Follower {
-        let open = mark.place.map(|Place { file, at, inside }| Open { file, at, inside });
+        let open = mark.place.map(Followed::at);
         Follower { feed, path, open, first: !mark.begun, trouble: None }
     }
 
     /// The place in the open file that is so many bytes before what was read.
     fn place(&self, unread: usize) -> Option<Place> {
-        let Open { file, at, inside } = self.open.as_ref()?;
-        Some(Place { file: file.clone(), at: at.saturating_sub(unread as u64), inside: *inside })
+        self.open.as_ref().map(|open| open.place(unread))
     }
 
     fn look(&mut self) -> Seen {
-        let first = std::mem::take(&mut self.first);
         let seen = match &mut self.open {
-            Some(open) => open.read().and_then(|bytes| match bytes {
-                Some(bytes) => Ok(Seen::Bytes(bytes)),
-                None => self.at_end(),
-            }),
-            None => self.begin(first),
+            Some(open) => match open.restarts() {
+                Ok(true) => Ok(Seen::End),
+                Ok(false) => {
+                    open.read().and_then(|bytes| bytes.map_or_else(|| self.at_end(), |bytes| Ok(Seen::Bytes(bytes))))
+                }
+                Err(error) => Err(error),
+            },
+            None => self.begin(),
         };
         seen.unwrap_or_else(|error| {
             self.complain(error.to_string());
@@ -127,33 +121,26 @@ impl Follower {
     }
 
     /// Opens the file, if it is there: at its end if it was there `first`, else at its start.
-    fn begin(&mut self, first: bool) -> io::Result<Seen> {
-        let Some((mut file, metadata)) = self.open_regular()? else {
+    fn begin(&mut self) -> io::Result<Seen> {
+        let found = self.open_regular()?;
+        let first = std::mem::take(&mut self.first);
+        let Some((file, metadata)) = found else {
             if first {
                 log::info!("feed {}: waits for {}, which is not there yet", self.feed, self.path.display());
             }
             return Ok(Seen::Nothing);
         };
-        let at = if first { file.seek(SeekFrom::End(0))? } else { 0 };
-        let mut last = [b'\n'];
-        if at > 0 {
-            file.read_exact_at(&mut last, at - 1)?;
-        }
+        let at = if first { metadata.len() } else { 0 };
         log::debug!("feed {}: reads {} ({} bytes) from byte {at}", self.feed, self.path.display(), metadata.len());
         self.trouble = None;
-        self.open = Some(Open { file: Arc::new(file), at, inside: last != [b'\n'] });
+        self.open = Some(Followed::from(file, at)?);
         Ok(Seen::End)
     }
 
-    /// The open file has no more: was it truncated, or is there another under its name?
+    /// The open file has no more: is there another under its name?
     fn at_end(&mut self) -> io::Result<Seen> {
         let Some(open) = &mut self.open else { return Ok(Seen::Nothing) };
-        let old = open.file.metadata()?;
-        if old.len() < open.at {
-            open.at = 0;
-            open.inside = false;
-            return Ok(Seen::End);
-        }
+        let old = open.metadata()?;
         let is_old = |now: &Metadata| (now.dev(), now.ino()) == (old.dev(), old.ino());
         match fs::metadata(&self.path) {
             Ok(now) if !is_old(&now) && (now.len() > 0 || !now.is_file()) => {}
@@ -170,7 +157,10 @@ impl Follower {
     /// The file, if there is a regular one under the name. Looked at before it is opened (a FIFO's writer must not be
     /// woken), and again after (it may be another by then).
     fn open_regular(&mut self) -> io::Result<Option<(File, Metadata)>> {
-        let regular = |metadata: &Metadata| {
+        let first = &mut self.first;
+        let mut regular = |metadata: &Metadata| {
+            // Whatever takes its place comes later than the feed.
+            *first &= metadata.is_file();
             metadata.is_file().then_some(()).ok_or_else(|| io::Error::other("it is not a regular file"))
         };
         let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
@@ -199,32 +189,10 @@ impl Follower {
     }
 }
 
-impl Open {
-    /// What comes next in it; `None` at its end.
-    fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            let mut bytes = Vec::new();
-            // Where the file itself stands is another process's business, too, which may have had it before.
-            (&*self.file).seek(SeekFrom::Start(self.at))?;
-            let read = (&*self.file).take(FEED_READ_BYTES as u64).read_to_end(&mut bytes)?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.at += read as u64;
-            if !std::mem::take(&mut self.inside) {
-                return Ok(Some(bytes));
-            }
-            match bytes.iter().position(|&byte| byte == b'\n') {
-                Some(newline) => return Ok(Some(bytes.split_off(newline + 1))),
-                None => self.inside = true,
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
     use std::path::Path;
     use std::sync::mpsc::channel;
 
@@ -234,6 +202,7 @@ mod tests {
 
     use super::*;
     use crate::config::Source;
+    use crate::config::limits::FEED_READ_BYTES;
     use crate::feed::testing::{Ear, feed, next};
 
     struct Ground {
@@ -353,6 +322,57 @@ mod tests {
         assert_eq!(ground.heard(), ["half", "new"]);
         ground.append("more\n");
         assert_eq!(ground.heard(), ["more"]);
+    }
+
+    #[test]
+    fn a_file_written_anew_between_two_looks_is_read_from_its_start() {
+        let mut ground = Ground::new();
+        ground.append("old line 1\n");
+        assert!(ground.heard().is_empty());
+        // Longer than before, as long, and longer than what is remembered.
+        for text in
+            ["new line three\n".to_owned(), "new line  four\n".to_owned(), format!("{}\n", "5".repeat(60)).repeat(99)]
+        {
+            fs::write(ground.path(), &text).unwrap();
+            assert_eq!(ground.heard(), text.lines().collect::<Vec<_>>());
+        }
+        ground.append("appended\n");
+        assert_eq!(ground.heard(), ["appended"]);
+    }
+
+    #[test]
+    fn the_hole_of_a_writer_that_goes_on_where_it_was_is_skipped() {
+        // Within a block, over a few, and larger than any line may be.
+        for hole in [10, 5000, 10 * FEED_READ_BYTES as u64 + 17] {
+            let mut ground = Ground::new();
+            ground.append("old\n");
+            ground.heard();
+            let file = File::options().write(true).open(ground.path()).unwrap();
+            file.write_all_at(b"first\n", hole).unwrap();
+            assert_eq!(ground.heard(), ["first"], "after a hole of {hole}");
+            // Cut short as a rotation by copy does it; the writer does not notice.
+            file.set_len(0).unwrap();
+            file.write_all_at(b"second\nthird\n", hole + 6).unwrap();
+            assert_eq!(ground.heard(), ["second", "third"], "after a hole of {hole}");
+            file.set_len(hole + 100).unwrap();
+            assert!(ground.heard().is_empty());
+            file.write_all_at(b"fourth\n", hole + 100).unwrap();
+            assert_eq!(ground.heard(), ["fourth"]);
+        }
+    }
+
+    #[test]
+    fn a_look_that_failed_was_none() {
+        let mut ground = Ground::new();
+        // A loop of links: nobody may read that, root neither.
+        std::os::unix::fs::symlink("log", ground.path()).unwrap();
+        assert!(ground.heard().is_empty());
+        assert!(ground.follower.trouble.is_some() && ground.follower.first);
+        fs::remove_file(ground.path()).unwrap();
+        ground.append("old\n");
+        assert!(ground.heard().is_empty());
+        ground.append("new\n");
+        assert_eq!(ground.heard(), ["new"]);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,10 +17,20 @@ use super::estate::Inherited;
 use crate::config::limits::LISTEN_BACKLOG;
 use crate::config::{Config, Listen};
 use crate::shard::listener::{Listener, ListenerSocket};
+use crate::shard::socket_file::SocketFile;
 
 /// Listeners with the address they were configured with, in the order of the file. An address stands here as often as there: port 0
 /// is another port each time.
 pub type Listeners = Vec<(Listen, Arc<Listener>)>;
+
+/// A bound Unix socket, and its file.
+pub type UnixSocket = (ListenerSocket, SocketFile);
+
+/// Has a Unix socket bound at a path by the user who shall own its file.
+pub type Owner<'a> = &'a dyn Fn(&Path, &dyn Fn() -> io::Result<UnixSocket>) -> io::Result<UnixSocket>;
+
+/// A process that will not become another user.
+pub const OURSELVES: Owner<'_> = &|_, bind| bind();
 
 /// How the name of a Unix socket begins.
 const UNIX: &str = "unix:";
@@ -46,9 +55,10 @@ impl fmt::Display for BindError {
                 "cannot listen on {}: it is taken, by another program or by another address of this one",
                 self.address
             ),
-            io::ErrorKind::PermissionDenied if self.address.starts_with(UNIX) => {
-                write!(f, "cannot listen on {}: not permitted to make a file there", self.address)
-            }
+            io::ErrorKind::PermissionDenied if self.address.starts_with(UNIX) => match self.error.raw_os_error() {
+                Some(_) => write!(f, "cannot listen on {}: not permitted to make a file there", self.address),
+                None => write!(f, "cannot listen on {}: {}", self.address, self.error),
+            },
             io::ErrorKind::PermissionDenied => write!(
                 f,
                 "cannot listen on {}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -64,12 +74,17 @@ impl fmt::Display for BindError {
 
 /// Binds all addresses of `config`; those in `kept` are taken over as they are. One that the service manager opened is as many
 /// sockets as it passed under that name. If one cannot be bound nothing is left of the others.
-pub fn bind(config: &Config, kept: &Listeners, inherited: &Inherited) -> Result<Listeners, BindError> {
+pub fn bind(
+    config: &Config,
+    kept: &Listeners,
+    inherited: &Inherited,
+    owner: Owner<'_>,
+) -> Result<Listeners, BindError> {
     let mut listeners = Listeners::new();
-    let bound = bind_all(config, kept, inherited, &mut listeners);
+    let bound = bind_all(config, kept, inherited, owner, &mut listeners);
     if bound.is_err() {
-        let is_new = |listen: &&Listen| !kept.iter().any(|(before, _)| before == *listen);
-        unlink(listeners.iter().map(|(listen, _)| listen).filter(is_new));
+        let is_new = |(listen, _): &&(Listen, Arc<Listener>)| !kept.iter().any(|(before, _)| before == listen);
+        unlink(listeners.iter().filter(is_new).map(|(_, listener)| listener));
     }
     bound.map(|()| listeners)
 }
@@ -78,6 +93,7 @@ fn bind_all(
     config: &Config,
     kept: &Listeners,
     inherited: &Inherited,
+    owner: Owner<'_>,
     listeners: &mut Listeners,
 ) -> Result<(), BindError> {
     let stays = |listen: &Listen| config.servers.iter().any(|server| server.listen.contains(listen));
@@ -86,12 +102,12 @@ fn bind_all(
     for server in &config.servers {
         for listen in &server.listen {
             let failed = |error| BindError { address: name(listen), error };
-            let of_server = |socket| Arc::new(Listener::new(server.name.as_str().into(), socket));
+            let of_server = |socket, file| Arc::new(Listener::new(server.name.as_str().into(), socket, file));
             let before = listeners.len();
             while let Some(listener) = take(&mut kept, config, &server.name, listen) {
                 let listener = match *listener.server == *server.name {
                     true => listener,
-                    false => of_server(listener.socket.try_clone().map_err(failed)?),
+                    false => of_server(listener.socket.try_clone().map_err(failed)?, listener.file.clone()),
                 };
                 listeners.push((listen.clone(), listener));
                 if !matches!(listen, Listen::Systemd(_)) {
@@ -99,8 +115,8 @@ fn bind_all(
                 }
             }
             if listeners.len() == before {
-                for socket in open(listen, &going, inherited).map_err(failed)? {
-                    listeners.push((listen.clone(), of_server(socket)));
+                for (socket, file) in open(listen, &going, inherited, owner).map_err(failed)? {
+                    listeners.push((listen.clone(), of_server(socket, file.map(Arc::new))));
                 }
             }
         }
@@ -133,16 +149,22 @@ fn name(listen: &Listen) -> String {
 }
 
 /// Opens the sockets of an address; `going` are the listeners that end once all are open.
-fn open(listen: &Listen, going: &[&(Listen, Arc<Listener>)], inherited: &Inherited) -> io::Result<Vec<ListenerSocket>> {
+fn open(
+    listen: &Listen,
+    going: &[&(Listen, Arc<Listener>)],
+    inherited: &Inherited,
+    owner: Owner<'_>,
+) -> io::Result<Vec<(ListenerSocket, Option<SocketFile>)>> {
     match listen {
         Listen::Tcp(address) => {
             let in_the_way = going.iter().filter(|(going, _)| going.overlaps(listen));
-            Ok(vec![tcp(*address, &in_the_way.map(|(_, listener)| &listener.socket).collect::<Vec<_>>())?])
+            let in_the_way: Vec<_> = in_the_way.map(|(_, listener)| &listener.socket).collect();
+            Ok(vec![(tcp(*address, &in_the_way)?, None)])
         }
-        Listen::Unix(path) => Ok(vec![unix(path)?]),
+        Listen::Unix(path) => owner(path, &|| unix(path)).map(|(socket, file)| vec![(socket, Some(file))]),
         Listen::Systemd(name) => {
             let passed = inherited.named.get(name).ok_or_else(|| missing(name, inherited))?;
-            passed.iter().map(|socket| adopt(socket.try_clone()?)).collect()
+            passed.iter().map(|socket| Ok((adopt(socket.try_clone()?)?, None))).collect()
         }
     }
 }
@@ -183,30 +205,33 @@ fn tcp(address: SocketAddr, beside: &[&ListenerSocket]) -> io::Result<ListenerSo
     Ok(ListenerSocket::Tcp(socket.into()))
 }
 
-fn unix(path: &Path) -> io::Result<ListenerSocket> {
+fn unix(path: &Path) -> io::Result<UnixSocket> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Err(error) = socket.bind(&address) {
-        if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(path, &address) {
+        // Held before it is tried: what is removed is what was tried.
+        let found = SocketFile::at(path);
+        if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(&address)? {
             return Err(error);
         }
         // What a run that was killed left behind: nobody answers there.
-        std::fs::remove_file(path)?;
+        found.map_err(|_| error)?.remove()?;
         socket.bind(&address)?;
     }
+    let file = SocketFile::at(path)?;
     socket.listen(LISTEN_BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(ListenerSocket::Unix(OwnedFd::from(socket).into()))
+    Ok((ListenerSocket::Unix(OwnedFd::from(socket).into()), file))
 }
 
-fn is_abandoned(path: &Path, address: &SockAddr) -> bool {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|entry| entry.file_type().is_socket());
-    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).and_then(|socket| {
-        // Where somebody listens and does not accept, it would be waited for.
-        socket.set_nonblocking(true)?;
-        socket.connect(address)
-    });
-    is_socket && probe.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+fn is_abandoned(address: &SockAddr) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Where somebody listens and does not accept, it would be waited for.
+    socket.set_nonblocking(true)?;
+    match socket.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
+        tried => Ok(tried.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)),
+    }
 }
 
 /// A socket opened by the service manager, whatever its kind.
@@ -226,14 +251,15 @@ pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
     Ok(ListenerSocket::Tcp(socket.into()))
 }
 
-/// Takes away the files of Unix sockets that end.
-pub fn unlink<'l>(ended: impl Iterator<Item = &'l Listen>) {
-    for listen in ended {
-        if let Listen::Unix(path) = listen
-            && let Err(error) = std::fs::remove_file(path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("cannot remove {}: {error}", path.display());
+/// Takes away the files of Unix sockets that end, where no other program has taken the name since.
+pub fn unlink<'l>(ended: impl Iterator<Item = &'l Arc<Listener>>) {
+    for file in ended.filter_map(|listener| listener.file.as_ref()) {
+        match file.remove() {
+            Ok(true) => {}
+            Ok(false) => {
+                log::warn!("{} is not the socket that was bound there, and is left alone", file.path().display())
+            }
+            Err(error) => log::warn!("cannot remove {}: {error}", file.path().display()),
         }
     }
 }
@@ -247,7 +273,8 @@ mod tests {
         let told = |address: &str, kind: io::ErrorKind| {
             BindError { address: address.to_owned(), error: kind.into() }.to_string()
         };
-        let made = told("unix:/run/x", io::ErrorKind::PermissionDenied);
+        let refused = io::Error::from_raw_os_error(nix::errno::Errno::EACCES as i32);
+        let made = BindError { address: "unix:/run/x".to_owned(), error: refused }.to_string();
         assert_eq!(made, "cannot listen on unix:/run/x: not permitted to make a file there");
         assert!(told("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("below 1024"));
         assert!(told("unix:/etc/passwd", io::ErrorKind::AddrInUse).ends_with("or is no socket"));

@@ -14,7 +14,7 @@ use socket2::{SockAddr, SockRef, Socket};
 use super::Lasting;
 use super::bind::{Listeners, adopt, unlink};
 use super::feeds::Left;
-use super::handover::{FEED, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, read_state};
+use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, read_state};
 use crate::config::limits::LINGER_BYTES_MAX;
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
@@ -24,6 +24,7 @@ use crate::shard::handover::{Returning, Step};
 use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Mailbox};
 use crate::shard::parcel::{self, Item, Opened};
+use crate::shard::socket_file::SocketFile;
 use crate::shard::stream::{Place, Raw};
 
 /// How many sessions are given to a shard at once.
@@ -50,7 +51,8 @@ impl Inherited {
     /// Sorts what was passed, each under its name.
     pub fn new(passed: impl IntoIterator<Item = (String, OwnedFd)>) -> Inherited {
         let mut inherited = Inherited::default();
-        let (mut state, mut listeners, mut files) = (None, Vec::new(), HashMap::new());
+        let (mut state, mut listeners, mut socket_files, mut files) =
+            (None, Vec::new(), HashMap::new(), HashMap::new());
         for (name, descriptor) in passed {
             if name.starts_with(PREFIX) && !inherited.left.contains(&name) {
                 inherited.left.push(name.clone());
@@ -59,6 +61,8 @@ impl Inherited {
                 state = Some(descriptor);
             } else if let Some(number) = name.strip_prefix(LISTENER) {
                 listeners.push((number.to_owned(), descriptor));
+            } else if let Some(number) = name.strip_prefix(FILE) {
+                socket_files.insert(number.to_owned(), descriptor);
             } else if let Some(number) = name.strip_prefix(FEED) {
                 files.insert(number.to_owned(), descriptor);
             } else if let Some(number) = name.strip_prefix(RECORDS) {
@@ -73,17 +77,22 @@ impl Inherited {
             inherited.troubles.push(format!("the process before left its state, which cannot be read: {why}"));
             State::default()
         });
-        inherited.take_listeners(state.listeners, listeners);
+        inherited.take_listeners(state.listeners, listeners, socket_files);
         let feeds = state.feeds.into_iter().enumerate();
         inherited.feeds = feeds.map(|(number, feed)| feed.with(files.remove(&number.to_string()))).collect();
         inherited
     }
 
-    fn take_listeners(&mut self, described: Vec<ListenerState>, listeners: Vec<(String, OwnedFd)>) {
+    fn take_listeners(
+        &mut self,
+        described: Vec<ListenerState>,
+        listeners: Vec<(String, OwnedFd)>,
+        mut files: HashMap<String, OwnedFd>,
+    ) {
         for (number, descriptor) in listeners {
             let known = number.parse().ok().and_then(|number: usize| described.get(number));
             let known = known.and_then(|known| Some((known.server.clone(), known.listen()?)));
-            match take_listener(known, descriptor) {
+            match take_listener(known, descriptor, files.remove(&number)) {
                 Ok((listen, listener)) => {
                     self.listeners.push((format!("{LISTENER}{number}"), listen, Arc::new(listener)));
                 }
@@ -99,7 +108,7 @@ impl Inherited {
         let (needed, gone) =
             std::mem::take(&mut self.listeners).into_iter().partition(|(_, listen, _)| is_needed(listen));
         self.listeners = needed;
-        unlink(gone.iter().map(|(_, listen, _)| listen));
+        unlink(gone.iter().map(|(_, _, listener)| listener));
         gone.into_iter().map(|(name, ..)| name).collect()
     }
 
@@ -135,19 +144,26 @@ impl Inherited {
 }
 
 /// What a listener was configured as, or where that is not known, what the kernel says of it.
-fn take_listener(known: Option<(String, Listen)>, descriptor: OwnedFd) -> io::Result<(Listen, Listener)> {
+fn take_listener(
+    known: Option<(String, Listen)>,
+    descriptor: OwnedFd,
+    file: Option<OwnedFd>,
+) -> io::Result<(Listen, Listener)> {
     let socket = Socket::from(descriptor);
     let bound = socket.local_addr()?;
     let (server, listen) = match known {
         Some(known) => known,
         None => (String::new(), address(&bound).ok_or_else(|| io::Error::other("it has no address"))?),
     };
-    if let Listen::Unix(path) = &listen
-        && !std::fs::symlink_metadata(path).is_ok_and(|entry| !entry.is_file() && !entry.is_dir())
-    {
-        return Err(io::Error::other(format!("{} is gone", path.display())));
-    }
-    Ok((listen, Listener::new(server.as_str().into(), adopt(socket.into())?)))
+    let file = match &listen {
+        Listen::Unix(path) => {
+            // Nobody finds a socket whose name is gone. An older version leaves no file: then it is the one that stands there.
+            let named = SocketFile::at(path)?;
+            Some(file.map_or(Ok(named), |file| SocketFile::held(path, file))?)
+        }
+        _ => None,
+    };
+    Ok((listen, Listener::new(server.as_str().into(), adopt(socket.into())?, file.map(Arc::new))))
 }
 
 fn address(bound: &SockAddr) -> Option<Listen> {

@@ -2,6 +2,7 @@
 //!
 //! - `pushd-handover-state`: which listener is which, and how far the feeds have come
 //! - `pushd-handover-listener-N`: the addresses, which so never cease to listen: who connects meanwhile waits in the kernel
+//! - `pushd-handover-file-N`: the file of such a listener, if it is a Unix socket: which one is to be removed with it
 //! - `pushd-handover-feed-N`: the file that a tail follows, whatever its name is by now
 //! - `pushd-handover-records-N`, `pushd-handover-sockets-N`: the sessions of a shard ([`crate::shard::parcel`])
 //!
@@ -31,6 +32,7 @@ use crate::feed::mark::{Mark, Place};
 use crate::shard::handover::{Packed, Step};
 use crate::shard::listener::ListenerSocket;
 use crate::shard::mailbox::{Command, Mailbox};
+use crate::shard::socket_file::SocketFile;
 use crate::wire::fields::{self, Damaged, Fields};
 use crate::wire::format1;
 use crate::wire::tagged::{Field, tagged};
@@ -41,6 +43,8 @@ pub(super) const PREFIX: &str = "pushd-handover-";
 pub(super) const STATE: &str = "pushd-handover-state";
 /// See the head of this file.
 pub(super) const LISTENER: &str = "pushd-handover-listener-";
+/// See the head of this file.
+pub(super) const FILE: &str = "pushd-handover-file-";
 /// See the head of this file.
 pub(super) const FEED: &str = "pushd-handover-feed-";
 /// See the head of this file.
@@ -57,6 +61,7 @@ const FORMAT: u64 = 2;
 pub struct Handover {
     state: OwnedFd,
     listeners: Vec<(String, ListenerSocket)>,
+    socket_files: Vec<(String, Arc<SocketFile>)>,
     feeds: Vec<Left>,
     packed: Vec<Packed>,
     /// Requests that were not finished in time.
@@ -67,6 +72,7 @@ impl Handover {
     /// What is to be kept, under its names; the sockets last, so that where they are kept the rest is.
     pub fn descriptors(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|(name, socket)| (name.clone(), socket.as_fd()));
+        let socket_files = self.socket_files.iter().map(|(name, file)| (name.clone(), file.as_fd()));
         let files = self.feeds.iter().enumerate().filter_map(|(number, feed)| {
             let place = feed.mark.place.as_ref()?;
             Some((format!("{FEED}{number}"), place.file.as_fd()))
@@ -77,7 +83,8 @@ impl Handover {
             let out = packed.parcel.pipes.iter().filter_map(|pipe| pipe.out.as_ref());
             out.map(move |out| (format!("{SOCKETS}{number}"), out.as_fd()))
         });
-        [(STATE.to_owned(), self.state.as_fd())].into_iter().chain(listeners).chain(files).chain(records).chain(pipes)
+        let state = [(STATE.to_owned(), self.state.as_fd())].into_iter();
+        state.chain(listeners).chain(socket_files).chain(files).chain(records).chain(pipes)
     }
 
     /// Whether somebody else holds the sessions now: asked once the service manager has had time to take them.
@@ -131,7 +138,8 @@ impl Server {
             passed_on(&self.listeners).map_err(|error| format!("a listener cannot be handed over: {error}"))?;
         let state =
             write_state(&self.listeners, &feeds).map_err(|error| format!("the state cannot be written: {error}"))?;
-        Ok(Handover { state, listeners, feeds, packed, unfinished })
+        let socket_files = socket_files(&self.listeners);
+        Ok(Handover { state, listeners, socket_files, feeds, packed, unfinished })
     }
 
     /// Goes on as if nothing had been packed.
@@ -185,6 +193,12 @@ impl Server {
 fn passed_on(listeners: &Listeners) -> io::Result<Vec<(String, ListenerSocket)>> {
     let own = listeners.iter().enumerate().filter(|(_, (listen, _))| !matches!(listen, Listen::Systemd(_)));
     own.map(|(number, (_, listener))| Ok((format!("{LISTENER}{number}"), listener.socket.try_clone()?))).collect()
+}
+
+/// The files of Unix sockets among them, by name.
+fn socket_files(listeners: &Listeners) -> Vec<(String, Arc<SocketFile>)> {
+    let files = listeners.iter().enumerate();
+    files.filter_map(|(number, (_, listener))| Some((format!("{FILE}{number}"), listener.file.clone()?))).collect()
 }
 
 /// Which of them is which, and how far the feeds have come.
@@ -302,7 +316,8 @@ mod tests {
             ("main", Listen::Unix("/run/a b.sock".into())),
             ("other", Listen::Systemd("hub".into())),
         ];
-        let listeners = all.clone().map(|(server, listen)| (listen, Arc::new(Listener::new(server.into(), socket()))));
+        let listeners =
+            all.clone().map(|(server, listen)| (listen, Arc::new(Listener::new(server.into(), socket(), None))));
         let listeners = Listeners::from(listeners);
         let feeds = [(5, true), (u64::MAX, false)].map(|(count, begun)| Left {
             name: "f".into(),

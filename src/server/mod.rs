@@ -17,11 +17,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
 use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER_ENDING, LISTENER_END};
-use crate::config::{self, Action, Config, Listen, Workers};
+use crate::config::{self, Action, Config, Workers};
+use crate::feed::inheritance;
 use crate::http::{HubInUse, Site};
 use crate::shard::addresses::Addresses;
 use crate::shard::counters::Counters;
@@ -29,8 +29,8 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
 use crate::wire::Close;
-pub use bind::BindError;
-use bind::{Listeners, bound_name};
+pub use bind::{BindError, Owner};
+use bind::{Listeners, OURSELVES, bound_name};
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::Handover;
@@ -83,27 +83,14 @@ pub struct Server {
 }
 
 impl Bound {
-    /// Binds every address of `config`, but those that are passed on.
+    /// Binds every address of `config`, but those that are passed on; Unix sockets as `owner` has it.
     ///
     /// # Errors
     /// The first address that could not be bound.
-    pub fn bind(config: Config, mut inherited: Inherited) -> Result<Bound, BindError> {
+    pub fn bind(config: Config, mut inherited: Inherited, owner: Owner<'_>) -> Result<Bound, BindError> {
         let kept = inherited.kept();
-        let listeners = bind::bind(&config, &kept, &inherited)?;
+        let listeners = bind::bind(&config, &kept, &inherited, owner)?;
         Ok(Bound { config, listeners, inherited })
-    }
-
-    /// Gives the files of its Unix sockets to whom the process is about to become, as it gives pidfile and log.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn chown(&self, uid: Uid, gid: Gid) -> io::Result<()> {
-        for (listen, _) in &self.listeners {
-            if let Listen::Unix(path) = listen {
-                nix::unistd::chown(path, Some(uid), Some(gid))?;
-            }
-        }
-        Ok(())
     }
 
     /// Starts serving; first of all those whom the process before served.
@@ -146,7 +133,7 @@ impl Server {
     /// # Errors
     /// An address that could not be bound: then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
-        let listeners = bind::bind(&config, &self.listeners, &self.inherited)?;
+        let listeners = bind::bind(&config, &self.listeners, &self.inherited, OURSELVES)?;
         let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
@@ -156,7 +143,7 @@ impl Server {
             feeds.change(planned_feeds);
         }
         let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
-        bind::unlink(ended.map(|(listen, _)| listen));
+        bind::unlink(ended.map(|(_, listener)| listener));
         let fixed = needs_restart(&self.began_with, &config.daemon);
         log_addresses(&config, &listeners);
         let before = std::mem::replace(&mut self.listeners, listeners);
@@ -226,7 +213,7 @@ impl Server {
         }
         // Whoever comes now is refused at once, and not left waiting in the kernel's queue; but for one who has them waiting.
         if why != End::HandedOver {
-            bind::unlink(listeners.iter().map(|(listen, _)| listen));
+            bind::unlink(listeners.iter().map(|(_, listener)| listener));
         }
         drop(listeners);
         let left = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();
@@ -280,6 +267,7 @@ fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Pl
 
 /// How many connections the descriptor limit allows, once it is raised as far as it goes.
 fn descriptors_for_clients() -> usize {
+    inheritance::note_limit();
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
     usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(1)

@@ -5,7 +5,7 @@
 //! where the kernel's hash is only so on average.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use socket2::SockRef;
 use super::Shard;
 use super::mailbox::Command;
 use super::poller::{Events, Poller};
+use super::socket_file::SocketFile;
 use super::stream::{Place, Raw};
 use crate::config::limits::ACCEPT_BACKOFF;
 
@@ -42,6 +43,8 @@ pub struct Listener {
     pub server: Arc<str>,
     /// The socket, not blocking.
     pub socket: ListenerSocket,
+    /// Its file, if it has one and that is ours to remove.
+    pub file: Option<Arc<SocketFile>>,
     /// A shard accepts on it.
     taken: AtomicBool,
 }
@@ -76,8 +79,8 @@ impl AsFd for ListenerSocket {
 
 impl Listener {
     /// A listener nobody accepts on yet.
-    pub fn new(server: Arc<str>, socket: ListenerSocket) -> Listener {
-        Listener { server, socket, taken: AtomicBool::new(false) }
+    pub fn new(server: Arc<str>, socket: ListenerSocket, file: Option<Arc<SocketFile>>) -> Listener {
+        Listener { server, socket, file, taken: AtomicBool::new(false) }
     }
 
     /// Takes it for the shard that asks, if that is its `turn` and no other shard has it.
@@ -88,7 +91,7 @@ impl Listener {
 
 /// A connection that has no place yet. It does not block.
 enum Accepted {
-    Tcp(TcpStream),
+    Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
@@ -96,7 +99,7 @@ impl Accepted {
     /// The address it came from, if it came from one.
     fn address(&self) -> Option<IpAddr> {
         match self {
-            Accepted::Tcp(socket) => socket.peer_addr().ok().map(|address| address.ip()),
+            Accepted::Tcp(_, address) => Some(address.ip()),
             Accepted::Unix(_) => None,
         }
     }
@@ -105,24 +108,38 @@ impl Accepted {
 impl ListenerSocket {
     /// The next connection, if one waits.
     fn accept(&self) -> io::Result<Accepted> {
-        let accepted = rustix::net::accept_with(self, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+        let (accepted, address) = rustix::net::acceptfrom_with(self, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         Ok(match self {
-            ListenerSocket::Tcp(_) => Accepted::Tcp(accepted.into()),
+            ListenerSocket::Tcp(_) => {
+                let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+                Accepted::Tcp(accepted.into(), address.ok_or(io::ErrorKind::ConnectionAborted)?)
+            }
             ListenerSocket::Unix(_) => Accepted::Unix(accepted.into()),
         })
     }
 }
 
-/// Accepts until it is dropped.
-pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) -> io::Result<()> {
-    // A set of its own, so that the runtime watches nothing that others could close.
-    let (poller, mut events) = (Poller::new()?, Events::single());
-    poller.add_silent(&listener.socket, 0)?;
-    if let ListenerSocket::Tcp(socket) = &listener.socket {
+/// Watches a listener by a set of its own, so that the runtime watches nothing that others could close.
+fn watch(listener: &ListenerSocket) -> io::Result<Poller> {
+    let poller = Poller::new()?;
+    poller.add_silent(listener, 0)?;
+    if let ListenerSocket::Tcp(socket) = listener {
         // A publication leaves when it is flushed, not when the last one was acknowledged. What is accepted inherits it.
         SockRef::from(socket).set_tcp_nodelay(true)?;
     }
-    let mut logged: Option<Instant> = None;
+    Ok(poller)
+}
+
+/// Accepts until it is dropped.
+pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) {
+    let mut rest = Rest::default();
+    // It takes a descriptor, which may be there in a moment: the address is bound, and clients that connect wait.
+    let (poller, mut events) = loop {
+        match watch(&listener.socket) {
+            Ok(poller) => break (poller, Events::single()),
+            Err(error) => rest.take(&error).await,
+        }
+    };
     loop {
         match listener.socket.accept() {
             Ok(accepted) => {
@@ -132,19 +149,31 @@ pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) -> io::Res
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poller.take(&mut events).for_each(drop);
-                poller.wait().await?;
+                if let Err(error) = poller.wait().await {
+                    rest.take(&error).await;
+                }
             }
             // The client was gone before it was accepted.
             Err(error) if is_of_the_client(&error) => {}
             // The connection stays in the queue, or the socket is broken: trying at once would spin.
-            Err(error) => {
-                if logged.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
-                    log::warn!("cannot accept connections for now: {error}");
-                    logged = Some(Instant::now());
-                }
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-            }
+            Err(error) => rest.take(&error).await,
         }
+    }
+}
+
+/// The rest after a failure, which is told once in a while.
+#[derive(Default)]
+struct Rest {
+    told: Option<Instant>,
+}
+
+impl Rest {
+    async fn take(&mut self, error: &io::Error) {
+        if self.told.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+            log::warn!("cannot accept connections for now: {error}");
+            self.told = Some(Instant::now());
+        }
+        tokio::time::sleep(ACCEPT_BACKOFF).await;
     }
 }
 
@@ -196,7 +225,7 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let place = Place { shard: in_shard, address };
     shard.counters().accepted.add(1);
     let raw = match accepted {
-        Accepted::Tcp(socket) => Raw::tcp(socket, place),
+        Accepted::Tcp(socket, address) => Raw::tcp(socket, address.into(), place),
         Accepted::Unix(socket) => Raw::unix(socket, place),
     };
     if least == shard.index {
@@ -210,7 +239,7 @@ fn refuse(accepted: Accepted, answer: &[u8]) {
     let mut sink = [0; 4096];
     // Reading what is there keeps the answer from being reset away with it. If either fails the client just sees the end.
     let _ = match accepted {
-        Accepted::Tcp(mut socket) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
+        Accepted::Tcp(mut socket, _) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
         Accepted::Unix(mut socket) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
     };
 }

@@ -15,8 +15,10 @@ pub mod listener;
 mod lobby;
 pub mod mailbox;
 pub mod parcel;
+pub mod peer;
 pub mod poller;
 pub mod relay;
+pub mod socket_file;
 pub mod stream;
 pub mod table;
 #[cfg(test)]
@@ -273,12 +275,7 @@ impl Shard {
             let here = accepting.iter().any(|(accepted, _)| Arc::ptr_eq(accepted, listener));
             // A listener stays with its shard for life: its number may change in a reload, the one who accepts does not.
             if !here && listener.is_free_for(number % self.relay.mailboxes().len() == self.index) {
-                let (shard, accepted) = (self.clone(), listener.clone());
-                let task = tokio::task::spawn_local(async move {
-                    if let Err(error) = listener::accept(accepted, shard).await {
-                        log::error!("accepting stopped: {error}");
-                    }
-                });
+                let task = tokio::task::spawn_local(listener::accept(listener.clone(), self.clone()));
                 accepting.push((listener.clone(), task));
             }
         }
@@ -286,7 +283,7 @@ impl Shard {
 
     /// Serves a connection that has said something in a task of its own until it ends or upgrades.
     fn speak_http(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
-        let from = http::Origin { server, peer: stream.peer(), on_loopback: stream.is_on_loopback() };
+        let from = http::Origin { server, peer: stream.who().to_string(), on_loopback: stream.is_on_loopback() };
         let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
         let served = async move {
             // There are bytes to parse already, and hyper drops its answer to what it cannot parse where that cannot be written at once.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::addresses::AddressPlace;
+use super::peer::{Peer, TcpPeer};
 use crate::config::limits::KEEP_ALIVE_MAX;
 use crate::hub::Membership;
 use crate::session::Socket;
@@ -37,7 +38,7 @@ pub struct Raw {
 #[derive(Debug)]
 enum RawSocket {
     /// TCP.
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, TcpPeer),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
@@ -53,7 +54,7 @@ pub struct Stream {
 
 #[derive(Debug)]
 enum StreamSocket {
-    Tcp(TcpStream),
+    Tcp(TcpStream, TcpPeer),
     Unix(UnixStream),
 }
 
@@ -70,14 +71,18 @@ impl Raw {
         socket.set_nonblocking(true)?;
         let socket = match socket.domain()? {
             socket2::Domain::UNIX => RawSocket::Unix(OwnedFd::from(socket).into()),
-            _ => RawSocket::Tcp(socket.into()),
+            _ => {
+                let peer =
+                    socket.peer_addr().and_then(|peer| peer.as_socket().ok_or_else(|| io::ErrorKind::Other.into()));
+                RawSocket::Tcp(socket.into(), peer.into())
+            }
         };
         Ok(Raw { socket, place })
     }
 
     /// A TCP socket that does not block and was given its place.
-    pub fn tcp(socket: std::net::TcpStream, place: Place) -> Raw {
-        Raw { socket: RawSocket::Tcp(socket), place }
+    pub fn tcp(socket: std::net::TcpStream, peer: TcpPeer, place: Place) -> Raw {
+        Raw { socket: RawSocket::Tcp(socket, peer), place }
     }
 
     /// A Unix socket that does not block and was given its place.
@@ -88,7 +93,7 @@ impl Raw {
     /// Whether it came in on a loopback address or a Unix socket.
     pub fn is_on_loopback(&self) -> bool {
         match &self.socket {
-            RawSocket::Tcp(socket) => is_loopback(socket.local_addr()),
+            RawSocket::Tcp(socket, _) => is_loopback(socket.local_addr()),
             RawSocket::Unix(_) => true,
         }
     }
@@ -96,7 +101,7 @@ impl Raw {
     /// Puts it under the runtime's watch; `early` is what was read of it already.
     pub fn into_stream(self, early: Bytes) -> io::Result<Stream> {
         let socket = match self.socket {
-            RawSocket::Tcp(socket) => StreamSocket::Tcp(TcpStream::from_std(socket)?),
+            RawSocket::Tcp(socket, peer) => StreamSocket::Tcp(TcpStream::from_std(socket)?, peer),
             RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
         };
         Ok(Stream { socket, place: self.place, early })
@@ -104,18 +109,18 @@ impl Raw {
 }
 
 impl Stream {
-    /// Who is at the other end, as the log names it.
-    pub fn peer(&self) -> String {
+    /// Who is at the other end.
+    pub fn who(&self) -> Peer {
         match &self.socket {
-            StreamSocket::Tcp(socket) => name(socket.peer_addr()),
-            StreamSocket::Unix(_) => "unix".to_owned(),
+            StreamSocket::Tcp(_, peer) => Peer::Tcp(*peer),
+            StreamSocket::Unix(_) => Peer::Unix,
         }
     }
 
     /// Whether it came in on a loopback address or a Unix socket.
     pub fn is_on_loopback(&self) -> bool {
         match &self.socket {
-            StreamSocket::Tcp(socket) => is_loopback(socket.local_addr()),
+            StreamSocket::Tcp(socket, _) => is_loopback(socket.local_addr()),
             StreamSocket::Unix(_) => true,
         }
     }
@@ -123,7 +128,7 @@ impl Stream {
     /// Waits until the runtime knows that the socket takes something, as a new one does at once.
     pub async fn writable(&self) -> io::Result<()> {
         match &self.socket {
-            StreamSocket::Tcp(socket) => socket.writable().await,
+            StreamSocket::Tcp(socket, _) => socket.writable().await,
             StreamSocket::Unix(socket) => socket.writable().await,
         }
     }
@@ -131,7 +136,7 @@ impl Stream {
     /// Takes it out of the runtime's watch.
     pub fn into_raw(self) -> io::Result<Raw> {
         let socket = match self.socket {
-            StreamSocket::Tcp(socket) => RawSocket::Tcp(socket.into_std()?),
+            StreamSocket::Tcp(socket, peer) => RawSocket::Tcp(socket.into_std()?, peer),
             StreamSocket::Unix(socket) => RawSocket::Unix(socket.into_std()?),
         };
         Ok(Raw { socket, place: self.place })
@@ -139,13 +144,21 @@ impl Stream {
 }
 
 impl Raw {
+    /// Who is at the other end.
+    pub fn who(&self) -> Peer {
+        match &self.socket {
+            RawSocket::Tcp(_, peer) => Peer::Tcp(*peer),
+            RawSocket::Unix(_) => Peer::Unix,
+        }
+    }
+
     /// Has the kernel find out whether the other end is still there, for a dialect that has no pings (tcp(7), `SO_KEEPALIVE`).
     ///
     /// # Errors
     /// What the system says.
     pub fn probe_after(&self, idle: Duration) -> io::Result<()> {
         match &self.socket {
-            RawSocket::Tcp(socket) => {
+            RawSocket::Tcp(socket, _) => {
                 let idle = idle.min(KEEP_ALIVE_MAX);
                 let probes = TcpKeepalive::new().with_time(idle).with_interval(idle);
                 SockRef::from(socket).set_tcp_keepalive(&probes)
@@ -160,14 +173,10 @@ fn is_loopback(address: io::Result<SocketAddr>) -> bool {
     address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
 
-fn name(address: io::Result<SocketAddr>) -> String {
-    address.map_or_else(|_| "(gone)".to_owned(), |address| address.to_string())
-}
-
 impl AsFd for Raw {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.socket {
-            RawSocket::Tcp(socket) => socket.as_fd(),
+            RawSocket::Tcp(socket, _) => socket.as_fd(),
             RawSocket::Unix(socket) => socket.as_fd(),
         }
     }
@@ -176,7 +185,7 @@ impl AsFd for Raw {
 impl Socket for Raw {
     fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.socket {
-            RawSocket::Tcp(socket) => socket.read(buffer),
+            RawSocket::Tcp(socket, _) => socket.read(buffer),
             RawSocket::Unix(socket) => socket.read(buffer),
         }
     }
@@ -184,8 +193,8 @@ impl Socket for Raw {
     fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         // One slice is the usual case, and `send` is cheaper than `writev`.
         match (&mut self.socket, slices) {
-            (RawSocket::Tcp(socket), [slice]) => socket.write(slice),
-            (RawSocket::Tcp(socket), slices) => socket.write_vectored(slices),
+            (RawSocket::Tcp(socket, _), [slice]) => socket.write(slice),
+            (RawSocket::Tcp(socket, _), slices) => socket.write_vectored(slices),
             (RawSocket::Unix(socket), slices) => socket.write_vectored(slices),
         }
     }
@@ -193,16 +202,13 @@ impl Socket for Raw {
     fn shutdown_write(&mut self) {
         // A socket that is gone already needs no goodbye.
         let _ = match &self.socket {
-            RawSocket::Tcp(socket) => socket.shutdown(Shutdown::Write),
+            RawSocket::Tcp(socket, _) => socket.shutdown(Shutdown::Write),
             RawSocket::Unix(socket) => socket.shutdown(Shutdown::Write),
         };
     }
 
     fn peer(&self) -> String {
-        match &self.socket {
-            RawSocket::Tcp(socket) => name(socket.peer_addr()),
-            RawSocket::Unix(_) => "unix".to_owned(),
-        }
+        self.who().to_string()
     }
 }
 
@@ -215,7 +221,7 @@ impl AsyncRead for Stream {
             return Poll::Ready(Ok(()));
         }
         match socket {
-            StreamSocket::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
+            StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_read(cx, buffer),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
         }
     }
@@ -224,7 +230,7 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().socket {
-            StreamSocket::Tcp(socket) => Pin::new(socket).poll_write(cx, bytes),
+            StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_write(cx, bytes),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
         }
     }
@@ -235,7 +241,7 @@ impl AsyncWrite for Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().socket {
-            StreamSocket::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_write_vectored(cx, slices),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
         }
     }
@@ -250,7 +256,7 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
-            StreamSocket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_shutdown(cx),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
         }
     }
@@ -266,7 +272,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let place = Place { shard: Members::default().join(1).unwrap(), address: None };
-        let raw = Raw { socket: RawSocket::Tcp(listener.accept().unwrap().0), place };
+        let (socket, address) = listener.accept().unwrap();
+        let raw = Raw { socket: RawSocket::Tcp(socket, address.into()), place };
+        // Every session has one.
+        assert!(size_of::<Raw>() <= 40, "{}", size_of::<Raw>());
         assert!(!SockRef::from(&raw).keepalive().unwrap());
         // The longest ping there can be is longer than the kernel counts.
         for (ping, idle) in [(25, 25), (604_800, 32_767)] {

@@ -75,6 +75,11 @@ impl Wire {
         self.stream.peer_addr().unwrap()
     }
 
+    /// Ends it as a process that was killed: what is under way is thrown away on both sides.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     /// The same connection once more, for a second thread.
     pub fn second(&self) -> Wire {
         Wire::new(self.stream.try_clone().unwrap())

@@ -10,10 +10,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::config::Rotate;
+use crate::daemon::behalf::Behalf;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
-
-use crate::config::Rotate;
 
 /// The mode of a log that pushd creates, whatever the mask: for its owner, and for a group that may read logs.
 const MODE: u32 = 0o640;
@@ -51,12 +51,16 @@ struct Looks {
 }
 
 impl LogFile {
-    /// Opens the file at `path` for appending; one that is not there is created, and given to `owner`.
-    pub(super) fn open(path: &Path, rotate: Option<Rotate>, owner: Option<(Uid, Gid)>) -> io::Result<LogFile> {
-        // Still root on behalf of somebody else, who may well own the directory: a link there could lead root anywhere.
-        let links = if owner.is_some() { OFlag::O_NOFOLLOW } else { OFlag::empty() };
-        let owner = owner.map(|(uid, gid)| (uid.as_raw(), gid.as_raw()));
-        let file = open_append(path, Looks { mode: MODE, owner }, links)?;
+    /// Opens the file at `path` for appending; one that is not there is created, on `behalf` of the user to come.
+    pub(super) fn open(path: &Path, rotate: Option<Rotate>, behalf: &Behalf) -> io::Result<LogFile> {
+        // A link may lead out of the directory that was looked at on behalf of another user.
+        let links = if *behalf == Behalf::default() { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+        let looks = Looks { mode: MODE, owner: None };
+        let give = |(file, made): &(File, bool), uid: Uid, gid: Gid| match made {
+            true => fchown(file, Some(uid.as_raw()), Some(gid.as_raw())),
+            false => Ok(()),
+        };
+        let (file, _) = behalf.open(path, || open_append(path, looks, links), give)?;
         let metadata = file.metadata()?;
         let mut log = LogFile {
             path: path.to_path_buf(),
@@ -175,7 +179,7 @@ impl LogFile {
     fn open_again(&mut self) -> io::Result<()> {
         let before = self.file.metadata()?;
         let looks = Looks { mode: before.mode() & 0o7777, owner: Some((before.uid(), before.gid())) };
-        let file = open_append(&self.path, looks, OFlag::empty())?;
+        let (file, _) = open_append(&self.path, looks, OFlag::empty())?;
         let metadata = file.metadata()?;
         self.regular = metadata.is_file();
         self.bytes = metadata.len();
@@ -197,18 +201,19 @@ fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-fn open_append(path: &Path, looks: Looks, links: OFlag) -> io::Result<File> {
+/// The file, and whether it was made just now.
+fn open_append(path: &Path, looks: Looks, links: OFlag) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
     // Not blocking, so that a FIFO nobody reads is an error and not a hang.
     options.append(true).mode(MODE).custom_flags((links | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
     match options.open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        opened => return opened,
+        opened => return Ok((opened?, false)),
     }
     let file = match options.create_new(true).open(path) {
         // Somebody was faster: then the file, and its mode, are theirs. (Also the answer to a link to nowhere.)
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            return options.create_new(false).create(true).open(path);
+            return Ok((options.create_new(false).create(true).open(path)?, false));
         }
         created => created?,
     };
@@ -217,12 +222,13 @@ fn open_append(path: &Path, looks: Looks, links: OFlag) -> io::Result<File> {
         // Only root can give a file away; for everybody else it already is the right one's, or cannot be.
         let _ = fchown(&file, Some(uid), Some(gid));
     }
-    Ok(file)
+    Ok((file, true))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::privileges::Identity;
 
     const SMALL: Rotate = Rotate { size_bytes: 10, keep: 3 };
 
@@ -248,7 +254,7 @@ mod tests {
         let (_dir, path) = place();
         fs::write(&path, "old\n").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"new\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "old\nnew\n");
         assert!(!log.is_full(0, 2));
@@ -261,13 +267,14 @@ mod tests {
     #[test]
     fn on_behalf_of_somebody_else_no_link_is_followed() {
         let (dir, path) = place();
-        let somebody = Some((Uid::current(), Gid::current()));
+        let (uid, gid) = (Uid::current().to_string(), Gid::current().to_string());
+        let somebody = Behalf::of(Identity::find(Some(&uid), Some(&gid)).unwrap().as_ref());
         for victim in ["one", "another"].map(|name| dir.path().join(name)) {
             std::os::unix::fs::symlink(&victim, &path).unwrap();
-            let refused = LogFile::open(&path, None, somebody).unwrap_err();
+            let refused = LogFile::open(&path, None, &somebody).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(nix::errno::Errno::ELOOP as i32));
             assert!(!victim.exists());
-            assert!(LogFile::open(&path, None, None).is_ok(), "one's own links are one's own affair");
+            assert!(LogFile::open(&path, None, &Behalf::default()).is_ok(), "one's own links are one's own affair");
             fs::remove_file(&path).unwrap();
         }
     }
@@ -275,7 +282,7 @@ mod tests {
     #[test]
     fn one_is_the_newest_and_only_so_many_are_kept() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         assert_eq!(mode(&path), MODE);
         for number in 0..6 {
             log.write(format!("{number}\n").as_bytes()).unwrap();
@@ -295,7 +302,7 @@ mod tests {
     #[test]
     fn a_gap_is_filled_and_nothing_beyond_it_moves() {
         let (_dir, path) = place();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         fs::write(log.numbered(1), "one").unwrap();
         fs::write(log.numbered(3), "three").unwrap();
         log.rotate().unwrap();
@@ -306,7 +313,7 @@ mod tests {
     #[test]
     fn moved_by_others_it_is_reopened_and_not_rotated() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"a\n").unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
         log.reopen().unwrap();
@@ -318,7 +325,7 @@ mod tests {
     #[test]
     fn full_at_the_moment_when_others_moved_it_it_is_only_begun_anew() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"0123456789\n").unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
         log.rotate().unwrap();
@@ -334,7 +341,7 @@ mod tests {
     #[test]
     fn asked_to_reopen_what_nobody_moved_it_rotates_if_that_is_its_own_affair() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, None, None).unwrap();
+        let mut log = LogFile::open(&path, None, &Behalf::default()).unwrap();
         log.write(b"a\n").unwrap();
         log.reopen().unwrap();
         assert_eq!(names(dir.path()), ["pushd.log"]);
@@ -346,7 +353,7 @@ mod tests {
     #[test]
     fn a_move_without_a_signal_is_noticed() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, None, None).unwrap();
+        let mut log = LogFile::open(&path, None, &Behalf::default()).unwrap();
         let long_ago = Instant::now().checked_sub(LOOK_INTERVAL).unwrap();
         log.looked = long_ago;
         assert!(!log.look());
@@ -361,7 +368,7 @@ mod tests {
     #[test]
     fn a_directory_that_refuses_a_rotation_does_not_stop_the_log() {
         let (dir, path) = place();
-        let mut log = LogFile::open(&path, Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"0123456789\n").unwrap();
         log.set_rotate(Some(Rotate { size_bytes: 10, keep: 1 }));
         fs::create_dir(log.numbered(1)).unwrap();
@@ -375,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_counted_in_lines() {
-        let mut log = LogFile::open(Path::new("/dev/full"), Some(SMALL), None).unwrap();
+        let mut log = LogFile::open(Path::new("/dev/full"), Some(SMALL), &Behalf::default()).unwrap();
         let loss = log.write(b"a\nb\nc\n").unwrap_err();
         assert_eq!(loss.lines, 3);
         assert_eq!(loss.error.raw_os_error(), Some(nix::errno::Errno::ENOSPC as i32));

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter, Metadata, Record};
-use nix::unistd::{Gid, Uid};
 
+use super::behalf::Behalf;
 use super::exit::{Exit, Failure};
 use crate::config::limits::{LOG_CLOSE_TIMEOUT, LOG_LINES_MAX};
 use crate::config::{self, LogTarget};
@@ -40,8 +40,8 @@ pub struct Place {
     pub foreground: bool,
     /// The program name in the system log (`--prefix`).
     pub prefix: String,
-    /// Who shall own a log file created while still root.
-    pub owner: Option<(Uid, Gid)>,
+    /// On whose behalf a log file is opened while still root.
+    pub behalf: Behalf,
 }
 
 /// The running log. Dropping it writes what is queued, within [`LOG_CLOSE_TIMEOUT`].
@@ -96,12 +96,12 @@ fn start(config: &config::Log, place: Place, lines_max: usize) -> Result<(LogHan
 
 fn destination(config: &config::Log, place: &Place, base: &std::path::Path) -> Destination {
     match &config.target {
-        Some(LogTarget::File(path)) => Destination::File(base.join(path), place.owner),
+        Some(LogTarget::File(path)) => Destination::File(base.join(path), place.behalf.clone()),
         Some(LogTarget::Stderr) => Destination::Stderr,
         Some(LogTarget::Stdout) => Destination::Stdout,
         Some(LogTarget::Syslog) => Destination::Syslog(place.prefix.clone()),
         None if place.foreground => Destination::Stderr,
-        None => Destination::File(base.join(DEFAULT_FILE), place.owner),
+        None => Destination::File(base.join(DEFAULT_FILE), place.behalf.clone()),
     }
 }
 

@@ -6,15 +6,14 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
-use ::log::Level;
-use nix::unistd::{Gid, Uid};
-
 use super::file::{LogFile, Loss};
 use super::line::{Line, Pen};
 use super::syslog::Syslog;
 use crate::config::{LogFormat, Rotate};
+use crate::daemon::behalf::Behalf;
 use crate::daemon::exit::{Exit, Failure, reason};
 use crate::daemon::journal;
+use ::log::Level;
 
 /// A write is made of about so many bytes.
 const WRITE_BYTES: usize = 64 << 10;
@@ -24,8 +23,8 @@ const OWN: &str = "log";
 /// Where to, with everything that is needed to get there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// An absolute path, and who shall own a file created there.
-    File(PathBuf, Option<(Uid, Gid)>),
+    /// An absolute path, and on whose behalf it is opened.
+    File(PathBuf, Behalf),
     Stderr,
     Stdout,
     /// The program name to appear under.
@@ -53,8 +52,8 @@ impl Sink {
     /// Opens `destination`.
     pub(super) fn open(destination: &Destination, format: LogFormat, rotate: Option<Rotate>) -> Result<Sink, Failure> {
         let out = match destination {
-            Destination::File(path, owner) => Out::File(
-                LogFile::open(path, rotate, *owner).map_err(|error| Failure::create("the log", path, &error))?,
+            Destination::File(path, behalf) => Out::File(
+                LogFile::open(path, rotate, behalf).map_err(|error| Failure::create("the log", path, &error))?,
             ),
             Destination::Stderr if journal::is_stderr() => Out::Journal,
             Destination::Stderr => Out::Stderr,
@@ -207,7 +206,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pushd.log");
         let rotate = Rotate { size_bytes: 1000, keep: 100 };
-        let mut sink = Sink::open(&Destination::File(path.clone(), None), LogFormat::Text, Some(rotate)).unwrap();
+        let mut sink =
+            Sink::open(&Destination::File(path.clone(), Behalf::default()), LogFormat::Text, Some(rotate)).unwrap();
         sink.greet().unwrap();
         sink.write(&lines(100)).unwrap();
         let mut found = Vec::new();
@@ -223,14 +223,14 @@ mod tests {
 
     #[test]
     fn every_line_a_full_disk_swallows_is_counted() {
-        let destination = Destination::File("/dev/full".into(), None);
+        let destination = Destination::File("/dev/full".into(), Behalf::default());
         let mut sink = Sink::open(&destination, LogFormat::Json, None).unwrap();
         assert_eq!(sink.write(&lines(5000)).unwrap_err().lines, 5000);
     }
 
     #[test]
     fn a_place_that_is_not_there_is_said() {
-        let destination = Destination::File("/nonexistent/pushd.log".into(), None);
+        let destination = Destination::File("/nonexistent/pushd.log".into(), Behalf::default());
         let failure = Sink::open(&destination, LogFormat::Text, None).unwrap_err();
         assert_eq!(failure.exit, Exit::CannotCreate);
         assert!(failure.message.contains("/nonexistent/pushd.log"), "{failure}");

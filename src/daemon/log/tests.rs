@@ -16,7 +16,7 @@ fn config(path: &Path) -> Log {
 }
 
 fn place() -> Place {
-    Place { foreground: false, prefix: "pushd".to_string(), owner: None }
+    Place { foreground: false, prefix: "pushd".to_string(), behalf: Behalf::default() }
 }
 
 fn say(front: &Front, text: &str) {
@@ -92,7 +92,7 @@ fn a_new_configuration_takes_over_and_a_bad_one_does_not() {
 fn lost_lines_are_told_once_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
-    let destination = Destination::File("/dev/full".into(), None);
+    let destination = Destination::File("/dev/full".into(), Behalf::default());
     let queue = Arc::new(Queue::new(2));
     for text in ["swallowed", "swallowed too", "refused"] {
         queue.push(Line::new(Level::Info, "test", text.to_string()));
@@ -105,7 +105,7 @@ fn lost_lines_are_told_once_there_is_room() {
     let (done, flushed) = channel();
     queue.order(Order::Flush(done));
     flushed.recv_timeout(LONG).unwrap();
-    let roomy = Sink::open(&Destination::File(path.clone(), None), LogFormat::Text, None).unwrap();
+    let roomy = Sink::open(&Destination::File(path.clone(), Behalf::default()), LogFormat::Text, None).unwrap();
     queue.order(Order::Replace(Box::new(roomy)));
     let (done, closed) = channel();
     queue.push(Line::new(Level::Info, "test", "heard".to_string()));
@@ -152,7 +152,10 @@ fn other_crates_are_heard_only_when_they_warn() {
 fn nobody_asked_is_a_file_for_a_daemon_and_the_terminal_otherwise() {
     let silent = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
     let base = Path::new("/run/here");
-    assert_eq!(destination(&silent, &place(), base), Destination::File("/run/here/pushd.log".into(), None));
+    assert_eq!(
+        destination(&silent, &place(), base),
+        Destination::File("/run/here/pushd.log".into(), Behalf::default())
+    );
     let foreground = Place { foreground: true, ..place() };
     assert_eq!(destination(&silent, &foreground, base), Destination::Stderr);
 }

@@ -1,0 +1,169 @@
+//! A start as root for another user: what root does by name cannot be turned against it. Only root can try this; for others there
+//! is nothing to try.
+
+mod common;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::daemon::{Daemon, place, pushd};
+use common::{PLAIN, Start, run};
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+use pushd::daemon::pidfile::Pidfile;
+
+/// The user that root becomes, and yet another; by number, since names are this machine's affair.
+const USER: u32 = 65534;
+const STRANGER: u32 = 65533;
+/// How often the swap is tried.
+const STARTS: usize = 20;
+
+fn arguments(user: u32) -> [String; 4] {
+    ["-u", &user.to_string(), "-g", &user.to_string()].map(str::to_owned)
+}
+
+/// A pushd with a Unix socket, about to be started by root for the user; `owner` has its directory.
+fn for_the_user(owner: u32) -> Start {
+    let words = arguments(USER);
+    let start = Start::new(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:hub.sock\"]"));
+    fs::set_permissions(start.path(), Permissions::from_mode(0o755)).unwrap();
+    chown(start.path(), Some(owner), Some(owner)).unwrap();
+    start.arguments(&words.each_ref().map(String::as_str)).arguments(&["-l", "pushd.log"])
+}
+
+#[test]
+fn a_socket_swapped_for_a_link_gives_no_file_of_roots_away() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let victims = tempfile::tempdir().unwrap();
+    let victim = victims.path().join("victim");
+    fs::write(&victim, "root's").unwrap();
+    for _ in 0..STARTS {
+        let start = for_the_user(USER);
+        let socket = start.path().join("hub.sock");
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if socket.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
+                        let _ = fs::remove_file(&socket).and_then(|()| symlink(&victim, &socket));
+                        return;
+                    }
+                }
+            });
+            // If the swap comes before the socket is listened on, the start may also be refused.
+            let mut pushd = start.run();
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(pushd.end(Signal::SIGTERM), 0);
+        });
+        assert_eq!(victim.metadata().unwrap().uid(), 0, "the user was given a file of root's");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "root's");
+    }
+}
+
+#[test]
+fn what_root_makes_is_the_users_wherever_it_may_be_made() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    for owner in [USER, 0] {
+        let pushd = for_the_user(owner).run();
+        for name in ["hub.sock", "pushd.pid", "pushd.log"] {
+            let found = pushd.path().join(name).metadata().unwrap();
+            assert_eq!((found.uid(), found.gid()), (USER, USER), "{name} in a directory of {owner}");
+        }
+        let status = fs::read_to_string(format!("/proc/{}/status", pushd.pid())).unwrap();
+        let ids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
+        assert_eq!(ids.split_whitespace().skip(1).collect::<Vec<_>>(), ["65534"; 4], "for good");
+    }
+}
+
+#[test]
+fn root_makes_nothing_in_a_directory_that_a_third_can_change() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    for (config, words) in [
+        (PLAIN.to_owned(), "pushd.pid"),
+        (PLAIN.replace("127.0.0.1:0", "unix:strange/hub.sock"), "hub.sock"),
+        (format!("{PLAIN}\n[log]\nfile = \"strange/pushd.log\"\n"), "pushd.log"),
+    ] {
+        let place = place(&config);
+        let strange = place.path().join("strange");
+        fs::create_dir(&strange).unwrap();
+        for (path, owner) in
+            [(strange.as_path(), STRANGER), (place.path(), if words == "pushd.pid" { STRANGER } else { USER })]
+        {
+            chown(path, Some(owner), Some(owner)).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+        }
+        let words_of = arguments(USER);
+        let ran = run(pushd(place.path(), &["-c", "hub.toml"]).args(&words_of));
+        assert_eq!(ran.code(), 77, "{}", ran.stderr);
+        assert!(ran.stderr.contains(words) && ran.stderr.contains("others than root"), "{}", ran.stderr);
+        assert!(!place.path().join(words).exists() && !strange.join(words).exists());
+    }
+}
+
+#[test]
+fn everybody_may_ask_whether_it_runs() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let place = place(PLAIN);
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let mode = |name: &str| place.path().join(name).metadata().unwrap().mode() & 0o777;
+    assert_eq!((mode("pushd.pid"), mode("pushd.log")), (0o644, 0o640));
+    let told = as_a_stranger(place.path(), "status");
+    assert_eq!(
+        told,
+        (0, format!("pushd is running, PID {} ({})\n", daemon.pid, place.path().join("pushd.pid").display()))
+    );
+    let (code, told) = as_a_stranger(place.path(), "stop");
+    assert_eq!(code, 77);
+    assert!(told.contains("no permission to signal"), "{told}");
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    assert_eq!(as_a_stranger(place.path(), "status").0, 3);
+}
+
+#[test]
+fn root_signals_nothing_that_another_user_names() {
+    if !Uid::effective().is_root() {
+        return;
+    }
+    let place = place(PLAIN);
+    let pidfile = place.path().join("pushd.pid");
+    let lock = Pidfile::lock(&pidfile).unwrap();
+    chown(&pidfile, Some(USER), Some(USER)).unwrap();
+    // A process of root's that happens to have the file open.
+    let mut bystander = Command::new("sleep").arg("600").stdin(File::open(&pidfile).unwrap()).spawn().unwrap();
+    fs::write(&pidfile, format!("{}\n", bystander.id())).unwrap();
+    for command in ["stop", "reload"] {
+        let ran = run(Command::new(env!("CARGO_BIN_EXE_pushctl")).args([command, "--pidfile"]).arg(&pidfile));
+        assert_eq!(ran.code(), 77, "{}", ran.stderr);
+        assert!(ran.stderr.contains("root does not signal what another user names"), "{}", ran.stderr);
+    }
+    assert_eq!(bystander.try_wait().unwrap(), None);
+    bystander.kill().and_then(|()| bystander.wait()).unwrap();
+    drop(lock);
+}
+
+/// What pushctl tells a user who has nothing to do with it.
+fn as_a_stranger(path: &Path, command: &str) -> (i32, String) {
+    use std::os::unix::process::CommandExt;
+    // The build's own directory may be closed to others.
+    let binary = path.join("pushctl");
+    if !binary.exists() {
+        fs::copy(env!("CARGO_BIN_EXE_pushctl"), &binary).unwrap();
+    }
+    let pidfile = path.join("pushd.pid");
+    let mut ctl = Command::new(binary);
+    ctl.arg(command).arg("--pidfile").arg(pidfile).uid(STRANGER).gid(STRANGER).current_dir("/");
+    let ran = run(&mut ctl);
+    (ran.code(), ran.stdout + &ran.stderr)
+}
