@@ -45,6 +45,17 @@ fn a_reload_checks_the_file_that_runs() {
     assert_eq!(reload[1], "/bin/sh -c 'kill -HUP ${MAINPID}'");
 }
 
+/// At a limit systemd would drop the clients that it keeps; what is left to keep a process that fails from spinning is the pause.
+#[test]
+fn no_limit_of_starts_loses_the_clients() {
+    for unit in [UNIT, SOCKET_SERVICE] {
+        let unit_part = said(unit, "[Unit]\n");
+        assert!(unit_part.contains("StartLimitIntervalSec=0"), "{unit_part:?}");
+    }
+    let pause: u64 = values("RestartSec")[0].strip_suffix('s').unwrap().parse().unwrap();
+    assert!((1..=10).contains(&pause), "{pause}");
+}
+
 /// The lines of `text` that say something, in the part that a title begins.
 fn said<'t>(text: &'t str, title: &str) -> BTreeSet<&'t str> {
     let part = text.split(title).nth(1).unwrap_or_else(|| panic!("no {title}")).split("\n[").next().unwrap();
