@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use pushd::cli::Cli;
 use pushd::config::{self, Config};
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
@@ -11,9 +12,10 @@ use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
-use pushd::daemon::pidfile::Pidfile;
+use pushd::daemon::pidfile::{self, Pidfile};
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::signals::{Signal, Signals};
+use pushd::server::rehearsal::{self, Predecessor};
 use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
 
 /// How long the last lines of the log may take to be written.
@@ -27,6 +29,8 @@ fn main() -> ExitCode {
         print(config::DEFAULT)
     } else if cli.check {
         check(&cli)
+    } else if cli.rehearse {
+        rehearse(&cli)
     } else {
         start(&cli)
     };
@@ -48,6 +52,37 @@ fn check(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     identity(&config)?;
     print(&format!("{}: the configuration is good\n", config.provenance()))
+}
+
+/// What a start would do until it serves, so far as that leaves no trace, and all that is in its way.
+fn rehearse(cli: &Cli) -> Result<(), Failure> {
+    let config = load(cli)?;
+    let identity = identity(&config)?;
+    if let Some(rundir) = &config.daemon.rundir {
+        detach::enter(rundir)?;
+    }
+    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), owner: None };
+    let log = pushd::daemon::log::rehearse(&config.log, &place);
+    let holder = pidfile::running(&config.daemon.pidfile)
+        .map_err(|error| Failure::create("the pidfile", &config.daemon.pidfile, &error));
+    let (predecessor, pidfile) = match holder {
+        Ok(holder) => {
+            (holder.map_or(Predecessor::None, |holder| Predecessor::Running(holder.pid.map(Pid::as_raw))), None)
+        }
+        Err(failure) => (Predecessor::None, Some(failure)),
+    };
+    let refusals = rehearsal::rehearse(&config, predecessor);
+    let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals.iter().map(refused)).collect();
+    match &failures[..] {
+        [] => {
+            let who = identity.map_or_else(String::new, |identity| format!(", as user {}", identity.uid));
+            print(&format!("{}: pushd could start with it{who}\n", config.provenance()))
+        }
+        [first, ..] => {
+            let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            Err(Failure::new(first.exit, all.join("\n")))
+        }
+    }
 }
 
 /// The configuration as file and switches have it; warnings are printed.

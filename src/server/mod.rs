@@ -7,6 +7,7 @@ mod bind;
 mod estate;
 mod feeds;
 mod handover;
+pub mod rehearsal;
 
 use std::io;
 use std::sync::atomic::Ordering;
