@@ -37,6 +37,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pu
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "stop" -d 'End pushd gracefully, and wait until it has ended'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a WebSocket route: connections, deliveries a second, latency, and whether anything is lost'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "completions" -d 'Print what a shell needs to complete pushctl on TAB'
+complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Print every key as it counts, with where it is said'
