@@ -50,7 +50,13 @@ impl Check {
 
 /// Why the unit could not be started, with what it says of itself that may be why.
 fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
-    let Rehearsal::Refused(code, why) = rehearsal else { return Ok(()) };
+    let (code, why) = match rehearsal {
+        Rehearsal::Refused(code, why) => (code, why),
+        Rehearsal::Good(unread) => {
+            unread.iter().for_each(|what| say(&format!("{}: {what}", unit.name())));
+            return Ok(());
+        }
+    };
     let mut message = format!("{} could not be started:\n{why}", unit.name());
     if code == Exit::Config.code() || code == Exit::NoPermission.code() {
         let says = unit.in_the_way().join(", ");

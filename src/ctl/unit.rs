@@ -53,8 +53,8 @@ pub(super) struct Unit {
 /// How a rehearsal went.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rehearsal {
-    /// It could be started.
-    Good,
+    /// It could be started; and what it could not read then.
+    Good(Vec<String>),
     /// It could not: the exit code, and why.
     Refused(u8, String),
 }
@@ -118,21 +118,22 @@ impl Unit {
             Fault::failed(format!("cannot rehearse {}: its ExecStart= is not pushd itself", self.name))
         })?;
         let trial = Trial::new().map_err(|error| Fault::io("cannot make a unit for the rehearsal", &error))?;
-        let output = trial.directory.join("said");
-        let output = output.display();
+        let [answer, said] = ["answer", "said"].map(|name| trial.directory.join(name));
         let text = format!(
             "[Unit]\nDescription=Rehearsal of {}\n[Service]\n{}\n{INSTEAD}ExecStart=\nExecStart={start} --rehearse\n\
-             StandardOutput=append:{output}\nStandardError=append:{output}\n",
+             StandardOutput=append:{}\nStandardError=append:{}\n",
             self.name,
             self.service.join("\n"),
+            answer.display(),
+            said.display(),
         );
         fs::write(trial.file(), text).map_err(|error| Fault::io("cannot make a unit for the rehearsal", &error))?;
         let (good, why) = systemctl(&["start", "--", &trial.name])?;
+        let read = |file| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).trim_end().to_owned();
         if good {
-            return Ok(Rehearsal::Good);
+            return Ok(Rehearsal::Good(read(answer).lines().skip(1).map(ToOwned::to_owned).collect()));
         }
-        let said = fs::read(trial.directory.join("said")).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).trim_end().to_owned();
+        let said = read(said);
         let (_, status) = systemctl(&["show", "--value", "--property=ExecMainStatus", "--", &trial.name])?;
         Ok(match status.trim().parse::<u8>() {
             Ok(code) if Exit::from_code(code).is_some_and(|exit| exit != Exit::Clean) && !said.is_empty() => {

@@ -13,12 +13,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::unistd::{AccessFlags, Uid, access};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::BindError;
 use super::bind::name;
-use crate::config::{Config, Listen};
+use crate::config::{Action, Config, Listen, Source};
 
 /// How `/proc/net/tcp` writes that a socket listens.
 const LISTENS: &str = "0A";
@@ -54,6 +55,27 @@ pub fn rehearse(config: &Config, predecessor: Predecessor) -> Vec<BindError> {
         errors.extend(tried.err().map(|error| BindError { address: name(listen), error }));
     }
     errors
+}
+
+/// What this process could not read once it serves. No start fails for it: files come and go.
+pub fn unreadable(config: &Config) -> Vec<String> {
+    let refused = |path: &Path, flags| match access(path, flags) {
+        Err(Errno::EACCES) => Some(format!("user {} has no permission to read {}", Uid::effective(), path.display())),
+        _ => None,
+    };
+    let routes = config.servers.iter().flat_map(|server| &server.routes);
+    let pages = routes.filter_map(|route| match &route.action {
+        Action::Static(files) => {
+            let flags = if files.listing { AccessFlags::R_OK | AccessFlags::X_OK } else { AccessFlags::X_OK };
+            refused(&files.root, flags).map(|why| format!("route {}: {why}", route.pattern))
+        }
+        _ => None,
+    });
+    let tails = config.feeds.iter().filter_map(|feed| match &feed.source {
+        Source::Tail(path) => refused(path, AccessFlags::R_OK).map(|why| format!("feed {}: {why}", feed.name)),
+        _ => None,
+    });
+    pages.chain(tails).collect()
 }
 
 fn tcp(address: SocketAddr, owner: &Owner) -> io::Result<()> {

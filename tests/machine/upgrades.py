@@ -3,6 +3,7 @@
 Whatever it is, who is connected stays: an upgrade that could not start leaves the old process alone, and a restart that cannot start leaves
 its clients to the one that can.
 """
+import pathlib
 import shutil
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from package import NEXT_DEB
 from websocket import WebSocket
 
 BROKEN_DEB = "/opt/pushd-broken.deb"
+RPM_SCRIPT = pathlib.Path(__file__).parents[2] / "packaging/rpm/post_install.sh"
 SECOND = ("127.0.0.1", 8889)
 SECOND_SERVER = '[server.second]\nlisten = "%s:%d"\nroutes."/healthz" = { health = true }\n' % SECOND
 KEPT = "pushd.service was not restarted, because the new version could not start:\n"
@@ -117,6 +119,39 @@ def that_does_not_run(machine):
             holds("not restarted" not in upgrade(machine), "the good one is not started")
 
 
+def makes_its_user_again(machine):
+    machine.fresh()
+    with WebSocket() as client:
+        machine.run("sed", "-i", "/^pushd:/d", "/etc/passwd")
+        holds("217/USER" in machine.fails("pushctl", "check"), "check says nothing of it")
+        said = upgrade(machine)
+        holds("not restarted" not in said, said)
+        heard(machine, client, "with its user")
+    equal(machine.run("stat", "-c", "%U", f"/proc/{machine.main_pid()}", "/run/pushd").split(), ["pushd"] * 2, "whose it is")
+
+
+def by_rpm(machine):
+    """What the .rpm runs after an upgrade, which leaves one version, as rpm runs it: by a shell, with that number."""
+    machine.fresh()
+    script = RPM_SCRIPT.read_text()
+    machine.write("/root/post_install.sh", script)
+    pid = machine.main_pid()
+    with WebSocket() as client:
+        place = mistaken(machine)
+        said = machine.run("sh", "-e", "/root/post_install.sh", 2)
+        holds(KEPT in said and place in said, said)
+        equal((machine.state(), machine.main_pid()), ("active/running", pid), "the service")
+        heard(machine, client, "the old version goes on")
+        machine.write(CONFIG, machine.packaged)
+        equal(machine.run("sh", "-e", "/root/post_install.sh", 2), "", "what it says")
+        holds(machine.main_pid() != pid, "the old version still runs")
+        heard(machine, client, "the new version goes on")
+    machine.systemctl("stop")
+    machine.run("sh", "-e", "/root/post_install.sh", 2)
+    equal(machine.state(), "inactive/dead", "what was stopped")
+    machine.run("rm", "/root/post_install.sh")
+
+
 def by_a_credential(machine):
     """What only systemd can tell: that it could not give what the unit promises."""
     machine.fresh()
@@ -128,6 +163,8 @@ def by_a_credential(machine):
 
 
 SCENES = [
+    ("an upgrade makes the user of the service again", makes_its_user_again),
+    ("an upgrade by rpm leaves the old process alone over a mistake, and else restarts it", by_rpm),
     ("an upgrade over a mistake leaves the old process alone, and says where", with_a_mistake),
     ("an upgrade over a taken port leaves the old process alone, and a restart waits for the port", with_a_taken_port),
     ("an upgrade without its user leaves the old process alone, and a restart waits for the user", without_its_user),
