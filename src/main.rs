@@ -14,6 +14,7 @@ use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
 use pushd::daemon::pidfile::{self, Pidfile};
 use pushd::daemon::privileges::Identity;
+use pushd::daemon::reloads::Reloads;
 use pushd::daemon::signals::{Signal, Signals};
 use pushd::server::rehearsal::{self, Predecessor};
 use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
@@ -75,8 +76,10 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
     let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals.iter().map(refused)).collect();
     match &failures[..] {
         [] => {
-            let who = identity.map_or_else(String::new, |identity| format!(", as user {}", identity.uid));
-            print(&format!("{}: pushd could start with it{who}\n", config.provenance()))
+            // One that becomes another user reads as that one.
+            let unread = if identity.is_none() { rehearsal::unreadable(&config) } else { Vec::new() };
+            let unread: String = unread.iter().map(|what| format!("{what}\n")).collect();
+            print(&format!("{}: pushd could start with it\n{unread}", config.provenance()))
         }
         [first, ..] => {
             let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
@@ -154,6 +157,8 @@ fn forget(names: &[String]) {
 struct Running {
     server: Server,
     log: LogHandle,
+    /// Before the pidfile, whose lock keeps others from telling in the same place.
+    reloads: Reloads,
     pidfile: Pidfile,
     signals: Signals,
 }
@@ -181,8 +186,10 @@ fn begin(
         log::warn!("{}", warning.summary());
     }
     let server = bound.serve().map_err(|error| Failure::io("cannot start serving", &error))?;
+    // Before the number: what finds that may ask for a reload.
+    let reloads = Reloads::new(pidfile.path());
     match pidfile.write() {
-        Ok(()) => Ok(Running { server, log, pidfile, signals }),
+        Ok(()) => Ok(Running { server, log, reloads, pidfile, signals }),
         Err(failure) => {
             // The commands of its feeds run already, and would go on without it.
             server.drain(End::Restart);
@@ -228,6 +235,7 @@ impl Running {
         }
         log::info!("Server Shut Down");
         self.log.close(LOG_CLOSE_TIMEOUT);
+        drop(self.reloads);
         drop(self.pidfile);
     }
 
@@ -250,17 +258,27 @@ impl Running {
     /// SIGHUP: the whole file or nothing.
     fn reload(&mut self, cli: &Cli) {
         notify::reloading();
-        match self.try_reload(cli) {
-            Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
-            Err(why) => log::error!("Reload refused, nothing changed: {why}"),
+        self.reloads.begin();
+        let outcome = self.try_reload(cli).map(|fixed| {
+            let what = self.server.config().provenance();
+            log::info!("Reloaded {what}");
+            match fixed.is_empty() {
+                true => what,
+                false => format!("{what}\nchanged only by a restart: {}", fixed.join(", ")),
+            }
+        });
+        if let Err(why) = &outcome {
+            log::error!("Reload refused, nothing changed: {why}");
         }
+        self.reloads.end(&outcome);
         notify::ready(&self.server.status());
     }
 
-    fn try_reload(&mut self, cli: &Cli) -> Result<(), String> {
+    /// What of it only a restart can change.
+    fn try_reload(&mut self, cli: &Cli) -> Result<Vec<String>, Failure> {
         let config = read_again(cli)?;
         let old_log = self.server.config().log.clone();
-        self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
+        self.log.reconfigure(&config.log)?;
         for warning in &config.warnings {
             log::warn!("{}", warning.summary());
         }
@@ -269,24 +287,27 @@ impl Running {
                 if !fixed.is_empty() {
                     log::warn!("changed only by a restart: {}", fixed.join(", "));
                 }
-                Ok(())
+                Ok(fixed)
             }
             Err(error) => {
+                let refused = refused(&error);
                 // The old target was open a moment ago; if it cannot be opened again, the new one stays.
-                self.log.reconfigure(&old_log).map_err(|failure| format!("{error}; and {failure}"))?;
-                Err(error.to_string())
+                match self.log.reconfigure(&old_log) {
+                    Ok(()) => Err(refused),
+                    Err(failure) => Err(Failure::new(refused.exit, format!("{refused}; and {failure}"))),
+                }
             }
         }
     }
 }
 
 /// The configuration as it is now; else everything that is wrong with it, in one line.
-fn read_again(cli: &Cli) -> Result<Config, String> {
+fn read_again(cli: &Cli) -> Result<Config, Failure> {
     let mut config = config::load(&cli.config).map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
-        all.join("; ")
+        Failure::new(Exit::Config, all.join("; "))
     })?;
-    cli.apply(&mut config).map_err(|failure| failure.to_string())?;
+    cli.apply(&mut config)?;
     Ok(config)
 }
 

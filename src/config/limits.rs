@@ -166,6 +166,11 @@ pub const CTL_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CTL_STOP_MARGIN: Duration = Duration::from_secs(5);
 /// How long pushctl waits for the number of a pushd that is starting.
 pub const CTL_STARTING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long `pushctl reload` waits for its outcome: a reload takes milliseconds, and some seconds where files lie far away; within the
+/// 90 s after which systemd gives up an `ExecReload=`.
+pub const CTL_RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most that is told of a reload, in bytes: some screens full of mistakes.
+pub const RELOAD_BYTES_MAX: usize = 16 << 10;
 /// How often pushctl looks whether a pushd has ended: below what a person notices.
 pub const CTL_POLL: Duration = Duration::from_millis(20);
 

@@ -3,6 +3,7 @@
 //! - [`exit`]: why a start failed, and the exit code that says so
 //! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
 //! - [`pidfile`]: one pushd at a time; the lock decides, not the number
+//! - [`reloads`]: what came of a reload, for the one who asked for it
 //! - [`privileges`]: from root to a user, verified
 //! - [`signals`]: what the operator asks for while it runs
 //! - [`log`]: where events are written
@@ -19,6 +20,7 @@ pub mod log;
 pub mod notify;
 pub mod pidfile;
 pub mod privileges;
+pub mod reloads;
 pub mod signals;
 
 pub use exit::{Exit, Failure};
