@@ -1,6 +1,7 @@
 //! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use pushd::daemon::privileges::Identity;
 use pushd::daemon::reloads::Reloads;
 use pushd::daemon::signals::{Signal, Signals};
 use pushd::server::rehearsal::{self, Predecessor};
-use pushd::server::{BindError, Bound, End, Handover, Inherited, Server};
+use pushd::server::{BindError, Bound, End, Handover, Inherited, Server, TRIED};
 
 /// How long the last lines of the log may take to be written.
 const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -121,7 +122,10 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     let mask = config.daemon.umask.or((!cli.foreground()).then_some(UMASK));
     // Before the sockets: those with a path are files, too.
     detach::mask(mask);
-    let left = inherited.left().to_vec();
+    let mut left = inherited.left().to_vec();
+    if !left.is_empty() {
+        left.push(TRIED.to_owned());
+    }
     let bound = Bound::bind(config.clone(), inherited).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
@@ -149,6 +153,14 @@ fn forget(names: &[String]) {
     if !names.is_empty()
         && let Err(error) = notify::barrier()
     {
+        log::debug!("the service manager: {error}");
+    }
+}
+
+/// Has the service manager keep a sign that this start has begun to take up sessions, until it serves: see [`TRIED`].
+fn note_try() {
+    let kept = std::io::pipe().and_then(|(sign, _)| notify::keep(TRIED, sign.as_fd()));
+    if let Err(error) = kept {
         log::debug!("the service manager: {error}");
     }
 }
@@ -184,6 +196,9 @@ fn begin(
     log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());
     for warning in &config.warnings {
         log::warn!("{}", warning.summary());
+    }
+    if bound.takes_up() {
+        note_try();
     }
     let server = bound.serve().map_err(|error| Failure::io("cannot start serving", &error))?;
     // Before the number: what finds that may ask for a reload.

@@ -33,7 +33,7 @@ pub use bind::BindError;
 use bind::{Listeners, bound_name};
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
-pub use handover::Handover;
+pub use handover::{Handover, TRIED};
 
 /// How often it is looked whether everybody has gone.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
@@ -103,6 +103,11 @@ impl Bound {
             }
         }
         Ok(())
+    }
+
+    /// Whether sessions of the process before wait to be taken up.
+    pub fn takes_up(&self) -> bool {
+        self.inherited.has_sessions()
     }
 
     /// Starts serving; first of all those whom the process before served.
