@@ -215,7 +215,8 @@ fn is_pushd(start: &str) -> bool {
 /// What an exit code means that is systemd's, of a program that it could not start.
 fn of_systemd(code: u8) -> String {
     let why = match code {
-        127 => "the program cannot run here: a library is missing, or of another version",
+        // A library that is missing, or of another version, is told by the loader.
+        1..=127 => return format!("the program ended with exit code {code}"),
         200 => "the working directory cannot be entered (200/CHDIR)",
         203 => "the program cannot be executed (203/EXEC)",
         216 => "the group does not exist (216/GROUP)",

@@ -117,6 +117,7 @@ def that_does_not_run(machine):
         with left_alone(machine, client, "the program cannot be executed (203/EXEC)", deb=broken(machine)):
             machine.fails("systemctl", "restart", "pushd")
             holds("not restarted" not in upgrade(machine), "the good one is not started")
+    machine.run("rm", BROKEN_DEB)
 
 
 def makes_its_user_again(machine):
