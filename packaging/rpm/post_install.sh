@@ -22,3 +22,6 @@ EOF
         done
     fi
 fi
+if [ "$1" -eq 1 ] && command -v systemctl >/dev/null; then
+    systemctl --no-reload preset pushd.service || :
+fi
