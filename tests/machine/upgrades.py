@@ -135,22 +135,22 @@ def by_rpm(machine):
     """What the .rpm runs after an upgrade, which leaves one version, as rpm runs it: by a shell, with that number."""
     machine.fresh()
     script = RPM_SCRIPT.read_text()
-    machine.write("/root/post_install.sh", script)
+    machine.write("/srv/post_install.sh", script)
     pid = machine.main_pid()
     with WebSocket() as client:
         place = mistaken(machine)
-        said = machine.run("sh", "-e", "/root/post_install.sh", 2)
+        said = machine.run("sh", "-e", "/srv/post_install.sh", 2)
         holds(KEPT in said and place in said, said)
         equal((machine.state(), machine.main_pid()), ("active/running", pid), "the service")
         heard(machine, client, "the old version goes on")
         machine.write(CONFIG, machine.packaged)
-        equal(machine.run("sh", "-e", "/root/post_install.sh", 2), "", "what it says")
+        equal(machine.run("sh", "-e", "/srv/post_install.sh", 2), "", "what it says")
         holds(machine.main_pid() != pid, "the old version still runs")
         heard(machine, client, "the new version goes on")
     machine.systemctl("stop")
-    machine.run("sh", "-e", "/root/post_install.sh", 2)
+    machine.run("sh", "-e", "/srv/post_install.sh", 2)
     equal(machine.state(), "inactive/dead", "what was stopped")
-    machine.run("rm", "/root/post_install.sh")
+    machine.run("rm", "/srv/post_install.sh")
 
 
 def by_a_credential(machine):

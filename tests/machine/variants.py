@@ -1,11 +1,14 @@
 """The service in the ways an operator may have it: with pages of its own, on low ports, on sockets that systemd opens."""
 import http.client
 import re
+from pathlib import PurePosixPath
 
 from machine import CONF_D, DEADLINE_S, equal, holds
 
 EXAMPLES = "/usr/share/doc/pushd/examples/systemd"
 LOW_PORT = 80
+# Pages where the unit has no /home.
+HIDDEN = PurePosixPath("/home", "web")
 DROP_INS = "/run/systemd/system/pushd.service.d"
 
 
@@ -81,9 +84,9 @@ def is_checked_as_it_runs(machine):
     """What root finds and the service does not: a directory that the unit hides, one that its user may not enter, a low port."""
     machine.fresh()
     pid = machine.main_pid()
-    machine.run("sh", "-c", "install -d -m 755 /home/web && install -d -m 700 /srv/private/www")
+    machine.run("sh", "-c", f"install -d -m 755 {HIDDEN} && install -d -m 700 /srv/private/www")
     routes = '[server.main.routes]\n"/pages" = { static = "%s" }\n'
-    for text, reason in ((routes % "/home/web", "ProtectHome=yes"),
+    for text, reason in ((routes % HIDDEN, "ProtectHome=yes"),
                          ('[server.low]\nlisten = "127.0.0.1:81"\nroutes."/" = { health = true }\n', "not permitted")):
         machine.write(CONF_D / "pages.toml", text)
         for command in ("check", ), ("check", "--unit", "pushd.service"):
@@ -98,14 +101,14 @@ def is_checked_as_it_runs(machine):
     machine.systemctl("restart")
     holds(machine.main_pid() != pid, "it was not restarted")
     # What the operator says to the unit counts.
-    machine.write(CONF_D / "pages.toml", routes % "/home/web")
+    machine.write(CONF_D / "pages.toml", routes % HIDDEN)
     machine.drop_in("ProtectHome=read-only")
     machine.run("pushctl", "check")
     machine.systemctl("restart")
     # Another file is none of the unit's.
-    machine.write("/root/other.toml", machine.packaged)
-    machine.run("pushctl", "check", "/root/other.toml")
-    machine.run("rm", "-r", "/home/web", "/srv/private", "/root/other.toml")
+    machine.write("/srv/other.toml", machine.packaged)
+    machine.run("pushctl", "check", "/srv/other.toml")
+    machine.run("rm", "-r", HIDDEN, "/srv/private", "/srv/other.toml")
     equal([line for line in machine.run("ls", "/run", "/run/systemd/system").split() if "rehearsal" in line], [], "left of it")
     equal([unit for unit in machine.failed_units() if "rehearsal" in unit], [], "units of it")
 
