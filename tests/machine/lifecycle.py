@@ -122,6 +122,32 @@ def restarts_at_will(machine):
     equal((machine.state(), machine.restarts()), ("active/running", 0), "the service")
 
 
+def restarts_past_a_half_sent_request(machine):
+    """A request whose head is never finished is none in flight: nobody waits for it."""
+    machine.fresh()
+    with WebSocket() as client, socket.create_connection(ADDRESS, timeout=DEADLINE_S) as half:
+        half.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n")
+        # Asked on another connection, so that it has been read by now.
+        machine.serves()
+        began = time.monotonic()
+        machine.systemctl("restart")
+        took = time.monotonic() - began
+        equal(machine.publish("still here?"), 1, "subscribers")
+        client.expect_text("still here?")
+        holds(took < 2, f"the restart took {took:.1f} s")
+
+
+def stops_past_a_half_sent_request(machine):
+    machine.fresh()
+    with socket.create_connection(ADDRESS, timeout=DEADLINE_S) as half:
+        half.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n")
+        machine.serves()
+        began = time.monotonic()
+        machine.systemctl("stop")
+        took = time.monotonic() - began
+        holds(took < 2, f"the stop took {took:.1f} s")
+
+
 def survives_a_crash(machine):
     machine.fresh()
     pid = machine.main_pid()
@@ -227,6 +253,8 @@ SCENES = [
     ("a reload that pushd refuses fails, and says why", reload_tells_what_pushd_finds),
     ("SIGINT and SIGTERM end it well and for good", ends_by_a_signal),
     ("restart keeps who is there", restarts_at_will),
+    ("a restart does not wait for a request that is half sent", restarts_past_a_half_sent_request),
+    ("a stop does not wait for a request that is half sent", stops_past_a_half_sent_request),
     ("a crash brings it back", survives_a_crash),
     ("a process that hangs is killed by the watchdog and comes back", is_watched),
     ("a bad file at the start is not tried again", bad_file_is_not_tried_again),
