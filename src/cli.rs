@@ -81,8 +81,12 @@ pub struct Cli {
     #[arg(long)]
     pub check: bool,
 
-    /// Print the commented default configuration and exit
+    /// Report everything that would keep pushd from starting here and now, and exit; start nothing
     #[arg(long, conflicts_with = "check")]
+    pub rehearse: bool,
+
+    /// Print the commented default configuration and exit
+    #[arg(long, conflicts_with_all = ["check", "rehearse"])]
     pub print_default_config: bool,
 }
 

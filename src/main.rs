@@ -1,9 +1,11 @@
 //! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use pushd::cli::Cli;
 use pushd::config::limits::CONFIG_PATIENCE;
 use pushd::config::{self, Config};
@@ -15,11 +17,13 @@ use pushd::daemon::journal;
 use pushd::daemon::log::{LogHandle, Place};
 use pushd::daemon::notify;
 use pushd::daemon::patience;
-use pushd::daemon::pidfile::Pidfile;
+use pushd::daemon::pidfile::{self, Pidfile};
 use pushd::daemon::privileges::Identity;
+use pushd::daemon::reloads::Reloads;
 use pushd::daemon::signals::{Signal, Signals};
 use pushd::daemon::successor;
-use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server};
+use pushd::server::rehearsal::{self, Predecessor};
+use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server, TRIED};
 
 /// How long the last lines of the log may take to be written.
 const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         print(config::DEFAULT)
     } else if cli.check {
         check(&cli)
+    } else if cli.rehearse {
+        rehearse(&cli)
     } else {
         start(&cli)
     };
@@ -53,6 +59,39 @@ fn check(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     identity(&config)?;
     print(&format!("{}: the configuration is good\n", config.provenance()))
+}
+
+/// What a start would do until it serves, so far as that leaves no trace, and all that is in its way.
+fn rehearse(cli: &Cli) -> Result<(), Failure> {
+    let config = load(cli)?;
+    let identity = identity(&config)?;
+    if let Some(rundir) = &config.daemon.rundir {
+        detach::enter(rundir)?;
+    }
+    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::default() };
+    let log = pushd::daemon::log::rehearse(&config.log, &place);
+    let holder = pidfile::running(&config.daemon.pidfile)
+        .map_err(|error| Failure::create("the pidfile", &config.daemon.pidfile, &error));
+    let (predecessor, pidfile) = match holder {
+        Ok(holder) => {
+            (holder.map_or(Predecessor::None, |holder| Predecessor::Running(holder.pid.map(Pid::as_raw))), None)
+        }
+        Err(failure) => (Predecessor::None, Some(failure)),
+    };
+    let refusals = rehearsal::rehearse(&config, predecessor);
+    let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals.iter().map(refused)).collect();
+    match &failures[..] {
+        [] => {
+            // One that becomes another user reads as that one.
+            let unread = if identity.is_none() { rehearsal::unreadable(&config) } else { Vec::new() };
+            let unread: String = unread.iter().map(|what| format!("{what}\n")).collect();
+            print(&format!("{}: pushd could start with it\n{unread}", config.provenance()))
+        }
+        [first, ..] => {
+            let all: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            Err(Failure::new(first.exit, all.join("\n")))
+        }
+    }
 }
 
 /// The configuration as file and switches have it; warnings are printed.
@@ -90,7 +129,10 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     let mask = config.daemon.umask.or((!cli.foreground()).then_some(UMASK));
     // Before the sockets: those with a path are files, too.
     detach::mask(mask);
-    let left = inherited.left().to_vec();
+    let mut left = inherited.left().to_vec();
+    if !left.is_empty() {
+        left.push(TRIED.to_owned());
+    }
     let owner: Owner<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
     let bound = Bound::bind(config.clone(), inherited, owner).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
@@ -123,10 +165,20 @@ fn forget(names: &[String]) {
     }
 }
 
+/// Has the service manager keep a sign that this start has begun to take up sessions, until it serves: see [`TRIED`].
+fn note_try() {
+    let kept = std::io::pipe().and_then(|(sign, _)| notify::keep(TRIED, sign.as_fd()));
+    if let Err(error) = kept {
+        log::debug!("the service manager: {error}");
+    }
+}
+
 /// A process that serves.
 struct Running {
     server: Server,
     log: LogHandle,
+    /// Before the pidfile, whose lock keeps others from telling in the same place.
+    reloads: Reloads,
     pidfile: Pidfile,
     signals: Signals,
 }
@@ -147,9 +199,18 @@ fn begin(
     for warning in &config.warnings {
         log::warn!("{}", warning.summary());
     }
-    let server = bound.serve().map_err(|error| Failure::io("cannot start serving", &error))?;
+    if bound.takes_up() {
+        note_try();
+    }
+    let server = bound.serve().map_err(|error| {
+        // It did not die of them: they are still the next start's.
+        notify::forget(TRIED);
+        Failure::io("cannot start serving", &error)
+    })?;
+    // Before the number: what finds that may ask for a reload.
+    let reloads = Reloads::new(pidfile.path());
     match pidfile.write() {
-        Ok(()) => Ok(Running { server, log, pidfile, signals }),
+        Ok(()) => Ok(Running { server, log, reloads, pidfile, signals }),
         Err(failure) => {
             // The commands of its feeds run already, and would go on without it.
             server.drain(End::Restart);
@@ -195,6 +256,7 @@ impl Running {
         }
         log::info!("Server Shut Down");
         self.log.close(LOG_CLOSE_TIMEOUT);
+        drop(self.reloads);
         drop(self.pidfile);
     }
 
@@ -217,14 +279,24 @@ impl Running {
     /// SIGHUP: the whole file or nothing.
     fn reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) {
         notify::reloading();
-        match self.try_reload(cli, turns) {
-            Ok(()) => log::info!("Reloaded {}", self.server.config().provenance()),
-            Err(why) => log::error!("Reload refused, nothing changed: {why}"),
+        self.reloads.begin();
+        let outcome = self.try_reload(cli, turns).map(|fixed| {
+            let what = self.server.config().provenance();
+            log::info!("Reloaded {what}");
+            match fixed.is_empty() {
+                true => what,
+                false => format!("{what}\nchanged only by a restart: {}", fixed.join(", ")),
+            }
+        });
+        if let Err(why) = &outcome {
+            log::error!("Reload refused, nothing changed: {why}");
         }
+        self.reloads.end(&outcome);
         notify::ready(&self.server.status());
     }
 
-    fn try_reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) -> Result<(), String> {
+    /// What of it only a restart can change.
+    fn try_reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) -> Result<Vec<String>, Failure> {
         let mut look_due = Instant::now() + STATUS_INTERVAL;
         let config = read_again(cli, || {
             if Instant::now() >= look_due {
@@ -234,7 +306,7 @@ impl Running {
             !self.signals.is_end_asked()
         })?;
         let old_log = self.server.config().log.clone();
-        self.log.reconfigure(&config.log).map_err(|failure| failure.to_string())?;
+        self.log.reconfigure(&config.log)?;
         for warning in &config.warnings {
             log::warn!("{}", warning.summary());
         }
@@ -243,12 +315,15 @@ impl Running {
                 if !fixed.is_empty() {
                     log::warn!("changed only by a restart: {}", fixed.join(", "));
                 }
-                Ok(())
+                Ok(fixed)
             }
             Err(error) => {
+                let refused = refused(&error);
                 // The old target was open a moment ago; if it cannot be opened again, the new one stays.
-                self.log.reconfigure(&old_log).map_err(|failure| format!("{error}; and {failure}"))?;
-                Err(error.to_string())
+                match self.log.reconfigure(&old_log) {
+                    Ok(()) => Err(refused),
+                    Err(failure) => Err(Failure::new(refused.exit, format!("{refused}; and {failure}"))),
+                }
             }
         }
     }
@@ -256,15 +331,15 @@ impl Running {
 
 /// The configuration as it is now; else everything that is wrong with it, in one line. Its file system may not answer: that is waited for
 /// while `goes_on`, and not for ever.
-fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, String> {
+fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, Failure> {
     let path = cli.config.clone();
     let read = patience::within(CONFIG_PATIENCE, move || config::load_again(&path), goes_on);
-    let read = read.map_err(|error| format!("{} cannot be read: {error}", cli.config.display()))?;
-    let mut config = read.map_err(|errors| {
+    let unread = |error| Failure::new(Exit::Config, format!("{} cannot be read: {error}", cli.config.display()));
+    let mut config = read.map_err(unread)?.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
-        all.join("; ")
+        Failure::new(Exit::Config, all.join("; "))
     })?;
-    cli.apply(&mut config).map_err(|failure| failure.to_string())?;
+    cli.apply(&mut config)?;
     Ok(config)
 }
 
@@ -296,7 +371,8 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     if !notify::keeps_descriptors() {
         return Err("there is no service manager to keep them".to_owned());
     }
-    let is_good = successor::check(&cli.config).unwrap_or_else(|| read_again(cli, || true).map(drop));
+    let is_good = successor::check(&cli.config)
+        .unwrap_or_else(|| read_again(cli, || true).map(drop).map_err(|failure| failure.to_string()));
     is_good.map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
     let mut handover = server.hand_over()?;
     let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();

@@ -293,6 +293,7 @@ fn a_command_line_that_makes_no_sense_is_64() {
         "--prefix",
         "--debug",
         "--check",
+        "--rehearse",
     ] {
         assert!(help.stdout.contains(switch), "{switch}");
     }
@@ -337,6 +338,34 @@ fn a_check_says_everything_and_does_nothing() {
     let mut names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["bad.toml", "hub.toml"]);
+}
+
+#[test]
+fn a_rehearsal_finds_what_a_start_would_and_leaves_the_running_one_its_port() {
+    let place = place(PLAIN);
+    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let rehearse = |address: &str| {
+        fs::write(place.path().join("next.toml"), PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"{address}\"]")))
+            .unwrap();
+        run(&mut pushd(place.path(), &["--rehearse", "-c", "next.toml"]))
+    };
+    let own = daemon.address().to_string();
+    let good = rehearse(&own);
+    assert_eq!((good.code(), &good.stderr[..]), (0, ""));
+    assert!(good.stdout.contains("pushd could start with it"), "{}", good.stdout);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = rehearse(&other.local_addr().unwrap().to_string());
+    assert_eq!((taken.code(), &taken.stdout[..]), (69, ""));
+    assert!(taken.stderr.contains("it is taken"), "{}", taken.stderr);
+    assert_eq!(daemon.end(Signal::SIGTERM), 0);
+    // Without it the same port is another program's.
+    let held = TcpListener::bind(&own).unwrap();
+    let all = rehearse(&format!("{own}\", \"unix:none/s")).stderr;
+    assert!(all.contains(&own) && all.contains("unix:"), "{all}");
+    drop(held);
+    fs::remove_file(place.path().join("pushd.log")).unwrap();
+    assert_eq!(rehearse("127.0.0.1:0").code(), 0);
+    assert!(!place.path().join("pushd.log").exists() && !place.path().join("pushd.pid").exists());
 }
 
 #[test]

@@ -334,6 +334,26 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
 }
 
 #[test]
+fn sessions_that_starts_have_died_of_are_given_up() {
+    const SIGN: &str = "pushd-handover-tried";
+    let sign = || (SIGN.to_owned(), std::io::pipe().unwrap().0.into());
+    let mut service = Service::started(PLAIN);
+    let address = service.address();
+    let mut client = Ws::open(address, "/ws");
+    // A start that dies leaves one of these; two are no reason yet.
+    service.sockets = vec![sign(), sign()];
+    service.restart();
+    assert_eq!(publish(address, "/publish/all", "still there"), 1);
+    client.expect_text("still there");
+    assert_eq!(service.kept(), [""; 0], "and a start that lives takes its own away");
+    service.sockets.push(sign());
+    service.restart();
+    client.wire.expect_end();
+    service.logged_times("3 starts have died of the sessions of the process before: they are given up", 1);
+    assert_eq!(publish(address, "/publish/all", "nobody"), 0);
+}
+
+#[test]
 fn what_cannot_be_read_is_closed_and_the_server_serves() {
     for damaged in ["pushd-handover-state", "pushd-handover-records-0"] {
         let mut service = Service::started(&format!("{PLAIN}[daemon]\nworkers = 1\n"));

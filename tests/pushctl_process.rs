@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use nix::sys::signal::{Signal, kill};
 use pushd::daemon::pidfile::Pidfile;
 use tempfile::TempDir;
 
@@ -204,6 +206,66 @@ fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
 }
 
 #[test]
+fn reload_waits_and_tells_what_came_of_it() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    let reload = || site.run(&["reload", "-c", "pushd.toml"]);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    let with = |address: &str| CONFIG.replace("\"127.0.0.1:0\"", &format!("[\"127.0.0.1:0\", \"{address}\"]"));
+    site.write(&with(&taken));
+    let (code, out, err) = reload();
+    assert_eq!((code, out.as_str()), (69, ""));
+    for words in ["has refused it, nothing has changed", &taken, "it is taken"] {
+        assert!(err.contains(words), "{err}");
+    }
+    daemon.wait_for("Reload refused");
+    drop(other);
+    // What only a restart can change is no failure, and not kept secret.
+    site.write(&with(&taken).replace("[daemon]", "[daemon]\nworkers = 3"));
+    let (code, out, err) = reload();
+    assert_eq!((code, out.contains("has reloaded")), (0, true), "{err}");
+    assert!(err.contains("changed only by a restart: daemon.workers"), "{err}");
+    // It has happened when it returns.
+    assert!(std::net::TcpStream::connect(&taken).is_ok());
+    // Asked by several at once, each hears of one that began after it had asked.
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| assert_eq!(reload().0, 0));
+        }
+    });
+    // A version that tells nothing beside its pidfile.
+    fs::remove_file(site.path("run/pushd.pid.reload")).unwrap();
+    let (code, out, _) = reload();
+    assert_eq!((code, out.contains("its log says")), (0, true), "{out}");
+}
+
+#[test]
+fn a_reload_that_the_process_does_not_outlive_has_failed() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    assert_eq!(site.run(&["reload", "-c", "pushd.toml"]).0, 0);
+    let pid = nix::unistd::Pid::from_raw(daemon.child.id().try_into().unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let mut reload = Command::new(env!("CARGO_BIN_EXE_pushctl"));
+    reload
+        .args(["reload", "-c", "pushd.toml"])
+        .current_dir(site.dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let reload = reload.spawn().unwrap();
+    // Stopped, it takes no signal but this one; whether that comes before the other or after, it is no success.
+    kill(pid, Signal::SIGKILL).unwrap();
+    let ended = reload.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    daemon.end();
+    // What it leaves behind is no obstacle, nor believed.
+    assert!(site.path("run/pushd.pid.reload").exists());
+    let _daemon = site.start();
+    assert_eq!(site.run(&["reload", "-c", "pushd.toml"]).0, 0);
+}
+
+#[test]
 fn stop_waits_for_a_graceful_end() {
     let site = Site::new();
     let mut daemon = site.start();
@@ -211,7 +273,7 @@ fn stop_waits_for_a_graceful_end() {
     site.write(&format!("{CONFIG}\nnonsense"));
     let (code, out, err) = site.run(&["stop", "-c", "pushd.toml"]);
     assert_eq!((code, out.contains("has stopped")), (0, true), "{err}");
-    assert!(!site.path("run/pushd.pid").exists());
+    assert_eq!(fs::read_dir(site.path("run")).unwrap().count(), 0);
     daemon.wait_for("Received SIGINT, shutting down");
     assert_eq!(daemon.end().code(), Some(0));
     assert_eq!(site.run(&["stop", "--pidfile", "run/pushd.pid"]).0, 1);

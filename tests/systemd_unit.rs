@@ -36,13 +36,21 @@ fn what_does_not_heal_is_not_tried_again() {
 }
 
 #[test]
-fn a_reload_checks_the_file_that_runs() {
+fn a_reload_is_of_the_file_that_runs() {
     let start: Vec<_> = values("ExecStart")[0].split(' ').collect();
     assert_eq!(start, ["/usr/bin/pushd", "-n", "-c", pushd::cli::CONFIG]);
-    let reload = values("ExecReload");
-    assert_eq!(reload.len(), 2);
-    assert_eq!(reload[0], format!("/usr/bin/pushctl check {}", pushd::cli::CONFIG));
-    assert_eq!(reload[1], "/bin/sh -c 'kill -HUP ${MAINPID}'");
+    assert_eq!(values("ExecReload"), [format!("/usr/bin/pushctl reload --config {}", pushd::cli::CONFIG)]);
+}
+
+/// At a limit systemd would drop the clients that it keeps; what is left to keep a process that fails from spinning is the pause.
+#[test]
+fn no_limit_of_starts_loses_the_clients() {
+    for unit in [UNIT, SOCKET_SERVICE] {
+        let unit_part = said(unit, "[Unit]\n");
+        assert!(unit_part.contains("StartLimitIntervalSec=0"), "{unit_part:?}");
+    }
+    let pause: u64 = values("RestartSec")[0].strip_suffix('s').unwrap().parse().unwrap();
+    assert!((1..=10).contains(&pause), "{pause}");
 }
 
 /// The lines of `text` that say something, in the part that a title begins.

@@ -33,10 +33,11 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "publish" -d 'Publis
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "subscribe" -d 'Print what comes over a WebSocket, one message a line'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "connect" -d 'Talk over a WebSocket: send lines, print what comes'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "status" -d 'Say whether pushd runs (exit code 0) or not (3), and a few figures from its metrics'
-complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pushd read its configuration again; a bad one is refused here (exit code 78) and changes nothing'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pushd read its configuration again, and wait until it has; what is refused changes nothing'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "stop" -d 'End pushd gracefully, and wait until it has ended'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a WebSocket route: connections, deliveries a second, latency, and whether anything is lost'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "completions" -d 'Print what a shell needs to complete pushctl on TAB'
+complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Print every key as it counts, with where it is said'

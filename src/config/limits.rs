@@ -244,6 +244,14 @@ pub const CTL_ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CTL_STOP_MARGIN: Duration = Duration::from_secs(5);
 /// How long pushctl waits for the number of a pushd that is starting.
 pub const CTL_STARTING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many starts may die while they take up what was handed over, before the next one does without: a defect that the sessions bring to
+/// light must not keep the server down for ever, and a death of another cause (memory, a power key) does not come three times.
+pub const TAKE_UP_TRIES_MAX: usize = 3;
+/// How long `pushctl reload` waits for its outcome: a reload takes milliseconds, and some seconds where files lie far away; within the
+/// 90 s after which systemd gives up an `ExecReload=`.
+pub const CTL_RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most that is told of a reload, in bytes: some screens full of mistakes.
+pub const RELOAD_BYTES_MAX: usize = 16 << 10;
 /// How often pushctl looks whether a pushd has ended: below what a person notices.
 pub const CTL_POLL: Duration = Duration::from_millis(20);
 

@@ -1,11 +1,12 @@
-//! `pushctl check`: everything wrong with a configuration, as `pushd --check` tells it.
+//! `pushctl check`: everything wrong with a configuration, as `pushd --check` tells it, and for root as its unit would find it.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::fault::Fault;
-use super::{CONFIG, Outcome, print};
+use super::unit::{Rehearsal, Unit};
+use super::{CONFIG, Outcome, print, say};
 use crate::config::{self, Config, Settings};
 use crate::daemon::exit::{Exit, Failure};
 use crate::daemon::journal;
@@ -14,20 +15,57 @@ use crate::daemon::privileges::Identity;
 /// Report everything wrong with a configuration (exit code 78), or that nothing is (0)
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// The configuration
+    /// The configuration. Root is told besides whether the systemd unit that runs it could start
     #[arg(value_name = "FILE", default_value = CONFIG)]
     file: PathBuf,
+
+    /// Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    unit: Option<String>,
 }
 
 impl Check {
     pub fn run(&self) -> Outcome {
-        let config = load(&absolute(&self.file))?;
+        if let Some(name) = &self.unit {
+            let unit = Unit::named(name)?;
+            rehearsed(&unit, unit.rehearse()?)?;
+            print(&format!("{name} could be started\n"))?;
+            return Ok(Exit::Clean.code());
+        }
+        let file = absolute(&self.file);
+        let config = load(&file)?;
         let daemon = &config.daemon;
         // A user that does not exist is a mistake; whether this process could become it is not what was asked.
         Identity::find(daemon.user.as_deref(), daemon.group.as_deref())?;
+        if let Some(unit) = Unit::that_runs(&file) {
+            match unit.rehearse() {
+                Ok(rehearsal) => rehearsed(&unit, rehearsal)?,
+                Err(fault) => say(&format!("checked as root only: {}", fault.message)),
+            }
+        }
         print(&format!("{}: the configuration is good\n", config.provenance()))?;
         Ok(Exit::Clean.code())
     }
+}
+
+/// Why the unit could not be started, with what it says of itself that may be why.
+fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
+    let (code, why) = match rehearsal {
+        Rehearsal::Refused(code, why) => (code, why),
+        Rehearsal::Good(unread) => {
+            unread.iter().for_each(|what| say(&format!("{}: {what}", unit.name())));
+            return Ok(());
+        }
+    };
+    let mut message = format!("{} could not be started:\n{why}", unit.name());
+    if code == Exit::Config.code() || code == Exit::NoPermission.code() {
+        let says = unit.in_the_way().join(", ");
+        message += &format!(
+            "\nthis is how it is found there; the unit says {says} (systemd.exec(5), `systemctl edit {}`)",
+            unit.name()
+        );
+    }
+    Err(Fault { code, message })
 }
 
 /// The configuration at `file`; its warnings are printed.

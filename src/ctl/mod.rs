@@ -3,7 +3,7 @@
 //! ```text
 //! publish                 url -> dial -> one request, one answer
 //! subscribe  connect      url -> dial -> websocket -> talk
-//! check  config  diff     config
+//! check  config  diff     config; check also unit: what systemd makes of it
 //! stop  reload  status    place: which pidfile, whether its lock is held, by whom
 //! bench                   url -> a room of its own, without the runtime
 //! completions             the definition of the command line below
@@ -35,6 +35,7 @@ mod status;
 mod stop;
 mod subscribe;
 mod talk;
+mod unit;
 mod url;
 mod websocket;
 

@@ -183,8 +183,9 @@ fn has_open(pid: Pid, file: &Path) -> Option<bool> {
     let wanted = file.metadata().ok().map(|found| (found.dev(), found.ino()))?;
     let open = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(open) => open,
+        // One that is there and not shown belongs to somebody else, or to another user namespace (hidepid, ProtectProc=).
         Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/fd").exists() => {
-            return Some(false);
+            return (kill(pid, None) == Err(Errno::ESRCH)).then_some(false);
         }
         Err(_) => return None,
     };

@@ -1,14 +1,21 @@
-//! `pushctl reload`: check the configuration, then SIGHUP.
+//! `pushctl reload`: check the configuration, SIGHUP, and wait for what comes of it.
+
+use std::thread::sleep;
+use std::time::Instant;
 
 use clap::Args;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::fault::Fault;
-use super::place::{Place, signal};
-use super::{Outcome, check, print, say};
+use super::place::{Found, Held, Place, signal};
+use super::{FAILED, Outcome, check, print, say};
+use crate::config::duration_text;
+use crate::config::limits::{CTL_POLL, CTL_RELOAD_TIMEOUT};
 use crate::daemon::exit::Exit;
+use crate::daemon::reloads::{self, Told};
 
-/// Have pushd read its configuration again; a bad one is refused here (exit code 78) and changes nothing
+/// Have pushd read its configuration again, and wait until it has; what is refused changes nothing
 #[derive(Debug, Args)]
 pub(super) struct Reload {
     #[command(flatten)]
@@ -24,17 +31,65 @@ impl Reload {
                     ..fault
                 })?;
             }
-            None => say(
-                "not checked here, for want of a --config: pushd checks the file it runs on, and logs what is wrong",
-            ),
+            None => say("not checked here, for want of a --config: pushd checks the file it runs on"),
         }
         let found = self.place.find()?;
-        match found.holder()? {
-            Some(pid) if signal(pid, Signal::SIGHUP)? => {
-                print(&format!("pushd, PID {pid}, reads its configuration again; its log says how that went\n"))?;
+        let not_running = || {
+            let hint =
+                "where `pidfile` or `rundir` was changed, it is found by the old one (--pidfile) until its restart";
+            Fault::failed(format!("{}; {hint}", found.not_running()))
+        };
+        let Some(pid) = found.holder()? else { return Err(not_running()) };
+        let before = told(&found, pid);
+        if !signal(pid, Signal::SIGHUP)? {
+            return Err(not_running());
+        }
+        let Some(before) = before else {
+            print(&format!("pushd, PID {pid}, reads its configuration again; its log says how that went\n"))?;
+            return Ok(Exit::Clean.code());
+        };
+        let reloads::Outcome { code, message } = outcome(&found, pid, before.begun + 1)?;
+        // The words of another process, on a terminal.
+        let message: String = message.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
+        match code {
+            0 => {
+                let (what, warnings) = message.split_once('\n').unwrap_or((&message, ""));
+                warnings.lines().for_each(say);
+                print(&format!("pushd, PID {pid}, has reloaded {what}\n"))?;
                 Ok(Exit::Clean.code())
             }
-            _ => Err(Fault::failed(found.not_running())),
+            code => {
+                let message = format!("pushd, PID {pid}, has refused it, nothing has changed: {message}");
+                Err(Fault { code, message })
+            }
         }
+    }
+}
+
+/// What that process says of its reloads.
+fn told(found: &Found, pid: Pid) -> Option<Told> {
+    reloads::told(&found.pidfile).filter(|told| told.pid == pid)
+}
+
+/// What came of the reload of that number, or of a later one.
+fn outcome(found: &Found, pid: Pid, number: u64) -> Result<reloads::Outcome, Fault> {
+    let deadline = Instant::now() + CTL_RELOAD_TIMEOUT;
+    loop {
+        if let Some(told) = told(found, pid)
+            && told.ended >= number
+        {
+            return Ok(told.last);
+        }
+        if found.held()? != Held::By(pid) {
+            let message = format!("pushd, PID {pid}, has ended before it had reloaded; its log says why");
+            return Err(Fault { code: FAILED, message });
+        }
+        if Instant::now() >= deadline {
+            let waited = duration_text(CTL_RELOAD_TIMEOUT);
+            let message =
+                format!("pushd, PID {pid}, has been told to reload and has not after {waited}; its log says more");
+            return Err(Fault { code: FAILED, message });
+        }
+        sleep(CTL_POLL);
     }
 }

@@ -4,6 +4,7 @@
 //! - [`detach`]: into the background, with a pipe through which the launching process learns how it went
 //! - [`descriptors`]: what was open when the process began
 //! - [`pidfile`]: one pushd at a time; the lock decides, not the number
+//! - [`reloads`]: what came of a reload, for the one who asked for it
 //! - [`privileges`]: from root to a user, verified
 //! - [`behalf`]: files that root opens for that user
 //! - [`signals`]: what the operator asks for while it runs
@@ -25,6 +26,7 @@ pub mod notify;
 pub mod patience;
 pub mod pidfile;
 pub mod privileges;
+pub mod reloads;
 pub mod signals;
 pub mod successor;
 

@@ -140,7 +140,8 @@ pub fn bound_name(listen: &Listen, listener: &Listener) -> String {
     }
 }
 
-fn name(listen: &Listen) -> String {
+/// An address as messages name it.
+pub(super) fn name(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
         Listen::Unix(path) => format!("{UNIX}{}", path.display()),

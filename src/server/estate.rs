@@ -14,8 +14,8 @@ use socket2::{SockAddr, SockRef, Socket};
 use super::Lasting;
 use super::bind::{Listeners, adopt, unlink};
 use super::feeds::Left;
-use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, read_state};
-use crate::config::limits::LINGER_BYTES_MAX;
+use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state};
+use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
 use crate::session::record::Record;
@@ -41,6 +41,8 @@ pub struct Inherited {
     pub(super) feeds: Vec<Left>,
     /// Sessions of each of its shards: records and sockets.
     parcels: BTreeMap<String, (Option<OwnedFd>, Vec<OwnedFd>)>,
+    /// How many starts before this one have begun to open them, and have not lived to serve.
+    tries: usize,
     /// The names of all that was left.
     left: Vec<String>,
     /// What could not be used, said once there is a log.
@@ -57,7 +59,9 @@ impl Inherited {
             if name.starts_with(PREFIX) && !inherited.left.contains(&name) {
                 inherited.left.push(name.clone());
             }
-            if name == STATE {
+            if name == TRIED {
+                inherited.tries += 1;
+            } else if name == STATE {
                 state = Some(descriptor);
             } else if let Some(number) = name.strip_prefix(LISTENER) {
                 listeners.push((number.to_owned(), descriptor));
@@ -112,6 +116,11 @@ impl Inherited {
         gone.into_iter().map(|(name, ..)| name).collect()
     }
 
+    /// Whether there are sessions among it.
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.parcels.is_empty()
+    }
+
     /// The names of everything that another process left.
     pub fn left(&self) -> &[String] {
         &self.left
@@ -132,6 +141,10 @@ impl Inherited {
     /// Opens the parcels. From here on nobody else can take them up.
     pub(super) fn open(&mut self) -> Vec<Opened> {
         self.troubles.drain(..).for_each(|trouble| log::warn!("{trouble}"));
+        if self.tries >= TAKE_UP_TRIES_MAX && self.has_sessions() {
+            log::error!("{} starts have died of the sessions of the process before: they are given up", self.tries);
+            self.parcels.clear();
+        }
         let parcels = std::mem::take(&mut self.parcels).into_values().map(|(records, pipes)| {
             let (opened, why) = Opened::new(records, pipes);
             if let Some(why) = why {

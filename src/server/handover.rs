@@ -52,6 +52,9 @@ pub(super) const RECORDS: &str = "pushd-handover-records-";
 /// See the head of this file.
 pub(super) const SOCKETS: &str = "pushd-handover-sockets-";
 
+/// Left by a start that began to open the rest, once for each: where it is found, such a start died of it.
+pub const TRIED: &str = "pushd-handover-tried";
+
 /// What the state begins with, and the number of its format.
 const MAGIC: &[u8] = b"pushd state ";
 const FORMAT: u64 = 2;

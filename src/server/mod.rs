@@ -9,6 +9,7 @@ mod feeds;
 mod handover;
 mod hubs;
 mod machine;
+pub mod rehearsal;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -33,7 +34,7 @@ pub use bind::{BindError, Owner};
 use bind::{Listeners, OURSELVES, bound_name};
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
-pub use handover::Handover;
+pub use handover::{Handover, TRIED};
 use hubs::Hubs;
 
 /// How often it is looked whether everybody has gone.
@@ -91,6 +92,11 @@ impl Bound {
         let kept = inherited.kept();
         let listeners = bind::bind(&config, &kept, &inherited, owner)?;
         Ok(Bound { config, listeners, inherited })
+    }
+
+    /// Whether sessions of the process before wait to be taken up.
+    pub fn takes_up(&self) -> bool {
+        self.inherited.has_sessions()
     }
 
     /// Starts serving; first of all those whom the process before served.

@@ -28,6 +28,7 @@ pub mod wheel;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -127,6 +128,8 @@ pub(crate) struct Shard {
 /// # Errors
 /// The thread or its runtime could not be made.
 pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
+    // The first runtime of a process panics where it finds no descriptors for its signals: an error now is better.
+    drop((UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let _closing = Closing(mailboxes.clone(), index);

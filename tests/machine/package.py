@@ -145,8 +145,8 @@ ARRIVAL = [
     ("installing enables and starts it", arrives),
     ("manuals and examples come with it", manuals),
 ]
+UPGRADE = [("an upgrade keeps what the operator changed, and runs the new version", upgrades)]
 DEPARTURE = [
-    ("an upgrade keeps what the operator changed, and runs the new version", upgrades),
     ("removing says goodbye, stops it, and keeps the configuration", goes),
     ("installing it again goes on with that configuration", comes_again),
     ("purging leaves nothing", leaves_nothing),

@@ -14,11 +14,13 @@ import traceback
 import crowd
 import lifecycle
 import package
+import upgrades
 import variants
 import watching
 from machine import Machine
 
-SCENES = [*package.ARRIVAL, *lifecycle.SCENES, *variants.SCENES, *watching.SCENES, *crowd.SCENES, *package.DEPARTURE]
+SCENES = [*package.ARRIVAL, *lifecycle.SCENES, *variants.SCENES, *watching.SCENES, *crowd.SCENES, *package.UPGRADE, *upgrades.SCENES,
+          *package.DEPARTURE]
 
 
 def place(error):

@@ -1,10 +1,14 @@
 """The service in the ways an operator may have it: with pages of its own, on low ports, on sockets that systemd opens."""
 import http.client
+import re
+from pathlib import PurePosixPath
 
 from machine import CONF_D, DEADLINE_S, equal, holds
 
 EXAMPLES = "/usr/share/doc/pushd/examples/systemd"
 LOW_PORT = 80
+# Pages where the unit has no /home.
+HIDDEN = PurePosixPath("/home", "web")
 DROP_INS = "/run/systemd/system/pushd.service.d"
 
 
@@ -62,6 +66,10 @@ def is_switched(machine):
         equal(users, {"pushd"}, "whose it is")
         network = machine.run("cat", f"/proc/{pid}/net/dev").splitlines()[2:]
         equal([line.split(":")[0].strip() for line in network], ["lo"], "its network")
+        # More often within a minute than systemd starts by default.
+        for _ in range(11):
+            machine.run("systemctl", "restart", "pushd-socket.service")
+        equal(ask_low("/healthz")[0], 200, "after many restarts")
         # The socket alone: the next connection starts it again.
         machine.run("systemctl", "stop", "pushd-socket.service")
         equal(ask_low("/healthz")[0], 200, "by the first connection")
@@ -70,6 +78,39 @@ def is_switched(machine):
         machine.run("systemctl", "disable", "--now", "pushd-socket.service", "pushd-socket.socket")
         machine.run("systemctl", "enable", "--now", "pushd.service")
     machine.serves()
+
+
+def is_checked_as_it_runs(machine):
+    """What root finds and the service does not: a directory that the unit hides, one that its user may not enter, a low port."""
+    machine.fresh()
+    pid = machine.main_pid()
+    machine.run("sh", "-c", f"install -d -m 755 {HIDDEN} && install -d -m 700 /srv/private/www")
+    routes = '[server.main.routes]\n"/pages" = { static = "%s" }\n'
+    for text, reason in ((routes % HIDDEN, "ProtectHome=yes"),
+                         ('[server.low]\nlisten = "127.0.0.1:81"\nroutes."/" = { health = true }\n', "not permitted")):
+        machine.write(CONF_D / "pages.toml", text)
+        for command in ("check", ), ("check", "--unit", "pushd.service"):
+            said = machine.fails("pushctl", *command)
+            holds("pushd.service could not be started:" in said and reason in said, f"{reason!r} in {said}")
+        # And it is true.
+        machine.fails("systemctl", "restart", "pushd")
+    # It starts, and serves nothing of that: which is said, too.
+    machine.write(CONF_D / "pages.toml", routes % "/srv/private/www")
+    said = machine.run("pushctl", "check")
+    holds(re.search(r"route /pages: user \d+ has no permission to read /srv/private/www", said), said)
+    machine.systemctl("restart")
+    holds(machine.main_pid() != pid, "it was not restarted")
+    # What the operator says to the unit counts.
+    machine.write(CONF_D / "pages.toml", routes % HIDDEN)
+    machine.drop_in("ProtectHome=read-only")
+    machine.run("pushctl", "check")
+    machine.systemctl("restart")
+    # Another file is none of the unit's.
+    machine.write("/srv/other.toml", machine.packaged)
+    machine.run("pushctl", "check", "/srv/other.toml")
+    machine.run("rm", "-r", HIDDEN, "/srv/private", "/srv/other.toml")
+    equal([line for line in machine.run("ls", "/run", "/run/systemd/system").split() if "rehearsal" in line], [], "left of it")
+    equal([unit for unit in machine.failed_units() if "rehearsal" in unit], [], "units of it")
 
 
 def hands_over_credentials(machine):
@@ -101,6 +142,7 @@ SCENES = [
     ("pages are served, those of its group too, and nothing outside", serves_pages),
     ("with the drop-in it binds low ports", binds_low_ports),
     ("the service with sockets takes over, has no network, and gives way", is_switched),
+    ("check says what the unit hides, forbids and allows", is_checked_as_it_runs),
     ("the command of a feed finds its credential", hands_over_credentials),
     ("it runs without its unit as its own user", runs_without_its_unit),
 ]

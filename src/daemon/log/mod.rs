@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter, Metadata, Record};
+use nix::unistd::{AccessFlags, access};
 
 use super::behalf::Behalf;
 use super::exit::{Exit, Failure};
@@ -65,6 +66,24 @@ pub fn init(config: &config::Log, place: Place) -> Result<LogHandle, Failure> {
     ::log::set_max_level(config.level);
     report_panics(to_terminal);
     Ok(handle)
+}
+
+/// Whether the log could be opened, without making it. Relative paths are relative to the current directory.
+///
+/// # Errors
+/// It is a file that cannot be written to, or cannot be made.
+pub fn rehearse(config: &config::Log, place: &Place) -> Result<(), Failure> {
+    let Destination::File(path, _) = destination(config, place, std::path::Path::new("")) else { return Ok(()) };
+    let allowed = match path.symlink_metadata() {
+        Ok(_) => access(&path, AccessFlags::W_OK),
+        Err(_) => match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => {
+                access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
+            }
+            _ => access(".", AccessFlags::W_OK | AccessFlags::X_OK),
+        },
+    };
+    allowed.map_err(|errno| Failure::create("the log", &path, &errno.into()))
 }
 
 /// A panic goes to the log: a daemon's standard error is `/dev/null`. Not twice to the same terminal.
