@@ -41,7 +41,7 @@ mod range;
 
 use cache::{Identity, Kept};
 use condition::{Conditions, Verdict};
-use description::Description;
+use description::{Description, is_undated};
 use open::{Found, Root};
 use range::Piece;
 
@@ -253,7 +253,8 @@ impl Request {
             let bytes = read_whole(&file, length).map_err(unreadable)?;
             let identity = Identity::of(metadata);
             // A date in the future becomes one that a header can tell: a description without a date does not last.
-            if identity.is_settled(now) && description.validators.modified.is_some() && open::is_local(&file) {
+            let lasts = identity.is_settled(now) && (description.validators.modified.is_some() || is_undated(metadata));
+            if lasts && open::is_local(&file) {
                 let (below, description) = (path.to_owned(), description.clone());
                 kept = Some(Kept { below, identity, description, bytes: bytes.clone() });
             }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use nix::sys::stat::Mode;
@@ -90,8 +90,12 @@ async fn a_file_is_sent_with_what_describes_it() {
     assert_eq!(answer.field("cache-control"), "no-cache");
     assert_eq!(answer.field("accept-ranges"), "bytes");
     let metadata = fs::metadata(ground.path("page.html")).unwrap();
-    let nanoseconds = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-    assert_eq!(answer.field("etag"), format!("\"{nanoseconds:x}-8\""));
+    let written = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+    let tag = format!("{:x}-{written:x}-{changed:x}-8", metadata.ino());
+    assert_eq!(answer.field("etag"), format!("W/\"{tag}-new\""));
+    let answer = settled(&ground, "/page.html").await;
+    assert_eq!(answer.field("etag"), format!("\"{tag}\""));
     assert_eq!(answer.field("last-modified"), httpdate::fmt_http_date(metadata.modified().unwrap()));
 
     let head = ground.ask(Method::HEAD, "/page.html", &[("range", "bytes=0-1")]).await;
@@ -169,10 +173,70 @@ async fn dates_that_no_header_can_tell_are_left_out() {
         file.set_modified(time).unwrap();
         let answer = ground.load("/page.html").await;
         assert_eq!((answer.status, answer.field("last-modified")), (200, ""));
-        assert!(answer.field("etag").starts_with('"'));
+        assert!(answer.field("etag").ends_with('"'));
     }
-    file.set_modified(UNIX_EPOCH + Duration::from_millis(1_999)).unwrap();
-    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:01 GMT");
+    file.set_modified(UNIX_EPOCH + Duration::from_millis(2_999)).unwrap();
+    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:02 GMT");
+}
+
+/// Asks until the tag is a strong one, which it is once a change would show.
+async fn settled(ground: &Ground, target: &str) -> Answer {
+    let began = Instant::now();
+    loop {
+        let answer = ground.load(target).await;
+        if answer.field("etag").starts_with('"') {
+            return answer;
+        }
+        assert!(answer.field("etag").starts_with("W/\""), "{}", answer.field("etag"));
+        assert!(began.elapsed() < Duration::from_secs(60), "never settled");
+        // Polled up to the deadline.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn other_bytes_are_another_file_whatever_its_size_and_time_say() {
+    let ground = Ground::new();
+    let path = ground.path("page.html");
+    for seconds in [0, 1, 1_000_000_000] {
+        let put = |bytes: &str| {
+            fs::write(&path, bytes).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        put("<p>first");
+        let first = settled(&ground, "/page.html").await;
+        let (tag, date) = (first.field("etag"), first.field("last-modified"));
+        assert_eq!(date.is_empty(), seconds < 2, "a date that all versions have is none");
+        let again = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        assert_eq!(again.status, 304);
+        // Twice: a fresh file, and a settled one that is kept in memory.
+        for replaced in ["<p>other", "<p>third"] {
+            put(replaced);
+            for settle in [false, true] {
+                if settle {
+                    settled(&ground, "/page.html").await;
+                }
+                let now = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+                assert_eq!((now.status, now.text()), (200, replaced), "{seconds}");
+                let held = if date.is_empty() { "Thu, 01 Jan 1970 00:00:01 GMT" } else { date };
+                for held in [tag, held] {
+                    let part =
+                        ground.ask(Method::GET, "/page.html", &[("range", "bytes=3-"), ("if-range", held)]).await;
+                    assert_eq!((part.status, part.text()), (200, replaced), "{seconds} {held}");
+                }
+            }
+        }
+        // Another file moved into its place.
+        fs::rename(ground.path("sub/notes.txt"), ground.path("aside")).unwrap();
+        fs::write(ground.path("sub/notes.txt"), "<p>moved").unwrap();
+        let time = UNIX_EPOCH + Duration::from_secs(seconds);
+        File::options().write(true).open(ground.path("sub/notes.txt")).unwrap().set_modified(time).unwrap();
+        fs::rename(ground.path("sub/notes.txt"), &path).unwrap();
+        fs::rename(ground.path("aside"), ground.path("sub/notes.txt")).unwrap();
+        let moved = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        assert_eq!((moved.status, moved.text()), (200, "<p>moved"));
+    }
 }
 
 #[tokio::test]
