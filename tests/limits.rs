@@ -287,7 +287,7 @@ fn out_of_descriptors_it_rests_and_recovers() {
     let address = pushd.address();
     let mut first = Ws::open(address, "/echo");
     let waiting: Vec<Wire> = (0..120).map(|_| Wire::connect(address)).collect();
-    pushd.logged("connections_max is 1000, but the limit of open files allows only 16");
+    pushd.logged("connections_max is 1000, but the limit of open files allows only 40");
     pushd.logged("cannot accept connections for now");
     // Full, it serves who is in, and does not spin: two seconds of that would be 200 ticks.
     let (before, began) = (pushd.ticks(), Instant::now());

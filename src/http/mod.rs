@@ -28,6 +28,7 @@ use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
 use body::Body;
+use pages::Files;
 pub use site::{HubInUse, Room, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
@@ -51,6 +52,9 @@ pub trait Backend: Clone + 'static {
 
     /// Keeps a connection that came in on `server` and has said nothing yet, for the process that comes after this one.
     fn put_aside(&self, io: Self::Io, server: &Arc<str>);
+
+    /// The files that answers are read from.
+    fn files(&self) -> Files;
 
     /// Counts a request answered with this status.
     fn answered(&self, status: StatusCode);
@@ -128,7 +132,9 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         Room::Publish(room) => {
             publish::respond(room, &head, body, arguments, site.server.body_timeout, from.on_loopback, backend).await
         }
-        Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
+        Room::Static(pages) => {
+            pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
+        }
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Room::Health => reading(&head.method, status::health),

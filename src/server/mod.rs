@@ -4,6 +4,7 @@
 //! control thread and may take its time; shards are told what to do by messages.
 
 mod bind;
+mod descriptors;
 mod estate;
 mod feeds;
 mod handover;
@@ -14,12 +15,12 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid};
 
 use crate::config::keys::{self, Change};
-use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER, LISTENER_END};
+use crate::config::limits::{LINGER, LISTENER_END};
 use crate::config::{self, Action, Config, HubId, Listen, Workers};
+use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::shard::addresses::Addresses;
@@ -30,6 +31,7 @@ use crate::shard::{self, Plan};
 use crate::wire::Close;
 pub use bind::BindError;
 use bind::{Listeners, bound_name};
+use descriptors::Descriptors;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::Handover;
@@ -52,6 +54,8 @@ struct Lasting {
     hubs: Vec<(String, Members)>,
     /// How many connections each address holds.
     addresses: Addresses,
+    /// The files being sent.
+    files: Files,
 }
 
 /// Why a server ends.
@@ -111,12 +115,12 @@ impl Bound {
     pub fn serve(self) -> io::Result<Server> {
         let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
-        let (plan, planned_feeds) = compile(&config, &listeners, &mut lasting);
-        let plan = Arc::new(plan);
         let workers = match config.daemon.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count.into(),
         };
+        let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
+        let plan = Arc::new(plan);
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
         let (parcels, clock) = inherited.open();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
@@ -140,7 +144,7 @@ impl Server {
     /// An address that could not be bound: then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
         let listeners = bind::bind(&config, &self.listeners, &self.inherited)?;
-        let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
+        let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Plan(plan.clone()));
@@ -243,7 +247,7 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 }
 
 /// What the shards and the feeds are told of a configuration.
-fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
+fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = config.hubs.iter().map(|hub| in_use(hub, &mut lasting.hubs)).collect();
     let sites = config.servers.iter().map(|server| (server.name.clone(), Arc::new(Site::new(server, &in_use))));
     let feeds = config.feeds.iter().map(|feed| {
@@ -253,11 +257,13 @@ fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Pl
         (feed, hub.hub.message_bytes_max)
     });
     // Raised whatever the file says: what it allows must find descriptors.
-    let descriptors = descriptors_for_clients();
-    let connections_max = config.daemon.connections_max.map_or(descriptors, usize::from);
-    if connections_max > descriptors {
-        log::warn!("connections_max is {connections_max}, but the limit of open files allows only {descriptors}");
+    let descriptors = Descriptors::find(config, shards);
+    let allowed = descriptors.connections;
+    let connections_max = config.daemon.connections_max.map_or(allowed, usize::from);
+    if connections_max > allowed {
+        log::warn!("connections_max is {connections_max}, but the limit of open files allows only {allowed}");
     }
+    lasting.files.allow(descriptors.files);
     let plan = Plan {
         sites: sites.collect(),
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
@@ -265,6 +271,7 @@ fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Pl
         connections_max,
         connections_per_address_max: config.daemon.connections_per_address_max.map(usize::from),
         addresses: lasting.addresses.clone(),
+        files: lasting.files.clone(),
     };
     (plan, feeds.collect())
 }
@@ -276,13 +283,6 @@ fn in_use(hub: &crate::config::Hub, hubs: &mut Vec<(String, Members)>) -> HubInU
         hubs.len() - 1
     });
     HubInUse { id: HubId(number as u16), hub: hub.clone(), members: hubs[number].1.clone() }
-}
-
-/// How many connections the descriptor limit allows, once it is raised as far as it goes.
-fn descriptors_for_clients() -> usize {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(1)
 }
 
 fn log_addresses(config: &Config, listeners: &Listeners) {

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::counters::Counters;
 use super::stream::Stream;
+use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
@@ -81,6 +82,10 @@ impl Backend for Edge {
             Ok(_) => {}
             Err(error) => log::warn!("a connection could not be put aside: {error}"),
         }
+    }
+
+    fn files(&self) -> Files {
+        self.0.plan.borrow().files.clone()
     }
 
     fn answered(&self, status: StatusCode) {

@@ -36,7 +36,8 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::limits::BLOCKED_FILE;
+use crate::config::limits::{BLOCKED_FILE, BLOCKING_THREADS_MAX};
+use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::session::{Seconds, Terms};
@@ -67,6 +68,8 @@ pub struct Plan {
     pub connections_per_address_max: Option<usize>,
     /// How many each address holds; the same in every plan.
     pub addresses: Addresses,
+    /// The files being sent; the same in every plan.
+    pub files: Files,
 }
 
 impl Plan {
@@ -112,7 +115,8 @@ pub(crate) struct Shard {
 /// # Errors
 /// The thread or its runtime could not be made.
 pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().enable_time().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let local = LocalSet::new();
         let served = local.block_on(&runtime, async {

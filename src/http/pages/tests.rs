@@ -62,7 +62,7 @@ impl Ground {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let answer = respond(&self.site, &method, &uri, &headers, &rest).await;
+        let answer = respond(&self.site, &Files::default(), &method, &uri, &headers, &rest).await;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -240,6 +240,45 @@ async fn other_bytes_are_another_file_whatever_its_size_and_time_say() {
 }
 
 #[tokio::test]
+async fn so_many_files_are_sent_at_once() {
+    let ground = Ground::new();
+    let files = Files::default();
+    files.allow(1);
+    for name in ["one.bin", "two.bin"] {
+        fs::write(ground.path(name), vec![7; 300_000]).unwrap();
+    }
+    let load = async |name: &str| {
+        let uri: Uri = format!("/{name}").parse().unwrap();
+        respond(&ground.site, &files, &Method::GET, &uri, &HeaderMap::new(), name).await
+    };
+    let first = load("one.bin").await;
+    let again = load("one.bin").await;
+    let refused = load("two.bin").await;
+    assert_eq!((first.status(), again.status(), refused.status().as_u16()), (StatusCode::OK, StatusCode::OK, 503));
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(again.into_body().collect().await.unwrap().to_bytes().len(), 300_000);
+    drop(first);
+    assert_eq!(load("two.bin").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_listing_is_looked_at_once_for_all_who_ask_meanwhile() {
+    let mut ground = Ground::new();
+    ground.site.listing = true;
+    let root = Root::open(&ground.site.root).unwrap();
+    let place = || listing::Place::new(&ground.site.root, Path::new("sub"), "/sub/");
+    let arrived = Instant::now();
+    let first = listing::page(&root, place(), arrived).unwrap();
+    let shared = listing::page(&root, place(), arrived).unwrap();
+    assert_eq!(first.as_ptr(), shared.as_ptr(), "it was made since this one arrived");
+    // It may have changed unseen.
+    let later = listing::page(&root, place(), Instant::now()).unwrap();
+    assert_ne!(first.as_ptr(), later.as_ptr());
+    fs::write(ground.path("sub/new.txt"), "").unwrap();
+    assert!(ground.load("/sub/").await.text().contains("new.txt"), "a change shows at once");
+}
+
+#[tokio::test]
 async fn only_reading_is_allowed() {
     let ground = Ground::new();
     let options = ground.ask(Method::OPTIONS, "/page.html", &[]).await;
@@ -365,7 +404,8 @@ async fn directories_end_with_a_slash_and_have_an_index_or_nothing() {
     assert_eq!(ground.load("/sub/").await.text(), "second choice");
 
     // A route on `/doc`, asked without its slash.
-    let bare = respond(&ground.site, &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
+    let bare =
+        respond(&ground.site, &Files::default(), &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
     assert_eq!(bare.headers()[header::LOCATION], "./doc/?q");
     // A name that would be a scheme, and a path that would be a host.
     fs::create_dir(ground.path("a:b")).unwrap();
@@ -410,7 +450,7 @@ async fn on_the_wire(site: config::Static, requests: &str) -> String {
         async move {
             let rest = request.uri().path().trim_start_matches('/').to_owned();
             Ok::<_, std::convert::Infallible>(
-                respond(&site, request.method(), request.uri(), request.headers(), &rest).await,
+                respond(&site, &Files::default(), request.method(), request.uri(), request.headers(), &rest).await,
             )
         }
     });
@@ -463,6 +503,12 @@ async fn a_huge_directory_is_listed_in_part_and_says_so() {
     let cut = ground.load("/sub/empty/").await;
     assert_eq!(cut.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX);
     assert!(cut.text().contains("<p>Only 10000 names of this directory are shown.</p>"));
+    // What is hidden is looked at, too, and counts.
+    fs::create_dir(ground.path("hidden")).unwrap();
+    for n in 0..=LISTING_ENTRIES_MAX {
+        fs::hard_link(ground.path("page.html"), ground.path(&format!("hidden/.{n}"))).unwrap();
+    }
+    assert!(ground.load("/hidden/").await.text().contains("<p>Only 0 names of this directory are shown.</p>"));
 }
 
 #[test]
