@@ -46,6 +46,21 @@ fn ask_large(address: SocketAddr) -> Wire {
 }
 
 #[test]
+fn a_reader_that_pauses_longer_than_keep_alive_has_the_whole_file() {
+    let pushd = serving("keep_alive = \"1s\"\nheader_timeout = \"1s\"", ":");
+    let address = address(&pushd);
+    let mut paused = ask_large(address);
+    // As long as three connections, one after the other, are kept idle.
+    for _ in 0..3 {
+        let mut idle = Wire::connect(address);
+        idle.send(&request(address, "GET", "/healthz", &[], b""));
+        assert_eq!(Answer::read(&mut idle).status, 200);
+        idle.expect_end();
+    }
+    assert!(paused.take(LARGE).iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn a_file_is_open_once_for_all_that_it_is_sent_to() {
     const DOWNLOADS: usize = 60;
     let pushd = serving("", "ulimit -n 400");

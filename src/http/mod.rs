@@ -11,6 +11,7 @@ pub mod connection;
 mod extension;
 mod origin;
 pub mod pages;
+mod progress;
 mod publish;
 pub mod site;
 pub mod status;
@@ -19,6 +20,7 @@ mod upgrade;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -50,8 +52,20 @@ pub trait Backend: Clone + 'static {
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
 
-    /// Keeps a connection that came in on `server` and has said nothing yet, for the process that comes after this one.
-    fn put_aside(&self, io: Self::Io, server: &Arc<str>);
+    /// Reads what the kernel has for a connection at this moment, whatever the runtime knows of it.
+    ///
+    /// # Errors
+    /// What the system says; where there is nothing, [`std::io::ErrorKind::WouldBlock`].
+    fn read_now(io: &Self::Io, buffer: &mut [u8]) -> std::io::Result<usize>;
+
+    /// Has the kernel keep little of what is written to a connection, beyond what is on its way.
+    fn bound_unsent(io: &Self::Io);
+
+    /// Whether connections without a request in flight can be put aside for the process that comes after this one.
+    fn hands_over(&self) -> bool;
+
+    /// Keeps a connection that came in on `server` for that process, with what was read of its next request.
+    fn put_aside(&self, io: Self::Io, early: Bytes, server: &Arc<str>);
 
     /// The files that answers are read from.
     fn files(&self) -> Files;
@@ -75,6 +89,8 @@ pub struct Origin {
     pub peer: String,
     /// Whether it came in on a loopback address or a Unix socket.
     pub on_loopback: bool,
+    /// Whether it has a place of the reserve, which is for what ends with its answer and tells how the server is.
+    pub is_reserve: bool,
 }
 
 /// The answer to a request that needs no waiting: a page that lies in memory. `None`: [`respond`] answers it.
@@ -82,6 +98,9 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let site = backend.site(&from.server)?;
     let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
+    if from.is_reserve {
+        return None;
+    }
     let mut hosts = headers.get_all(HOST).iter();
     if hosts.next().is_none() || hosts.next().is_some() {
         return None;
@@ -106,6 +125,10 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
     let Some((room, found)) = site.find(path) else {
         return (answer::text(StatusCode::NOT_FOUND, format!("no route serves {path}")), None);
     };
+    if from.is_reserve && matches!(room, Room::WebSocket(_) | Room::Static(_)) {
+        let why = "the server holds as many connections as it may, try later";
+        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, why), None);
+    }
     if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
         return (answer::text(StatusCode::SERVICE_UNAVAILABLE, "the server is ending, try again later"), None);
     }

@@ -9,6 +9,7 @@ mod estate;
 mod feeds;
 mod handover;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -23,8 +24,8 @@ use crate::config::{self, Action, Config, HubId, Listen, Workers};
 use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
-use crate::shard::addresses::Addresses;
 use crate::shard::counters::Counters;
+use crate::shard::gate::{Door, Gate};
 use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
@@ -52,8 +53,10 @@ pub struct Bound {
 struct Lasting {
     /// Every hub there ever was, by its number.
     hubs: Vec<(String, Members)>,
-    /// How many connections each address holds.
-    addresses: Addresses,
+    /// How many connections each server holds that was ever bounded, by its name.
+    servers: HashMap<String, Members>,
+    /// What counts the other connections.
+    gate: Gate,
     /// The files being sent.
     files: Files,
 }
@@ -125,7 +128,7 @@ impl Bound {
         let (parcels, clock) = inherited.open();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
-        let silent = estate::take_up(parcels, &plan, &lasting, &mailboxes);
+        let silent = estate::take_up(parcels, &plan, &mailboxes);
         // Now that everybody is here, they may speak, and others may come.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
         silent.into_iter().for_each(|(index, command)| mailboxes[index].send(command));
@@ -264,13 +267,21 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         log::warn!("connections_max is {connections_max}, but the limit of open files allows only {allowed}");
     }
     lasting.files.allow(descriptors.files);
+    let doors = config.servers.iter().filter_map(|server| {
+        let connections_max = server.connections_max?.get();
+        let held = lasting.servers.entry(server.name.clone()).or_default().clone();
+        Some((server.name.clone(), Door { connections_max, held }))
+    });
+    let doors = doors.collect();
     let plan = Plan {
         sites: sites.collect(),
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
         hubs: in_use.iter().map(|hub| (hub.hub.name.clone(), hub.members.clone())).collect(),
         connections_max,
+        is_connections_max_set: config.daemon.connections_max.is_some(),
         connections_per_address_max: config.daemon.connections_per_address_max.map(usize::from),
-        addresses: lasting.addresses.clone(),
+        doors,
+        gate: lasting.gate.clone(),
         files: lasting.files.clone(),
     };
     (plan, feeds.collect())

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
@@ -72,14 +73,25 @@ impl Backend for Edge {
         shard.mailbox().bell.notify_one();
     }
 
-    fn put_aside(&self, io: Stream, server: &Arc<str>) {
+    fn read_now(io: &Stream, buffer: &mut [u8]) -> std::io::Result<usize> {
+        io.read_now(buffer)
+    }
+
+    fn bound_unsent(io: &Stream) {
+        io.bound_unsent();
+    }
+
+    fn hands_over(&self) -> bool {
+        !self.0.ending.get() && self.0.is_awake()
+    }
+
+    fn put_aside(&self, io: Stream, early: Bytes, server: &Arc<str>) {
         let shard = &self.0;
         match io.into_raw() {
-            Ok(raw) if shard.is_awake() => {
-                shard.aside.borrow_mut().push((raw, server.clone()));
+            Ok(raw) => {
+                shard.aside.borrow_mut().push((raw, early, server.clone()));
                 shard.mailbox().aside.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(_) => {}
             Err(error) => log::warn!("a connection could not be put aside: {error}"),
         }
     }

@@ -10,11 +10,13 @@ pub mod addresses;
 pub mod counters;
 mod draining;
 mod edge;
+pub mod gate;
 pub mod handover;
 pub mod listener;
 pub mod mailbox;
 pub mod parcel;
 pub mod poller;
+mod refusal;
 pub mod relay;
 pub mod stream;
 pub mod table;
@@ -32,6 +34,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
@@ -41,8 +44,8 @@ use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::session::{Seconds, Terms};
-use addresses::Addresses;
 use counters::Counters;
+use gate::{Door, Gate};
 use listener::Listener;
 use mailbox::{Command, Mailbox};
 use poller::{Events, Poller};
@@ -64,10 +67,14 @@ pub struct Plan {
     pub hubs: Vec<(String, Members)>,
     /// How many connections are held at once.
     pub connections_max: usize,
+    /// Whether the file says so, and not the limit of open files.
+    pub is_connections_max_set: bool,
     /// How many of them may come from one address; `None`: all.
     pub connections_per_address_max: Option<usize>,
-    /// How many each address holds; the same in every plan.
-    pub addresses: Addresses,
+    /// The servers that may hold only so many.
+    pub doors: HashMap<String, Door>,
+    /// What counts them; the same in every plan.
+    pub gate: Gate,
     /// The files being sent; the same in every plan.
     pub files: Files,
 }
@@ -97,8 +104,8 @@ pub(crate) struct Shard {
     ending: Cell<bool>,
     /// Nothing is published from here any more: sessions are about to be written down.
     hushed: Cell<bool>,
-    /// Connections that have said nothing yet and wait for the next process, each with its server.
-    aside: RefCell<Vec<(Raw, Arc<str>)>>,
+    /// Connections without a request in flight that wait for the next process, each with what was read of it, and its server.
+    aside: RefCell<Vec<(Raw, Bytes, Arc<str>)>>,
     /// Those that are written down; from then on nobody touches any session.
     packed: RefCell<Option<Vec<SessionKey>>>,
     /// The tasks that accept here, by listener.
@@ -204,10 +211,7 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Serve(raw, server) => match raw.into_stream() {
-                Ok(stream) => self.serve(stream, server),
-                Err(error) => log::warn!("a connection could not be served: {error}"),
-            },
+            Command::Serve(raw, early, server) => self.serve_again(raw, early, server),
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(|terms| plan.rebound(terms));
                 *self.plan.borrow_mut() = plan;
@@ -250,11 +254,20 @@ impl Shard {
         }
     }
 
+    /// Serves a connection of another shard, or of another process, of which so much was read.
+    fn serve_again(self: &Rc<Self>, raw: Raw, early: Bytes, server: Arc<str>) {
+        match raw.into_stream() {
+            Ok(stream) => self.serve(stream, early, server),
+            Err(error) => log::warn!("a connection could not be served: {error}"),
+        }
+    }
+
     /// Serves a connection in a task of its own until it ends or upgrades.
-    fn serve(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
-        let from = http::Origin { server, peer: stream.peer(), on_loopback: stream.is_on_loopback() };
+    fn serve(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
+        let (peer, on_loopback, is_reserve) = (stream.peer(), stream.is_on_loopback(), stream.is_reserve());
+        let from = http::Origin { server, peer, on_loopback, is_reserve };
         let edge = edge::Edge(self.clone());
-        let served = http::connection::serve(stream, from, edge, self.drain.subscribe());
+        let served = http::connection::serve(stream, early, from, edge, self.drain.subscribe());
         let shard = self.clone();
         tokio::task::spawn_local(async move {
             // What a panic left half done is shared by all: a shard that only looks alive is worse than none.

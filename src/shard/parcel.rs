@@ -24,7 +24,7 @@ use rustix::net::{
 use crate::config::limits::{PARCEL_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::session::Seconds;
 use crate::session::record::Record;
-use crate::wire::fields::Damaged;
+use crate::wire::fields::{self, Damaged, Fields};
 
 /// The most descriptors that one message carries (`SCM_MAX_FD`).
 const SOCKETS_PER_MESSAGE: usize = 253;
@@ -42,8 +42,13 @@ const LENGTH_BYTES: usize = 4;
 pub enum Item {
     /// It is a session's.
     Session(Record),
-    /// Its client has said nothing yet; it came in on the server of this name.
-    Silent(String),
+    /// It has no request in flight.
+    Silent {
+        /// The name of the server it came in on.
+        server: String,
+        /// What was read of its next request.
+        early: Vec<u8>,
+    },
 }
 
 impl Item {
@@ -53,8 +58,11 @@ impl Item {
                 out.push(0);
                 record.write(out);
             }
-            Item::Silent(server) => {
-                out.push(1);
+            Item::Silent { server, early } => {
+                out.push(if early.is_empty() { 1 } else { 2 });
+                if !early.is_empty() {
+                    fields::bytes(early, out);
+                }
                 out.extend_from_slice(server.as_bytes());
             }
         }
@@ -67,9 +75,11 @@ impl Item {
     pub fn read(bytes: &[u8]) -> Result<Item, Damaged> {
         match bytes.split_first() {
             Some((0, record)) => Ok(Item::Session(Record::read(record)?)),
-            Some((1, server)) => {
-                let server = std::str::from_utf8(server).map_err(|_| Damaged("text that is no text"))?;
-                Ok(Item::Silent(server.to_owned()))
+            Some((kind @ (1 | 2), rest)) => {
+                let mut fields = Fields(rest);
+                let early = if *kind == 2 { fields.bytes()?.to_vec() } else { Vec::new() };
+                let server = std::str::from_utf8(fields.0).map_err(|_| Damaged("text that is no text"))?;
+                Ok(Item::Silent { server: server.to_owned(), early })
             }
             _ => Err(Damaged("a choice that is none")),
         }
@@ -391,13 +401,20 @@ mod tests {
         }
     }
 
-    /// So many packed, every tenth of which has said nothing yet; and the other ends of their sockets.
+    fn item(number: usize) -> Item {
+        match number % 10 {
+            9 => Item::Silent { server: "main".into(), early: Vec::new() },
+            8 => Item::Silent { server: "main".into(), early: b"GET /\xff".to_vec() },
+            _ => Item::Session(session(number)),
+        }
+    }
+
+    /// So many packed, some of which are no sessions; and the other ends of their sockets.
     fn packed(count: usize) -> (Parcel, Vec<UnixStream>) {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..count).map(|_| UnixStream::pair().unwrap()).unzip();
         let mut packer = Packer::new(41).unwrap();
         for (number, socket) in theirs.iter().enumerate() {
-            let item = if number % 10 == 9 { Item::Silent("main".into()) } else { Item::Session(session(number)) };
-            assert!(packer.pack(&item, socket.as_fd()).unwrap());
+            assert!(packer.pack(&item(number), socket.as_fd()).unwrap());
         }
         let parcel = packer.close().unwrap();
         assert_eq!(parcel.count, count);
@@ -420,9 +437,8 @@ mod tests {
         let (mut opened, why) = open(parcel);
         assert_eq!((why, opened.clock), (None, 41));
         for (number, ours) in ours.iter_mut().enumerate() {
-            let (item, socket) = opened.next().unwrap().unwrap();
-            let expected = if number % 10 == 9 { Item::Silent("main".into()) } else { Item::Session(session(number)) };
-            assert_eq!(item, expected);
+            let (opened, socket) = opened.next().unwrap().unwrap();
+            assert_eq!(opened, item(number));
             UnixStream::from(socket).write_all(b"it is you").unwrap();
             let mut read = [0; 9];
             ours.read_exact(&mut read).unwrap();
@@ -441,7 +457,7 @@ mod tests {
         assert!(more > 1 && more < 90_000, "{more}");
         let mut packer = Packer::new(0).unwrap();
         packer.pipes = vec![pipe];
-        packer.pack(&Item::Silent("main".into()), socket.as_fd()).unwrap();
+        packer.pack(&item(9), socket.as_fd()).unwrap();
         assert_eq!(packer.close().unwrap().pipes.len(), 2);
     }
 

@@ -7,22 +7,23 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::addresses::AddressPlace;
-use crate::config::limits::KEEP_ALIVE_MAX;
+use super::gate::Counted;
+use crate::config::limits::{KEEP_ALIVE_MAX, SEND_UNSENT_BYTES_MAX};
 use crate::hub::Membership;
 use crate::session::Socket;
 
-/// A connection's place among those of its shard and of its address, given back wherever it ends.
+/// A connection's place among those of its shard, its server and its address, given back wherever it ends.
 #[derive(Debug)]
 pub struct Place {
     /// In its shard.
     pub shard: Membership,
-    /// In its address, where those are counted; boxed, because they seldom are.
-    pub address: Option<Box<AddressPlace>>,
+    /// Among others that are bounded; boxed, because it seldom is.
+    pub counted: Option<Box<Counted>>,
 }
 
 /// A socket outside the runtime: accepted and not yet served, or upgraded. Never blocks.
@@ -104,10 +105,34 @@ impl Stream {
     /// Whether it came in on a loopback address or a Unix socket.
     pub fn is_on_loopback(&self) -> bool {
         match &self.socket {
-            StreamSocket::Tcp(socket) => {
-                socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
-            }
+            StreamSocket::Tcp(socket) => is_loopback(socket),
             StreamSocket::Unix(_) => true,
+        }
+    }
+
+    /// Whether it has a place of the reserve.
+    pub fn is_reserve(&self) -> bool {
+        self.place.counted.as_ref().is_some_and(|counted| counted.reserve.is_some())
+    }
+
+    /// Reads what the kernel has at this moment, whatever the runtime knows of it.
+    ///
+    /// # Errors
+    /// What the system says; where there is nothing, [`io::ErrorKind::WouldBlock`].
+    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = match &self.socket {
+            StreamSocket::Tcp(socket) => socket.as_fd(),
+            StreamSocket::Unix(socket) => socket.as_fd(),
+        };
+        Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Has the kernel keep little of what is written, beyond what is on its way (tcp(7), `TCP_NOTSENT_LOWAT`).
+    pub fn bound_unsent(&self) {
+        if let StreamSocket::Tcp(socket) = &self.socket
+            && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(SEND_UNSENT_BYTES_MAX)
+        {
+            log::debug!("{} may hold more of an answer than it should: {error}", self.peer());
         }
     }
 
@@ -137,6 +162,11 @@ impl Raw {
             RawSocket::Unix(_) => Ok(()),
         }
     }
+}
+
+/// Whether a socket came in on a loopback address.
+pub(super) fn is_loopback(socket: &TcpStream) -> bool {
+    socket.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
 
 fn name(address: io::Result<SocketAddr>) -> String {
@@ -238,7 +268,7 @@ mod tests {
     fn a_silent_peer_is_probed_by_the_kernel() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let place = Place { shard: Members::default().join(1).unwrap(), address: None };
+        let place = Place { shard: Members::default().join(1).unwrap(), counted: None };
         let raw = Raw { socket: RawSocket::Tcp(listener.accept().unwrap().0), place };
         assert!(!SockRef::from(&raw).keepalive().unwrap());
         // The longest ping there can be is longer than the kernel counts.
