@@ -350,7 +350,7 @@ fn hand_over(mut server: Server, cli: &Cli) -> usize {
         Ok(handover) => {
             let (sessions, silent, listeners) = (handover.sessions(), handover.silent(), handover.listeners());
             log::info!(
-                "Handed over {sessions} sessions, {silent} new connections and {listeners} addresses to the next process"
+                "Handed over {sessions} sessions, {silent} other connections and {listeners} addresses to the next process"
             );
             let (left_out, unfinished) = (handover.left_out(), handover.unfinished);
             if left_out + unfinished > 0 {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use pushd::config::{self, Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket};
 use pushd::http::opening::Opening;
+use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::{Arrival, Socket, Terms};
@@ -181,6 +182,22 @@ impl Backend for Server {
     }
 
     fn adopt(&self, _: Self::Io, _: Arrival) {}
+
+    fn read_now(_: &Self::Io, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn bound_unsent(_: &Self::Io) {}
+
+    fn hands_over(&self) -> bool {
+        false
+    }
+
+    fn put_aside(&self, _: Self::Io, _: Bytes, _: &Arc<str>) {}
+
+    fn files(&self) -> Files {
+        Files::default()
+    }
 
     fn answered(&self, _: StatusCode) {}
 

@@ -435,13 +435,14 @@ fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
     let mut idle = Wire::connect(address);
     idle.send(&request(address, "GET", "/healthz", &[], b""));
     assert_eq!(Answer::read(&mut idle).status, 200);
+    let mut other = Wire::connect(address);
+    other.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Le");
+    until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 8);
     service.signal(Signal::SIGUSR2);
-    idle.expect_end();
     publisher.send(rest);
     let answer = Answer::read(&mut publisher);
-    assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    assert_eq!((answer.status, answer.field("connection")), (200, None));
     assert_eq!(answer.json()["subscribers"], 1);
-    publisher.expect_end();
     assert_eq!(service.wait(), 0);
     // It listens though nobody is there.
     let mut early = Wire::connect(address);
@@ -453,7 +454,60 @@ fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
     silent.send(&request(address, "POST", "/publish/all", &[], b"at last"));
     assert_eq!(Answer::read(&mut silent).status, 200);
     client.expect_text("at last");
-    assert!(service.log().contains("Handed over 1 sessions, 1 new connections and 1 addresses"), "{}", service.log());
+    // So do those without a request in flight, with what was read of the next one.
+    other.send(b"ngth: 4\r\n\r\nhalf");
+    assert_eq!(Answer::read(&mut other).status, 200);
+    client.expect_text("half");
+    for wire in [&mut idle, &mut publisher, &mut other] {
+        wire.send(&request(address, "POST", "/publish/all", &[], b"again"));
+        assert_eq!(Answer::read(wire).status, 200);
+        client.expect_text("again");
+    }
+    let said = "Handed over 1 sessions, 4 other connections and 1 addresses";
+    assert!(service.log().contains(said), "{}", service.log());
+}
+
+#[test]
+fn a_publisher_that_keeps_its_connection_loses_nothing_in_ten_restarts() {
+    let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"90s\"\nworkers = 2\n"));
+    let address = service.address();
+    let mut client = Ws::open(address, "/ws");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ends = stop.clone();
+    let publishing = std::thread::spawn(move || {
+        let mut wire = Wire::connect(address);
+        let mut count = 0;
+        while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+            let text = count.to_string();
+            wire.send(&request(address, "POST", "/publish/all", &[], text.as_bytes()));
+            let answer = Answer::read(&mut wire);
+            // While sessions are handed over there is no room for what is new; that is an answer, too.
+            match answer.status {
+                200 => count += 1,
+                status => assert_eq!((status, answer.field("retry-after")), (503, Some("1"))),
+            }
+            if answer.field("connection") == Some("close") {
+                wire = Wire::connect(address);
+            }
+        }
+        count
+    });
+    // One that is slow with its head holds nobody up.
+    let mut slow = Wire::connect(address);
+    slow.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n");
+    until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 3);
+    for _ in 0..RESTARTS {
+        let began = Instant::now();
+        service.restart();
+        assert!(began.elapsed() < Duration::from_secs(20), "a third of the grace is thirty");
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let count: usize = publishing.join().unwrap();
+    assert!(count > RESTARTS, "{count}");
+    (0..count).for_each(|number| client.expect_text(&number.to_string()));
+    client.expect_nothing();
+    slow.send(b"\r\n");
+    assert_eq!(Answer::read(&mut slow).status, 200);
 }
 
 #[test]

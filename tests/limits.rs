@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use common::http::{Answer, ask, get, metric, publish, request};
 use common::wire::Wire;
 use common::ws::{CLOSE, Hixie, KEYS_76, PONG, TEXT, Ws, frame, handshake, handshake_76};
 use common::{PLAIN, Pushd, Start, start, until, until_true};
+use pushd::config::limits::CONNECTIONS_RESERVED;
 
 /// The plain configuration with more keys for its server, its hub and the process.
 fn with(server: &str, hub: &str, rest: &str) -> String {
@@ -29,16 +31,32 @@ fn one_connection_too_many_is_refused_and_the_others_are_served() {
     assert_eq!(Answer::read(&mut asking).status, 200);
 
     let mut refused = Wire::connect(address);
+    refused.send(&handshake(address, "/echo", &[]));
     let answer = Answer::read(&mut refused);
     assert_eq!(answer.status, 503);
     assert_eq!(answer.field("retry-after"), Some("1"));
     assert_eq!(answer.field("connection"), Some("close"));
     assert!(answer.text().contains("as many connections as it may"), "{answer:?}");
     refused.expect_end();
-    // A client that asks before it reads is answered the same.
+    drop(refused);
+    until_true("an empty reserve", || {
+        asking.send(&request(address, "GET", "/metrics", &[], b""));
+        let metrics = Answer::read(&mut asking);
+        let open = metrics.text().lines().filter(|line| line.starts_with("pushd_connections{"));
+        open.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum::<usize>() == 3
+    });
+    let silent = fill_reserve(address);
     let mut refused = Wire::connect(address);
-    refused.try_send(&handshake(address, "/echo", &[]));
+    refused.send(&request(address, "POST", "/publish/all", &[], &[b'x'; 60_000]));
+    let answer = Answer::read(&mut refused);
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
+    assert!(answer.text().contains("as many connections as it may"), "{answer:?}");
+    refused.expect_end();
+    // One that says nothing is told, too.
+    let mut refused = Wire::connect(address);
     assert_eq!(Answer::read(&mut refused).status, 503);
+    refused.expect_end();
+    drop(silent);
 
     for client in [&mut first, &mut second] {
         client.text("still served");
@@ -56,6 +74,74 @@ fn one_connection_too_many_is_refused_and_the_others_are_served() {
     });
     third.text("in");
     third.expect_text("in");
+}
+
+/// Connections that take all places of the reserve.
+fn fill_reserve(address: SocketAddr) -> Vec<Wire> {
+    let silent = (0..CONNECTIONS_RESERVED).map(|_| {
+        let mut wire = Wire::connect(address);
+        wire.send(b"GET /healthz");
+        wire
+    });
+    silent.collect()
+}
+
+#[test]
+fn a_full_server_leaves_room_for_others_and_says_how_it_is() {
+    let other = "[server.other]\nlisten = \"127.0.0.1:0\"\nroutes.\"/healthz\" = { health = true }";
+    let pushd = start(&with("connections_max = 3", "", other));
+    let address = pushd.address();
+    let mut clients = [(); 3].map(|()| Ws::open(address, "/ws"));
+    for _ in 0..50 {
+        assert_eq!(get(pushd.address_of("other"), "/healthz").status, 200);
+        assert_eq!(get(address, "/healthz").status, 200);
+        assert_eq!(get(address, "/metrics").status, 200);
+        assert_eq!(publish(address, "/publish/all", "still published"), 3);
+        let (answer, _) = Ws::ask(address, "/ws", &[]);
+        assert_eq!(answer.status, 503, "{answer:?}");
+    }
+    for client in &mut clients {
+        (0..50).for_each(|_| client.expect_text("still published"));
+    }
+    // Each has one answer, so that none keeps a place that others need.
+    let mut asking = Wire::connect(address);
+    asking.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut asking).field("connection"), Some("close"));
+    asking.expect_end();
+    let said = "server main holds 3 connections, its `connections_max` in [server.main]: one more is refused";
+    assert_eq!(pushd.log().matches(said).count(), 1, "once a minute: {}", pushd.log());
+    drop(clients);
+    until_true("room again", || Ws::ask(address, "/ws", &[]).0.status == 101);
+}
+
+#[test]
+fn who_is_refused_hears_it_whatever_it_sends() {
+    let pushd = start(&with("", "", "[daemon]\nconnections_per_address_max = 1"));
+    let address = pushd.address();
+    let _only = Ws::open(address, "/ws");
+    let body = [b'x'; 50_000];
+    for round in 0..40 {
+        let whole = request(address, "POST", "/publish/all", &[], &body);
+        let mut refused = Wire::connect(address);
+        // All at once, and in pieces: the answer is there before the rest is sent.
+        if round % 2 == 0 {
+            refused.send(&whole);
+        } else {
+            let (head, rest) = whole.split_at(whole.len() - body.len());
+            refused.send(head);
+            rest.chunks(10_000).for_each(|piece| refused.send(piece));
+        }
+        assert_eq!(Answer::read(&mut refused).status, 429);
+        refused.expect_end();
+    }
+    let url = format!("http://{address}/publish/all");
+    for _ in 0..40 {
+        let mut pushctl = std::process::Command::new(env!("CARGO_BIN_EXE_pushctl"));
+        let ran = common::run(pushctl.args(["publish", &url, "hello"]));
+        assert!(ran.code() != 0 && ran.stderr.contains("429"), "{}", ran.stderr);
+    }
+    let said = "127.0.0.1 holds 1 connections, the `connections_per_address_max` in [daemon]: one more is refused";
+    assert_eq!(pushd.log().matches(said).count(), 1, "{}", pushd.log());
 }
 
 #[test]
@@ -287,7 +373,7 @@ fn out_of_descriptors_it_rests_and_recovers() {
     let address = pushd.address();
     let mut first = Ws::open(address, "/echo");
     let waiting: Vec<Wire> = (0..120).map(|_| Wire::connect(address)).collect();
-    pushd.logged("connections_max is 1000, but the limit of open files allows only 16");
+    pushd.logged("connections_max is 1000, but the limit of open files allows only 40");
     pushd.logged("cannot accept connections for now");
     // Full, it serves who is in, and does not spin: two seconds of that would be 200 ticks.
     let (before, began) = (pushd.ticks(), Instant::now());

@@ -50,7 +50,8 @@ impl Ask {
 
     async fn body(&self) -> Vec<u8> {
         let rest = &self.uri.path()[1..];
-        let answer = pages::respond(&self.site, &Method::GET, &self.uri, &self.headers, rest).await;
+        let answer =
+            pages::respond(&self.site, &pages::Files::default(), &Method::GET, &self.uri, &self.headers, rest).await;
         assert_eq!(answer.status(), 200);
         answer.into_body().collect().await.unwrap().to_bytes().to_vec()
     }

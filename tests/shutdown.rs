@@ -103,6 +103,51 @@ fn a_request_in_flight_is_finished() {
 }
 
 #[test]
+fn a_request_whose_head_is_not_whole_is_not_waited_for() {
+    let mut pushd = start(&grace("30s"));
+    let address = pushd.address();
+    let mut first = Wire::connect(address);
+    first.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n");
+    let mut second = Wire::connect(address);
+    second.send(&request(address, "GET", "/healthz", &[], b""));
+    assert_eq!(Answer::read(&mut second).status, 200);
+    second.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n");
+    until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 3);
+    let began = Instant::now();
+    pushd.signal(Signal::SIGTERM);
+    first.expect_end();
+    second.expect_end();
+    assert_eq!(pushd.wait(), 0);
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_request_that_arrived_before_the_end_is_answered() {
+    let mut pushd = start(&grace("30s"));
+    let address = pushd.address();
+    let mut idle: Vec<Wire> = (0..8).map(|_| Wire::connect(address)).collect();
+    for wire in &mut idle[..4] {
+        wire.send(&request(address, "GET", "/healthz", &[], b""));
+        assert_eq!(Answer::read(wire).status, 200);
+    }
+    until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 9);
+    // What is sent to a process that stands still is in the kernel when it goes on and ends.
+    pushd.signal(Signal::SIGSTOP);
+    for wire in &mut idle {
+        wire.send(&request(address, "POST", "/publish/all", &[], b"the last one"));
+    }
+    pushd.signal(Signal::SIGTERM);
+    pushd.signal(Signal::SIGCONT);
+    for wire in &mut idle {
+        let answer = Answer::read(wire);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(wire.take_all().is_empty());
+    }
+    drop(idle);
+    assert_eq!(pushd.wait(), 0);
+}
+
+#[test]
 fn nobody_new_is_let_in() {
     let mut pushd = start(&grace("30s"));
     let address = pushd.address();

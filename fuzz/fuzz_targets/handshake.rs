@@ -5,9 +5,11 @@
 
 use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use pushd::config::{self, limits};
+use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Origin, Sample, Site, connection};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::Arrival;
@@ -71,7 +73,21 @@ impl Backend for Checking {
         assert!(arrival.dialect != Dialect::Deflate || arrival.inflates);
     }
 
-    fn put_aside(&self, _: DuplexStream, _: &Arc<str>) {
+    fn read_now(_: &DuplexStream, _: &mut [u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::WouldBlock.into())
+    }
+
+    fn bound_unsent(_: &DuplexStream) {}
+
+    fn hands_over(&self) -> bool {
+        false
+    }
+
+    fn files(&self) -> Files {
+        Files::default()
+    }
+
+    fn put_aside(&self, _: DuplexStream, _: Bytes, _: &Arc<str>) {
         unreachable!("nobody is put aside while nothing ends");
     }
 
@@ -104,7 +120,7 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&options, request)) = data.split_first() else { return };
-    let origin = Origin { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1 };
+    let origin = Origin { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut client, server) = duplex(1 << 20);
@@ -113,7 +129,7 @@ fuzz_target!(|data: &[u8]| {
             if options & 2 == 2 {
                 client.shutdown().await.unwrap();
             }
-            connection::serve(server, origin, Checking, draining).await;
+            connection::serve(server, Bytes::new(), origin, Checking, draining).await;
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).await.unwrap();
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "an answer is HTTP");

@@ -71,8 +71,22 @@ pub const REFUSAL_CHARS_MAX: usize = 200;
 /// How many channels one route may subscribe a session to.
 pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
-/// File descriptors kept from clients: log, pidfile, listeners, feeds, files being served.
-pub const DESCRIPTORS_RESERVED: usize = 64;
+/// File descriptors kept from clients: log, pidfile, listeners, feeds, the [`CONNECTIONS_RESERVED`], the [`REFUSALS_AT_ONCE`]. Where
+/// the limit of open files is small it is at most half of them.
+pub const DESCRIPTORS_RESERVED: usize = 112;
+/// File descriptors kept for each shard: its epoll sets, and three for each of its [`BLOCKING_THREADS_MAX`], which open files.
+pub const DESCRIPTORS_PER_SHARD: usize = 16;
+/// How many connections from this machine are let in beyond the limits, to ask how the server is and to publish: a monitor or two, a
+/// scraper, and some publishers at once. Each has one answer.
+pub const CONNECTIONS_RESERVED: usize = 16;
+/// How many connections are told at once, and so that they hear it, that there is no room for them.
+pub const REFUSALS_AT_ONCE: usize = 16;
+/// How long such a connection may take to ask, and then to hear the answer and end: a few round trips.
+pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(2);
+/// How much is read of what it sends behind its answer, in bytes: most bodies whole. Sixteen of them are 16 MB in two seconds.
+pub const REFUSAL_BYTES_MAX: usize = 1 << 20;
+/// How often the log says of one limit that connections are refused by it.
+pub const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// Pause after `accept` failed for want of a resource, so that a full table is not a busy loop.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// Length of the kernel's queue of connections not yet accepted (the kernel caps it at `somaxconn`).
@@ -175,10 +189,29 @@ pub const PATH_BYTES_MAX: usize = 4096;
 pub const FILE_WHOLE_BYTES_MAX: u64 = 256 << 10;
 /// What a shard keeps of files it sent lately, in bytes: the pages of most sites.
 pub const PAGE_CACHE_BYTES_MAX: usize = 32 << 20;
-/// What is read at once of a larger file, in bytes. Two such chunks exist per download: one being sent, one being read.
-pub const FILE_CHUNK_BYTES: usize = 64 << 10;
-/// How many entries of a directory are listed: 10,000 make a page of some 2 MB, which nobody reads to its end.
+/// What is read at once of a larger file, in bytes: what a download holds while its client does not read.
+pub const FILE_CHUNK_BYTES: usize = 16 << 10;
+/// What a download is sent at once, in bytes, before other connections have their turn.
+pub const FILE_TURN_BYTES: usize = 64 << 10;
+/// What the kernel holds of an answer that is read from a file, in bytes, beyond what is on its way: else it takes megabytes of each,
+/// and it shows late that a client reads no more.
+pub const SEND_UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// A client that is sent an answer takes [`SEND_BYTES_MIN`] of it in this time, or is let go. Players pause for minutes.
+pub const SEND_WINDOW: Duration = Duration::from_secs(300);
+/// What it takes at least, in bytes: 218 bytes a second, a fortieth of a telephone modem.
+pub const SEND_BYTES_MIN: u64 = 64 << 10;
+/// How many files are open at once for answers; one that several answers are read from is open once. Beyond, 503. It is an eighth of
+/// the limit of open files at most.
+pub const FILES_OPEN_MAX: usize = 1024;
+/// Threads of a shard that wait for disks. Four disks' worth: more threads only take the processor from the shards.
+pub const BLOCKING_THREADS_MAX: usize = 4;
+/// How many names of a directory are looked at for its listing: 10,000 make a page of some 2 MB, which nobody reads to its end, and
+/// take some 50 ms.
 pub const LISTING_ENTRIES_MAX: usize = 10_000;
+/// How long a listing is shown again while its directory has not changed: what files in it are like is that old at most.
+pub const LISTING_KEPT: Duration = Duration::from_secs(1);
+/// What is kept of listings, in bytes: those of a few large directories.
+pub const LISTINGS_BYTES_MAX: usize = 16 << 20;
 
 /// How long an end waits for a file that is being read: one on a file system that hangs is not waited for.
 pub const BLOCKED_FILE: Duration = Duration::from_secs(1);

@@ -172,6 +172,8 @@ pub struct Server {
     pub body_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub keep_alive: Duration,
+    /// How many connections it holds at once; `None`: as many as the process.
+    pub connections_max: Option<NonZeroUsize>,
 }
 
 /// An address to listen on.

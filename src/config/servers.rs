@@ -58,6 +58,7 @@ impl<'a> Servers<'_, 'a> {
             header_timeout: timeout("header_timeout", limits::HEADER_TIMEOUT),
             body_timeout: timeout("body_timeout", limits::BODY_TIMEOUT),
             keep_alive: timeout("keep_alive", limits::KEEP_ALIVE),
+            connections_max: table.item("connections_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
             routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
             listen,
         };

@@ -1,13 +1,15 @@
 //! What an answer carries: bytes that are at hand, or a piece of a file read while it is sent.
 //!
-//! A file is read in chunks on the runtime's blocking threads, never on the shard's own: while one chunk is being sent the
-//! next one is read, and no more than that one, so a client that does not read costs two chunks and no disk.
+//! A file is read chunk by chunk, each when the one before is on its way: a client that does not read costs one chunk, and no disk. What
+//! the kernel has in memory is copied at once; only what has to come from a disk is read on the runtime's blocking threads, never on the
+//! shard's own.
 //! A file that turns out shorter than it was is an error, which ends the connection: the client was promised
 //! a length, and a cut that looks like an end would be kept by caches.
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,9 +18,11 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::{Frame, SizeHint};
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::task::JoinHandle;
 
-use crate::config::limits::FILE_CHUNK_BYTES;
+use super::pages::OpenFile;
+use crate::config::limits::{FILE_CHUNK_BYTES, FILE_TURN_BYTES};
 
 /// The body of every answer.
 #[derive(Debug)]
@@ -32,17 +36,20 @@ pub enum Body {
 /// A piece of a file, read chunk by chunk.
 #[derive(Debug)]
 pub struct FileStream {
-    file: Arc<File>,
-    /// Bytes not handed out yet, those of `ahead` included.
+    file: Arc<OpenFile>,
+    /// Where the next chunk begins.
+    at: u64,
+    /// Bytes not handed out yet.
     left: u64,
-    ahead: Ahead,
+    next: Next,
+    /// Bytes handed out since other connections had their turn.
+    turn: usize,
 }
 
-/// The one chunk that may be ahead of what was handed out.
+/// The next chunk.
 #[derive(Debug)]
-enum Ahead {
-    Nothing,
-    Read(Bytes),
+enum Next {
+    Unread,
     Reading(JoinHandle<io::Result<Bytes>>),
 }
 
@@ -109,62 +116,70 @@ impl http_body::Body for Body {
 }
 
 impl FileStream {
-    /// The `length` bytes of `file` that begin at `start`. Reads the first chunk: call it where blocking is allowed.
-    ///
-    /// # Errors
-    /// What seeking and reading say; a file that ends too early is [`io::ErrorKind::UnexpectedEof`].
-    pub fn open(mut file: File, start: u64, length: u64) -> io::Result<FileStream> {
-        if start > 0 {
-            file.seek(SeekFrom::Start(start))?;
-        }
-        let first = read_chunk(&file, chunk_bytes(length))?;
-        Ok(FileStream { file: Arc::new(file), left: length, ahead: Ahead::Read(first) })
+    /// The `length` bytes of `file` that begin at `start`.
+    pub fn new(file: Arc<OpenFile>, start: u64, length: u64) -> FileStream {
+        FileStream { file, at: start, left: length, next: Next::Unread, turn: 0 }
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let read = match &mut self.ahead {
-            Ahead::Read(chunk) => Ok(std::mem::take(chunk)),
-            Ahead::Reading(reading) => match ready!(Pin::new(reading).poll(cx)) {
-                Ok(read) => read,
-                Err(gone) => Err(io::Error::other(gone)),
-            },
-            Ahead::Nothing => Err(io::ErrorKind::UnexpectedEof.into()),
-        };
-        self.ahead = Ahead::Nothing;
-        match &read {
-            Ok(chunk) => self.left -= chunk.len() as u64,
-            Err(_) => self.left = 0,
+        let bytes = usize::try_from(self.left).unwrap_or(usize::MAX).min(FILE_CHUNK_BYTES);
+        if matches!(self.next, Next::Unread) {
+            if self.turn >= FILE_TURN_BYTES {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match read_cached(&self.file.file, self.at, bytes) {
+                Some(chunk) => return Poll::Ready(Some(Ok(self.hand_out(chunk)))),
+                None => {
+                    let (file, at) = (self.file.clone(), self.at);
+                    self.next = Next::Reading(tokio::task::spawn_blocking(move || read_chunk(&file.file, at, bytes)));
+                }
+            }
         }
-        if self.left > 0 {
-            let (file, bytes) = (Arc::clone(&self.file), chunk_bytes(self.left));
-            self.ahead = Ahead::Reading(tokio::task::spawn_blocking(move || read_chunk(&file, bytes)));
+        let Next::Reading(reading) = &mut self.next else { return Poll::Ready(None) };
+        let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        self.next = Next::Unread;
+        if read.is_err() {
+            self.left = 0;
         }
-        Poll::Ready(Some(read))
+        Poll::Ready(Some(read.map(|chunk| self.hand_out(chunk))))
+    }
+
+    fn hand_out(&mut self, chunk: Bytes) -> Bytes {
+        self.at += chunk.len() as u64;
+        self.left -= chunk.len() as u64;
+        self.turn += chunk.len();
+        chunk
     }
 }
 
 impl Drop for FileStream {
     fn drop(&mut self) {
-        if let Ahead::Reading(reading) = &self.ahead {
+        if let Next::Reading(reading) = &self.next {
             reading.abort();
         }
     }
 }
 
-fn chunk_bytes(left: u64) -> usize {
-    usize::try_from(left).unwrap_or(usize::MAX).min(FILE_CHUNK_BYTES)
+/// Up to `bytes` of `file` from `at` on, as far as the kernel has them in memory; `None` where it has none.
+fn read_cached(file: &File, at: u64, bytes: usize) -> Option<Bytes> {
+    let mut chunk = vec![0; bytes];
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut chunk)], at, ReadWriteFlags::NOWAIT).ok()?;
+    chunk.truncate(read);
+    (read > 0).then(|| chunk.into())
 }
 
-/// Exactly `bytes` more of `file`.
-fn read_chunk(mut file: &File, bytes: usize) -> io::Result<Bytes> {
-    let mut chunk = Vec::with_capacity(bytes);
-    Read::by_ref(&mut file).take(bytes as u64).read_to_end(&mut chunk)?;
-    if chunk.len() < bytes {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
-    }
+/// Exactly `bytes` of `file` from `at` on.
+fn read_chunk(file: &File, at: u64, bytes: usize) -> io::Result<Bytes> {
+    let mut chunk = vec![0; bytes];
+    file.read_exact_at(&mut chunk, at).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the file became shorter while it was sent"),
+        _ => error,
+    })?;
     Ok(chunk.into())
 }
 
@@ -188,11 +203,10 @@ mod tests {
 
     use super::*;
 
-    fn file(bytes: &[u8]) -> File {
+    fn file(bytes: &[u8]) -> Arc<OpenFile> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file.rewind().unwrap();
-        file
+        OpenFile::alone(file)
     }
 
     fn pattern(length: usize) -> Vec<u8> {
@@ -215,7 +229,7 @@ mod tests {
     async fn a_piece_of_a_file_arrives_whole_in_chunks() {
         let bytes = pattern(3 * FILE_CHUNK_BYTES + 17);
         for (start, length) in [(0, bytes.len()), (5, 2 * FILE_CHUNK_BYTES), (100, 1), (bytes.len() - 3, 3)] {
-            let mut body = Body::File(FileStream::open(file(&bytes), start as u64, length as u64).unwrap());
+            let mut body = Body::File(FileStream::new(file(&bytes), start as u64, length as u64));
             let mut sent = Vec::new();
             while let Some(frame) = body.frame().await {
                 let chunk = frame.unwrap().into_data().unwrap();
@@ -230,14 +244,13 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_shrinks_is_an_error_not_an_end() {
         let shrinking = file(&pattern(3 * FILE_CHUNK_BYTES));
-        let other = shrinking.try_clone().unwrap();
-        let mut body = Body::File(FileStream::open(shrinking, 0, 3 * FILE_CHUNK_BYTES as u64).unwrap());
-        other.set_len(FILE_CHUNK_BYTES as u64 + 1).unwrap();
+        let mut body = Body::File(FileStream::new(shrinking.clone(), 0, 3 * FILE_CHUNK_BYTES as u64));
+        shrinking.file.set_len(FILE_CHUNK_BYTES as u64 + 1).unwrap();
         assert!(body.frame().await.unwrap().is_ok());
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
         let error = body.frame().await.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(body.frame().await.is_none());
-        assert!(FileStream::open(file(b"abc"), 0, 4).is_err());
     }
 
     #[tokio::test]

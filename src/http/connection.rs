@@ -1,97 +1,101 @@
 //! One connection, from its first byte to its end or to its upgrade.
 //!
-//! hyper drives the requests. Around it stand the clock (a client that does not finish its request, or idles, is let go) and the
-//! hand-over: once a 101 is written, the socket leaves hyper with the bytes already read, and is adopted.
+//! hyper drives the requests. Around it stand the clock ([`super::progress`]: a client that does not finish its request, does not take
+//! its answer, or idles, is let go) and the hand-over: once a 101 is written, the socket leaves hyper with the bytes already read, and
+//! is adopted.
 
-use std::cell::{Cell, RefCell};
-use std::pin::Pin;
+use std::cell::RefCell;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::{Either, ready};
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
+use super::answer::Answer;
 use super::linger::linger;
+use super::progress::{Calls, Outgoing, Progress, Watched};
 use super::upgrade::Upgrade;
 use super::{Backend, Origin, respond, respond_at_hand};
 use crate::config::limits::{HEADER_BYTES_MAX, LINGER};
 use crate::session::Arrival;
 use crate::wire::hixie76;
 
-/// What the connection is doing, and since when.
-#[derive(Debug, Clone, Copy)]
-enum Doing {
-    /// Waiting for a request.
-    Idle(Instant),
-    /// Reading a request's header.
-    Head(Instant),
-    /// Answering.
-    Busy,
-}
-
-/// What the clock watches; shared by the socket's wrapper and the service.
-type Progress = Rc<Cell<Doing>>;
-
-/// Serves a connection that has said something to its end. `drain` tells when to finish what is in flight and take no more.
-pub async fn serve<B: Backend>(io: B::Io, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
-    let Some(site) = backend.site(&from.server) else { return };
-    let (header_timeout, keep_alive) = (site.server.header_timeout, site.server.keep_alive);
-    drop(site);
-    let progress: Progress = Rc::new(Cell::new(Doing::Head(Instant::now())));
+/// Serves a connection to its end. `early` was read of it before. `drain` tells to take no more requests: where another process goes on,
+/// a connection without one in flight is put aside for it, with what was read of the next; where none does, it is closed.
+pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
+    let times = backend.site(&from.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
+    let Some((header_timeout, keep_alive)) = times else { return };
+    let progress = Progress::new();
     let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
     let from = Rc::new(from);
     // Boxed, so that the connection can be taken apart once it is upgraded.
     let service = Box::new(hyper::service::service_fn(|request: Request<Incoming>| {
+        progress.answers();
         // Most requests end here, without a future that could wait.
         if let Some(answer) = respond_at_hand(&request, &from, &backend) {
-            backend.answered(answer.status());
-            progress.set(Doing::Idle(Instant::now()));
-            return Either::Left(ready(Ok(answer)));
+            return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &from, &backend, &progress))));
         }
         let (agreed, progress, backend, from) = (agreed.clone(), progress.clone(), backend.clone(), from.clone());
-        progress.set(Doing::Busy);
         Either::Right(Box::pin(async move {
             let (answer, upgrade) = respond(request, &from, &backend).await;
             *agreed.borrow_mut() = upgrade;
-            backend.answered(answer.status());
-            progress.set(Doing::Idle(Instant::now()));
-            Ok::<_, std::convert::Infallible>(answer)
+            Ok(send(answer, &from, &backend, &progress))
         }))
     }));
-    let watched = Watched { io, progress: progress.clone() };
+    let calls = Calls { read_now: B::read_now, bound_unsent: B::bound_unsent };
+    let watched = Watched { io, early, progress: progress.clone(), calls };
     let mut connection = protocol().serve_connection(TokioIo::new(watched), service);
-    let clock = clock(&progress, header_timeout, keep_alive);
-    tokio::pin!(clock);
+    let mut late = std::pin::pin!(progress.is_late(header_timeout, keep_alive));
     let mut draining = false;
-    let is_whole = loop {
+    let finished = loop {
+        let driven = std::future::poll_fn(|cx| {
+            // What has reached the kernel by now is still answered, where nobody else can.
+            if draining && !backend.hands_over() {
+                progress.end();
+            }
+            match connection.poll_without_shutdown(cx) {
+                Poll::Ready(finished) => Poll::Ready(Some(finished.is_ok())),
+                Poll::Pending if draining && progress.is_at_rest() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        });
         tokio::select! {
             biased;
-            finished = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break finished.is_ok(),
-            _ = drain.wait_for(|drain| *drain), if !draining => {
+            _ = drain.wait_for(|drain| *drain), if !draining => draining = true,
+            finished = driven => break finished,
+            () = &mut late => {
+                if !progress.is_at_rest() || progress.is_ending() {
+                    return;
+                }
+                // A request that has arrived in this very moment is answered all the same.
+                progress.end();
                 draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
+                late.set(progress.is_late(header_timeout, keep_alive));
             }
-            () = &mut clock => return,
         }
     };
-    if is_whole && agreed.borrow().is_none() {
+    if finished == Some(true) && agreed.borrow().is_none() {
         // The last answer may still wait for the kernel, and would be lost with hyper's buffer.
-        let _ = tokio::time::timeout(LINGER, Pin::new(&mut connection)).await;
+        let _ = tokio::time::timeout(LINGER, std::pin::Pin::new(&mut connection)).await;
     }
     let parts = connection.into_parts();
-    let io = parts.io.into_inner().io;
-    // What hyper could not read was answered by it all the same.
-    match agreed.take().filter(|_| is_whole) {
-        Some(upgrade) => hand_over::<B>(io, parts.read_buf, upgrade, header_timeout, &backend).await,
-        None => linger(io, drain).await,
+    let (io, read) = (parts.io.into_inner().io, parts.read_buf);
+    match finished {
+        None if progress.is_ending() => {}
+        None => backend.put_aside(io, read, &from.server),
+        // What hyper could not read was answered by it all the same.
+        Some(is_whole) => match agreed.take().filter(|_| is_whole) {
+            Some(upgrade) => hand_over::<B>(io, read, upgrade, header_timeout, &backend, drain).await,
+            None => linger(io, drain).await,
+        },
     }
 }
 
@@ -103,35 +107,36 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Ends when the client is late.
-async fn clock(progress: &Cell<Doing>, header_timeout: Duration, keep_alive: Duration) {
-    let mut wake = Instant::now() + header_timeout;
-    loop {
-        tokio::time::sleep_until(wake).await;
-        let soon = Instant::now() + header_timeout;
-        let latest = match progress.get() {
-            Doing::Idle(since) => since + keep_alive,
-            Doing::Head(since) => since + header_timeout,
-            Doing::Busy => soon,
-        };
-        if latest <= Instant::now() {
-            return;
-        }
-        // A request that begins before then has less time.
-        wake = latest.min(soon);
+/// The answer as it is sent.
+fn send<B: Backend>(answer: Answer, from: &Origin, backend: &B, progress: &Rc<Progress>) -> Response<Outgoing> {
+    backend.answered(answer.status());
+    let mut answer = answer.map(|body| progress.sends(body));
+    if (from.is_reserve || progress.is_ending()) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    answer
 }
 
-/// Gives an upgraded connection to the backend; a draft-76 handshake is finished first.
-async fn hand_over<B: Backend>(io: B::Io, early: Bytes, upgrade: Upgrade, patience: Duration, backend: &B) {
+/// Gives an upgraded connection to the backend; a draft-76 handshake is finished first, within `patience` and before the server ends.
+async fn hand_over<B: Backend>(
+    io: B::Io,
+    early: Bytes,
+    upgrade: Upgrade,
+    patience: Duration,
+    backend: &B,
+    mut drain: watch::Receiver<bool>,
+) {
     let Upgrade { arrival, keys76, key3, .. } = upgrade;
-    match keys76 {
-        None => backend.adopt(io, Arrival { early, ..arrival }),
-        Some(keys) => {
-            if let Ok(Some((io, early))) = tokio::time::timeout(patience, finish76(io, key3, early, keys)).await {
+    let Some(keys) = keys76 else { return backend.adopt(io, Arrival { early, ..arrival }) };
+    tokio::select! {
+        biased;
+        finished = tokio::time::timeout(patience, finish76(io, key3, early, keys)) => {
+            if let Ok(Some((io, early))) = finished {
                 backend.adopt(io, Arrival { early, ..arrival });
             }
         }
+        // A handshake whose last bytes have not come is not waited for.
+        _ = drain.wait_for(|drain| *drain) => {}
     }
 }
 
@@ -160,85 +165,5 @@ async fn finish76<T: AsyncRead + AsyncWrite + Unpin>(
             log::debug!("draft-76 handshake refused: {why}");
             None
         }
-    }
-}
-
-/// A socket that notes when a request begins to arrive, and when an answer is taken.
-struct Watched<T> {
-    io: T,
-    progress: Progress,
-}
-
-impl<T> Watched<T> {
-    /// A client that still takes its answer is not idle, however long that takes, even where it began its next request already.
-    fn wrote(&self, polled: &Poll<std::io::Result<usize>>) {
-        if polled.is_ready() && !matches!(self.progress.get(), Doing::Busy) {
-            self.progress.set(Doing::Idle(Instant::now()));
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before && matches!(self.progress.get(), Doing::Idle(_)) {
-            self.progress.set(Doing::Head(Instant::now()));
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(&polled);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.wrote(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_takes_an_answer_is_not_late_with_the_request_he_began_meanwhile() {
-        let (mut client, io) = tokio::io::duplex(64);
-        let progress: Progress = Rc::new(Cell::new(Doing::Idle(Instant::now())));
-        let mut watched = Watched { io, progress: progress.clone() };
-        client.write_all(b"GET").await.unwrap();
-        watched.read_u8().await.unwrap();
-        assert!(matches!(progress.get(), Doing::Head(_)));
-        tokio::time::advance(Duration::from_secs(60)).await;
-        watched.write_all(b"the answer before").await.unwrap();
-        assert!(matches!(progress.get(), Doing::Idle(since) if since == Instant::now()));
-        watched.read_u8().await.unwrap();
-        assert!(matches!(progress.get(), Doing::Head(since) if since == Instant::now()));
     }
 }

@@ -18,6 +18,7 @@ mod linger;
 pub mod opening;
 mod origin;
 pub mod pages;
+mod progress;
 mod publish;
 mod refusals;
 mod routes;
@@ -28,6 +29,7 @@ mod upgrade;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
@@ -40,6 +42,7 @@ use answer::Answer;
 use arguments::Arguments;
 use body::Body;
 use content::Content;
+use pages::Files;
 use refusals::shown;
 use routes::Match;
 pub use site::{HubInUse, Room, Site};
@@ -63,6 +66,24 @@ pub trait Backend: Clone + 'static {
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
 
+    /// Reads what the kernel has for a connection at this moment, whatever the runtime knows of it.
+    ///
+    /// # Errors
+    /// What the system says; where there is nothing, [`std::io::ErrorKind::WouldBlock`].
+    fn read_now(io: &Self::Io, buffer: &mut [u8]) -> std::io::Result<usize>;
+
+    /// Has the kernel keep little of what is written to a connection, beyond what is on its way.
+    fn bound_unsent(io: &Self::Io);
+
+    /// Whether connections without a request in flight can be put aside for the process that comes after this one.
+    fn hands_over(&self) -> bool;
+
+    /// Keeps a connection that came in on `server` for that process, with what was read of its next request.
+    fn put_aside(&self, io: Self::Io, early: Bytes, server: &Arc<str>);
+
+    /// The files that answers are read from.
+    fn files(&self) -> Files;
+
     /// Counts a request answered with this status.
     fn answered(&self, status: StatusCode);
 
@@ -82,6 +103,8 @@ pub struct Origin {
     pub peer: String,
     /// Whether it came in on a loopback address or a Unix socket.
     pub on_loopback: bool,
+    /// Whether it has a place of the reserve, which is for what ends with its answer and tells how the server is.
+    pub is_reserve: bool,
 }
 
 /// The answer to a request that needs no waiting: a refusal, or a page that lies in memory. `None`: [`respond`] answers it.
@@ -92,7 +115,7 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backe
         log::debug!("{} {method} {uri} refused: {}", from.peer, refusal.why());
         return Some(refusal.answer());
     }
-    if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX {
+    if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX || from.is_reserve {
         return None;
     }
     let site = backend.site(&from.server)?;
@@ -174,6 +197,10 @@ async fn answer<B: Backend>(
             return (*answer, None);
         }
     };
+    if from.is_reserve && matches!(room, Room::WebSocket(_) | Room::Static(_)) {
+        let why = "the server holds as many connections as it may, try later";
+        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, why), None);
+    }
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match room {
@@ -194,7 +221,9 @@ async fn answer<B: Backend>(
             }
         }
         Room::Publish(room) => publish::respond(room, head, content, arguments, site, from, backend).await,
-        Room::Static(pages) => pages::respond(pages, &head.method, &head.uri, &head.headers, rest).await,
+        Room::Static(pages) => {
+            pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
+        }
         Room::Page(_) => reading(&head.method, live_page),
         Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Room::Health => reading(&head.method, status::health),

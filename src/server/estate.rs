@@ -11,7 +11,6 @@ use std::sync::mpsc::channel;
 
 use socket2::{SockAddr, SockRef, Socket};
 
-use super::Lasting;
 use super::bind::{Listeners, adopt, unlink};
 use super::feeds::Left;
 use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state};
@@ -194,13 +193,8 @@ pub(super) fn are_up(mailboxes: &[Mailbox]) -> bool {
 }
 
 /// Gives the sessions of the process before to the shards, evenly; returns once they have them. None of them is read before
-/// all are there. Connections that have said nothing yet are left, to be served once everybody is.
-pub(super) fn take_up(
-    parcels: Vec<Opened>,
-    plan: &Plan,
-    lasting: &Lasting,
-    mailboxes: &[Mailbox],
-) -> Vec<(usize, Command)> {
+/// all are there. Connections without a request in flight are left, to be served once everybody is.
+pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) -> Vec<(usize, Command)> {
     let mut silent = Vec::new();
     if parcels.is_empty() {
         return silent;
@@ -220,9 +214,15 @@ pub(super) fn take_up(
             };
             let fewest = (0..mailboxes.len()).min_by_key(|&index| mailboxes[index].connections.count());
             let index = fewest.unwrap_or_default();
-            let place = place(&socket, plan, lasting, &mailboxes[index]);
+            let server = match &item {
+                Item::Session(record) => &record.server,
+                Item::Silent { server, .. } => server,
+            };
+            let place = place(&socket, plan, server, &mailboxes[index]);
             match (Raw::returning(socket, place), item) {
-                (Ok(raw), Item::Silent(server)) => silent.push((index, Command::Serve(raw, server.into()))),
+                (Ok(raw), Item::Silent { server, early }) => {
+                    silent.push((index, Command::Serve(raw, early.into(), server.into())));
+                }
                 (Ok(raw), Item::Session(record)) => {
                     let session = returning(record, raw, plan);
                     taken += 1;
@@ -256,10 +256,10 @@ pub(super) fn take_up(
 }
 
 /// A place for a connection. Whoever had one keeps it, however few there are now.
-fn place(socket: &OwnedFd, plan: &Plan, lasting: &Lasting, mailbox: &Mailbox) -> Place {
+fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Place {
     let peer = || SockRef::from(socket).peer_addr().ok()?.as_socket().map(|peer| peer.ip());
-    let address = plan.connections_per_address_max.and_then(|_| lasting.addresses.join(peer()?, usize::MAX));
-    Place { shard: mailbox.connections.enter(), address: address.map(Box::new) }
+    let counted = plan.gate.readmit(plan, server, plan.connections_per_address_max.and_then(|_| peer()));
+    Place { shard: mailbox.connections.enter(), counted: counted.boxed() }
 }
 
 /// A session with what it may now.

@@ -102,7 +102,7 @@ impl Handover {
         self.packed.iter().map(|packed| packed.sessions).sum()
     }
 
-    /// How many connections beside them, whose clients have said nothing yet.
+    /// How many connections beside them, which have no request in flight.
     pub fn silent(&self) -> usize {
         self.packed.iter().map(|packed| packed.parcel.count - packed.sessions).sum()
     }

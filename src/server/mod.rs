@@ -4,6 +4,7 @@
 //! control thread and may take its time; shards are told what to do by messages.
 
 mod bind;
+mod descriptors;
 mod estate;
 mod feeds;
 mod handover;
@@ -11,27 +12,28 @@ mod hubs;
 mod machine;
 pub mod rehearsal;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use crate::config::keys::{self, Change};
-use crate::config::limits::{DESCRIPTORS_RESERVED, LINGER_ENDING, LISTENER_END};
+use crate::config::limits::{LINGER_ENDING, LISTENER_END};
 use crate::config::{self, Action, Config, Workers};
-use crate::feed::inheritance;
+use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
-use crate::shard::addresses::Addresses;
+use crate::hub::Members;
 use crate::shard::counters::Counters;
+use crate::shard::gate::{Door, Gate};
 use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
 use crate::wire::Close;
 pub use bind::{BindError, Owner};
 use bind::{Listeners, OURSELVES, bound_name};
+use descriptors::Descriptors;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::{Handover, TRIED};
@@ -53,8 +55,12 @@ pub struct Bound {
 struct Lasting {
     /// The hubs, each with its number.
     hubs: Hubs,
-    /// How many connections each address holds.
-    addresses: Addresses,
+    /// How many connections each server holds that was ever bounded, by its name.
+    servers: HashMap<String, Members>,
+    /// What counts the other connections.
+    gate: Gate,
+    /// The files being sent.
+    files: Files,
 }
 
 /// Why a server ends.
@@ -106,12 +112,12 @@ impl Bound {
     pub fn serve(self) -> io::Result<Server> {
         let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
-        let (plan, planned_feeds) = compile(&config, &listeners, &mut lasting);
-        let plan = Arc::new(plan);
         let workers = match config.daemon.workers {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count.into(),
         };
+        let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
+        let plan = Arc::new(plan);
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
         let clock = inherited.clock();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
@@ -121,7 +127,7 @@ impl Bound {
         }
         let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
         // Whatever could fail is done: a start that fails leaves the sessions to the next one.
-        let silent = estate::take_up(inherited.open(), &plan, &lasting, &mailboxes);
+        let silent = estate::take_up(inherited.open(), &plan, &mailboxes);
         // Now that everybody is here, they may speak, and others may come.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
         silent.into_iter().for_each(|(index, command)| mailboxes[index].send(command));
@@ -140,7 +146,7 @@ impl Server {
     /// An address that could not be bound: then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
         let listeners = bind::bind(&config, &self.listeners, &self.inherited, OURSELVES)?;
-        let (plan, planned_feeds) = compile(&config, &listeners, &mut self.lasting);
+        let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Plan(plan.clone()));
@@ -243,7 +249,7 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 }
 
 /// What the shards and the feeds are told of a configuration.
-fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
+fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
     let machine = machine::names();
     let site = |server| Arc::new(Site::new(server, &in_use, &machine));
@@ -255,28 +261,31 @@ fn compile(config: &Config, listeners: &Listeners, lasting: &mut Lasting) -> (Pl
         (feed, hub.hub.message_bytes_max)
     });
     // Raised whatever the file says: what it allows must find descriptors.
-    let descriptors = descriptors_for_clients();
-    let connections_max = config.daemon.connections_max.map_or(descriptors, usize::from);
-    if connections_max > descriptors {
-        log::warn!("connections_max is {connections_max}, but the limit of open files allows only {descriptors}");
+    let descriptors = Descriptors::find(config, shards);
+    let allowed = descriptors.connections;
+    let connections_max = config.daemon.connections_max.map_or(allowed, usize::from);
+    if connections_max > allowed {
+        log::warn!("connections_max is {connections_max}, but the limit of open files allows only {allowed}");
     }
+    lasting.files.allow(descriptors.files);
+    let doors = config.servers.iter().filter_map(|server| {
+        let connections_max = server.connections_max?.get();
+        let held = lasting.servers.entry(server.name.clone()).or_default().clone();
+        Some((server.name.clone(), Door { connections_max, held }))
+    });
+    let doors = doors.collect();
     let plan = Plan {
         sites: sites.collect(),
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
         hubs: in_use.iter().map(|hub| (hub.hub.name.clone(), hub.members.clone())).collect(),
         connections_max,
+        is_connections_max_set: config.daemon.connections_max.is_some(),
         connections_per_address_max: config.daemon.connections_per_address_max.map(usize::from),
-        addresses: lasting.addresses.clone(),
+        doors,
+        gate: lasting.gate.clone(),
+        files: lasting.files.clone(),
     };
     (plan, feeds.collect())
-}
-
-/// How many connections the descriptor limit allows, once it is raised as far as it goes.
-fn descriptors_for_clients() -> usize {
-    inheritance::note_limit();
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    usize::try_from(raised).unwrap_or(usize::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(1)
 }
 
 fn log_addresses(config: &Config, listeners: &Listeners) {

@@ -23,8 +23,10 @@ impl Shard {
         let deaf = self.plan.borrow().deaf();
         *self.plan.borrow_mut() = Arc::new(deaf);
         self.ending.set(true);
-        self.aside.borrow_mut().clear();
         self.drain.send_replace(true);
+        // No other process has them: what they have asked by now is answered here.
+        let aside = std::mem::take(&mut *self.aside.borrow_mut());
+        aside.into_iter().for_each(|(raw, early, server)| self.serve(raw, early, server));
         self.clear_lobby();
         let mut table = self.table.borrow_mut();
         let Farewell { close, window } = farewell;

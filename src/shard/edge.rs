@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::oneshot;
 
@@ -12,6 +13,7 @@ use super::counters::Counters;
 use super::poller::Poller;
 use super::stream::{Raw, Stream};
 use super::table::SessionKey;
+use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
@@ -50,6 +52,29 @@ impl Backend for Edge {
             Ok(raw) => self.0.adopt(raw, arrival, |poller, socket, key| poller.add(socket, key)),
             Err(error) => log::warn!("a session could not be adopted: {error}"),
         }
+    }
+
+    fn read_now(io: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+        io.read_now(buffer)
+    }
+
+    fn bound_unsent(io: &Stream) {
+        io.bound_unsent();
+    }
+
+    fn hands_over(&self) -> bool {
+        !self.0.ending.get() && self.0.is_awake()
+    }
+
+    fn put_aside(&self, io: Stream, early: Bytes, server: &Arc<str>) {
+        match io.into_raw() {
+            Ok(raw) => self.0.put_aside(raw, early, server.clone()),
+            Err(error) => log::warn!("a connection could not be put aside: {error}"),
+        }
+    }
+
+    fn files(&self) -> Files {
+        self.0.plan.borrow().files.clone()
     }
 
     fn answered(&self, status: StatusCode) {

@@ -2,7 +2,7 @@
 //!
 //! In the process that ends, all shards take the same steps together, each when all have taken the one before:
 //!
-//! 1. [`Step::Rest`]: nobody is accepted, requests in flight are finished, connections that have said nothing yet are put aside.
+//! 1. [`Step::Rest`]: nobody is accepted, requests in flight are finished, connections without one are put aside.
 //! 2. [`Step::Hush`]: nobody is read, and nothing is published any more but what waits in the lanes of requests.
 //! 3. [`Step::Spread`]: these lanes are emptied; what is published waits in the lanes of deliveries.
 //! 4. [`Step::Pack`]: those are emptied too. Every publication is in its subscribers' sockets or outboxes: the sessions are written
@@ -49,7 +49,7 @@ pub enum Step {
 pub struct Packed {
     /// The sessions.
     pub parcel: Parcel,
-    /// How many there are; the rest are connections that have said nothing yet.
+    /// How many there are; the rest are connections without a request in flight.
     pub sessions: usize,
     /// How many there was no room for.
     pub left_out: usize,
@@ -115,7 +115,9 @@ impl Shard {
         self.relay.deliver_all(&mut table);
         let mut packer = Packer::new(self.now())?;
         let mut keys = Vec::with_capacity(table.len());
-        let silent = aside.iter().map(|(socket, server)| (None, Item::Silent(server.to_string()), socket));
+        let silent = aside.iter().map(|(socket, early, server)| {
+            (None, Item::Silent { server: server.to_string(), early: early.to_vec() }, socket)
+        });
         let sessions = table.records().map(|(key, record, socket)| (Some(key), Item::Session(record), socket));
         for (key, item, socket) in sessions.chain(silent) {
             match packer.pack(&item, socket.as_fd()) {

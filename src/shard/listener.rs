@@ -4,7 +4,7 @@
 //! SO_REUSEPORT a second daemon would silently share it), sockets of a service manager work alike, and the spread is even
 //! where the kernel's hash is only so on average.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -13,28 +13,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use nix::errno::Errno;
 use rustix::net::SocketFlags;
 use socket2::SockRef;
 
-use super::Shard;
 use super::mailbox::Command;
 use super::poller::{Events, Poller};
 use super::socket_file::SocketFile;
-use super::stream::{Place, Raw};
+use super::stream::{Place, Raw, is_loopback};
+use super::{Shard, refusal};
 use crate::config::limits::ACCEPT_BACKOFF;
 
 /// How often running out of a resource is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What a connection beyond the limit of all is told.
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 59\r\n\
-    Retry-After: 1\r\nConnection: close\r\n\r\nthe server holds as many connections as it may, try later\r\n";
-/// What a connection beyond the limit of its address is told.
-const ADDRESS_FULL: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\n\
-    Retry-After: 1\r\nConnection: close\r\n\r\nyour address holds as many connections as it may have\r\n";
 
 /// A bound address.
 #[derive(Debug)]
@@ -90,14 +82,22 @@ impl Listener {
 }
 
 /// A connection that has no place yet. It does not block.
-enum Accepted {
+pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
 }
 
 impl Accepted {
+    /// Whether it came in on a loopback address or a Unix socket.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Accepted::Tcp(socket, _) => is_loopback(socket.local_addr()),
+            Accepted::Unix(_) => true,
+        }
+    }
+
     /// The address it came from, if it came from one.
-    fn address(&self) -> Option<IpAddr> {
+    pub(super) fn address(&self) -> Option<IpAddr> {
         match self {
             Accepted::Tcp(_, address) => Some(address.ip()),
             Accepted::Unix(_) => None,
@@ -207,41 +207,24 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
         }
     }
     let plan = shard.plan();
-    if all >= plan.connections_max {
-        shard.counters().refused.add(1);
-        return refuse(accepted, FULL);
-    }
-    let address = match (plan.connections_per_address_max, accepted.address()) {
-        (Some(max), Some(address)) => {
-            let Some(place) = plan.addresses.join(address, max) else {
-                shard.counters().refused.add(1);
-                return refuse(accepted, ADDRESS_FULL);
-            };
-            Some(Box::new(place))
+    let counted = match plan.gate.admit(&plan, all, server, &accepted) {
+        Ok(counted) => counted.boxed(),
+        Err(limit) => {
+            shard.counters().refused.add(1);
+            return refusal::refuse(accepted, &limit, plan.gate.refuse());
         }
-        _ => None,
     };
     let Some(in_shard) = mailboxes[least].connections.join(usize::MAX) else { return };
-    let place = Place { shard: in_shard, address };
+    let place = Place { shard: in_shard, counted };
     shard.counters().accepted.add(1);
     let raw = match accepted {
         Accepted::Tcp(socket, address) => Raw::tcp(socket, address.into(), place),
         Accepted::Unix(socket) => Raw::unix(socket, place),
     };
     if least == shard.index {
-        return shard.serve(raw, server.clone());
+        return shard.serve(raw, Bytes::new(), server.clone());
     }
-    mailboxes[least].send(Command::Serve(raw, server.clone()));
-}
-
-/// Says that there is no room, as far as that goes without waiting.
-fn refuse(accepted: Accepted, answer: &[u8]) {
-    let mut sink = [0; 4096];
-    // Reading what is there keeps the answer from being reset away with it. If either fails the client just sees the end.
-    let _ = match accepted {
-        Accepted::Tcp(mut socket, _) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
-        Accepted::Unix(mut socket) => socket.write(answer).and_then(|_| socket.read(&mut sink)),
-    };
+    mailboxes[least].send(Command::Serve(raw, Bytes::new(), server.clone()));
 }
 
 #[cfg(test)]
@@ -258,15 +241,6 @@ mod tests {
             (Errno::EPERM, false),
         ] {
             assert_eq!(is_of_the_client(&errno.into()), gone, "{errno}");
-        }
-    }
-
-    #[test]
-    fn the_refusals_say_how_long_they_are() {
-        for refusal in [FULL, ADDRESS_FULL] {
-            let text = std::str::from_utf8(refusal).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
         }
     }
 }

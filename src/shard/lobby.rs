@@ -88,19 +88,23 @@ impl Lobby {
 }
 
 impl Shard {
-    /// Serves a connection until it ends or upgrades, from when it says something on.
-    pub(super) fn serve(self: &Rc<Self>, socket: Raw, server: Arc<str>) {
+    /// Serves a connection until it ends or upgrades, from when it says something on; `early` is what was read of it before.
+    pub(super) fn serve(self: &Rc<Self>, socket: Raw, early: Bytes, server: Arc<str>) {
+        if !early.is_empty() {
+            return self.serve_at_once(socket, early, server);
+        }
         let Some(site) = self.plan.borrow().sites.get(&*server).cloned() else { return };
         // A second that has begun is none.
         let patience = site.server.header_timeout.as_secs_f64().ceil() as Seconds + 1;
         let due = self.now().saturating_add(patience);
+        let peer = socket.who();
         let slot = self.lobby.borrow_mut().add(socket, server, due);
         let watched = match self.lobby.borrow().waiting.get(slot as usize) {
             Some(waiting) => self.poller.add_silent(&waiting.socket, slot),
             None => Ok(()),
         };
         if let Err(error) = watched {
-            log::warn!("a connection could not be served: {error}");
+            log::warn!("{peer} could not be served: {error}");
             self.lobby.borrow_mut().waiting.remove(slot as usize);
         } else if *self.drain.borrow() {
             self.clear_lobby();
@@ -145,7 +149,10 @@ impl Shard {
         };
         let Waiting { mut socket, server, .. } = waiting.remove(slot as usize);
         let (bytes, edge) = (&buffer[..count], Edge(self.clone()));
-        if let Some((arrival, answer)) = opening.agree(bytes, &server, socket.is_on_loopback(), &edge) {
+        let is_reserve = socket.is_reserve();
+        if let Some((arrival, answer)) =
+            opening.agree(bytes, &server, socket.is_on_loopback(), &edge).filter(|_| !is_reserve)
+        {
             edge.answered(StatusCode::SWITCHING_PROTOCOLS);
             // A socket that was never written to takes it whole, or is gone.
             if socket.try_write_vectored(&[IoSlice::new(answer)]).is_ok_and(|count| count == answer.len()) {
@@ -156,10 +163,24 @@ impl Shard {
         }
         let early = Bytes::copy_from_slice(bytes);
         drop(lobby);
-        match self.poller.remove(&socket).and_then(|()| socket.into_stream(early)) {
-            Ok(stream) => self.speak_http(stream, server),
-            Err(error) => log::warn!("a connection could not be served: {error}"),
+        match self.poller.remove(&socket) {
+            Ok(()) => self.serve_at_once(socket, early, server),
+            Err(error) => log::warn!("{} could not be served: {error}", socket.who()),
         }
+    }
+
+    fn serve_at_once(self: &Rc<Self>, socket: Raw, early: Bytes, server: Arc<str>) {
+        let peer = socket.who();
+        match socket.into_stream() {
+            Ok(stream) => self.speak_http(stream, early, server),
+            Err(error) => log::warn!("{peer} could not be served: {error}"),
+        }
+    }
+
+    /// Keeps a connection without a request in flight for the next process, with what was read of its next one.
+    pub(super) fn put_aside(&self, socket: Raw, early: Bytes, server: Arc<str>) {
+        self.aside.borrow_mut().push((socket, early, server));
+        self.mailbox().aside.fetch_add(1, Ordering::Relaxed);
     }
 
     /// No more is awaited: who has said something by now is served; who has not is put aside for the next process, or let go where
@@ -171,13 +192,11 @@ impl Shard {
         if self.ending.get() || !self.is_awake() {
             return;
         }
-        let mut aside = self.aside.borrow_mut();
         for (_, Waiting { socket, server, .. }) in silent {
             match self.poller.remove(&socket) {
-                Ok(()) => aside.push((socket, server)),
-                Err(error) => log::warn!("a connection could not be put aside: {error}"),
+                Ok(()) => self.put_aside(socket, Bytes::new(), server),
+                Err(error) => log::warn!("{} could not be put aside: {error}", socket.who()),
             }
         }
-        self.mailbox().aside.store(aside.len(), Ordering::Relaxed);
     }
 }

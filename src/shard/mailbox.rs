@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::Plan;
@@ -34,8 +35,8 @@ pub struct Farewell {
 /// What a shard is told to do.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve this connection, which came in on the server of this name.
-    Serve(Raw, Arc<str>),
+    /// Serve this connection, of which so much was read, and which came in on the server of this name.
+    Serve(Raw, Bytes, Arc<str>),
     /// Go by this plan from now on.
     Plan(Arc<Plan>),
     /// Take no new connections, finish what is in flight, say goodbye to sessions.
@@ -60,7 +61,7 @@ pub struct Mailbox {
     pub turns: AtomicU64,
     /// The connections of the shard.
     pub connections: Members,
-    /// How many of them have said nothing yet and wait for the next process.
+    /// How many of them have no request in flight and wait for the next process.
     pub aside: AtomicUsize,
     /// What the shard counts.
     pub counters: Arc<Counters>,

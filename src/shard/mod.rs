@@ -10,6 +10,7 @@ pub mod addresses;
 pub mod counters;
 mod draining;
 mod edge;
+pub mod gate;
 pub mod handover;
 pub mod listener;
 mod lobby;
@@ -17,6 +18,7 @@ pub mod mailbox;
 pub mod parcel;
 pub mod peer;
 pub mod poller;
+mod refusal;
 pub mod relay;
 pub mod socket_file;
 pub mod stream;
@@ -36,16 +38,18 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::limits::{BLOCKED_FILE, COMMANDS_PER_TURN};
+use crate::config::limits::{BLOCKED_FILE, BLOCKING_THREADS_MAX, COMMANDS_PER_TURN};
+use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::session::{Seconds, Terms};
-use addresses::Addresses;
 use counters::Counters;
+use gate::{Door, Gate};
 use listener::Listener;
 use lobby::Lobby;
 use mailbox::{Command, Mailbox};
@@ -68,10 +72,16 @@ pub struct Plan {
     pub hubs: Vec<(String, Members)>,
     /// How many connections are held at once.
     pub connections_max: usize,
+    /// Whether the file says so, and not the limit of open files.
+    pub is_connections_max_set: bool,
     /// How many of them may come from one address; `None`: all.
     pub connections_per_address_max: Option<usize>,
-    /// How many each address holds; the same in every plan.
-    pub addresses: Addresses,
+    /// The servers that may hold only so many.
+    pub doors: HashMap<String, Door>,
+    /// What counts them; the same in every plan.
+    pub gate: Gate,
+    /// The files being sent; the same in every plan.
+    pub files: Files,
 }
 
 impl Plan {
@@ -110,8 +120,8 @@ pub(crate) struct Shard {
     ending: Cell<bool>,
     /// Nothing is published from here any more: sessions are about to be written down.
     hushed: Cell<bool>,
-    /// Connections that have said nothing yet and wait for the next process, each with its server.
-    aside: RefCell<Vec<(Raw, Arc<str>)>>,
+    /// Connections without a request in flight that wait for the next process, each with what was read of it, and its server.
+    aside: RefCell<Vec<(Raw, Bytes, Arc<str>)>>,
     /// Those that are written down; from then on nobody touches any session.
     packed: RefCell<Option<Vec<SessionKey>>>,
     /// The tasks that accept here, by listener.
@@ -129,8 +139,11 @@ pub(crate) struct Shard {
 /// The thread or its runtime could not be made.
 pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
     // The first runtime of a process panics where it finds no descriptors for its signals: an error now is better.
-    drop((UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    if index == 0 {
+        drop((UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?));
+    }
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_io().enable_time().max_blocking_threads(BLOCKING_THREADS_MAX).build()?;
     std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         let _closing = Closing(mailboxes.clone(), index);
         let local = LocalSet::new();
@@ -246,7 +259,7 @@ impl Shard {
 
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Serve(raw, server) => self.serve(raw, server),
+            Command::Serve(raw, early, server) => self.serve(raw, early, server),
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(rebinding(plan.clone()));
                 *self.plan.borrow_mut() = plan;
@@ -285,13 +298,14 @@ impl Shard {
     }
 
     /// Serves a connection that has said something in a task of its own until it ends or upgrades.
-    fn speak_http(self: &Rc<Self>, stream: Stream, server: Arc<str>) {
-        let from = http::Origin { server, peer: stream.who().to_string(), on_loopback: stream.is_on_loopback() };
+    fn speak_http(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
+        let (peer, on_loopback, is_reserve) = (stream.who().to_string(), stream.is_on_loopback(), stream.is_reserve());
+        let from = http::Origin { server, peer, on_loopback, is_reserve };
         let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
         let served = async move {
             // There are bytes to parse already, and hyper drops its answer to what it cannot parse where that cannot be written at once.
             if stream.writable().await.is_ok() {
-                http::connection::serve(stream, from, edge, drain).await;
+                http::connection::serve(stream, early, from, edge, drain).await;
             }
         };
         let shard = self.clone();

@@ -38,15 +38,23 @@ const LENGTH_BYTES: usize = 4;
 pub enum Item {
     /// It is a session's.
     Session(Record),
-    /// Its client has said nothing yet; it came in on the server of this name.
-    Silent(String),
+    /// It has no request in flight.
+    Silent {
+        /// The name of the server it came in on.
+        server: String,
+        /// What was read of its next request.
+        early: Vec<u8>,
+    },
 }
 
 impl Item {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Item::Session(record) => tagged::put(1, record, out),
-            Item::Silent(server) => tagged::put(2, server, out),
+            Item::Silent { server, early } => {
+                tagged::put(2, server, out);
+                tagged::put(3, early, out);
+            }
         }
     }
 
@@ -56,12 +64,17 @@ impl Item {
     /// It is something else.
     pub fn read(bytes: &[u8]) -> Result<Item, Damaged> {
         let (mut fields, mut item) = (Fields(bytes), None);
+        let mut read = Vec::new();
         while let Some(field) = fields.tagged()? {
             match field {
                 (1, session) => item = Some(Item::Session(Record::read(session)?)),
-                (2, server) => item = Some(Item::Silent(String::read(server)?)),
+                (2, server) => item = Some(Item::Silent { server: String::read(server)?, early: Vec::new() }),
+                (3, early) => read = Field::read(early)?,
                 _ => {}
             }
+        }
+        if let Some(Item::Silent { early, .. }) = &mut item {
+            *early = read;
         }
         item.ok_or(Damaged("it is nothing that this version knows"))
     }
@@ -246,13 +259,20 @@ mod tests {
         }
     }
 
-    /// So many packed, every tenth of which has said nothing yet; and the other ends of their sockets.
+    fn item(number: usize) -> Item {
+        match number % 10 {
+            9 => Item::Silent { server: "main".into(), early: Vec::new() },
+            8 => Item::Silent { server: "main".into(), early: b"GET /\xff".to_vec() },
+            _ => Item::Session(session(number)),
+        }
+    }
+
+    /// So many packed, some of which are no sessions; and the other ends of their sockets.
     fn packed(count: usize) -> (Parcel, Vec<UnixStream>) {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..count).map(|_| UnixStream::pair().unwrap()).unzip();
         let mut packer = Packer::new(41).unwrap();
         for (number, socket) in theirs.iter().enumerate() {
-            let item = if number % 10 == 9 { Item::Silent("main".into()) } else { Item::Session(session(number)) };
-            assert!(packer.pack(&item, socket.as_fd()).unwrap());
+            assert!(packer.pack(&item(number), socket.as_fd()).unwrap());
         }
         let parcel = packer.close().unwrap();
         assert_eq!(parcel.count, count);
@@ -276,9 +296,8 @@ mod tests {
         let (mut opened, why) = open(parcel);
         assert_eq!(why, None);
         for (number, ours) in ours.iter_mut().enumerate() {
-            let (item, socket) = opened.next().unwrap().unwrap();
-            let expected = if number % 10 == 9 { Item::Silent("main".into()) } else { Item::Session(session(number)) };
-            assert_eq!(item, expected);
+            let (opened, socket) = opened.next().unwrap().unwrap();
+            assert_eq!(opened, item(number));
             UnixStream::from(socket).write_all(b"it is you").unwrap();
             let mut read = [0; 9];
             ours.read_exact(&mut read).unwrap();
@@ -297,7 +316,7 @@ mod tests {
         assert!(more > 1 && more < 90_000, "{more}");
         let mut packer = Packer::new(0).unwrap();
         packer.pipes = vec![pipe];
-        packer.pack(&Item::Silent("main".into()), socket.as_fd()).unwrap();
+        packer.pack(&item(9), socket.as_fd()).unwrap();
         assert_eq!(packer.close().unwrap().pipes.len(), 2);
     }
 

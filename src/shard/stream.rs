@@ -7,24 +7,30 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::addresses::AddressPlace;
+use super::gate::Counted;
 use super::peer::{Peer, TcpPeer};
-use crate::config::limits::KEEP_ALIVE_MAX;
+use crate::config::limits::{KEEP_ALIVE_MAX, SEND_UNSENT_BYTES_MAX};
 use crate::hub::Membership;
 use crate::session::Socket;
 
-/// A connection's place among those of its shard and of its address, given back wherever it ends.
+/// A connection's place among those of its shard, its server and its address, given back wherever it ends.
 #[derive(Debug)]
 pub struct Place {
     /// In its shard.
     pub shard: Membership,
-    /// In its address, where those are counted; boxed, because they seldom are.
-    pub address: Option<Box<AddressPlace>>,
+    /// Among others that are bounded; boxed, because it seldom is.
+    pub counted: Option<Box<Counted>>,
+}
+
+impl Place {
+    fn is_reserve(&self) -> bool {
+        self.counted.as_ref().is_some_and(|counted| counted.reserve.is_some())
+    }
 }
 
 /// A socket outside the runtime: accepted and not yet served, or upgraded. Never blocks.
@@ -48,8 +54,6 @@ enum RawSocket {
 pub struct Stream {
     socket: StreamSocket,
     place: Place,
-    /// What was read of it before, and is read again first.
-    early: Bytes,
 }
 
 #[derive(Debug)]
@@ -98,13 +102,18 @@ impl Raw {
         }
     }
 
-    /// Puts it under the runtime's watch; `early` is what was read of it already.
-    pub fn into_stream(self, early: Bytes) -> io::Result<Stream> {
+    /// Whether it has a place of the reserve.
+    pub fn is_reserve(&self) -> bool {
+        self.place.is_reserve()
+    }
+
+    /// Puts it under the runtime's watch.
+    pub fn into_stream(self) -> io::Result<Stream> {
         let socket = match self.socket {
             RawSocket::Tcp(socket, peer) => StreamSocket::Tcp(TcpStream::from_std(socket)?, peer),
             RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
         };
-        Ok(Stream { socket, place: self.place, early })
+        Ok(Stream { socket, place: self.place })
     }
 }
 
@@ -130,6 +139,32 @@ impl Stream {
         match &self.socket {
             StreamSocket::Tcp(socket, _) => socket.writable().await,
             StreamSocket::Unix(socket) => socket.writable().await,
+        }
+    }
+
+    /// Whether it has a place of the reserve.
+    pub fn is_reserve(&self) -> bool {
+        self.place.is_reserve()
+    }
+
+    /// Reads what the kernel has at this moment, whatever the runtime knows of it.
+    ///
+    /// # Errors
+    /// What the system says; where there is nothing, [`io::ErrorKind::WouldBlock`].
+    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = match &self.socket {
+            StreamSocket::Tcp(socket, _) => socket.as_fd(),
+            StreamSocket::Unix(socket) => socket.as_fd(),
+        };
+        Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
+    }
+
+    /// Has the kernel keep little of what is written, beyond what is on its way (tcp(7), `TCP_NOTSENT_LOWAT`).
+    pub fn bound_unsent(&self) {
+        if let StreamSocket::Tcp(socket, peer) = &self.socket
+            && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(SEND_UNSENT_BYTES_MAX)
+        {
+            log::debug!("{peer} may hold more of an answer than it should: {error}");
         }
     }
 
@@ -169,7 +204,8 @@ impl Raw {
     }
 }
 
-fn is_loopback(address: io::Result<SocketAddr>) -> bool {
+/// Whether an address that a connection came in on is a loopback address.
+pub(super) fn is_loopback(address: io::Result<SocketAddr>) -> bool {
     address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
 
@@ -214,13 +250,7 @@ impl Socket for Raw {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Stream { socket, early, .. } = self.get_mut();
-        if !early.is_empty() {
-            let count = early.len().min(buffer.remaining());
-            buffer.put_slice(&early.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        match socket {
+        match &mut self.get_mut().socket {
             StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_read(cx, buffer),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
         }
@@ -271,7 +301,7 @@ mod tests {
     fn a_silent_peer_is_probed_by_the_kernel() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let place = Place { shard: Members::default().join(1).unwrap(), address: None };
+        let place = Place { shard: Members::default().join(1).unwrap(), counted: None };
         let (socket, address) = listener.accept().unwrap();
         let raw = Raw { socket: RawSocket::Tcp(socket, address.into()), place };
         // Every session has one.

@@ -130,6 +130,13 @@ pub const SERVER: Section = Section {
             NewConnections,
             "How long a connection may wait for its next request.",
         ),
+        key(
+            "connections_max",
+            CONNECTIONS,
+            Nothing("as many as the process"),
+            NewConnections,
+            "How many connections it holds at once.",
+        ),
         key("routes", Routes, Required, AtOnce, "What each path serves."),
     ],
 };

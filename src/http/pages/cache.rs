@@ -21,7 +21,7 @@ use super::description::Description;
 use crate::config::limits::PAGE_CACHE_BYTES_MAX;
 
 /// Which file it is, and which state of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     device: u64,
     inode: u64,

@@ -35,10 +35,12 @@ pub(super) struct Conditions {
 /// What identifies a file as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validators {
-    /// A strong entity tag, with its quotes.
+    /// An entity tag, with its quotes; a weak one begins with `W/`.
     pub(super) etag: String,
     /// `Last-Modified`, in seconds since 1970; `None`: a date no header can tell.
     pub(super) modified: Option<u64>,
+    /// Whether that date names these bytes and no others.
+    pub(super) is_date_strong: bool,
 }
 
 /// What the conditions come to.
@@ -92,14 +94,13 @@ impl Conditions {
     }
 }
 
-/// Whether `held`, an entity tag or a date, names the file as it is. Clients send a date only where it is a strong validator
-/// (§13.1.5), so it need only be the very same.
+/// Whether `held`, an entity tag or a date, names these bytes of the file (§13.1.5): both have to be strong, and the very same.
 fn is_same(held: &[u8], now: &Validators) -> bool {
     if held.first() == Some(&b'"') {
         return held == now.etag.as_bytes();
     }
     let date = std::str::from_utf8(held).ok().and_then(seconds);
-    date.is_some() && date == now.modified
+    date.is_some() && date == now.modified && now.is_date_strong
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,11 +109,12 @@ enum Comparison {
     Weak,
 }
 
-/// Whether a list of entity tags, or `*`, names the (strong) `etag`. Reading stops at what is not an entity tag.
+/// Whether a list of entity tags, or `*`, names the `etag`. Reading stops at what is not an entity tag.
 fn names(list: &[u8], etag: &str, comparison: Comparison) -> bool {
     if list == b"*" {
         return true;
     }
+    let (is_weak, opaque) = etag.strip_prefix("W/").map_or((false, etag), |opaque| (true, opaque));
     let mut rest = list;
     loop {
         while let [b' ' | b'\t' | b',', after @ ..] = rest {
@@ -125,7 +127,7 @@ fn names(list: &[u8], etag: &str, comparison: Comparison) -> bool {
         let Some((b'"', inside)) = tag.split_first() else { return false };
         let Some(end) = inside.iter().position(|&byte| byte == b'"') else { return false };
         let (tag, after) = tag.split_at(end + 2);
-        if tag == etag.as_bytes() && (!weak || comparison == Comparison::Weak) {
+        if tag == opaque.as_bytes() && (!(weak || is_weak) || comparison == Comparison::Weak) {
             return true;
         }
         rest = after;
@@ -167,7 +169,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let now = Validators { etag: "\"e,1\"".into(), modified: Some(784_111_777) };
+        let now = Validators { etag: "\"e,1\"".into(), modified: Some(784_111_777), is_date_strong: true };
         format!("{:?}", Conditions::of(&headers).judge(&now))
     }
 
@@ -228,7 +230,30 @@ mod tests {
         headers.insert(header::IF_MODIFIED_SINCE, THEN.parse().unwrap());
         headers.insert(header::IF_RANGE, THEN.parse().unwrap());
         headers.insert(header::RANGE, "bytes=0-1".parse().unwrap());
-        let now = Validators { etag: "\"e\"".into(), modified: None };
+        let now = Validators { etag: "\"e\"".into(), modified: None, is_date_strong: false };
         assert_eq!(Conditions::of(&headers).judge(&now), Verdict::Send(None));
+    }
+
+    #[test]
+    fn what_is_weak_names_no_bytes() {
+        let now = Validators { etag: "W/\"e\"".into(), modified: Some(784_111_777), is_date_strong: false };
+        for (name, value, expected) in [
+            ("if-none-match", "W/\"e\"", Verdict::NotModified),
+            ("if-none-match", "\"e\"", Verdict::NotModified),
+            ("if-none-match", "\"x\"", Verdict::Send(None)),
+            ("if-match", "W/\"e\"", Verdict::Failed),
+            ("if-match", "\"e\"", Verdict::Failed),
+            ("if-match", "*", Verdict::Send(None)),
+            ("if-modified-since", THEN, Verdict::NotModified),
+        ] {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())]);
+            assert_eq!(Conditions::of(&headers).judge(&now), expected, "{name}: {value}");
+        }
+        for held in ["W/\"e\"", "\"e\"", THEN] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_RANGE, held.parse().unwrap());
+            headers.insert(header::RANGE, "bytes=0-1".parse().unwrap());
+            assert_eq!(Conditions::of(&headers).judge(&now), Verdict::Send(None), "{held}");
+        }
     }
 }

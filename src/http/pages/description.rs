@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use super::cache::Identity;
 use super::condition::Validators;
 use super::{Body, CACHE_CONTROL, NOSNIFF};
 
@@ -74,15 +75,35 @@ impl Description {
 }
 
 impl Validators {
-    /// What identifies a file at the moment `now`. Its tag is of modification time, to the nanosecond, and size; its date is rounded
-    /// down, and left out where it lies in the future, before 1970 or after 9999, which no header may say.
+    /// What identifies a file at the moment `now`.
+    ///
+    /// Its tag is of the file's number, of its last modification and change, and of its size: whatever changes the bytes changes one of these, also where
+    /// the time of modification is set to what it was. While a change might not show yet the tag is a weak one, which the settled file
+    /// does not have.
+    ///
+    /// Its date is the time of modification, rounded down; it is left out where it lies in the future, before 1970 or after 9999, which
+    /// no header may say, and where it is none.
     fn of(metadata: &Metadata, now: SystemTime) -> Validators {
         const YEAR_10000: u64 = 253_402_300_800;
+        let settled = Identity::of(metadata).is_settled(now);
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let nanoseconds = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let nanoseconds = |seconds: i64, more: i64| i128::from(seconds) * 1_000_000_000 + i128::from(more);
+        let (written, changed) = (
+            nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        );
+        let tag = format!("{:x}-{written:x}-{changed:x}-{:x}", metadata.ino(), metadata.len());
+        let etag = if settled { format!("\"{tag}\"") } else { format!("W/\"{tag}-new\"") };
         let modified = u64::try_from(metadata.mtime()).ok().filter(|&at| at <= now && at < YEAR_10000);
-        Validators { etag: format!("\"{nanoseconds:x}-{:x}\"", metadata.len()), modified }
+        let modified = modified.filter(|_| !is_undated(metadata));
+        Validators { etag, modified, is_date_strong: settled && metadata.ctime() <= metadata.mtime() }
     }
+}
+
+/// Whether the time of modification is none: what makes the same package of the same sources each time sets it to the first second or
+/// two of 1970, for every version of a file.
+pub(super) fn is_undated(metadata: &Metadata) -> bool {
+    matches!(metadata.mtime(), 0 | 1)
 }
 
 /// Sets a field whose value is made here, and holds nothing that a header cannot.

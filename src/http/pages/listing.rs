@@ -1,21 +1,29 @@
 //! The page that lists a directory which has no index.
 //!
 //! Directories first, then files, by name, each with its size and time. Listed is exactly what a request would get: names
-//! beginning with a dot, links that leave the root, and what is neither file nor directory are left out. A
-//! directory with more than `LISTING_ENTRIES_MAX` names is listed in part, and says so.
+//! beginning with a dot, links that leave the root, and what is neither file nor directory are left out. Of a
+//! directory with more than `LISTING_ENTRIES_MAX` names so many are looked at, and the page says so.
+//!
+//! Looking at so many takes long, so who asks at the same time shares one look, and its page is shown again for a moment while the
+//! directory is the same.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::Refusal;
+use super::cache::Identity;
 use super::open::Root;
-use crate::config::limits::LISTING_ENTRIES_MAX;
+use crate::config::limits::{LISTING_ENTRIES_MAX, LISTING_KEPT, LISTINGS_BYTES_MAX};
 
 /// What a listing may do in a browser: show itself.
 pub(super) const POLICY: HeaderValue =
@@ -49,10 +57,78 @@ struct Entry {
     modified: i64,
 }
 
-/// The page for the directory at `path`, which the client knows as `shown`, percent-encoded.
-pub(super) fn page(root: &Root, path: &Path, shown: &str) -> Result<String, Refusal> {
+/// Which directory is listed, as the client knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    root: PathBuf,
+    path: PathBuf,
+    title: String,
+}
+
+impl Place {
+    /// The directory at `path` below `root`, which the client knows as `shown`, percent-encoded.
+    pub(super) fn new(root: &Path, path: &Path, shown: &str) -> Place {
+        let title = escape(&percent_decode_str(shown).decode_utf8_lossy());
+        Place { root: root.to_owned(), path: path.to_owned(), title }
+    }
+}
+
+/// A page that was made.
+struct Kept {
+    /// When its directory was looked at.
+    looked: Instant,
+    /// What the directory was then, where a change from then on would show.
+    settled: Option<Identity>,
+    page: Bytes,
+}
+
+/// The pages made lately, each held by who makes it anew.
+static PAGES: Mutex<Pages> = Mutex::new(Pages { places: BTreeMap::new(), bytes: 0 });
+
+struct Pages {
+    places: BTreeMap<Place, Arc<Mutex<Option<Kept>>>>,
+    bytes: usize,
+}
+
+/// The page for the directory at `place`, for a request that `arrived` then: one that was made since, or one that was made a moment ago
+/// while the directory has not changed, or a new one.
+pub(super) fn page(root: &Root, place: Place, arrived: Instant) -> Result<Bytes, Refusal> {
+    let slot = lock(&PAGES).places.entry(place.clone()).or_default().clone();
+    let mut kept = lock(&slot);
+    let identity = Identity::of(&root.peek(&place.path)?);
+    if let Some(kept) = &*kept
+        && (kept.looked >= arrived || (kept.settled == Some(identity) && kept.looked.elapsed() < LISTING_KEPT))
+    {
+        return Ok(kept.page.clone());
+    }
+    let (looked, settled) = (Instant::now(), identity.is_settled(SystemTime::now()).then_some(identity));
+    let page = Bytes::from(write(root, &place)?);
+    let before = kept.replace(Kept { looked, settled, page: page.clone() });
+    drop(kept);
+    lock(&PAGES).count(before.map_or(ENTRY_BYTES + page.len(), |before| page.len().saturating_sub(before.page.len())));
+    Ok(page)
+}
+
+/// What a page costs beside its bytes: its names; about that.
+const ENTRY_BYTES: usize = 1024;
+
+impl Pages {
+    /// Notes that so many more bytes are kept. Where that is too much it begins anew: who makes a page has it all the same.
+    fn count(&mut self, more: usize) {
+        self.bytes += more;
+        if self.bytes > LISTINGS_BYTES_MAX {
+            (self.places, self.bytes) = (BTreeMap::new(), 0);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the page.
+fn write(root: &Root, Place { path, title, .. }: &Place) -> Result<String, Refusal> {
     let (entries, cut) = entries(root, path)?;
-    let title = escape(&percent_decode_str(shown).decode_utf8_lossy());
     let mut page = String::with_capacity(1024 + 160 * entries.len());
     page.push_str(HEAD);
     let _ = writeln!(
@@ -63,7 +139,7 @@ pub(super) fn page(root: &Root, path: &Path, shown: &str) -> Result<String, Refu
     if !path.as_os_str().is_empty() {
         page.push_str("<p><a href=\"../\">Parent directory</a></p>\n");
     }
-    if entries.is_empty() {
+    if entries.is_empty() && !cut {
         page.push_str("<p>This directory is empty.</p>\n");
     } else {
         page.push_str("<table>\n<thead><tr><th scope=\"col\">Name</th><th scope=\"col\" class=\"n\">Size</th>");
@@ -74,7 +150,7 @@ pub(super) fn page(root: &Root, path: &Path, shown: &str) -> Result<String, Refu
         page.push_str("</tbody>\n</table>\n");
     }
     if cut {
-        let _ = writeln!(page, "<p>Only {LISTING_ENTRIES_MAX} names of this directory are shown.</p>");
+        let _ = writeln!(page, "<p>Only {} names of this directory are shown.</p>", entries.len());
     }
     page.push_str("</main>\n</body>\n</html>\n");
     Ok(page)
@@ -83,10 +159,19 @@ pub(super) fn page(root: &Root, path: &Path, shown: &str) -> Result<String, Refu
 /// What is in the directory for the public, sorted, and whether there is more.
 fn entries(root: &Root, path: &Path) -> Result<(Vec<Entry>, bool), Refusal> {
     let mut entries = Vec::new();
-    let mut cut = false;
+    let (mut seen, mut cut) = (0, false);
     // What cannot be read any more ends the listing; what was read is still true.
     for found in root.directory(path)?.iter().map_while(Result::ok) {
         let name = found.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        // Also what is not shown costs a look.
+        if seen == LISTING_ENTRIES_MAX {
+            cut = true;
+            break;
+        }
+        seen += 1;
         if name.starts_with(b".") {
             continue;
         }
@@ -94,10 +179,6 @@ fn entries(root: &Root, path: &Path) -> Result<(Vec<Entry>, bool), Refusal> {
         let Ok(metadata) = root.peek(&path.join(&name)) else { continue };
         if !metadata.is_dir() && !metadata.is_file() {
             continue;
-        }
-        if entries.len() == LISTING_ENTRIES_MAX {
-            cut = true;
-            break;
         }
         entries.push(Entry { directory: metadata.is_dir(), name, bytes: metadata.len(), modified: metadata.mtime() });
     }

@@ -6,7 +6,7 @@
 //! 3. `open`: resolved below the root, by the kernel or by `beneath`; only regular files and directories are there;
 //! 4. a directory: a redirect that adds the slash, else the first index file there is, else its `listing`, else 404;
 //! 5. `condition`: 304 and 412; `range`: 206 and 416;
-//! 6. the file: small ones whole, larger ones streamed.
+//! 6. the file: small ones whole, larger ones streamed from the one place where they are open (`files`).
 //!
 //! Steps 3 to 6 touch the disk and run as one piece of work on the runtime's blocking threads; the shard's own
 //! thread waits for none of it. What was sent lately is kept in the `cache` with what is said of it (its `description`), and is
@@ -15,12 +15,12 @@
 //! Listings carry no entity tag, so conditions do not apply to them.
 
 use std::fs::{File, Metadata};
-use std::io::Read;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -28,12 +28,13 @@ use http::{Method, Response, StatusCode, Uri};
 
 use super::body::{Body, FileStream, plain_text};
 use crate::config;
-use crate::config::limits::FILE_WHOLE_BYTES_MAX;
+use crate::config::limits::{FILE_CHUNK_BYTES, FILE_WHOLE_BYTES_MAX};
 
 mod beneath;
 mod cache;
 mod condition;
 mod description;
+mod files;
 mod listing;
 mod open;
 mod path;
@@ -41,7 +42,9 @@ mod range;
 
 use cache::{Identity, Kept};
 use condition::{Conditions, Verdict};
-use description::Description;
+use description::{Description, is_undated};
+pub use files::Files;
+pub(super) use files::OpenFile;
 use open::{Found, Root};
 use range::Piece;
 
@@ -61,6 +64,10 @@ struct Refusal {
 impl Refusal {
     /// What is not there, or is not for the public: the answer does not tell which.
     const ABSENT: Refusal = Refusal::new(StatusCode::NOT_FOUND, "no such file below this path");
+
+    /// Too many files are being sent.
+    const BUSY: Refusal =
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "as many files are being sent as may be, try later");
 
     const fn new(status: StatusCode, why: &'static str) -> Refusal {
         Refusal { status, why }
@@ -90,6 +97,7 @@ struct Request {
     /// The path as the client wrote it, percent-encoded, and whether a slash ends it.
     shown: String,
     query: Option<String>,
+    arrived: Instant,
 }
 
 /// The answer to a request for a file that lies in memory and is the same on the disk; `None`: [`respond`] has to look.
@@ -120,8 +128,10 @@ pub fn at_hand(
 }
 
 /// Answers a request to a static route; `rest` is what follows the route's own path in `uri`, still encoded, without a leading slash.
+/// A larger file is one of the `files` that are open.
 pub async fn respond(
     site: &config::Static,
+    files: &Files,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
@@ -155,10 +165,11 @@ pub async fn respond(
         path,
         shown: uri.path().to_owned(),
         query: uri.query().map(str::to_owned),
+        arrived: Instant::now(),
     };
     let work = tokio::task::spawn_blocking({
-        let site = site.clone();
-        move || request.answer(&site)
+        let (site, files) = (site.clone(), files.clone());
+        move || request.answer(&site, &files)
     });
     let answer = match work.await {
         Ok(Ok((answer, kept))) => {
@@ -192,23 +203,23 @@ fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
 }
 
 impl Request {
-    fn answer(&self, site: &config::Static) -> Result<Answered, Refusal> {
+    fn answer(&self, site: &config::Static, files: &Files) -> Result<Answered, Refusal> {
         let root = Root::open(&site.root)?;
         let slash = self.shown.ends_with('/');
         match root.look(&self.path)? {
             // `file.html/` is not `file.html`: relative links in it would miss.
             Found::File(..) if slash => Err(Refusal::ABSENT),
-            Found::File(file, metadata) => self.file(file, &metadata, &self.path),
+            Found::File(file, metadata) => self.file(files, file, &metadata, &self.path),
             Found::Directory if !slash => Ok((self.redirect(), None)),
-            Found::Directory => self.directory(&root, site),
+            Found::Directory => self.directory(&root, site, files),
         }
     }
 
-    fn directory(&self, root: &Root, site: &config::Static) -> Result<Answered, Refusal> {
+    fn directory(&self, root: &Root, site: &config::Static, files: &Files) -> Result<Answered, Refusal> {
         for name in &site.index {
             let path = self.path.join(name);
             match root.look(&path) {
-                Ok(Found::File(file, metadata)) => return self.file(file, &metadata, &path),
+                Ok(Found::File(file, metadata)) => return self.file(files, file, &metadata, &path),
                 Ok(Found::Directory) => {}
                 Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
                 Err(refusal) => return Err(refusal),
@@ -217,7 +228,8 @@ impl Request {
         if !site.listing {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "this directory has no index page"));
         }
-        let page = listing::page(root, &self.path, &self.shown)?;
+        let place = listing::Place::new(&site.root, &self.path, &self.shown);
+        let page = listing::page(root, place, self.arrived)?;
         let mut answer = Response::new(Body::from(page));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -240,21 +252,23 @@ impl Request {
     }
 
     /// The file found at `path` below the root, or what is asked of it.
-    fn file(&self, file: File, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
+    fn file(&self, files: &Files, file: File, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
         let now = SystemTime::now();
         let description = Arc::new(Description::of(metadata, path, now));
         let length = description.length;
         let mut kept = None;
         let answer = self.asked.answer(&description, |part| {
-            let unreadable = |error| unreadable(&error, path);
-            if part != (0..length) || length > FILE_WHOLE_BYTES_MAX {
-                let stream = FileStream::open(file, part.start, part.end - part.start).map_err(unreadable)?;
-                return Ok(Body::File(stream));
-            }
-            let bytes = read_whole(&file, length).map_err(unreadable)?;
             let identity = Identity::of(metadata);
             // A date in the future becomes one that a header can tell: a description without a date does not last.
-            if identity.is_settled(now) && description.validators.modified.is_some() && open::is_local(&file) {
+            let lasts = identity.is_settled(now) && (description.validators.modified.is_some() || is_undated(metadata));
+            let keep = part == (0..length) && length <= FILE_WHOLE_BYTES_MAX && lasts && open::is_local(&file);
+            // What is not kept has each client's own bytes, so it is held in small pieces.
+            if !keep && part.end - part.start > FILE_CHUNK_BYTES as u64 {
+                let file = files.share(file, identity).ok_or(Refusal::BUSY)?;
+                return Ok(Body::File(FileStream::new(file, part.start, part.end - part.start)));
+            }
+            let bytes = read(&file, &part).map_err(|error| unreadable(&error, path))?;
+            if keep {
                 let (below, description) = (path.to_owned(), description.clone());
                 kept = Some(Kept { below, identity, description, bytes: bytes.clone() });
             }
@@ -295,11 +309,11 @@ impl Asked {
     }
 }
 
-/// All `length` bytes of a file.
-fn read_whole(mut file: &File, length: u64) -> std::io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    let read = file.by_ref().take(length).read_to_end(&mut bytes)?;
-    if read as u64 == length { Ok(bytes.into()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+/// This part of a file.
+fn read(file: &File, part: &Range<u64>) -> std::io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(part.end - part.start).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, part.start)?;
+    Ok(bytes.into())
 }
 
 fn unreadable(error: &std::io::Error, path: &Path) -> Refusal {

@@ -118,14 +118,13 @@ fn errno(error: &std::io::Error) -> Errno {
 /// What the client is told when the system says `error`.
 fn refusal(path: &Path, error: Errno) -> Refusal {
     match error {
-        // EXDEV: the path leaves the root.
-        Errno::ENOENT
-        | Errno::ENOTDIR
-        | Errno::EXDEV
-        | Errno::ELOOP
-        | Errno::ENAMETOOLONG
-        | Errno::ENXIO
-        | Errno::ENODEV => Refusal::ABSENT,
+        Errno::EXDEV => {
+            log::debug!("{} leads out of the directory served: a link on its way does, or is absolute", path.display());
+            Refusal::ABSENT
+        }
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG | Errno::ENXIO | Errno::ENODEV => {
+            Refusal::ABSENT
+        }
         Errno::EACCES | Errno::EPERM => Refusal::new(StatusCode::FORBIDDEN, "the server may not read this file"),
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN | Errno::EINTR => {
             log::warn!("cannot open {}: {}", path.display(), error.desc());

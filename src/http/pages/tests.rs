@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use nix::sys::stat::Mode;
@@ -62,7 +62,7 @@ impl Ground {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let answer = respond(&self.site, &method, &uri, &headers, &rest).await;
+        let answer = respond(&self.site, &Files::default(), &method, &uri, &headers, &rest).await;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -90,8 +90,12 @@ async fn a_file_is_sent_with_what_describes_it() {
     assert_eq!(answer.field("cache-control"), "no-cache");
     assert_eq!(answer.field("accept-ranges"), "bytes");
     let metadata = fs::metadata(ground.path("page.html")).unwrap();
-    let nanoseconds = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-    assert_eq!(answer.field("etag"), format!("\"{nanoseconds:x}-8\""));
+    let written = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
+    let tag = format!("{:x}-{written:x}-{changed:x}-8", metadata.ino());
+    assert_eq!(answer.field("etag"), format!("W/\"{tag}-new\""));
+    let answer = settled(&ground, "/page.html").await;
+    assert_eq!(answer.field("etag"), format!("\"{tag}\""));
     assert_eq!(answer.field("last-modified"), httpdate::fmt_http_date(metadata.modified().unwrap()));
 
     let head = ground.ask(Method::HEAD, "/page.html", &[("range", "bytes=0-1")]).await;
@@ -169,10 +173,109 @@ async fn dates_that_no_header_can_tell_are_left_out() {
         file.set_modified(time).unwrap();
         let answer = ground.load("/page.html").await;
         assert_eq!((answer.status, answer.field("last-modified")), (200, ""));
-        assert!(answer.field("etag").starts_with('"'));
+        assert!(answer.field("etag").ends_with('"'));
     }
-    file.set_modified(UNIX_EPOCH + Duration::from_millis(1_999)).unwrap();
-    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:01 GMT");
+    file.set_modified(UNIX_EPOCH + Duration::from_millis(2_999)).unwrap();
+    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:02 GMT");
+}
+
+/// Asks until the tag is a strong one, which it is once a change would show.
+async fn settled(ground: &Ground, target: &str) -> Answer {
+    let began = Instant::now();
+    loop {
+        let answer = ground.load(target).await;
+        if answer.field("etag").starts_with('"') {
+            return answer;
+        }
+        assert!(answer.field("etag").starts_with("W/\""), "{}", answer.field("etag"));
+        assert!(began.elapsed() < Duration::from_secs(60), "never settled");
+        // Polled up to the deadline.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn other_bytes_are_another_file_whatever_its_size_and_time_say() {
+    let ground = Ground::new();
+    let path = ground.path("page.html");
+    for seconds in [0, 1, 1_000_000_000] {
+        let put = |bytes: &str| {
+            fs::write(&path, bytes).unwrap();
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        };
+        put("<p>first");
+        let first = settled(&ground, "/page.html").await;
+        let (tag, date) = (first.field("etag"), first.field("last-modified"));
+        assert_eq!(date.is_empty(), seconds < 2, "a date that all versions have is none");
+        let again = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        assert_eq!(again.status, 304);
+        // Twice: a fresh file, and a settled one that is kept in memory.
+        for replaced in ["<p>other", "<p>third"] {
+            put(replaced);
+            for settle in [false, true] {
+                if settle {
+                    settled(&ground, "/page.html").await;
+                }
+                let now = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+                assert_eq!((now.status, now.text()), (200, replaced), "{seconds}");
+                let held = if date.is_empty() { "Thu, 01 Jan 1970 00:00:01 GMT" } else { date };
+                for held in [tag, held] {
+                    let part =
+                        ground.ask(Method::GET, "/page.html", &[("range", "bytes=3-"), ("if-range", held)]).await;
+                    assert_eq!((part.status, part.text()), (200, replaced), "{seconds} {held}");
+                }
+            }
+        }
+        // Another file moved into its place.
+        fs::rename(ground.path("sub/notes.txt"), ground.path("aside")).unwrap();
+        fs::write(ground.path("sub/notes.txt"), "<p>moved").unwrap();
+        let time = UNIX_EPOCH + Duration::from_secs(seconds);
+        File::options().write(true).open(ground.path("sub/notes.txt")).unwrap().set_modified(time).unwrap();
+        fs::rename(ground.path("sub/notes.txt"), &path).unwrap();
+        fs::rename(ground.path("aside"), ground.path("sub/notes.txt")).unwrap();
+        let moved = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        assert_eq!((moved.status, moved.text()), (200, "<p>moved"));
+    }
+}
+
+#[tokio::test]
+async fn so_many_files_are_sent_at_once() {
+    let ground = Ground::new();
+    let files = Files::default();
+    files.allow(1);
+    for name in ["one.bin", "two.bin"] {
+        fs::write(ground.path(name), vec![7; 300_000]).unwrap();
+    }
+    let load = async |name: &str| {
+        let uri: Uri = format!("/{name}").parse().unwrap();
+        respond(&ground.site, &files, &Method::GET, &uri, &HeaderMap::new(), name).await
+    };
+    let first = load("one.bin").await;
+    let again = load("one.bin").await;
+    let refused = load("two.bin").await;
+    assert_eq!((first.status(), again.status(), refused.status().as_u16()), (StatusCode::OK, StatusCode::OK, 503));
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(again.into_body().collect().await.unwrap().to_bytes().len(), 300_000);
+    drop(first);
+    assert_eq!(load("two.bin").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_listing_is_looked_at_once_for_all_who_ask_meanwhile() {
+    let mut ground = Ground::new();
+    ground.site.listing = true;
+    let root = Root::open(&ground.site.root).unwrap();
+    let place = || listing::Place::new(&ground.site.root, Path::new("sub"), "/sub/");
+    let arrived = Instant::now();
+    let first = listing::page(&root, place(), arrived).unwrap();
+    let shared = listing::page(&root, place(), arrived).unwrap();
+    assert_eq!(first.as_ptr(), shared.as_ptr(), "it was made since this one arrived");
+    // It may have changed unseen.
+    let later = listing::page(&root, place(), Instant::now()).unwrap();
+    assert_ne!(first.as_ptr(), later.as_ptr());
+    fs::write(ground.path("sub/new.txt"), "").unwrap();
+    assert!(ground.load("/sub/").await.text().contains("new.txt"), "a change shows at once");
 }
 
 #[tokio::test]
@@ -301,7 +404,8 @@ async fn directories_end_with_a_slash_and_have_an_index_or_nothing() {
     assert_eq!(ground.load("/sub/").await.text(), "second choice");
 
     // A route on `/doc`, asked without its slash.
-    let bare = respond(&ground.site, &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
+    let bare =
+        respond(&ground.site, &Files::default(), &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
     assert_eq!(bare.headers()[header::LOCATION], "./doc/?q");
     // A name that would be a scheme, and a path that would be a host.
     fs::create_dir(ground.path("a:b")).unwrap();
@@ -346,7 +450,7 @@ async fn on_the_wire(site: config::Static, requests: &str) -> String {
         async move {
             let rest = request.uri().path().trim_start_matches('/').to_owned();
             Ok::<_, std::convert::Infallible>(
-                respond(&site, request.method(), request.uri(), request.headers(), &rest).await,
+                respond(&site, &Files::default(), request.method(), request.uri(), request.headers(), &rest).await,
             )
         }
     });
@@ -399,6 +503,12 @@ async fn a_huge_directory_is_listed_in_part_and_says_so() {
     let cut = ground.load("/sub/empty/").await;
     assert_eq!(cut.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX);
     assert!(cut.text().contains("<p>Only 10000 names of this directory are shown.</p>"));
+    // What is hidden is looked at, too, and counts.
+    fs::create_dir(ground.path("hidden")).unwrap();
+    for n in 0..=LISTING_ENTRIES_MAX {
+        fs::hard_link(ground.path("page.html"), ground.path(&format!("hidden/.{n}"))).unwrap();
+    }
+    assert!(ground.load("/hidden/").await.text().contains("<p>Only 0 names of this directory are shown.</p>"));
 }
 
 #[test]
