@@ -7,7 +7,6 @@
 //! One client pings, a millisecond after each pong, on a hub of its own. The first line is what it measures when nothing else
 //! happens; the others have to be read beside that, since server, flood and neighbour share the processors.
 
-#[allow(dead_code, reason = "shared with the tests, which use the rest")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[path = "neighbour/crowd.rs"]
@@ -74,21 +73,32 @@ fn main() {
     operator(crowd, time);
 }
 
+/// Clients that say the same again and again.
+struct Scene<'b> {
+    name: &'static str,
+    path: &'static str,
+    clients: usize,
+    bytes: &'b [u8],
+    /// How many bytes they say in a second together; `None`: as many as the server takes.
+    rate: Option<usize>,
+}
+
 /// Clients that say more than they should.
 fn floods(time: Duration) {
     let empty = [0x81, 0x80, 0, 0, 0, 0].repeat(8 << 10);
     let bombs = bomb().repeat(64);
-    let scenes: [(&str, &str, usize, &[u8], Option<usize>); 8] = [
-        ("nothing else", "/ignore", 0, &[], None),
-        ("500 flood empty messages", "/ignore", 500, &empty, None),
-        ("2000 flood empty messages", "/ignore", 2000, &empty, None),
-        ("100 flood an echo", "/echo", 100, &empty, None),
-        ("200 flood, and are logged", "/logged", 200, &empty, None),
-        ("one sends 2 MB/s of bombs to an echo", "/echo", 1, &bombs, Some(2_000_000)),
-        ("100 send bombs", "/ignore", 100, &bombs, None),
-        ("100 send bombs, and are logged", "/logged", 100, &bombs, None),
+    let scene = |name, path, clients, bytes, rate| Scene { name, path, clients, bytes, rate };
+    let scenes: [Scene<'_>; 8] = [
+        scene("nothing else", "/ignore", 0, &[], None),
+        scene("500 flood empty messages", "/ignore", 500, &empty, None),
+        scene("2000 flood empty messages", "/ignore", 2000, &empty, None),
+        scene("100 flood an echo", "/echo", 100, &empty, None),
+        scene("200 flood, and are logged", "/logged", 200, &empty, None),
+        scene("one sends 2 MB/s of bombs to an echo", "/echo", 1, &bombs, Some(2_000_000)),
+        scene("100 send bombs", "/ignore", 100, &bombs, None),
+        scene("100 send bombs, and are logged", "/logged", 100, &bombs, None),
     ];
-    for (name, path, clients, bytes, rate) in scenes {
+    for Scene { name, path, clients, bytes, rate } in scenes {
         let mut service = Service::started(&config(ROUTE));
         let neighbour = Neighbour::start(service.address());
         let flood = Flood::start(service.address(), path, clients, bytes, rate);

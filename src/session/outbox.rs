@@ -286,9 +286,6 @@ mod tests {
     fn hub(when_slow: WhenSlow) -> Hub {
         Hub {
             message_bytes_max: 8,
-            messages_per_second: crate::config::limits::MESSAGES_PER_SECOND as u32,
-            bytes_per_second: crate::config::limits::BYTES_PER_SECOND as u32,
-            message_timeout: crate::config::limits::MESSAGE_TIMEOUT,
             queue_bytes_max: 8,
             queue_messages_max: 4,
             queue_age_max: Some(Duration::from_secs(10)),

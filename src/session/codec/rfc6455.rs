@@ -88,47 +88,45 @@ impl Decoder {
     pub fn next<'a>(&'a mut self, input: &'a mut [u8], limit: usize) -> Result<(usize, Option<Event<'a>>), Close> {
         self.forget_delivered();
         let mut used = 0;
-        loop {
-            let (frame, fresh) = match self.partial.as_ref().and_then(|partial| partial.frame) {
-                Some(frame) => (frame, false),
-                None => match self.header(&mut used, input, limit)? {
-                    Some(frame) => (frame, true),
-                    None => return Ok((used, None)),
-                },
-            };
-            let left = frame.length - frame.taken;
-            if fresh && input.len() - used >= frame.length && frame.stands_alone() {
-                let payload = &mut input[used..used + frame.length];
-                unmask(frame.mask, 0, payload);
-                // Nothing of this frame is held: what is held, if anything, is an earlier fragment.
-                if let Some(partial) = &mut self.partial {
-                    partial.frame = None;
-                }
-                let event = event(frame, payload)?;
-                return Ok((used + frame.length, Some(event)));
+        let (frame, fresh) = match self.partial.as_ref().and_then(|partial| partial.frame) {
+            Some(frame) => (frame, false),
+            None => match self.header(&mut used, input, limit)? {
+                Some(frame) => (frame, true),
+                None => return Ok((used, None)),
+            },
+        };
+        let left = frame.length - frame.taken;
+        if fresh && input.len() - used >= frame.length && frame.stands_alone() {
+            let payload = &mut input[used..used + frame.length];
+            unmask(frame.mask, 0, payload);
+            // Nothing of this frame is held: what is held, if anything, is an earlier fragment.
+            if let Some(partial) = &mut self.partial {
+                partial.frame = None;
             }
-            let take = left.min(input.len() - used);
-            let piece = &mut input[used..used + take];
-            unmask(frame.mask, frame.taken, piece);
-            used += take;
-            let partial = self.partial.get_or_insert_default();
-            partial.take(frame, piece)?;
-            if take < left {
-                return Ok((used, None));
-            }
-            partial.frame = None;
-            if matches!(frame.opcode, OpCode::Control(_)) {
-                partial.delivered = Delivered::Control;
-                // The borrow ends the loop: looked up again because the compiler cannot see that it does.
-                let partial = self.partial.as_ref().expect("a control frame was just taken");
-                return Ok((used, Some(event(frame, &partial.control)?)));
-            }
-            if frame.last {
-                partial.delivered = Delivered::Message;
-                return Ok((used, Some(self.message()?)));
-            }
-            return Ok((used, Some(Event::Fragment)));
+            let event = event(frame, payload)?;
+            return Ok((used + frame.length, Some(event)));
         }
+        let take = left.min(input.len() - used);
+        let piece = &mut input[used..used + take];
+        unmask(frame.mask, frame.taken, piece);
+        used += take;
+        let partial = self.partial.get_or_insert_default();
+        partial.take(frame, piece)?;
+        if take < left {
+            return Ok((used, None));
+        }
+        partial.frame = None;
+        if matches!(frame.opcode, OpCode::Control(_)) {
+            partial.delivered = Delivered::Control;
+            // Looked up again, because what it gives is borrowed for longer.
+            let partial = self.partial.as_ref().expect("a control frame was just taken");
+            return Ok((used, Some(event(frame, &partial.control)?)));
+        }
+        if frame.last {
+            partial.delivered = Delivered::Message;
+            return Ok((used, Some(self.message()?)));
+        }
+        Ok((used, Some(Event::Fragment)))
     }
 
     /// Whether compressed messages were agreed on.
