@@ -73,6 +73,7 @@ impl Client {
                     Said::Ping(payload.to_vec())
                 }
                 Some(Event::Pong) => Said::Pong,
+                Some(Event::Fragment) => continue,
                 Some(Event::Close(code)) => Said::Close(code),
             });
         }

@@ -126,8 +126,9 @@ pub const TURN_BYTES_MAX: usize = 1 << 20;
 pub const READING_WORK: u32 = 500_000;
 /// What a turn reads of those that had their slice before, even where others took the whole turn.
 pub const READING_ON_WORK: u32 = 125_000;
-/// What is read of one client at once before the next one has its slice.
-pub const SLICE_WORK: u32 = 50_000;
+/// What is read of one client at once before the next one has its slice: a read of 64 KiB of messages of a kilobyte is one slice, so
+/// that what a publisher sent at once leaves at once.
+pub const SLICE_WORK: u32 = 100_000;
 /// What a turn writes to subscribers, likewise, before it looks at what came meanwhile. One message to 250 clients.
 pub const FLUSHING_WORK: u32 = 1_000_000;
 /// What a turn may stage for clients in answer to what they said, in bytes, while a publication is still being written to others.

@@ -1,6 +1,6 @@
 //! One connection, from its first byte to its end or to its upgrade.
 //!
-//! hyper drives the requests. Around it stand the clock ([`super::progress`]: a client that does not finish its request, does not take
+//! hyper drives the requests. Around it stand the clock (`progress`: a client that does not finish its request, does not take
 //! its answer, or idles, is let go) and the hand-over: once a 101 is written, the socket leaves hyper with the bytes already read, and
 //! is adopted.
 

@@ -34,16 +34,15 @@ impl<S: Socket> Table<S> {
 
     /// Writes to every session what is staged for it.
     pub fn flush(&mut self) {
-        self.flush_for(&mut Work::of(u32::MAX));
-        debug_assert!(!self.is_flushing, "all of it fits");
+        self.flush_some();
+        while self.is_flushing {
+            self.flush_some();
+        }
     }
 
     /// Ends a turn: writes answers, and then what was published, as much as a turn may.
     pub fn flush_some(&mut self) {
-        self.flush_for(&mut Work::of(self.pace.flushing));
-    }
-
-    fn flush_for(&mut self, work: &mut Work) {
+        let mut work = Work::of(self.pace.flushing);
         self.stage_streak();
         let mut answered = std::mem::take(&mut self.answered);
         for slot in answered.drain(..) {

@@ -14,11 +14,15 @@ use crate::wire::{Close, Dialect, rfc6455};
 impl<S: Socket> Table<S> {
     /// Takes the events out of bytes that a session sent, as many as its slice of work allows; the rest is kept.
     pub(super) fn hear(&mut self, slot: Slot, bytes: &mut [u8], slice: &mut Work) {
+        // While its decoder is at work the sum is that of the others.
         let before = self.sessions[slot as usize].codec.held_bytes();
-        if let Err(close) = self.hear_events(slot, bytes, slice) {
-            self.fail(slot, &close);
+        self.unfinished_bytes -= before;
+        let heard = self.hear_events(slot, bytes, slice);
+        self.unfinished_bytes += self.sessions[slot as usize].codec.held_bytes();
+        match heard {
+            Ok(()) => self.note_unfinished(slot, before),
+            Err(close) => self.fail(slot, &close),
         }
-        self.note_unfinished(slot, before);
     }
 
     fn hear_events(&mut self, slot: Slot, bytes: &mut [u8], slice: &mut Work) -> Result<(), Close> {
@@ -100,7 +104,11 @@ impl<S: Socket> Table<S> {
         if self.sessions[slot as usize].phase == Phase::Open {
             self.close(slot, close);
         }
-        self.sessions[slot as usize].phase = Phase::Failed;
+        let session = &mut self.sessions[slot as usize];
+        session.phase = Phase::Failed;
+        self.unfinished_bytes -= session.codec.held_bytes();
+        self.unheard_bytes -= session.unheard.take().map_or(0, |rest| rest.len());
+        session.codec = Codec::new(session.dialect, false);
     }
 
     fn on_event(&mut self, slot: Slot, event: Event<'_>, slice: &mut Work) {

@@ -177,11 +177,11 @@ impl<S: Socket> Table<S> {
         }
     }
 
-    /// Counts what a session holds of a message that is not finished, beside what it held `before`, and sets its deadline.
+    /// A session holds so much of a message that is not finished: sets its deadline, and looks at the sum where it holds more than
+    /// `before`.
     pub(super) fn note_unfinished(&mut self, slot: Slot, before: usize) {
         let (now, session) = (self.now, &mut self.sessions[slot as usize]);
         let held = session.codec.held_bytes();
-        self.unfinished_bytes = self.unfinished_bytes - before + held;
         let Some(deadline) = session.message_deadline(now) else { return };
         if session.due <= now || session.due > deadline {
             self.set_timer(slot, deadline.max(now + 1));
@@ -200,5 +200,63 @@ impl<S: Socket> Table<S> {
             Phase::Open => self.remove(slot, "by the client, without goodbye"),
             Phase::Closing | Phase::Leaving | Phase::Failed => self.remove(slot, BY_THE_CLIENT),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::shard::testing::{Line, arrival};
+
+    #[test]
+    fn what_is_unfinished_has_a_bound_in_sum() {
+        const PART: usize = 60 << 20;
+        let mut table = Table::new(Arc::default());
+        let fit = UNFINISHED_BYTES_MAX / PART;
+        let mut codes = Vec::new();
+        for _ in 0..fit + 2 {
+            let line = Line::default();
+            line.room.set(1000);
+            let key = table.adopt(
+                line.clone(),
+                arrival("on_message = \"ignore\"", "message_max = \"64MiB\"\nqueue_max = \"64MiB\""),
+            );
+            // A binary message of 64 MiB, of which the last part never comes.
+            line.says
+                .borrow_mut()
+                .extend([&[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0][..], &vec![7; PART]].concat());
+            table.readable(key, false);
+            while table.has_work() {
+                table.read_sessions(|_| ());
+            }
+            table.flush();
+            codes.push(line.heard.borrow().get(2..4).map(|code| u16::from_be_bytes([code[0], code[1]])));
+            assert!(table.unfinished_bytes <= UNFINISHED_BYTES_MAX, "{}", table.unfinished_bytes);
+        }
+        let (fitting, others) = codes.split_at(fit);
+        assert!(fitting.iter().all(Option::is_none), "{codes:?}");
+        assert!(others.iter().all(|code| *code == Some(1013)), "{codes:?}");
+    }
+
+    #[test]
+    fn what_is_read_and_not_heard_has_a_bound_in_sum() {
+        let mut table = Table::new(Arc::default());
+        let count = 4 * UNHEARD_BYTES_MAX / crate::config::limits::READ_BYTES;
+        for _ in 0..count {
+            let line = Line::default();
+            line.says.borrow_mut().extend([0x82, 0x80, 0, 0, 0, 0].repeat(20_000));
+            let key = table.adopt(line, arrival("on_message = \"ignore\"", ""));
+            table.readable(key, false);
+        }
+        let mut most = 0;
+        while table.has_work() {
+            table.read_sessions(|_| ());
+            most = most.max(table.unheard_bytes);
+        }
+        assert!(most > UNHEARD_BYTES_MAX / 2, "there was something to bound: {most}");
+        assert!(most <= UNHEARD_BYTES_MAX + count * READ_BYTES_HELD, "{most}");
+        assert_eq!((table.unheard_bytes, table.unfinished_bytes), (0, 0));
     }
 }
