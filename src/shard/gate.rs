@@ -2,7 +2,7 @@
 //!
 //! There are three limits: of the process, of a server, of an address. A connection beyond one of the first two still gets a place
 //! of the [reserve](CONNECTIONS_RESERVED) where it came from this machine: a full server says that it lives, how it is, and takes
-//! publications. Everything else is told that there is no room ([`super::refusal`]).
+//! publications. Everything else is told that there is no room (`refusal`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
