@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use pushd::cli::Cli;
-use pushd::config::limits::CONFIG_PATIENCE;
+use pushd::config::limits::{CONFIG_PATIENCE, LOG_CLOSE_TIMEOUT};
 use pushd::config::{self, Config};
 use pushd::daemon::behalf::Behalf;
 use pushd::daemon::descriptors;
@@ -25,8 +25,6 @@ use pushd::daemon::successor;
 use pushd::server::rehearsal::{self, Predecessor};
 use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server, TRIED};
 
-/// How long the last lines of the log may take to be written.
-const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the service manager's status line is renewed, and the shards are looked at.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 

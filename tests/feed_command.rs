@@ -17,7 +17,7 @@ fn a_command_inherits_what_is_not_the_services_own() {
         "ls /proc/self/fd > open; { env; sed s/^/fd=/ open; readlink /proc/$$/fd/0 | sed s/^/in=/; grep ^Sig /proc/self/status
         echo umask=$(umask); echo group=$(ps -o pgid= -p $$) leader=$$; echo files=$(ulimit -Sn)/$(ulimit -Hn); } > told
         mv told all; exec sleep 1000";
-    let before = "exec 7</dev/null 8>/dev/null; trap '' USR2; ulimit -Sn 300; umask 027
+    let before = "exec 7</dev/null 8>/dev/null; trap '' USR2 QUIT; ulimit -Sn 300; umask 027
         export NOTIFY_SOCKET=/nonexistent WATCHDOG_USEC=9 WATCHDOG_PID=1 LISTEN_FDS=1 LISTEN_PID=1 LISTEN_FDNAMES=a LISTEN_PIDFDID=1
         export FDSTORE=9 JOURNAL_STREAM=1:2 SYSTEMD_EXEC_PID=1 CREDENTIALS_DIRECTORY=/c OTHER=kept";
     let pushd = Start::new(&with_command(script)).after(before).run();

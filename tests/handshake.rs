@@ -217,6 +217,13 @@ fn frames_sent_with_the_request_are_heard() {
         client.wire.send(&early[cut..]);
         client.expect_text("bird");
     }
+    // More than is read of a head at once.
+    let mut wire = Wire::connect(address);
+    let many: Vec<u8> = (0..1200).flat_map(|number| frame(TEXT, number.to_string().as_bytes())).collect();
+    wire.send(&[handshake(address, "/echo", &[]), many].concat());
+    assert_eq!(Answer::read_head(&mut wire).status, 101);
+    let mut client = Ws { wire };
+    (0..1200).for_each(|number| client.expect_text(&number.to_string()));
     let mut wire = Wire::connect(address);
     wire.send(&[&handshake_76(address, "/echo", &[]), &KEYS_76.2[..], b"\x00early\xff\x00bi"].concat());
     let answer = Answer::read_head(&mut wire);

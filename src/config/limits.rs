@@ -121,6 +121,9 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 pub const EVENTS_PER_TURN: usize = 512;
 /// A turn flushes when this much is staged, with what is noted of each message, so that one busy channel cannot hold the shard.
 pub const TURN_BYTES_MAX: usize = 1 << 20;
+/// How often a turn stages something published on a session: some ten nanoseconds each, so a turn of many small messages to many
+/// clients is bounded, too.
+pub const STAGED_PER_TURN_MAX: usize = 300_000;
 /// What a turn reads, in the work of nanoseconds (see `shard::table::work`): a client that says something is heard within two or
 /// three turns, whatever others send.
 pub const READING_WORK: u32 = 500_000;
@@ -139,6 +142,8 @@ pub const HANDSHAKES_PER_TURN: usize = 50;
 pub const TIMERS_PER_TURN: usize = 100;
 /// How many sessions a reload or an end reaches in one turn.
 pub const SWEEP_SESSIONS_PER_TURN: usize = 100;
+/// How many places of the table it looks at for them: after a crowd has gone most are empty.
+pub const SWEEP_PLACES_PER_TURN: usize = 10_000;
 /// How many commands a shard obeys in one turn.
 pub const COMMANDS_PER_TURN: usize = 16;
 /// The largest message that is compressed: a shard that compresses delivers nothing meanwhile, and this takes a millisecond or two.

@@ -1,7 +1,7 @@
 //! Waiting for a file system without being held up by it.
 //!
-//! A call that touches a file may take for ever: a network file system does not answer. So it runs on a thread of its own, and who needs
-//! its result waits only for so long, with other things to do meanwhile. A thread that is given up ends with the process.
+//! A call that touches a file may take for ever: a network file system does not answer. So it runs on a thread of its own, and the caller
+//! waits only for so long, with other things to do meanwhile. A thread that is given up ends with the process.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal as Number};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
 /// The exit code of a process that a second SIGINT or SIGTERM ended: not clean, and none of [`Exit`](super::Exit)'s.
@@ -74,6 +74,9 @@ impl Signals {
             flag::register(*number, Arc::clone(flag))?;
             low_level::pipe::register(*number, write.try_clone()?)?;
         }
+        // A shell has what runs in the background ignore it, and what ignores a signal hands that on to the programs it starts, such as the
+        // commands of feeds. A handler is not handed on: this one does what SIGQUIT does by default.
+        flag::register_conditional_default(SIGQUIT, Arc::new(AtomicBool::new(true)))?;
         let ours = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2];
         let ours = SigSet::from_iter(ours);
         ours.thread_block()?;

@@ -4,8 +4,8 @@
 //! before the place are remembered, and compared with what stands there before more is read. Where they differ, the file holds
 //! something else now, and is read from its start.
 //!
-//! Who goes on writing where it was to a file that was cut short, leaves a hole, which reads as zeros. Holes are skipped, and so are
-//! zeros where a line begins.
+//! A writer that goes on where it was in a file that was cut short leaves a hole, which reads as zeros. Holes are skipped, and so are zeros
+//! where a line begins.
 
 use std::fs::{File, Metadata};
 use std::io;

@@ -87,7 +87,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B
         let _ = tokio::time::timeout(LINGER, std::pin::Pin::new(&mut connection)).await;
     }
     let parts = connection.into_parts();
-    let (io, read) = (parts.io.into_inner().io, parts.read_buf);
+    let (io, read) = parts.io.into_inner().leave(parts.read_buf);
     match finished {
         None if progress.is_ending() => {}
         None => backend.put_aside(io, read, &from.server),

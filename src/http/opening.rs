@@ -35,7 +35,7 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Agrees to the handshake that `bytes` are, and gives who arrives and what he is answered. `None`: hyper is to read them.
+    /// Agrees to the handshake that `bytes` are, and gives the arrival and its answer. `None`: hyper is to read them.
     pub fn agree<B: Backend>(
         &mut self,
         bytes: &[u8],

@@ -2,8 +2,7 @@
 //!
 //! | state | begins with | limit |
 //! |---|---|---|
-//! | nothing | the connection | `header_timeout` |
-//! | head | the first byte of a request | `header_timeout` |
+//! | head | the first byte of a request; until that a new connection waits in the lobby of its shard | `header_timeout` |
 //! | answering | the last byte of its head | that of what is done: `body_timeout` for a body |
 //! | sending | the answer | [`SEND_BYTES_MIN`] in each [`SEND_WINDOW`] |
 //! | idle | the last byte of the answer, taken by the kernel | `keep_alive` |
@@ -29,7 +28,6 @@ use crate::config::limits::{SEND_BYTES_MIN, SEND_WINDOW};
 /// See the head of this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
-    Nothing,
     Head,
     Answering,
     Sending,
@@ -59,7 +57,7 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new() -> Rc<Progress> {
         Rc::new(Progress {
-            doing: Cell::new(Doing::Nothing),
+            doing: Cell::new(Doing::Head),
             since: Cell::new(Instant::now()),
             sent: Cell::default(),
             handed_out: Cell::default(),
@@ -102,14 +100,14 @@ impl Progress {
 
     /// Whether no request is in flight: one whose head is not whole is not.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.doing.get(), Doing::Nothing | Doing::Head | Doing::Idle)
+        matches!(self.doing.get(), Doing::Head | Doing::Idle)
     }
 
     /// When the state has lasted too long, if it may; and whether it has by now.
     fn look(&self, now: Instant, header_timeout: Duration, keep_alive: Duration) -> (Option<Instant>, bool) {
         let due = self.since.get()
             + match self.doing.get() {
-                Doing::Nothing | Doing::Head => header_timeout,
+                Doing::Head => header_timeout,
                 Doing::Idle => keep_alive,
                 Doing::Sending => SEND_WINDOW,
                 Doing::Answering => return (None, false),
@@ -138,7 +136,7 @@ impl Progress {
 
     fn read(&self) {
         match self.doing.get() {
-            Doing::Nothing | Doing::Idle => self.begin(Doing::Head),
+            Doing::Idle => self.begin(Doing::Head),
             Doing::Head | Doing::Answering => {}
             Doing::Sending => self.ahead.set(true),
         }
@@ -203,6 +201,15 @@ pub(super) struct Watched<T> {
 }
 
 impl<T> Watched<T> {
+    /// The socket, and what was read of it and not used. hyper read so much; it reads nothing behind an upgrade, so there may be more that
+    /// was read before.
+    pub(super) fn leave(self, read: Bytes) -> (T, Bytes) {
+        match self.early.is_empty() {
+            true => (self.io, read),
+            false => (self.io, [&read[..], &self.early[..]].concat().into()),
+        }
+    }
+
     fn wrote(&self, polled: &Poll<io::Result<usize>>) {
         let progress = &self.progress;
         if progress.from_file.take() {
@@ -215,7 +222,7 @@ impl<T> Watched<T> {
         }
     }
 
-    /// The runtime hears a moment later than the kernel what has arrived. Who ends asks the kernel.
+    /// The runtime hears a moment later than the kernel what has arrived. At the end the kernel is asked.
     fn read_last(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match (self.calls.read_now)(&self.io, buffer.initialize_unfilled()) {
             Ok(count) => {
@@ -313,11 +320,9 @@ mod tests {
     async fn each_state_has_its_own_limit() {
         let (mut client, io) = tokio::io::duplex(64);
         let (mut socket, progress) = watched(io);
-        assert_eq!(left(&progress), Some(10), "nothing");
-        tokio::time::advance(Duration::from_secs(4)).await;
         client.write_all(b"GET").await.unwrap();
         socket.read_u8().await.unwrap();
-        assert_eq!(left(&progress), Some(10), "the head begins");
+        assert_eq!(left(&progress), Some(10), "the head has begun");
         tokio::time::advance(Duration::from_secs(4)).await;
         socket.read_u8().await.unwrap();
         assert_eq!(left(&progress), Some(6), "and is one");

@@ -255,7 +255,7 @@ pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) 
     silent
 }
 
-/// A place for a connection. Whoever had one keeps it, however few there are now.
+/// A place for a connection. One that had a place keeps it, however few there are now.
 fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Place {
     let peer = || SockRef::from(socket).peer_addr().ok()?.as_socket().map(|peer| peer.ip());
     let counted = plan.gate.readmit(plan, server, plan.connections_per_address_max.and_then(|_| peer()));

@@ -7,7 +7,7 @@
 //! 3. [`Step::Spread`]: these lanes are emptied; what is published waits in the lanes of deliveries.
 //! 4. [`Step::Pack`]: those are emptied too. Every publication is in its subscribers' sockets or outboxes: the sessions are written
 //!    down, and from here on left alone.
-//! 5. [`Step::Leave`], where others hold them now; or [`Step::Resume`], where nobody does: then nothing has happened.
+//! 5. [`Step::Leave`], where others hold them now; or [`Step::Resume`], where nobody does: then the sessions go on until the drain that follows.
 //!
 //! In the process that begins, shards take up sessions before they accept and before they read: what is published then
 //! reaches all of them.

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +17,8 @@ use slab::Slab;
 use super::Shard;
 use super::edge::Edge;
 use super::stream::Raw;
-use super::wheel::{Timer, Wheel};
-use crate::config::limits::{HANDSHAKES_PER_TURN, HEADER_BYTES_MAX};
+use super::wheel::{TIMER_MAX, Timer, Wheel};
+use crate::config::limits::{HANDSHAKES_PER_TURN, HEADER_BYTES_MAX, TIMERS_PER_TURN};
 use crate::http::Backend;
 use crate::http::opening::Opening;
 use crate::hub::Slot;
@@ -48,6 +47,8 @@ struct Waiting {
     /// The server whose address it came to.
     server: Arc<str>,
     generation: u32,
+    /// When it has waited long enough.
+    due: Seconds,
 }
 
 impl Default for Lobby {
@@ -65,25 +66,32 @@ impl Default for Lobby {
 }
 
 impl Lobby {
-    fn add(&mut self, socket: Raw, server: Arc<str>, due: Seconds) -> Slot {
+    fn add(&mut self, socket: Raw, server: Arc<str>, now: Seconds, patience: Seconds) -> Slot {
         self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        let slot = self.waiting.insert(Waiting { socket, server, generation }) as Slot;
-        self.wheel.set(Timer { slot, generation, due });
+        let (generation, due) = (self.generation, now.saturating_add(patience));
+        let slot = self.waiting.insert(Waiting { socket, server, generation, due }) as Slot;
+        self.wheel.set(Timer { slot, generation, due: due.min(now + TIMER_MAX) });
         slot
     }
 
-    /// Lets go those who have said nothing for as long as they may.
+    /// Lets go connections that have said nothing for as long as they may, as many as a turn may.
     fn expire(&mut self, now: Seconds) {
-        let mut fired = mem::take(&mut self.fired);
-        self.wheel.fire(now, &mut fired);
-        for timer in fired.drain(..) {
+        self.wheel.fire(now, &mut self.fired);
+        let mut left = TIMERS_PER_TURN;
+        while left > 0
+            && let Some(timer) = self.fired.pop_front()
+        {
             let place = timer.slot as usize;
-            if self.waiting.get(place).is_some_and(|waiting| waiting.generation == timer.generation) {
+            let Some(waiting) = self.waiting.get(place).filter(|waiting| waiting.generation == timer.generation) else {
+                continue;
+            };
+            left -= 1;
+            if waiting.due > now {
+                self.wheel.set(Timer { due: waiting.due.min(now + TIMER_MAX), ..timer });
+            } else {
                 self.waiting.remove(place);
             }
         }
-        self.fired = fired;
     }
 }
 
@@ -96,9 +104,8 @@ impl Shard {
         let Some(site) = self.plan.borrow().sites.get(&*server).cloned() else { return };
         // A second that has begun is none.
         let patience = site.server.header_timeout.as_secs_f64().ceil() as Seconds + 1;
-        let due = self.now().saturating_add(patience);
         let peer = socket.who();
-        let slot = self.lobby.borrow_mut().add(socket, server, due);
+        let slot = self.lobby.borrow_mut().add(socket, server, self.now(), patience);
         let watched = match self.lobby.borrow().waiting.get(slot as usize) {
             Some(waiting) => self.poller.add_silent(&waiting.socket, slot),
             None => Ok(()),
@@ -107,7 +114,7 @@ impl Shard {
             log::warn!("{peer} could not be served: {error}");
             self.lobby.borrow_mut().waiting.remove(slot as usize);
         } else if *self.drain.borrow() {
-            self.clear_lobby();
+            self.lobby.borrow_mut().ready.push_back(slot);
         }
     }
 
@@ -122,10 +129,11 @@ impl Shard {
 
     /// Whether connections that have said something wait for a turn.
     pub(super) fn has_openings(&self) -> bool {
-        !self.lobby.borrow().ready.is_empty()
+        let lobby = self.lobby.borrow();
+        !lobby.ready.is_empty() || !lobby.fired.is_empty()
     }
 
-    /// Looks after those who wait too long.
+    /// Looks after connections that wait too long.
     pub(super) fn expire(&self) {
         self.lobby.borrow_mut().expire(self.now());
     }
@@ -139,7 +147,14 @@ impl Shard {
         let count = loop {
             match silent.socket.try_read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if *self.drain.borrow() {
+                        let silent = waiting.remove(slot as usize);
+                        drop(lobby);
+                        self.let_wait_elsewhere(silent);
+                    }
+                    return;
+                }
                 Ok(0) | Err(_) => {
                     waiting.remove(slot as usize);
                     return;
@@ -149,17 +164,20 @@ impl Shard {
         };
         let Waiting { mut socket, server, .. } = waiting.remove(slot as usize);
         let (bytes, edge) = (&buffer[..count], Edge(self.clone()));
-        let is_reserve = socket.is_reserve();
-        if let Some((arrival, answer)) =
-            opening.agree(bytes, &server, socket.is_on_loopback(), &edge).filter(|_| !is_reserve)
+        if !socket.is_reserve()
+            && let Some((arrival, answer)) = opening.agree(bytes, &server, socket.is_on_loopback(), &edge)
         {
-            edge.answered(StatusCode::SWITCHING_PROTOCOLS);
-            // A socket that was never written to takes it whole, or is gone.
-            if socket.try_write_vectored(&[IoSlice::new(answer)]).is_ok_and(|count| count == answer.len()) {
-                drop(lobby);
-                self.adopt(socket, arrival, |poller, socket, key| poller.assign(socket, key));
+            match socket.try_write_vectored(&[IoSlice::new(answer)]) {
+                Ok(count) if count == answer.len() => {
+                    edge.answered(StatusCode::SWITCHING_PROTOCOLS);
+                    drop(lobby);
+                    return self.adopt(socket, arrival, |poller, socket, key| poller.assign(socket, key));
+                }
+                // Its client has not taken the answers before, of another process: hyper waits until it does.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // It is gone.
+                _ => return,
             }
-            return;
         }
         let early = Bytes::copy_from_slice(bytes);
         drop(lobby);
@@ -183,20 +201,22 @@ impl Shard {
         self.mailbox().aside.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// No more is awaited: who has said something by now is served; who has not is put aside for the next process, or let go where
-    /// there is none.
-    pub(super) fn clear_lobby(self: &Rc<Self>) {
-        let slots: Vec<Slot> = self.lobby.borrow().waiting.iter().map(|(slot, _)| slot as Slot).collect();
-        slots.into_iter().for_each(|slot| self.hear(slot));
-        let silent = mem::take(&mut self.lobby.borrow_mut().waiting);
+    /// No more is awaited: connections that have said something by now are served, the others put aside for the next process, or let go
+    /// where there is none. It takes some turns.
+    pub(super) fn clear_lobby(&self) {
+        let mut lobby = self.lobby.borrow_mut();
+        let Lobby { waiting, ready, .. } = &mut *lobby;
+        ready.extend(waiting.iter().map(|(slot, _)| slot as Slot));
+        self.mailbox().bell.notify_one();
+    }
+
+    fn let_wait_elsewhere(&self, Waiting { socket, server, .. }: Waiting) {
         if self.ending.get() || !self.is_awake() {
             return;
         }
-        for (_, Waiting { socket, server, .. }) in silent {
-            match self.poller.remove(&socket) {
-                Ok(()) => self.put_aside(socket, Bytes::new(), server),
-                Err(error) => log::warn!("{} could not be put aside: {error}", socket.who()),
-            }
+        match self.poller.remove(&socket) {
+            Ok(()) => self.put_aside(socket, Bytes::new(), server),
+            Err(error) => log::warn!("{} could not be put aside: {error}", socket.who()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What goes between threads: publications and commands, in bounded lanes that nobody waits in.
 //!
 //! Every channel has one owner among the shards. A publication goes first to its owner (a request), and from there to all shards (a
-//! delivery): so all subscribers of a channel hear one order. A shard takes deliveries always, and requests only while every
-//! shard has room for deliveries. Requests wait for deliveries and deliveries for nothing, so no ring of full
-//! lanes can form. Who finds a request lane full is told so: HTTP publishers get 503, WebSocket publishers are not read meanwhile.
+//! delivery): so all subscribers of a channel hear one order. A shard takes deliveries as fast as it writes them, and writing never
+//! waits; it takes requests only while every shard has room for deliveries. So requests wait for deliveries and deliveries for nothing, and no
+//! ring of full lanes can form. A publisher that finds a request lane full is told so: HTTP publishers get 503, WebSocket publishers are not read meanwhile.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,8 +1,8 @@
 //! One thread, one runtime, one table: the data plane.
 //!
-//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. Who has said nothing yet waits in
-//! the `lobby`; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for the shard's epoll set ([`poller`]) and its
-//! session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
+//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. Connections that
+//! have said nothing yet wait in the `lobby`; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for
+//! the shard's epoll set ([`poller`]) and its session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
 //! messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or has its sessions written down for another
 //! process ([`handover`], [`parcel`]).
 
@@ -261,7 +261,7 @@ impl Shard {
         match command {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
             Command::Plan(plan) => {
-                self.table.borrow_mut().rebind(rebinding(plan.clone()));
+                self.table.borrow_mut().rebind(rebinding(Arc::new(plan.deaf())));
                 *self.plan.borrow_mut() = plan;
                 self.table.borrow_mut().set_still(false);
                 self.accept_as_planned();
@@ -289,7 +289,7 @@ impl Shard {
         });
         for (number, listener) in plan.listeners.iter().enumerate() {
             let here = accepting.iter().any(|(accepted, _)| Arc::ptr_eq(accepted, listener));
-            // A listener stays with its shard for life: its number may change in a reload, the one who accepts does not.
+            // A listener stays with its shard for life: its number may change in a reload, the shard that accepts does not.
             if !here && listener.is_free_for(number % self.relay.mailboxes().len() == self.index) {
                 let task = tokio::task::spawn_local(listener::accept(listener.clone(), self.clone()));
                 accepting.push((listener.clone(), task));

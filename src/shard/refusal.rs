@@ -73,7 +73,7 @@ async fn tell<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, answer: &[u8]) -> st
         }
         Ok::<_, std::io::Error>(())
     };
-    // Who says nothing is told all the same.
+    // A silent client is told all the same.
     let _ = tokio::time::timeout(REFUSAL_PATIENCE, head).await;
     let rest = async {
         io.write_all(answer).await?;

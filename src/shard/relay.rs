@@ -50,6 +50,8 @@ impl Relay {
         table.read_sessions(|table| self.route_outgoing(table));
         // Last, so that no client is taken for silent whose answer lies here already.
         table.tick(now);
+        // It may have read a client that was about to be taken for silent.
+        self.route_outgoing(table);
         table.sweep_on();
         table.flush_some();
     }
@@ -135,7 +137,7 @@ impl Relay {
     /// Publishes, as the owner of the channel, to all shards; this is where its order is made.
     fn spread<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) {
         self.mailbox().counters.published.add(1);
-        for (_, mailbox) in self.others() {
+        for mailbox in self.others() {
             mailbox.deliver(publication.clone());
         }
         table.publish(publication);
@@ -147,11 +149,12 @@ impl Relay {
     }
 
     fn deliveries_have_room(&self) -> bool {
-        self.others().all(|(_, mailbox)| mailbox.has_room_for_deliveries())
+        self.others().all(Mailbox::has_room_for_deliveries)
     }
 
-    fn others(&self) -> impl Iterator<Item = (usize, &Mailbox)> {
-        self.mailboxes.iter().enumerate().filter(|(index, _)| *index != self.index)
+    fn others(&self) -> impl Iterator<Item = &Mailbox> {
+        let others = self.mailboxes.iter().enumerate().filter(|(index, _)| *index != self.index);
+        others.map(|(_, mailbox)| mailbox)
     }
 }
 
@@ -234,6 +237,50 @@ mod tests {
         line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
         relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
         assert!(table.session(key).is_some_and(|session| session.phase == Phase::Open));
+    }
+
+    #[test]
+    fn what_a_client_says_in_its_last_moment_is_published() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let (relay, [talking, hearing]) = (Relay::new(0, mailboxes), [Line::default(), Line::default()]);
+        for (line, hub) in [(&talking, "ping = \"5s\"\npong_timeout = \"2s\""), (&hearing, "ping = false")] {
+            line.room.set(1000);
+            table.adopt(line.clone(), arrival("on_message = \"broadcast\"", hub));
+        }
+        relay.turn(&mut table, 5, []);
+        hearing.heard.borrow_mut().clear();
+        // Its readiness is not told: it is read because it is about to be taken for silent.
+        talking.says.borrow_mut().extend([0x82, 0x82, 0, 0, 0, 0, 7, 7]);
+        relay.turn(&mut table, 7, []);
+        relay.turn(&mut table, 7, []);
+        assert!(hearing.heard.borrow().starts_with(&[0x82, 2, 7, 7]), "{:?}", hearing.heard.borrow());
+    }
+
+    #[test]
+    fn a_large_publication_to_many_does_not_hold_up_a_ping() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
+        let mut table = Table::new(mailboxes[0].counters.clone());
+        let relay = Relay::new(0, mailboxes);
+        let lines: Vec<Line> = (0..200).map(|_| Line::default()).collect();
+        let hub = "message_max = \"8MiB\"\nqueue_max = \"8MiB\"";
+        let keys: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                line.room.set(16 << 20);
+                table.adopt(line.clone(), arrival("on_message = \"ignore\"", hub))
+            })
+            .collect();
+        let hub_id = table.session(keys[0]).unwrap().terms.hub_id;
+        let large = vec![7; 5 << 20].into();
+        assert!(relay.publish(Publication::new(hub_id, "all".into(), Kind::Binary, large).into(), &mut table));
+        relay.turn(&mut table, 0, []);
+        assert!(table.is_flushing(), "it takes several turns");
+        let last = lines.last().unwrap();
+        last.says.borrow_mut().extend([0x89, 0x80, 0, 0, 0, 0]);
+        relay.turn(&mut table, 0, [Ready { key: keys[199], readable: true, writable: false, ending: false }]);
+        assert!(table.is_flushing(), "and is still being written to others");
+        assert!(last.heard.borrow().ends_with(&[0x8a, 0]));
     }
 
     #[test]

@@ -52,6 +52,10 @@ pub struct Table<S> {
     answered: Vec<Slot>,
     /// What is staged could not all be written in one turn.
     is_flushing: bool,
+    /// What is staged for sessions alone, in bytes.
+    answers_bytes: usize,
+    /// How often something published was staged on a session since all was written.
+    staged: usize,
     /// Publications to one channel that are not staged yet.
     streak: Vec<Arc<Publication>>,
     /// What they hold of memory, in bytes.
@@ -116,6 +120,8 @@ impl<S: Socket> Table<S> {
             dirty: VecDeque::new(),
             answered: Vec::new(),
             is_flushing: false,
+            answers_bytes: 0,
+            staged: 0,
             streak: Vec::new(),
             streak_bytes: 0,
             outgoing: Vec::new(),
@@ -199,6 +205,7 @@ impl<S: Socket> Table<S> {
         let mut stretches: [Option<(FrameNumber, FrameNumber)>; Dialect::ALL.len()] = Default::default();
         let mut reached = [0; Dialect::ALL.len()];
         for slot in self.channels.subscribers(first.hub, &first.channel) {
+            self.staged += 1;
             let session = &mut self.sessions[slot as usize];
             if session.phase != Phase::Open {
                 continue;
@@ -242,8 +249,10 @@ impl<S: Socket> Table<S> {
         let session = &mut self.sessions[slot as usize];
         let dialect = session.dialect;
         let run = &mut self.runs[dialect as usize];
+        let before = run.cost();
         let number = run.push_with(|out| write(dialect, out));
         session.stage(run, number..number + 1);
+        self.answers_bytes += run.cost() - before;
         // Even where something published is staged for it already: an answer does not wait until that is written to all others.
         if self.answered.last() != Some(&slot) {
             self.answered.push(slot);

@@ -13,6 +13,10 @@ const SLOTS: usize = 64;
 /// A slot keeps room for so many times what it holds.
 const SPARE: usize = 4;
 
+/// How long a timer lasts at most. One that is due later is set anew, so clients that come and go leave no more behind than the timers
+/// of a minute, however long they may be silent.
+pub const TIMER_MAX: Seconds = 60;
+
 /// A timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {

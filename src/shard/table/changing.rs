@@ -6,9 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{SessionKey, Table};
+use super::Table;
+use crate::config::Hub;
+use crate::config::limits::SWEEP_PLACES_PER_TURN;
 use crate::hub::Slot;
-use crate::session::{Phase, Seconds, Socket, Terms};
+use crate::session::{Phase, Socket, Terms};
 use crate::wire::Close;
 
 /// The terms that a session has from now on; `None`: its route is gone.
@@ -81,7 +83,8 @@ impl<S: Socket> Table<S> {
     pub fn sweep_on(&mut self) {
         let Some(mut sweep) = self.sweeps.pop_front() else { return };
         let mut left = self.pace.sweep;
-        while sweep.at < sweep.end && left > 0 {
+        let end = sweep.end.min(sweep.at + SWEEP_PLACES_PER_TURN);
+        while sweep.at < end && left > 0 {
             if self.sessions.contains(sweep.at) {
                 left -= 1;
                 self.change(sweep.at as Slot, &mut sweep.change);
@@ -113,15 +116,10 @@ impl<S: Socket> Table<S> {
     fn rebind_to(&mut self, slot: Slot, terms: Arc<Terms>) {
         let session = &mut self.sessions[slot as usize];
         let before = std::mem::replace(&mut session.terms, terms);
-        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
-        // A session that was never pinged has no timer, and one set for another pace may be hours away.
-        if let Some(ping) = ping.filter(|ping| before.hub.ping != Some(*ping) && session.phase == Phase::Open) {
-            self.set_timer(slot, self.now + ping.as_secs() as Seconds);
+        // A session that was never pinged has no timer, and one set for other terms may be too late.
+        let timing = |hub: &Hub| (hub.ping, hub.pong_timeout, hub.message_timeout);
+        if timing(&before.hub) != timing(&session.terms.hub) {
+            self.set_next_timer(slot);
         }
-    }
-
-    /// All sessions.
-    pub fn keys(&self) -> impl Iterator<Item = SessionKey> {
-        self.sessions.iter().map(|(slot, session)| SessionKey { slot: slot as Slot, generation: session.generation })
     }
 }

@@ -6,7 +6,7 @@
 
 use super::work::{self, Work};
 use super::{BY_THE_CLIENT, SessionKey, Table};
-use crate::config::limits::{REPLIES_BYTES_MAX, TURN_BYTES_MAX};
+use crate::config::limits::{REPLIES_BYTES_MAX, STAGED_PER_TURN_MAX, TURN_BYTES_MAX};
 use crate::hub::Slot;
 use crate::session::run::Run;
 use crate::session::{Flushed, Phase, Socket};
@@ -15,7 +15,8 @@ use crate::wire::Close;
 impl<S: Socket> Table<S> {
     /// Whether enough is staged to write it before going on.
     pub fn is_turn_full(&self) -> bool {
-        self.staged_bytes() >= TURN_BYTES_MAX
+        self.staged >= STAGED_PER_TURN_MAX
+            || self.streak_bytes + self.runs.iter().map(Run::cost).sum::<usize>() >= TURN_BYTES_MAX
     }
 
     /// Whether a publication is still being written: others wait.
@@ -23,13 +24,9 @@ impl<S: Socket> Table<S> {
         self.is_flushing
     }
 
-    /// Whether so much is staged that nothing more may be said for now.
+    /// Whether so much is staged in answer that nothing more may be said for now.
     pub(super) fn has_replied_enough(&self) -> bool {
-        self.staged_bytes() >= REPLIES_BYTES_MAX
-    }
-
-    fn staged_bytes(&self) -> usize {
-        self.streak_bytes + self.runs.iter().map(Run::cost).sum::<usize>()
+        self.answers_bytes >= REPLIES_BYTES_MAX
     }
 
     /// Writes to every session what is staged for it.
@@ -57,6 +54,7 @@ impl<S: Socket> Table<S> {
         self.is_flushing = !self.dirty.is_empty();
         if !self.is_flushing {
             self.runs.iter_mut().for_each(Run::clear);
+            (self.answers_bytes, self.staged) = (0, 0);
         }
     }
 

@@ -3,11 +3,8 @@
 use super::{SessionKey, Table, Timer, Work};
 use crate::hub::Slot;
 use crate::session::{Phase, Seconds, Socket};
+use crate::shard::wheel::TIMER_MAX;
 use crate::wire::Close;
-
-/// How long a timer lasts at most. One that is due later is set anew, so clients who come and go leave no more behind than the timers
-/// of a minute, however seldom their hub pings.
-const TIMER_MAX: Seconds = 60;
 
 impl<S: Socket> Table<S> {
     /// Says what time it is.
