@@ -103,6 +103,14 @@ fn a_full_server_leaves_room_for_others_and_says_how_it_is() {
     for client in &mut clients {
         (0..50).for_each(|_| client.expect_text("still published"));
     }
+    // What holds the places of the reserve and says nothing, or not all, does not hold them for long.
+    let mut silent: Vec<Wire> = (0..CONNECTIONS_RESERVED).map(|_| Wire::connect(address)).collect();
+    silent[0].send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
+    silent[1].send(b"GET /healthz HTTP/1.1\r\n");
+    let began = Instant::now();
+    until_true("a place in the reserve", || get(address, "/healthz").status == 200);
+    assert!(began.elapsed() < Duration::from_secs(8), "after {:?}", began.elapsed());
+    drop(silent);
     // Each has one answer, so that none keeps a place that others need.
     let mut asking = Wire::connect(address);
     asking.send(&request(address, "GET", "/healthz", &[], b""));
@@ -487,10 +495,33 @@ fn a_message_that_is_begun_has_its_time() {
         let mut slow = Ws::open(pushd.address(), "/ws");
         let mut idle = Ws::open(pushd.address(), "/echo");
         // The first two bytes of a frame.
+        let began = Instant::now();
         slow.wire.send(&[0x81, 0x85]);
         slow.expect_close(1008, "message_timeout");
+        assert!(began.elapsed() >= Duration::from_secs(1), "after {:?}", began.elapsed());
         // A client that is silent between two messages has all the time there is.
         idle.text("hello");
         idle.expect_text("hello");
     }
+}
+
+#[test]
+fn bodies_have_a_bound_in_sum() {
+    const PART: usize = 60 << 20;
+    let hub = "message_max = \"64MiB\"\nqueue_max = \"64MiB\"";
+    let pushd = start(&with("body_timeout = \"60s\"", hub, ""));
+    let address = pushd.address();
+    let head = format!("POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", 64 << 20);
+    let mut held: Vec<Wire> = (0..5)
+        .map(|_| {
+            let mut wire = Wire::connect(address);
+            wire.try_send(head.as_bytes());
+            wire.try_send(&vec![b'x'; PART]);
+            wire
+        })
+        .collect();
+    // Five times 60 MiB do not fit: the last of them is told so.
+    let answer = Answer::read(&mut held.pop().unwrap());
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")), "{answer:?}");
+    assert_eq!(publish(address, "/publish/all", "small ones too"), 0);
 }

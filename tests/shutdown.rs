@@ -3,6 +3,7 @@
 mod common;
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use common::wire::Wire;
 use common::ws::{CLOSE, Hixie, Ws};
 use common::{PLAIN, Pushd, start, until_true};
 use nix::fcntl::AT_FDCWD;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::signal::Signal;
 
@@ -242,6 +244,10 @@ fn a_second_signal_ends_also_one_that_is_stuck_in_a_reload() {
     let other = format!("{}[log]\nfile = \"other.log\"\n", grace("1h"));
     std::fs::write(pushd.path().join("pushd.toml"), other).unwrap();
     pushd.signal(Signal::SIGHUP);
+    until_true("the reload at the log", || {
+        let mut asked = [PollFd::new(hung.as_fd(), PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO).unwrap() > 0
+    });
     until_true("its end", || {
         pushd.signal(Signal::SIGTERM);
         pushd.has_ended()

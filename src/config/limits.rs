@@ -103,6 +103,10 @@ pub const UNHEARD_BYTES_MAX: usize = 16 << 20;
 /// How much the unfinished messages of a shard's clients may hold together, in bytes. The client whose message passes it is closed
 /// with 1013. Four of the largest messages fit.
 pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
+/// How much the bodies of requests may hold together while they are read, in bytes, for each server. Beyond, one more is answered 503.
+pub const UNFINISHED_BODIES_BYTES_MAX: usize = 256 << 20;
+/// What is made ready for a body at once, in bytes: a length that is only announced buys no more memory.
+pub const BODY_AHEAD_BYTES_MAX: usize = 64 << 10;
 /// Messages a client may send in a second, unless `messages_per_second` says otherwise: more than a program makes that means them,
 /// and less than a flood of the smallest frames brings over a fast network.
 pub const MESSAGES_PER_SECOND: u32 = 1_000_000;

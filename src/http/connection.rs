@@ -24,7 +24,7 @@ use super::linger::linger;
 use super::progress::{Calls, Outgoing, Progress, Watched};
 use super::upgrade::Upgrade;
 use super::{Backend, Origin, respond, respond_at_hand};
-use crate::config::limits::{HEADER_BYTES_MAX, LINGER};
+use crate::config::limits::{HEADER_BYTES_MAX, LINGER, REFUSAL_PATIENCE};
 use crate::session::Arrival;
 use crate::wire::hixie76;
 
@@ -32,7 +32,10 @@ use crate::wire::hixie76;
 /// a connection without one in flight is put aside for it, with what was read of the next; where none does, it is closed.
 pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
     let times = backend.site(&from.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
-    let Some((header_timeout, keep_alive)) = times else { return };
+    let Some((mut header_timeout, keep_alive)) = times else { return };
+    if from.is_reserve {
+        header_timeout = header_timeout.min(REFUSAL_PATIENCE);
+    }
     let progress = Progress::new();
     let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
     let from = Rc::new(from);

@@ -28,6 +28,7 @@ mod upgrade;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
@@ -35,7 +36,7 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
-use crate::config::limits::PATH_BYTES_MAX;
+use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
 use crate::hub::Publication;
 use crate::session::Arrival;
 use answer::Answer;
@@ -167,7 +168,9 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
     if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
-    let mut content = Content::new(body, &head.headers, site.server.body_timeout);
+    // A place of the reserve is not to be held by what does not come.
+    let body_timeout = site.server.body_timeout.min(if from.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
+    let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
     let (answer, upgrade) = answer(&head, &mut content, &site, from, backend).await;
     if upgrade.is_some() {
         return (answer, upgrade);

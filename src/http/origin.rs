@@ -59,6 +59,9 @@ impl<'h> Asked<'h, '_> {
                 _ => Ok(None),
             };
         };
+        if self.headers.get_all(ORIGIN).iter().count() > 1 {
+            return Err("Origin stands twice".to_owned());
+        }
         let origin = origin.to_str().map_err(|_| "Origin is not text".to_owned())?;
         if self.allows(origins, origin) {
             return Ok(Some(origin));

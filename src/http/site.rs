@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::content::Bodies;
 use super::hosts::Hosts;
 use super::refusals::Refusals;
 use super::routes::{Match, Routes};
@@ -30,6 +31,8 @@ pub struct Site {
     pub hosts: Hosts,
     /// What the log is told of refused clients.
     pub refusals: Refusals,
+    /// What the bodies hold that are being read.
+    pub bodies: Bodies,
     routes: Routes,
     /// What each route does, by its number.
     rooms: Vec<Room>,
@@ -100,6 +103,7 @@ impl Site {
         Site {
             hosts: Hosts::new(server, machine),
             refusals: Refusals::default(),
+            bodies: Bodies::default(),
             routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),
             terms: terms.collect(),
             rooms,

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use crate::config::limits::ALLOWANCE_SECONDS;
 use crate::config::{self, HubId};
 use crate::hub::{Members, Membership, Seat};
+use crate::wire::rfc6455::{HEADER_BYTES_MAX, MASK_BYTES};
 use crate::wire::{Close, Dialect};
 use codec::Codec;
 use outbox::{Outbox, Queued};
@@ -197,7 +198,8 @@ impl<S: Socket> Session<S> {
     /// When a message must be finished that has begun, at the latest `now`.
     pub fn message_deadline(&mut self, now: Seconds) -> Option<Seconds> {
         let begun = self.codec.begun(now).filter(|_| self.phase == Phase::Open)?;
-        Some(begun + self.terms.hub.message_timeout.as_secs() as Seconds)
+        // The second in which it began is none.
+        Some(begun + self.terms.hub.message_timeout.as_secs() as Seconds + 1)
     }
 
     /// Stages frames of the run to be written at the end of the turn. Whether these are the first ones this turn.
@@ -306,7 +308,9 @@ impl<S: Socket> Session<S> {
 impl Allowance {
     /// What a client may send at once when it comes: as much as in any second.
     pub fn new(hub: &config::Hub) -> Allowance {
-        Allowance { messages: hub.messages_per_second, bytes: hub.bytes_per_second }
+        // With its header, so that a first message of the largest size passes where no more is allowed than that.
+        let bytes = hub.bytes_per_second.saturating_add((HEADER_BYTES_MAX + MASK_BYTES) as u32);
+        Allowance { messages: hub.messages_per_second, bytes }
     }
 
     /// So many seconds have passed.

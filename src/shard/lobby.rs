@@ -18,7 +18,7 @@ use super::Shard;
 use super::edge::Edge;
 use super::stream::Raw;
 use super::wheel::{TIMER_MAX, Timer, Wheel};
-use crate::config::limits::{HANDSHAKES_PER_TURN, HEADER_BYTES_MAX, TIMERS_PER_TURN};
+use crate::config::limits::{HANDSHAKES_PER_TURN, HEADER_BYTES_MAX, REFUSAL_PATIENCE, TIMERS_PER_TURN};
 use crate::http::Backend;
 use crate::http::opening::Opening;
 use crate::hub::Slot;
@@ -103,7 +103,11 @@ impl Shard {
         }
         let Some(site) = self.plan.borrow().sites.get(&*server).cloned() else { return };
         // A second that has begun is none.
-        let patience = site.server.header_timeout.as_secs_f64().ceil() as Seconds + 1;
+        let patience = match socket.is_reserve() {
+            true => site.server.header_timeout.min(REFUSAL_PATIENCE),
+            false => site.server.header_timeout,
+        };
+        let patience = patience.as_secs_f64().ceil() as Seconds + 1;
         let peer = socket.who();
         let slot = self.lobby.borrow_mut().add(socket, server, self.now(), patience);
         let watched = match self.lobby.borrow().waiting.get(slot as usize) {

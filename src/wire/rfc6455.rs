@@ -10,6 +10,8 @@ use crate::hub::Kind;
 
 /// The longest header of a server's frame, in bytes: server frames are not masked.
 pub const HEADER_BYTES_MAX: usize = 10;
+/// What the header of a client has besides, in bytes.
+pub const MASK_BYTES: usize = 4;
 /// A whole ping without payload.
 pub const PING: [u8; 2] = [0x89, 0];
 /// The longest payload of a control frame, in bytes (§5.5).
