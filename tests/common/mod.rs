@@ -118,6 +118,11 @@ impl Start {
 
     /// Starts it, and waits until it is ready.
     pub fn run(self) -> Pushd {
+        self.try_run().unwrap_or_else(|why| panic!("it ended at its start, {why}"))
+    }
+
+    /// The same for one that may refuse to start: then with what exit code, and what it said.
+    pub fn try_run(self) -> Result<Pushd, String> {
         let mut command = match self.shell {
             None => Command::new(PUSHD),
             Some(commands) => {
@@ -131,14 +136,18 @@ impl Start {
         command.stdin(self.stdin).stdout(stream("stdout")).stderr(stream("stderr"));
         let mut pushd = Pushd { child: command.spawn().unwrap(), place: self.place, ended: false };
         let pidfile = pushd.path().join("pushd.pid");
-        until("readiness", || {
-            if let Some(status) = pushd.child.try_wait().unwrap() {
-                pushd.ended = true;
-                panic!("it ended at its start, {status}:\n{}", pushd.log());
-            }
-            fs::read_to_string(&pidfile).ok().filter(|number| number.ends_with('\n'))
+        let ended = until("readiness", || {
+            let is_ready = fs::read_to_string(&pidfile).is_ok_and(|number| number.ends_with('\n'));
+            let ended = pushd.child.try_wait().unwrap();
+            (is_ready || ended.is_some()).then_some(ended)
         });
-        pushd
+        match ended {
+            None => Ok(pushd),
+            Some(status) => {
+                pushd.ended = true;
+                Err(format!("{status}:\n{}", pushd.log()))
+            }
+        }
     }
 }
 
