@@ -208,7 +208,7 @@ fn begin(
         Failure::io("cannot start serving", &error)
     })?;
     // Before the number: what finds that may ask for a reload.
-    let reloads = Reloads::new(pidfile.path());
+    let reloads = Reloads::new(pidfile.path(), &cli.config);
     match pidfile.write() {
         Ok(()) => Ok(Running { server, log, reloads, pidfile, signals }),
         Err(failure) => {

@@ -61,8 +61,8 @@ Examples:
   uptime | pushctl publish load                   what another program says
   pushctl subscribe 'ws://127.0.0.1:8888/ws?channel=news'
   pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
-  pushctl status; pushctl reload; pushctl stop    that of /etc/pushd/config.toml
-  pushctl stop --pidfile pushd.pid                the one that was started here
+  pushctl status; pushctl reload; pushctl stop    the one here, or in /run/pushd
+  pushctl stop -c hub.toml                        the one that runs on this file
   pushctl bench ws://127.0.0.1:8888/chat          how fast a route broadcasts
 
 Exit codes: 0 as asked; 1 refused or failed; 3 not running (status); 64 usage; 69 cannot be reached; \
