@@ -22,6 +22,8 @@ Examples:
   pushd --print-default-config       a commented file to start from
   pushd -c hub.toml -d /srv/push -u www-data -l push.log
 
+In bash and zsh a bare `pushd` is the shell's own command: env pushd, or its path.
+
 Signals: INT, TERM end gracefully, a second one at once; HUP reloads; USR1 reopens the log; USR2 hands the clients \
 over where systemd restarts it.
 
@@ -81,7 +83,8 @@ pub struct Cli {
     #[arg(long)]
     pub check: bool,
 
-    /// Report everything that would keep pushd from starting here and now, and exit; start nothing
+    /// Report everything that would keep pushd from starting (or from restarting, where it runs already) and exit; start
+    /// nothing
     #[arg(long, conflicts_with = "check")]
     pub rehearse: bool,
 

@@ -70,9 +70,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
     }
     let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::default() };
     let log = pushd::daemon::log::rehearse(&config.log, &place);
-    let holder = pidfile::running(&config.daemon.pidfile)
-        .map_err(|error| Failure::create("the pidfile", &config.daemon.pidfile, &error));
-    let (predecessor, pidfile) = match holder {
+    let (predecessor, pidfile) = match pidfile::rehearse(&config.daemon.pidfile) {
         Ok(holder) => {
             (holder.map_or(Predecessor::None, |holder| Predecessor::Running(holder.pid.map(Pid::as_raw))), None)
         }
