@@ -133,7 +133,7 @@ fn text_of(path: &Path, named: bool, pipes: Pipes, left: &mut u64) -> Result<Str
             _ => format!("it cannot be read: {error}"),
         });
         Box::new(match error.kind() {
-            ErrorKind::NotFound if named => problem.help("`pushd --print-default-config` prints one to start from"),
+            ErrorKind::NotFound if named => problem.help("`env pushd --print-default-config` prints one to start from"),
             _ => problem,
         })
     };
