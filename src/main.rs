@@ -94,8 +94,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
 
 /// The configuration as file and switches have it; warnings are printed.
 fn load(cli: &Cli) -> Result<Config, Failure> {
-    let mut config =
-        config::load(&cli.config).map_err(|errors| Failure::new(Exit::Config, errors.to_string().trim_end()))?;
+    let mut config = config::load(&cli.config).map_err(Failure::from)?;
     for warning in &config.warnings {
         journal::say(log::Level::Warn, &warning.to_string());
     }
@@ -335,7 +334,7 @@ fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, Failur
     let unread = |error| Failure::new(Exit::Config, format!("{} cannot be read: {error}", cli.config.display()));
     let mut config = read.map_err(unread)?.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
-        Failure::new(Exit::Config, all.join("; "))
+        Failure::new(Exit::of_errors(&errors), all.join("; "))
     })?;
     cli.apply(&mut config)?;
     Ok(config)

@@ -367,7 +367,8 @@ fn a_rehearsal_finds_what_a_start_would_and_leaves_the_running_one_its_port() {
     assert_eq!(rehearse("127.0.0.1:0").code(), 0);
     // A directory is no log, and each thing that cannot be made is told.
     for pidfile in ["none/pushd.pid", "."] {
-        let found = run(&mut pushd(place.path(), &["--rehearse", "-c", "next.toml", "-l", "/etc", "--pidfile", pidfile]));
+        let found =
+            run(&mut pushd(place.path(), &["--rehearse", "-c", "next.toml", "-l", "/etc", "--pidfile", pidfile]));
         assert_eq!(found.code(), 73, "{}", found.stderr);
         for words in ["cannot open the log /etc", "cannot open the pidfile"] {
             assert!(found.stderr.contains(words), "{pidfile}: {}", found.stderr);

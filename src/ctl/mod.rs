@@ -63,7 +63,7 @@ Examples:
   pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
   pushctl status; pushctl reload; pushctl stop    the one here, or in /run/pushd
   pushctl stop -c hub.toml                        the one that runs on this file
-  pushctl bench ws://127.0.0.1:8888/chat          how fast a route broadcasts
+  pushctl bench ws://127.0.0.1:8888/chat/a        how fast a route broadcasts
 
 Exit codes: 0 as asked; 1 refused or failed; 3 not running (status); 64 usage; 69 cannot be reached; \
 71 the system refused; 77 no permission; 78 bad configuration.";

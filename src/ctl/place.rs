@@ -83,7 +83,7 @@ impl Place {
                     let errors = config::load_again(&file).err();
                     let why = errors.as_ref().and_then(|errors| errors.0.first()).map_or("", |error| error.summary());
                     let message = format!("cannot read {}: {why}; --pidfile names the pidfile itself", file.display());
-                    return Err(Fault::new(Exit::Config, message));
+                    return Err(Fault::new(errors.as_ref().map_or(Exit::Config, Exit::of_errors), message));
                 }
                 daemon => daemon,
             },
