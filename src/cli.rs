@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, LogTarget};
 use crate::daemon::exit::{Exit, Failure};
+use crate::daemon::usage;
 
 /// Where the configuration is unless `-c` says otherwise.
 pub const CONFIG: &str = "/etc/pushd/config.toml";
@@ -112,7 +113,7 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let mut cli = Cli::try_parse_from(args)?;
+        let mut cli = Cli::try_parse_from(args).map_err(usage::with_tip)?;
         // Read again at a reload, when the run directory is another. (An empty path cannot be made absolute, nor read.)
         cli.config = std::path::absolute(&cli.config).unwrap_or(cli.config);
         if cli.log_target() == Some(LogTarget::Stdout) && !cli.foreground() {

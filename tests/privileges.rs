@@ -153,31 +153,6 @@ fn root_signals_nothing_that_another_user_names() {
     drop(lock);
 }
 
-#[test]
-fn a_configuration_that_may_not_be_read_is_no_mistake_in_it() {
-    use std::os::unix::process::CommandExt;
-    if !Uid::effective().is_root() {
-        return;
-    }
-    let place = tempfile::tempdir().unwrap();
-    let at = |name: &str| place.path().join(name);
-    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::write(at("closed.toml"), "").unwrap();
-    fs::set_permissions(at("closed.toml"), fs::Permissions::from_mode(0o600)).unwrap();
-    let programs = [("pushd", env!("CARGO_BIN_EXE_pushd")), ("pushctl", env!("CARGO_BIN_EXE_pushctl"))];
-    programs.iter().for_each(|(name, built)| drop(fs::copy(built, at(name)).unwrap()));
-    for (program, arguments) in [
-        ("pushd", &["-n", "-c"][..]),
-        ("pushd", &["--check", "-c"]),
-        ("pushctl", &["check"]),
-        ("pushctl", &["status", "-c"]),
-    ] {
-        let mut asked = Command::new(at(program));
-        let ran = run(asked.args(arguments).arg(at("closed.toml")).uid(STRANGER).gid(STRANGER).current_dir("/"));
-        assert_eq!((ran.code(), ran.stderr.contains("may not read it")), (77, true), "{arguments:?}: {}", ran.stderr);
-    }
-}
-
 /// What pushctl tells a user who has nothing to do with it.
 fn as_a_stranger(path: &Path, command: &str) -> (i32, String) {
     use std::os::unix::process::CommandExt;

@@ -257,7 +257,7 @@ fn reload_waits_and_tells_what_came_of_it() {
     site.write(&with(&taken));
     let (code, out, err) = reload();
     assert_eq!((code, out.as_str()), (69, ""));
-    for words in ["has refused it, nothing has changed", &taken, "it is taken"] {
+    for words in ["has refused it, nothing has changed", &taken, "another program uses this port"] {
         assert!(err.contains(words), "{err}");
     }
     daemon.wait_for("Reload refused");

@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::daemon::exit::{self, Exit};
 use crate::daemon::journal;
+use crate::daemon::usage;
 
 pub mod bench;
 mod check;
@@ -94,7 +95,7 @@ enum Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let ctl = match Ctl::try_parse() {
+    let ctl = match Ctl::try_parse().map_err(usage::with_tip) {
         Ok(ctl) => ctl,
         Err(error) => {
             // Nowhere to print to is no reason for another code.

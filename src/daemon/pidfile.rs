@@ -137,11 +137,14 @@ pub fn running(path: &Path) -> io::Result<Option<Holder>> {
 /// # Errors
 /// It cannot be looked at, or could not be written.
 pub fn rehearse(path: &Path) -> Result<Option<Holder>, Failure> {
-    match running(path) {
+    let found = match running(path) {
         Ok(None) => behalf::rehearse(path).map(|()| None),
         found => found,
-    }
-    .map_err(|error| Failure::create("the pidfile", path, &error))
+    };
+    found.map_err(|error| {
+        let whole = std::path::absolute(path);
+        Failure::create("the pidfile", whole.as_deref().unwrap_or(path), &error)
+    })
 }
 
 fn open_flags(options: &mut OpenOptions) -> &mut OpenOptions {

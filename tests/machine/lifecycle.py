@@ -88,7 +88,7 @@ def reload_tells_what_pushd_finds(machine):
         machine.told(cursor, f"pushctl: pushd, PID {pid} (/run/pushd/pushd.pid), has refused it, nothing has changed: cannot listen on 127.0.0.1:{port}")
         code, said = machine.try_run("pushctl", "reload")
         equal(code, 69, said)
-        holds(f"cannot listen on 127.0.0.1:{port}: it is taken" in said, said)
+        holds(f"cannot listen on 127.0.0.1:{port}: another program uses this port" in said, said)
         taken.close()
         machine.systemctl("reload")
         equal(machine.publish("by the new file"), 1, "subscribers")
@@ -196,7 +196,7 @@ def taken_port_is_tried_again(machine):
         taken.bind(ADDRESS)
         taken.listen()
         machine.fails("systemctl", "start", "pushd")
-        machine.told(cursor, "cannot listen on 127.0.0.1:8888: it is taken")
+        machine.told(cursor, "cannot listen on 127.0.0.1:8888: another program uses this port")
         until("another try", lambda: machine.restarts() > 0)
         # A port may be taken for long: there is no limit at which what systemd keeps would be lost.
         equal((machine.show("StartLimitIntervalUSec"), machine.show("RestartUSec")), ("0", "2s"), "the limit, and the pause")

@@ -124,10 +124,24 @@ impl Bench {
         let figures = measured?;
         print(&if self.json { report::json(&figures) } else { report::table(&figures, &self.url.to_string()) })?;
         if !figures.faults.is_none() {
-            say(&report::faults(&figures));
+            say(&(report::faults(&figures) + self.suspicion(&figures)));
             return Ok(FAILED);
         }
         Ok(Exit::Clean.code())
+    }
+
+    /// What may be meant where everything is wrong: the other kind of route.
+    fn suspicion(&self, figures: &Figures) -> &'static str {
+        let found = figures.faults;
+        match (self.echo, &self.publish) {
+            (true, _) if found.corrupt > 0 => {
+                "; each heard what others said: for a route that broadcasts leave out --echo"
+            }
+            (false, None) if found.lost > 0 && figures.deliveries == 0 => {
+                "; not everybody heard anything: for a route that echoes add --echo"
+            }
+            _ => "",
+        }
     }
 
     fn load(&self) -> Result<Load, Fault> {

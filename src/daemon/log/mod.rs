@@ -72,7 +72,8 @@ pub fn init(config: &config::Log, place: Place) -> Result<LogHandle, Failure> {
 /// # Errors
 /// It is a file that cannot be written to, or cannot be made.
 pub fn rehearse(config: &config::Log, place: &Place) -> Result<(), Failure> {
-    let Destination::File(path, _) = destination(config, place, std::path::Path::new("")) else { return Ok(()) };
+    let base = std::env::current_dir().unwrap_or_default();
+    let Destination::File(path, _) = destination(config, place, &base) else { return Ok(()) };
     behalf::rehearse(&path).map_err(|error| Failure::create("the log", &path, &error))
 }
 
