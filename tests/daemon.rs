@@ -364,7 +364,9 @@ fn a_configuration_that_may_not_be_read_is_no_mistake_in_it() {
     fs::write(at("closed.toml"), "").unwrap();
     fs::set_permissions(at("closed.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     let programs = [("pushd", env!("CARGO_BIN_EXE_pushd")), ("pushctl", env!("CARGO_BIN_EXE_pushctl"))];
-    programs.iter().for_each(|(name, built)| drop(fs::copy(built, at(name)).unwrap()));
+    for (name, built) in programs {
+        fs::copy(built, at(name)).unwrap();
+    }
     for (program, arguments) in [
         ("pushd", &["-n", "-c"][..]),
         ("pushd", &["--check", "-c"]),
