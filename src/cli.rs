@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::config::{Config, LogTarget};
 use crate::daemon::exit::{Exit, Failure};
+use crate::daemon::usage;
 
 /// Where the configuration is unless `-c` says otherwise.
 pub const CONFIG: &str = "/etc/pushd/config.toml";
@@ -21,6 +22,8 @@ Examples:
   pushd --check -c hub.toml          report everything wrong with the file
   pushd --print-default-config       a commented file to start from
   pushd -c hub.toml -d /srv/push -u www-data -l push.log
+
+In bash and zsh a bare `pushd` is the shell's own command: env pushd, or its path.
 
 Signals: INT, TERM end gracefully, a second one at once; HUP reloads; USR1 reopens the log; USR2 hands the clients \
 over where systemd restarts it.
@@ -81,7 +84,8 @@ pub struct Cli {
     #[arg(long)]
     pub check: bool,
 
-    /// Report everything that would keep pushd from starting here and now, and exit; start nothing
+    /// Report everything that would keep pushd from starting (or from restarting, where it runs already) and exit; start
+    /// nothing
     #[arg(long, conflicts_with = "check")]
     pub rehearse: bool,
 
@@ -109,7 +113,7 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
-        let mut cli = Cli::try_parse_from(args)?;
+        let mut cli = Cli::try_parse_from(args).map_err(usage::with_tip)?;
         // Read again at a reload, when the run directory is another. (An empty path cannot be made absolute, nor read.)
         cli.config = std::path::absolute(&cli.config).unwrap_or(cli.config);
         if cli.log_target() == Some(LogTarget::Stdout) && !cli.foreground() {

@@ -68,9 +68,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
     }
     let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::default() };
     let log = pushd::daemon::log::rehearse(&config.log, &place);
-    let holder = pidfile::running(&config.daemon.pidfile)
-        .map_err(|error| Failure::create("the pidfile", &config.daemon.pidfile, &error));
-    let (predecessor, pidfile) = match holder {
+    let (predecessor, pidfile) = match pidfile::rehearse(&config.daemon.pidfile) {
         Ok(holder) => {
             (holder.map_or(Predecessor::None, |holder| Predecessor::Running(holder.pid.map(Pid::as_raw))), None)
         }
@@ -94,8 +92,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
 
 /// The configuration as file and switches have it; warnings are printed.
 fn load(cli: &Cli) -> Result<Config, Failure> {
-    let mut config =
-        config::load(&cli.config).map_err(|errors| Failure::new(Exit::Config, errors.to_string().trim_end()))?;
+    let mut config = config::load(&cli.config).map_err(Failure::from)?;
     for warning in &config.warnings {
         journal::say(log::Level::Warn, &warning.to_string());
     }
@@ -206,7 +203,7 @@ fn begin(
         Failure::io("cannot start serving", &error)
     })?;
     // Before the number: what finds that may ask for a reload.
-    let reloads = Reloads::new(pidfile.path());
+    let reloads = Reloads::new(pidfile.path(), &cli.config);
     match pidfile.write() {
         Ok(()) => Ok(Running { server, log, reloads, pidfile, signals }),
         Err(failure) => {
@@ -335,7 +332,7 @@ fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, Failur
     let unread = |error| Failure::new(Exit::Config, format!("{} cannot be read: {error}", cli.config.display()));
     let mut config = read.map_err(unread)?.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
-        Failure::new(Exit::Config, all.join("; "))
+        Failure::new(Exit::of_errors(&errors), all.join("; "))
     })?;
     cli.apply(&mut config)?;
     Ok(config)

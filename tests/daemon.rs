@@ -94,7 +94,12 @@ fn a_taken_port_is_69() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let place = place(&PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"unix:hub.sock\", \"{address}\"]")));
-    fails(place.path(), &["-c", "hub.toml"], 69, &format!("cannot listen on {address}: it is taken"));
+    fails(
+        place.path(),
+        &["-c", "hub.toml"],
+        69,
+        &format!("cannot listen on {address}: another program uses this port"),
+    );
     assert!(!place.path().join("hub.sock").exists(), "a Unix socket was left");
 }
 
@@ -341,6 +346,40 @@ fn a_check_says_everything_and_does_nothing() {
 }
 
 #[test]
+fn a_configuration_without_its_switch_is_told_how_it_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    fails(place.path(), &["hub.toml"], 64, "tip: a configuration is named with -c: -c hub.toml");
+}
+
+#[test]
+fn a_configuration_that_may_not_be_read_is_no_mistake_in_it() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(at("closed.toml"), "").unwrap();
+    fs::set_permissions(at("closed.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    let programs = [("pushd", env!("CARGO_BIN_EXE_pushd")), ("pushctl", env!("CARGO_BIN_EXE_pushctl"))];
+    for (name, built) in programs {
+        fs::copy(built, at(name)).unwrap();
+    }
+    for (program, arguments) in [
+        ("pushd", &["-n", "-c"][..]),
+        ("pushd", &["--check", "-c"]),
+        ("pushctl", &["check"]),
+        ("pushctl", &["status", "-c"]),
+    ] {
+        let mut asked = Command::new(at(program));
+        let ran = run(asked.args(arguments).arg(at("closed.toml")).uid(65534).gid(65534).current_dir("/"));
+        assert_eq!((ran.code(), ran.stderr.contains("may not read it")), (77, true), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn a_rehearsal_finds_what_a_start_would_and_leaves_the_running_one_its_port() {
     let place = place(PLAIN);
     let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
@@ -356,7 +395,7 @@ fn a_rehearsal_finds_what_a_start_would_and_leaves_the_running_one_its_port() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = rehearse(&other.local_addr().unwrap().to_string());
     assert_eq!((taken.code(), &taken.stdout[..]), (69, ""));
-    assert!(taken.stderr.contains("it is taken"), "{}", taken.stderr);
+    assert!(taken.stderr.contains("another program uses this port"), "{}", taken.stderr);
     assert_eq!(daemon.end(Signal::SIGTERM), 0);
     // Without it the same port is another program's.
     let held = TcpListener::bind(&own).unwrap();
@@ -365,6 +404,15 @@ fn a_rehearsal_finds_what_a_start_would_and_leaves_the_running_one_its_port() {
     drop(held);
     fs::remove_file(place.path().join("pushd.log")).unwrap();
     assert_eq!(rehearse("127.0.0.1:0").code(), 0);
+    // A directory is no log, and each thing that cannot be made is told.
+    for pidfile in ["none/pushd.pid", "."] {
+        let found =
+            run(&mut pushd(place.path(), &["--rehearse", "-c", "next.toml", "-l", "/etc", "--pidfile", pidfile]));
+        assert_eq!(found.code(), 73, "{}", found.stderr);
+        for words in ["cannot open the log /etc", "cannot open the pidfile"] {
+            assert!(found.stderr.contains(words), "{pidfile}: {}", found.stderr);
+        }
+    }
     assert!(!place.path().join("pushd.log").exists() && !place.path().join("pushd.pid").exists());
 }
 

@@ -339,7 +339,7 @@ fn connect_misses_an_answer() {
     let (url, code) = websocket(code_of_close);
     let (exit, _, err) = run(&["connect", "--timeout", "50ms", &url, "anybody?"]);
     assert_eq!(exit, 1);
-    assert!(err.contains("0 of 1 messages came in time"), "{err}");
+    assert!(err.contains("0 of 1 messages came in time; the route must echo or broadcast (on_message)"), "{err}");
     assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
 }
 

@@ -48,6 +48,8 @@ fn what_cannot_be_measured_is_said() {
         (vec!["ws://127.0.0.1:1/".into()], 69, "Nothing listens there"),
         (vec!["--pid".into(), "4194305".into(), url("/chat")], 64, "no process 4194305"),
         (vec!["--size".into(), "5".into(), url("/chat")], 64, "at least"),
+        (vec!["--connections".into(), "3".into(), "--echo".into(), url("/chat")], 1, "leave out --echo"),
+        (vec!["--connections".into(), "3".into(), url("/echo")], 1, "add --echo"),
         (vec!["--size".into(), "16MiB".into(), "--window".into(), "64".into(), url("/chat")], 64, "256 MiB"),
     ] {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

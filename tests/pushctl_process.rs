@@ -142,6 +142,47 @@ fn what_does_not_run_is_told_apart() {
 }
 
 #[test]
+fn one_that_runs_on_another_configuration_is_left_alone() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    fs::write(site.path("other.toml"), CONFIG).unwrap();
+    let pid = daemon.child.id();
+    for (command, expected) in [("status", 3), ("reload", 1), ("stop", 1)] {
+        let (code, out, err) = site.run(&[command, "-c", "other.toml"]);
+        let told = format!("{out}{err}");
+        assert_eq!(code, expected, "{command}: {told}");
+        let words = format!("PID {pid} ({}) runs on ", site.path("run/pushd.pid").display());
+        assert!(told.contains(&words) && told.contains("pushd.toml, not on "), "{command}: {told}");
+        assert_eq!(command == "status", !told.contains("nothing was done; --pidfile "), "{told}");
+    }
+    assert!(daemon.child.try_wait().unwrap().is_none());
+    // The same file under another name, and by its pidfile whatever it runs on.
+    std::os::unix::fs::symlink("pushd.toml", site.path("link.toml")).unwrap();
+    let (code, out, err) = site.run(&["reload", "-c", "link.toml"]);
+    assert_eq!((code, out.contains("run/pushd.pid), has reloaded")), (0, true), "{err}");
+    let (code, out, err) = site.run(&["stop", "-c", "other.toml", "--pidfile", "run/pushd.pid"]);
+    let told = format!("pushd, PID {pid} ({}), has stopped\n", site.path("run/pushd.pid").display());
+    assert_eq!((code, out), (0, told), "{err}");
+    assert_eq!(daemon.end().code(), Some(0));
+}
+
+#[test]
+fn a_named_configuration_does_not_lead_to_the_pushd_of_this_directory() {
+    let site = Site::new();
+    let mut daemon = site.start();
+    // The same pidfile by no word of the file: one that was started here would have it.
+    fs::write(site.path("run/plain.toml"), CONFIG.replace("rundir = \"run\"", "")).unwrap();
+    let run = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_pushctl")).args(args).current_dir(site.path("run")).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, err) = run(&["stop", "-c", "plain.toml"]);
+    assert_eq!((code, err.contains("runs on ")), (1, true), "{err}");
+    assert!(daemon.child.try_wait().unwrap().is_none());
+}
+
+#[test]
 fn the_lock_tells_who_runs() {
     let site = Site::new();
     let pidfile = site.path("run/pushd.pid");
@@ -201,7 +242,7 @@ fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
     // The first word of a reload in the log: the refused one never reached it.
     assert!(daemon.wait_for("Reload").contains("Reloaded"));
     let (code, _, err) = site.run(&["reload", "--pidfile", "run/pushd.pid"]);
-    assert_eq!((code, err.contains("not checked here")), (0, true), "{err}");
+    assert_eq!((code, err.contains("pushd itself checks the file")), (0, true), "{err}");
     daemon.wait_for("Reloaded");
 }
 
@@ -216,7 +257,7 @@ fn reload_waits_and_tells_what_came_of_it() {
     site.write(&with(&taken));
     let (code, out, err) = reload();
     assert_eq!((code, out.as_str()), (69, ""));
-    for words in ["has refused it, nothing has changed", &taken, "it is taken"] {
+    for words in ["has refused it, nothing has changed", &taken, "another program uses this port"] {
         assert!(err.contains(words), "{err}");
     }
     daemon.wait_for("Reload refused");

@@ -57,15 +57,15 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l subprotocol 
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l origin -d 'Connect as a page of this origin would' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l binary -d 'Print binary messages as they are, with nothing added [default: "(N bytes)"]'
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s c -l config -d 'The configuration it runs on, which says where its pidfile is [default: /etc/pushd/config.toml; where there is none: ./pushd.pid is the pidfile]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l pidfile -d 'Its pidfile, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l url -d 'Its metrics, as in http://127.0.0.1:8888/metrics [default: found in the configuration]' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s c -l config -d 'The configuration it runs on, which says where its pidfile is [default: /etc/pushd/config.toml; where there is none: ./pushd.pid is the pidfile]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -l pidfile -d 'Its pidfile, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s c -l config -d 'The configuration it runs on, which says where its pidfile is [default: /etc/pushd/config.toml; where there is none: ./pushd.pid is the pidfile]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l pidfile -d 'Its pidfile, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l now -d 'Do not wait for the grace: clients are cut off'
 complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l connections -d 'How many subscribers' -r

@@ -32,6 +32,8 @@ pub struct Diagnostic {
     pub(super) place: Option<Place>,
     pub(super) summary: String,
     pub(super) rendered: String,
+    /// Whether this user may not read the file.
+    pub(super) denied: bool,
 }
 
 impl Diagnostic {
@@ -54,6 +56,13 @@ impl Diagnostic {
 /// Everything wrong with a configuration, warnings included; never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Errors(pub Vec<Diagnostic>);
+
+impl Errors {
+    /// Whether a file was not read for want of permission: nothing is known of what stands there.
+    pub fn are_of_permission(&self) -> bool {
+        self.0.iter().any(|diagnostic| diagnostic.denied)
+    }
+}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -37,6 +37,7 @@ mod routes;
 mod servers;
 mod settings;
 mod sources;
+mod syntax;
 pub mod template;
 pub(crate) mod text;
 mod text_file;

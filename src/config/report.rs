@@ -15,6 +15,7 @@ use nix::unistd::{Group, User};
 use super::error::{Diagnostic, Place, Severity};
 use super::limits;
 use super::sources::Source;
+use super::syntax;
 use super::text;
 use super::unclosed::Mended;
 
@@ -33,6 +34,8 @@ pub(super) struct Problem {
     help: Option<String>,
     also: Option<(Span, String)>,
     basis: Basis,
+    /// Whether this user may not read the file.
+    denied: bool,
 }
 
 /// What a finding rests on.
@@ -59,6 +62,7 @@ impl Problem {
             help,
             also,
             basis: Basis::Presence,
+            denied: false,
         }
     }
 
@@ -101,6 +105,12 @@ impl Problem {
     /// A second place that has to do with it.
     pub(super) fn also(mut self, span: Span, label: impl Into<String>) -> Problem {
         self.also = Some((span, label.into()));
+        self
+    }
+
+    /// Says that this user may not read the file.
+    pub(super) fn denied(mut self) -> Problem {
+        self.denied = true;
         self
     }
 
@@ -209,31 +219,16 @@ impl<'a> Report<'a> {
         let span = file.start + span.start..file.start + span.end;
         let start = span.start;
         let message = error.message();
-        let (title, label) = match message.split_once(", expected ") {
-            Some((title, "nothing")) => (title, String::new()),
-            Some((title, expected)) => (title, format!("expected {expected}")),
-            None => (message, String::new()),
-        };
-        let problem = if message == "duplicate key" {
-            Problem::error(span, "a key stands twice in one table").label("the second of two")
-        } else {
-            let line = self.line_of(start);
-            let value = file.text[file.local(&line)].split_once('=').map(|(key, value)| (key.trim(), value.trim()));
-            self.broken.push(line);
-            let problem = match value {
-                Some((_, value)) if is_bare_switch(value) => {
-                    Problem::error(span, "this is not TOML: a switch is `true` or `false`, in lower case")
-                }
-                Some((key, value)) if is_bare_text(value) => {
-                    let problem = Problem::error(span, "this is not TOML: text without quotes");
-                    problem.help(format!("write `{key} = \"{value}\"`"))
-                }
-                Some((key, "")) => Problem::error(span, format!("this is not TOML: `{key}` has no value")),
-                _ => Problem::error(span, format!("this is not TOML: {title}")).label(label),
-            };
-            Problem { basis: Basis::Syntax, ..problem }
-        };
-        self.note(problem);
+        if message == "duplicate key" {
+            let problem = Problem::error(span, "a key stands twice in one table").label("the second of two");
+            return self.note(Problem { basis: Basis::Syntax, ..problem });
+        }
+        let line = self.line_of(start);
+        let explained = syntax::explained(span, message, &file.text[file.local(&line)], !self.is_broken(start));
+        self.broken.push(line);
+        if let Some(problem) = explained {
+            self.note(Problem { basis: Basis::Syntax, ..problem });
+        }
     }
 
     /// The source of a string, if it says its `value` without escapes: then a place in the value is a place in the text.
@@ -327,7 +322,7 @@ impl<'a> Report<'a> {
             format!("; {label}: {}:{}:{}", text::shown(&file.path.to_string_lossy()), place.line, place.column)
         });
         let summary = format!("{shown}:{at} {title}{label}{help}{also}");
-        Diagnostic { severity: problem.severity, place, summary, rendered }
+        Diagnostic { severity: problem.severity, place, summary, rendered, denied: problem.denied }
     }
 
     /// The line of `span`, with `span` (or its part on that line) underlined.
@@ -372,17 +367,6 @@ fn missing_name(
         return None;
     }
     Some((format!("there is no such {kind}"), "not in the system's database", "create it, or correct the name"))
-}
-
-/// Whether a value looks like another language's `true` or `false`.
-fn is_bare_switch(value: &str) -> bool {
-    ["true", "false", "yes", "no", "on", "off"].contains(&value.to_lowercase().as_str())
-}
-
-/// Whether a value looks like text that was left without quotes.
-fn is_bare_text(value: &str) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | '[' | ']');
-    value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/') && value.chars().all(plain)
 }
 
 /// The one of `known` that `found` was most likely meant to be: `warn`, where it is `warning`.

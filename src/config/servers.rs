@@ -32,7 +32,7 @@ impl<'a> Servers<'_, 'a> {
         let items = top.named("server");
         if items.is_empty() && top.item("server").is_none_or(|item| item.is_table() && item.members().is_empty()) {
             let problem = Problem::whole("no server is configured: nothing would listen").absence();
-            self.report.note(problem.help("`pushd --print-default-config` shows one"));
+            self.report.note(problem.help("`env pushd --print-default-config` shows one"));
         }
         let servers = items.into_iter().filter_map(|item| self.server(item)).collect();
         (servers, self.routes)

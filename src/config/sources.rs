@@ -62,7 +62,9 @@ impl Sources {
                 Ok(names) => names.iter().for_each(|name| sources.add(&folder.join(name), Pipes::Refused, &mut left)),
                 Err(error) => {
                     let title = format!("the directory of the drop-ins cannot be read: {error}");
-                    sources.unread.push(Problem::whole(title).of(folder));
+                    let problem = Problem::whole(title).of(folder);
+                    let denied = error.kind() == ErrorKind::PermissionDenied;
+                    sources.unread.push(if denied { problem.denied() } else { problem });
                 }
             }
         }
@@ -133,7 +135,8 @@ fn text_of(path: &Path, named: bool, pipes: Pipes, left: &mut u64) -> Result<Str
             _ => format!("it cannot be read: {error}"),
         });
         Box::new(match error.kind() {
-            ErrorKind::NotFound if named => problem.help("`pushd --print-default-config` prints one to start from"),
+            ErrorKind::NotFound if named => problem.help("`env pushd --print-default-config` prints one to start from"),
+            ErrorKind::PermissionDenied => problem.denied(),
             _ => problem,
         })
     };

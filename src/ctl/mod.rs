@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::daemon::exit::{self, Exit};
 use crate::daemon::journal;
+use crate::daemon::usage;
 
 pub mod bench;
 mod check;
@@ -61,9 +62,9 @@ Examples:
   uptime | pushctl publish load                   what another program says
   pushctl subscribe 'ws://127.0.0.1:8888/ws?channel=news'
   pushctl connect ws://127.0.0.1:8888/ws 'Hello Chetan'
-  pushctl status; pushctl reload; pushctl stop    that of /etc/pushd/config.toml
-  pushctl stop --pidfile pushd.pid                the one that was started here
-  pushctl bench ws://127.0.0.1:8888/chat          how fast a route broadcasts
+  pushctl status; pushctl reload; pushctl stop    the one here, or in /run/pushd
+  pushctl stop -c hub.toml                        the one that runs on this file
+  pushctl bench ws://127.0.0.1:8888/chat/a        how fast a route broadcasts
 
 Exit codes: 0 as asked; 1 refused or failed; 3 not running (status); 64 usage; 69 cannot be reached; \
 71 the system refused; 77 no permission; 78 bad configuration.";
@@ -94,7 +95,7 @@ enum Command {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let ctl = match Ctl::try_parse() {
+    let ctl = match Ctl::try_parse().map_err(usage::with_tip) {
         Ok(ctl) => ctl,
         Err(error) => {
             // Nowhere to print to is no reason for another code.

@@ -1,7 +1,8 @@
 //! Where a pushd of this machine is found: its configuration, its pidfile, and who holds that.
 //!
 //! The lock decides whether it runs, the number in the file whom to signal. A number that something else wrote there, or
-//! that belongs to another PID namespace (a container's), is recognised where `/proc` tells who has the file open.
+//! that belongs to another PID namespace (a container's), is recognised where `/proc` tells who has the file open. A pushd says
+//! beside its pidfile which configuration it runs on: where one was named, no pushd on another is meant.
 
 use std::fs;
 use std::io;
@@ -21,6 +22,7 @@ use crate::config;
 use crate::config::limits::{CTL_POLL, CTL_STARTING_TIMEOUT, GRACE};
 use crate::daemon::exit::{Exit, reason};
 use crate::daemon::pidfile;
+use crate::daemon::reloads;
 
 /// The pidfile of a pushd without other instructions.
 const PIDFILE: &str = "pushd.pid";
@@ -30,12 +32,12 @@ const RUN_DIRECTORY: &str = "/run/pushd";
 /// Which pushd is meant.
 #[derive(Debug, Args)]
 pub(super) struct Place {
-    /// The configuration it runs on, which says where its pidfile is
-    /// [default: /etc/pushd/config.toml; where there is none: ./pushd.pid is the pidfile]
+    /// The configuration it runs on, which says where its pidfile is; one that runs on another is left alone
+    /// [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Its pidfile, whatever the configuration says
+    /// Its pidfile, whatever it runs on
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 }
@@ -45,6 +47,10 @@ pub(super) struct Place {
 pub(super) struct Found {
     /// Its pidfile.
     pub pidfile: PathBuf,
+    /// Where else it was looked for.
+    others: Vec<PathBuf>,
+    /// The configuration that it must run on, where one was named.
+    config: Option<PathBuf>,
     /// How long it may take to end.
     pub grace: Duration,
 }
@@ -77,25 +83,43 @@ impl Place {
                     let errors = config::load_again(&file).err();
                     let why = errors.as_ref().and_then(|errors| errors.0.first()).map_or("", |error| error.summary());
                     let message = format!("cannot read {}: {why}; --pidfile names the pidfile itself", file.display());
-                    return Err(Fault::new(Exit::Config, message));
+                    return Err(Fault::new(errors.as_ref().map_or(Exit::Config, Exit::of_errors), message));
                 }
                 daemon => daemon,
             },
         };
         let grace = daemon.as_ref().map_or(GRACE, |daemon| daemon.grace);
-        let pidfile = match (&self.pidfile, daemon) {
-            (Some(pidfile), _) => pidfile.clone(),
-            (None, Some(daemon)) => {
-                let pidfile = daemon.rundir.unwrap_or_default().join(daemon.pidfile);
-                // Where nothing says it, the run directory is that of whoever started it: here, or the unit's.
-                let of_the_unit = Path::new(RUN_DIRECTORY).join(&pidfile);
-                if !pidfile.exists() && of_the_unit.exists() { of_the_unit } else { pidfile }
+        let (pidfile, config) = match &self.pidfile {
+            Some(pidfile) => (pidfile.clone(), None),
+            None => {
+                let said = daemon.map(|daemon| daemon.rundir.unwrap_or_default().join(daemon.pidfile));
+                (said.unwrap_or_else(|| PathBuf::from(PIDFILE)), self.config.clone())
             }
-            (None, None) => PathBuf::from(PIDFILE),
         };
-        let pidfile = std::path::absolute(&pidfile).unwrap_or(pidfile);
-        Ok(Found { pidfile, grace })
+        let mut places = vec![std::path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone())];
+        // Where nothing says it, the run directory is the one it was started in: here, or by the unit.
+        let of_the_unit = config.as_deref().is_none_or(|config| is_same(config, Path::new(CONFIG)));
+        if self.pidfile.is_none() && pidfile.is_relative() && of_the_unit {
+            places.push(Path::new(RUN_DIRECTORY).join(&pidfile));
+            places.dedup();
+        }
+        let found = |place: &PathBuf| Found {
+            pidfile: place.clone(),
+            others: places.iter().filter(|other| *other != place).cloned().collect(),
+            config: config.as_deref().map(|config| std::path::absolute(config).unwrap_or_else(|_| config.to_owned())),
+            grace,
+        };
+        // One that cannot be looked at may be it.
+        let held: Vec<Found> =
+            places.iter().map(found).filter(|found| !matches!(found.held(), Ok(Held::Not))).collect();
+        let meant = held.iter().position(|found| found.runs_on_another().is_none()).unwrap_or(0);
+        Ok(held.into_iter().nth(meant).unwrap_or_else(|| found(&places[0])))
     }
+}
+
+/// Whether both paths mean the same file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 impl Found {
@@ -136,7 +160,16 @@ impl Found {
                         ),
                     ));
                 }
-                Held::By(pid) => return Ok(Some(pid)),
+                Held::By(pid) => {
+                    return match self.runs_on_another() {
+                        None => Ok(Some(pid)),
+                        Some(other) => {
+                            let pidfile = self.pidfile.display();
+                            let what = format!("{other}: nothing was done; --pidfile {pidfile} names it all the same");
+                            Err(Fault::failed(what))
+                        }
+                    };
+                }
                 Held::WithoutNumber if Instant::now() < patience => sleep(CTL_POLL),
                 Held::WithoutNumber => {
                     return Err(Fault::failed(format!(
@@ -150,7 +183,33 @@ impl Found {
 
     /// What is said of a pushd that does not run.
     pub fn not_running(&self) -> String {
-        format!("pushd is not running (nobody holds {})", self.pidfile.display())
+        let places: Vec<String> =
+            [&self.pidfile].into_iter().chain(&self.others).map(|place| place.display().to_string()).collect();
+        format!("pushd is not running (no process has locked {})", places.join(" or "))
+    }
+
+    /// Why nothing was signalled: none runs.
+    pub fn nothing_to_signal(&self) -> Fault {
+        let hint = "If it was started in another directory, or with another `pidfile` or `rundir`, name its pidfile: --pidfile FILE";
+        Fault::failed(format!("{}. {hint}", self.not_running()))
+    }
+
+    /// A running pushd, for people.
+    pub fn named(&self, pid: Pid) -> String {
+        format!("pushd, PID {pid} ({}),", self.pidfile.display())
+    }
+
+    /// What is said of one that runs on another configuration than the one that was named; `None` where it is that one, or where
+    /// this cannot be known.
+    pub fn runs_on_another(&self) -> Option<String> {
+        let wanted = self.config.as_deref()?;
+        let told = reloads::told(&self.pidfile)?;
+        let config = told.config?;
+        if config == reloads::in_words(wanted) || is_same(Path::new(&config), wanted) {
+            return None;
+        }
+        let (pid, pidfile, wanted) = (told.pid, self.pidfile.display(), wanted.display());
+        Some(format!("PID {pid} ({pidfile}) runs on {config}, not on {wanted}"))
     }
 }
 
@@ -234,9 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn a_named_configuration_is_looked_for_where_it_says_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(&file, "").unwrap();
+        let named = place(Some(file), None).find().unwrap();
+        assert!(named.others.is_empty(), "{named:?}");
+        let here = std::env::current_dir().unwrap().join("pushd.pid");
+        let usual = place(None, None).find().unwrap();
+        let places: Vec<&PathBuf> = [&usual.pidfile].into_iter().chain(&usual.others).collect();
+        assert!(places.contains(&&here) && places.contains(&&PathBuf::from("/run/pushd/pushd.pid")), "{places:?}");
+    }
+
+    #[test]
     fn the_lock_decides_and_the_number_is_not_believed_blindly() {
         let dir = tempfile::tempdir().unwrap();
-        let found = Found { pidfile: dir.path().join("p"), grace: Duration::ZERO };
+        let found = place(None, Some(dir.path().join("p"))).find().unwrap();
         assert_eq!(found.held().unwrap(), Held::Not);
         fs::write(&found.pidfile, "1\n").unwrap();
         assert_eq!((found.held().unwrap(), found.holder().unwrap()), (Held::Not, None));

@@ -31,21 +31,17 @@ impl Reload {
                     ..fault
                 })?;
             }
-            None => say("not checked here, for want of a --config: pushd checks the file it runs on"),
+            None => say("no --config was given, so pushd itself checks the file"),
         }
         let found = self.place.find()?;
-        let not_running = || {
-            let hint =
-                "where `pidfile` or `rundir` was changed, it is found by the old one (--pidfile) until its restart";
-            Fault::failed(format!("{}; {hint}", found.not_running()))
-        };
-        let Some(pid) = found.holder()? else { return Err(not_running()) };
+        let Some(pid) = found.holder()? else { return Err(found.nothing_to_signal()) };
+        let named = found.named(pid);
         let before = told(&found, pid);
         if !signal(pid, Signal::SIGHUP)? {
-            return Err(not_running());
+            return Err(found.nothing_to_signal());
         }
         let Some(before) = before else {
-            print(&format!("pushd, PID {pid}, reads its configuration again; its log says how that went\n"))?;
+            print(&format!("{named} reads its configuration again; its log says how that went\n"))?;
             return Ok(Exit::Clean.code());
         };
         let reloads::Outcome { code, message } = outcome(&found, pid, before.begun + 1)?;
@@ -55,11 +51,11 @@ impl Reload {
             0 => {
                 let (what, warnings) = message.split_once('\n').unwrap_or((&message, ""));
                 warnings.lines().for_each(say);
-                print(&format!("pushd, PID {pid}, has reloaded {what}\n"))?;
+                print(&format!("{named} has reloaded {what}\n"))?;
                 Ok(Exit::Clean.code())
             }
             code => {
-                let message = format!("pushd, PID {pid}, has refused it, nothing has changed: {message}");
+                let message = format!("{named} has refused it, nothing has changed: {message}");
                 Err(Fault { code, message })
             }
         }
@@ -81,13 +77,13 @@ fn outcome(found: &Found, pid: Pid, number: u64) -> Result<reloads::Outcome, Fau
             return Ok(told.last);
         }
         if found.held()? != Held::By(pid) {
-            let message = format!("pushd, PID {pid}, has ended before it had reloaded; its log says why");
+            let message = format!("{} has ended before it had reloaded; its log says why", found.named(pid));
             return Err(Fault { code: FAILED, message });
         }
         if Instant::now() >= deadline {
             let waited = duration_text(CTL_RELOAD_TIMEOUT);
             let message =
-                format!("pushd, PID {pid}, has been told to reload and has not after {waited}; its log says more");
+                format!("{} has been told to reload and has not after {waited}; its log says more", found.named(pid));
             return Err(Fault { code: FAILED, message });
         }
         sleep(CTL_POLL);

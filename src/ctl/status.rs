@@ -49,6 +49,10 @@ impl Status {
                 print(&format!("pushd is starting (it holds {})\n", found.pidfile.display()))?;
                 return Ok(Exit::Clean.code());
             }
+            Held::By(_) if let Some(other) = found.runs_on_another() => {
+                print(&format!("pushd does not run on it: {other}\n"))?;
+                return Ok(NOT_RUNNING);
+            }
             Held::By(pid) => print(&format!("pushd is running, PID {pid} ({})\n", found.pidfile.display()))?,
         }
         // Without figures it runs all the same.

@@ -31,13 +31,13 @@ pub(super) struct Stop {
 impl Stop {
     pub fn run(&self) -> Outcome {
         let found = self.place.find()?;
-        let Some(pid) = found.holder()? else { return Err(Fault::failed(found.not_running())) };
+        let Some(pid) = found.holder()? else { return Err(found.nothing_to_signal()) };
         let patience = if self.now { CTL_STOP_MARGIN } else { found.grace + CTL_STOP_MARGIN };
         let begin = Instant::now();
         let mut signalled = None;
         while is_held(&found, pid)? {
             if begin.elapsed() >= patience {
-                return Err(self.still_there(pid, patience));
+                return Err(self.still_there(&found, pid, patience));
             }
             if signalled.is_none_or(|last: Instant| self.now && last.elapsed() >= AGAIN) {
                 signal(pid, Signal::SIGINT)?;
@@ -45,17 +45,17 @@ impl Stop {
             }
             sleep(CTL_POLL);
         }
-        print(&format!("pushd, PID {pid}, has stopped\n"))?;
+        print(&format!("{} has stopped\n", found.named(pid)))?;
         Ok(Exit::Clean.code())
     }
 
-    fn still_there(&self, pid: Pid, patience: Duration) -> Fault {
+    fn still_there(&self, found: &Found, pid: Pid, patience: Duration) -> Fault {
         let hint = match self.now {
             true => format!("`kill -KILL {pid}` is what is left"),
             false => "`pushctl stop --now` does not wait for clients".to_owned(),
         };
         let waited = duration_text(patience);
-        Fault::failed(format!("pushd, PID {pid}, was told to stop and has not after {waited}: {hint}"))
+        Fault::failed(format!("{} was told to stop and has not after {waited}: {hint}", found.named(pid)))
     }
 }
 

@@ -83,7 +83,12 @@ pub(super) async fn talk(socket: Socket, printer: Printer, plan: Plan) -> Outcom
     let (code, reason) = talk.closed.unwrap_or((ABNORMAL, "the server did not answer the close".to_owned()));
     tell(format!("closed {code} {reason}").trim_end());
     if let Some(wanted) = talk.wanted.filter(|wanted| talk.heard < *wanted && why != Why::Unwanted) {
-        say(&format!("{} of {wanted} messages came{}", talk.heard, if why == Why::Late { " in time" } else { "" }));
+        let late = if why == Why::Late { " in time" } else { "" };
+        let hint = match talk.heard == 0 && all_that_comes {
+            true => "; the route must echo or broadcast (on_message)",
+            false => "",
+        };
+        say(&format!("{} of {wanted} messages came{late}{hint}", talk.heard));
         return Ok(FAILED);
     }
     Ok(if matches!(code, 1000 | 1001) { Exit::Clean.code() } else { FAILED })

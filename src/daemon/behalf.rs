@@ -9,7 +9,8 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{Gid, Uid};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, Gid, Uid, access};
 
 use super::privileges::Identity;
 
@@ -55,6 +56,16 @@ impl Behalf {
             opened => opened,
         }
     }
+}
+
+/// Whether this process could write to the file at `path`, or make it, without doing so.
+pub(super) fn rehearse(path: &Path) -> io::Result<()> {
+    let directory = match path.metadata() {
+        Ok(found) if found.is_dir() => return Err(Errno::EISDIR.into()),
+        Ok(_) => return Ok(access(path, AccessFlags::W_OK)?),
+        Err(_) => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    };
+    Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
 /// Whether nobody but root can change what `path` means.

@@ -70,6 +70,11 @@ impl Exit {
         }
     }
 
+    /// What the mistakes of a configuration amount to: one that may not be read is not known to be wrong.
+    pub fn of_errors(errors: &crate::config::Errors) -> Exit {
+        if errors.are_of_permission() { Exit::NoPermission } else { Exit::Config }
+    }
+
     /// The same where a file was to be created: then a path that leads nowhere or a full disk is 73, while a full
     /// table of descriptors stays the system's refusal.
     pub fn of_create_error(error: &io::Error) -> Exit {
@@ -170,7 +175,7 @@ impl From<Errno> for Failure {
 
 impl From<crate::config::Errors> for Failure {
     fn from(errors: crate::config::Errors) -> Failure {
-        Failure::new(Exit::Config, errors.to_string().trim_end())
+        Failure::new(Exit::of_errors(&errors), errors.to_string().trim_end())
     }
 }
 

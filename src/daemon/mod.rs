@@ -13,6 +13,7 @@
 //! - [`patience`]: waiting for a file system that may not answer
 //! - [`notify`]: the service manager: readiness, reload, watchdog, sockets it opened
 //! - [`successor`]: the program that an upgrade put in the place of this one
+//! - [`usage`]: a command line that was not understood
 //!
 //! No async runtime and nothing of the hub is known here. Threads start only when told to: after [`detach`].
 
@@ -29,5 +30,6 @@ pub mod privileges;
 pub mod reloads;
 pub mod signals;
 pub mod successor;
+pub mod usage;
 
 pub use exit::{Exit, Failure};

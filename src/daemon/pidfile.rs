@@ -16,7 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{Pid, Uid, UnlinkatFlags, fchown, unlinkat};
 
-use super::behalf::Behalf;
+use super::behalf::{self, Behalf};
 use super::exit::{Exit, Failure};
 
 /// Its mode, whatever the mask: whether pushd runs is asked by everybody, who watches it above all.
@@ -130,6 +130,21 @@ pub fn running(path: &Path) -> io::Result<Option<Holder>> {
         Err(TryLockError::WouldBlock) => Ok(Some(Holder { pid: read_pid(&mut file) })),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Who runs with the pidfile at `path`; where nobody does, whether it could be made, without making it.
+///
+/// # Errors
+/// It cannot be looked at, or could not be written.
+pub fn rehearse(path: &Path) -> Result<Option<Holder>, Failure> {
+    let found = match running(path) {
+        Ok(None) => behalf::rehearse(path).map(|()| None),
+        found => found,
+    };
+    found.map_err(|error| {
+        let whole = std::path::absolute(path);
+        Failure::create("the pidfile", whole.as_deref().unwrap_or(path), &error)
+    })
 }
 
 fn open_flags(options: &mut OpenOptions) -> &mut OpenOptions {

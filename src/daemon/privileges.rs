@@ -59,13 +59,16 @@ impl Identity {
         if self.is_current() || Uid::effective().is_root() {
             return Ok(());
         }
-        let message = format!(
-            "only root can become user {} group {}; this process is user {} group {}",
-            self.uid,
-            self.gid,
-            Uid::effective(),
-            Gid::effective()
-        );
+        let (uid, gid) = (Uid::effective(), Gid::effective());
+        let message = match self.uid == uid {
+            true => format!(
+                "only root can become group {}; this process runs as {}, group {}",
+                group_name(self.gid),
+                user_name(uid),
+                group_name(gid)
+            ),
+            false => format!("only root can become {}; this process runs as {}", user_name(self.uid), user_name(uid)),
+        };
         Err(Failure::new(Exit::NoPermission, message))
     }
 
@@ -157,6 +160,16 @@ fn unknown(what: &str, name: &str) -> Failure {
 
 fn lookup_failed(what: &str, name: &str, errno: Errno) -> Failure {
     Failure::io(format_args!("cannot look up {what} `{name}`"), &errno.into())
+}
+
+/// The name of a user, or its number where the system's database has none.
+fn user_name(uid: Uid) -> String {
+    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// The same of a group.
+fn group_name(gid: Gid) -> String {
+    Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
 }
 
 fn refused(what: &str, errno: Errno) -> Failure {

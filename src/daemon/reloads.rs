@@ -1,8 +1,8 @@
 //! What came of the reloads, for the one who asked for one.
 //!
 //! SIGHUP has no answer. So a running pushd keeps a small file beside its pidfile, `pushd.pid.reload`: its number, how many reloads
-//! have begun, how many have ended, and of the last one the exit code and the words. It is replaced as a whole, never written to in
-//! place, and removed at the end.
+//! have begun, how many have ended, of the last one the exit code and the words, and which configuration it runs on. It is replaced
+//! as a whole, never written to in place, and removed at the end.
 //!
 //! Who asks looks how many have begun, sends the signal, and waits until one more has ended than had begun. That one began after the
 //! look, and reads the configuration after it has said that it begins; so it read what there was when it was asked for, however
@@ -23,6 +23,7 @@ use crate::config::limits::RELOAD_BYTES_MAX;
 #[derive(Debug)]
 pub struct Reloads {
     path: PathBuf,
+    config: String,
     begun: u64,
     ended: u64,
     last: Outcome,
@@ -42,6 +43,8 @@ pub struct Outcome {
 pub struct Told {
     /// The process that says it.
     pub pid: Pid,
+    /// The configuration it runs on, as [`in_words`] has it; older versions do not say it.
+    pub config: Option<String>,
     /// How many reloads have begun.
     pub begun: u64,
     /// How many have ended.
@@ -51,9 +54,11 @@ pub struct Told {
 }
 
 impl Reloads {
-    /// Begins to tell, beside the pidfile of this process. Call it while that is locked, and drop it before.
-    pub fn new(pidfile: &Path) -> Reloads {
-        let reloads = Reloads { path: beside(pidfile), begun: 0, ended: 0, last: Outcome::default() };
+    /// Begins to tell, beside the pidfile of this process, which runs on `config`. Call it while the pidfile is locked, and drop it
+    /// before.
+    pub fn new(pidfile: &Path, config: &Path) -> Reloads {
+        let (path, config) = (beside(pidfile), in_words(config));
+        let reloads = Reloads { path, config, begun: 0, ended: 0, last: Outcome::default() };
         reloads.tell();
         reloads
     }
@@ -82,7 +87,8 @@ impl Reloads {
 
     fn replace(&self) -> io::Result<()> {
         let Outcome { code, message } = &self.last;
-        let mut text = format!("{} {} {} {code}\n{message}", std::process::id(), self.begun, self.ended);
+        let (pid, begun, ended, config) = (std::process::id(), self.begun, self.ended, &self.config);
+        let mut text = format!("{pid} {begun} {ended} {code} {config}\n{message}");
         // Room for the last character: it is cut between two.
         text.truncate(text.floor_char_boundary(RELOAD_BYTES_MAX));
         let new = appended(&self.path, ".new");
@@ -110,11 +116,17 @@ pub fn told(pidfile: &Path) -> Option<Told> {
     let mut text = String::new();
     file.take(RELOAD_BYTES_MAX as u64).read_to_string(&mut text).ok()?;
     let (head, message) = text.split_once('\n')?;
-    let mut numbers = head.split(' ');
-    let mut number = || numbers.next()?.parse::<u64>().ok();
+    let mut words = head.splitn(5, ' ');
+    let mut number = || words.next()?.parse::<u64>().ok();
     let pid = Pid::from_raw(number()?.try_into().ok()?);
     let (begun, ended, code) = (number()?, number()?, number()?.try_into().ok()?);
-    Some(Told { pid, begun, ended, last: Outcome { code, message: message.to_owned() } })
+    let config = words.next().map(str::to_owned);
+    Some(Told { pid, config, begun, ended, last: Outcome { code, message: message.to_owned() } })
+}
+
+/// A path as it is told: in one line, without what would act on a terminal.
+pub fn in_words(path: &Path) -> String {
+    path.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 fn beside(pidfile: &Path) -> PathBuf {
@@ -137,9 +149,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pidfile = dir.path().join("pushd.pid");
         assert_eq!(told(&pidfile), None);
-        let mut reloads = Reloads::new(&pidfile);
+        let mut reloads = Reloads::new(&pidfile, Path::new("/etc/a b.toml"));
         let state = || told(&pidfile).map(|told| (told.pid, told.begun, told.ended, told.last.code)).unwrap();
         assert_eq!(state(), (Pid::this(), 0, 0, 0));
+        assert_eq!(told(&pidfile).unwrap().config.unwrap(), "/etc/a b.toml");
         reloads.begin();
         assert_eq!(state(), (Pid::this(), 1, 0, 0));
         reloads.end(&Err(Failure::new(Exit::Unavailable, "a port\nis taken")));
@@ -163,7 +176,7 @@ mod tests {
             std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
         }
         assert_eq!(told(&pidfile), None);
-        let reloads = Reloads::new(&pidfile);
+        let reloads = Reloads::new(&pidfile, Path::new("/etc/a b.toml"));
         assert_eq!(told(&pidfile).unwrap().pid, Pid::this());
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
         drop(reloads);
@@ -171,7 +184,9 @@ mod tests {
             fs::write(dir.path().join("pushd.pid.reload"), text).unwrap();
             assert_eq!(told(&pidfile), None, "{text:?}");
         }
+        fs::write(dir.path().join("pushd.pid.reload"), "7 2 1 0\nfrom an older version").unwrap();
+        assert_eq!(told(&pidfile).map(|told| (told.begun, told.config)), Some((2, None)));
         // A directory that is closed, or gone, is no reason to end.
-        drop(Reloads::new(Path::new("/nonexistent/pushd.pid")));
+        drop(Reloads::new(Path::new("/nonexistent/pushd.pid"), Path::new("c")));
     }
 }

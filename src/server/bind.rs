@@ -52,7 +52,7 @@ impl fmt::Display for BindError {
             }
             io::ErrorKind::AddrInUse => write!(
                 f,
-                "cannot listen on {}: it is taken, by another program or by another address of this one",
+                "cannot listen on {}: another program uses this port, or another `listen` of this file does",
                 self.address
             ),
             io::ErrorKind::PermissionDenied if self.address.starts_with(UNIX) => match self.error.raw_os_error() {

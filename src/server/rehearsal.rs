@@ -213,7 +213,7 @@ mod tests {
             let everywhere = address.to_string().replace("127.0.0.1", "0.0.0.0").replace("::1", "::");
             for wanted in [address.to_string(), everywhere] {
                 let [error] = &tried(from_ref(&wanted), Predecessor::None)[..] else { panic!("{wanted} is taken") };
-                assert!(error.contains(&wanted) && error.contains("it is taken"), "{error}");
+                assert!(error.contains(&wanted) && error.contains("another program uses this port"), "{error}");
                 // A process that has it, one that does not, and one of this user that cannot be looked into.
                 assert_eq!(tried(from_ref(&wanted), this), [""; 0]);
                 assert_eq!(

@@ -85,7 +85,7 @@ def with_a_taken_port(machine):
     with WebSocket() as client:
         machine.write(CONF_D / "second.toml", SECOND_SERVER)
         with taken(SECOND) as other:
-            with left_alone(machine, client, "cannot listen on 127.0.0.1:8889: it is taken") as said:
+            with left_alone(machine, client, "cannot listen on 127.0.0.1:8889: another program uses this port") as said:
                 holds("8888" not in said, f"its own address is in its way: {said}")
                 # A restart that is wanted all the same fails, and what it leaves waits for the port.
                 machine.fails("systemctl", "restart", "pushd")

@@ -49,11 +49,11 @@ use script::MARKER_BYTES;
 
 const EXAMPLES: &str = "\
 Examples:
-  pushctl bench --connections 1000 ws://127.0.0.1:8888/chat    broadcast to all
+  pushctl bench --connections 1000 ws://127.0.0.1:8888/chat/a  broadcast to all
   pushctl bench --publish http://127.0.0.1:8888/publish/all \\
       ws://127.0.0.1:8888/ws
   pushctl bench --echo ws://127.0.0.1:8888/echo                each its own
-  pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat
+  pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat/a
 
 A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one message at a time, \
 with 64 what a busy channel can carry. Every delivery is compared with what was sent. The exit code is 1 if one was \
@@ -101,7 +101,7 @@ pub(super) struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// The WebSocket route, as in ws://127.0.0.1:8888/chat
+    /// The WebSocket route, as in ws://127.0.0.1:8888/chat/a
     url: Url,
 }
 
@@ -124,10 +124,24 @@ impl Bench {
         let figures = measured?;
         print(&if self.json { report::json(&figures) } else { report::table(&figures, &self.url.to_string()) })?;
         if !figures.faults.is_none() {
-            say(&report::faults(&figures));
+            say(&(report::faults(&figures) + self.suspicion(&figures)));
             return Ok(FAILED);
         }
         Ok(Exit::Clean.code())
+    }
+
+    /// What may be meant where everything is wrong: the other kind of route.
+    fn suspicion(&self, figures: &Figures) -> &'static str {
+        let found = figures.faults;
+        match (self.echo, &self.publish) {
+            (true, _) if found.corrupt > 0 => {
+                "; each heard what others said: for a route that broadcasts leave out --echo"
+            }
+            (false, None) if found.lost > 0 && figures.deliveries == 0 => {
+                "; not everybody heard anything: for a route that echoes add --echo"
+            }
+            _ => "",
+        }
     }
 
     fn load(&self) -> Result<Load, Fault> {

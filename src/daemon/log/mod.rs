@@ -13,9 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use ::log::{Level, LevelFilter, Metadata, Record};
-use nix::unistd::{AccessFlags, access};
 
-use super::behalf::Behalf;
+use super::behalf::{self, Behalf};
 use super::exit::{Exit, Failure};
 use crate::config::limits::{LOG_CLOSE_TIMEOUT, LOG_LINES_MAX};
 use crate::config::{self, LogTarget};
@@ -73,17 +72,9 @@ pub fn init(config: &config::Log, place: Place) -> Result<LogHandle, Failure> {
 /// # Errors
 /// It is a file that cannot be written to, or cannot be made.
 pub fn rehearse(config: &config::Log, place: &Place) -> Result<(), Failure> {
-    let Destination::File(path, _) = destination(config, place, std::path::Path::new("")) else { return Ok(()) };
-    let allowed = match path.symlink_metadata() {
-        Ok(_) => access(&path, AccessFlags::W_OK),
-        Err(_) => match path.parent() {
-            Some(directory) if !directory.as_os_str().is_empty() => {
-                access(directory, AccessFlags::W_OK | AccessFlags::X_OK)
-            }
-            _ => access(".", AccessFlags::W_OK | AccessFlags::X_OK),
-        },
-    };
-    allowed.map_err(|errno| Failure::create("the log", &path, &errno.into()))
+    let base = std::env::current_dir().unwrap_or_default();
+    let Destination::File(path, _) = destination(config, place, &base) else { return Ok(()) };
+    behalf::rehearse(&path).map_err(|error| Failure::create("the log", &path, &error))
 }
 
 /// A panic goes to the log: a daemon's standard error is `/dev/null`. Not twice to the same terminal.

@@ -1,0 +1,57 @@
+//! What is meant where a line is no TOML: the habits of other formats and of word processors, told with what to write instead.
+
+use super::report::{Problem, Span};
+
+/// The quotes that word processors make.
+const CURLY: [char; 4] = ['“', '”', '‘', '’'];
+
+/// What the parser's `message` at `span`, in `line`, comes to; `first`: it is the first of that line. `None`: an earlier one says it.
+pub(super) fn explained(span: Span, message: &str, line: &str, first: bool) -> Option<Problem> {
+    let (title, label) = match message.split_once(", expected ") {
+        Some((title, "nothing")) => (title, String::new()),
+        Some((title, expected)) => (title, format!("expected {expected}")),
+        None => (message, String::new()),
+    };
+    let this = |title: &str| Problem::error(span, format!("this is not TOML: {title}"));
+    let problem = match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+        _ if let Some((key, value)) = with_a_colon(line) => {
+            if !first {
+                return None;
+            }
+            this("a colon in the place of `=`").help(format!("write `{key} = {value}`"))
+        }
+        _ if line.contains(CURLY) => this("these quotes are not `\"`").help("write plain quotes: `\"text\"`"),
+        _ if title == "invalid basic string" && label == "expected `\"`" => {
+            this("text without its closing quote").label(label).help("end the text with `\"`, on the same line")
+        }
+        _ if title == "invalid literal string" && label == "expected `'`" => {
+            this("text without its closing quote").label(label).help("end the text with `'`, on the same line")
+        }
+        Some((_, value)) if is_bare_switch(value) => this("a switch is `true` or `false`, in lower case"),
+        Some((key, value)) if is_bare_text(value) => {
+            this("text without quotes").help(format!("write `{key} = \"{value}\"`"))
+        }
+        Some((key, "")) => this(&format!("`{key}` has no value")),
+        _ => this(title).label(label),
+    };
+    Some(problem)
+}
+
+/// Key and value, where a colon stands between them as in YAML; the value with the quotes that it needs.
+fn with_a_colon(line: &str) -> Option<(&str, String)> {
+    let (key, value) = line.split_once(':').map(|(key, value)| (key.trim(), value.trim()))?;
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    let is_written = value.parse::<u64>().is_ok() || value.starts_with(['"', '\'', '[', '{']) || is_bare_switch(value);
+    (is_key && !value.is_empty()).then(|| (key, if is_written { value.to_owned() } else { format!("\"{value}\"") }))
+}
+
+/// Whether a value looks like another language's `true` or `false`.
+fn is_bare_switch(value: &str) -> bool {
+    ["true", "false", "yes", "no", "on", "off"].contains(&value.to_lowercase().as_str())
+}
+
+/// Whether a value looks like text that was left without quotes.
+fn is_bare_text(value: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | '[' | ']');
+    value.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/') && value.chars().all(plain)
+}
