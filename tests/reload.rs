@@ -282,7 +282,10 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
     let cases: [(String, &[&str]); 5] = [
         ("no toml".to_owned(), &["pushd.toml:1:"]),
         (broken, &["pushd.toml:6:33", "on_mesage", "pushd.toml:8:23", "no such directory"]),
-        (changed(&[good_otherwise, ("[hub.push]", &taken_server)]), &["cannot listen on 127.0.0.1", "taken"]),
+        (
+            changed(&[good_otherwise, ("[hub.push]", &taken_server)]),
+            &["cannot listen on 127.0.0.1", "another program uses this port"],
+        ),
         (
             changed(&[good_otherwise, ("[hub.push]", "[hub.push]\n[log]\nfile = \"no/such/place.log\"")]),
             &["no/such/place.log"],
