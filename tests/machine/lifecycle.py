@@ -85,7 +85,7 @@ def reload_tells_what_pushd_finds(machine):
                       f'[server.second]\nlisten = "127.0.0.1:{port}"\nroutes."/healthz" = {{ health = true }}\n')
         cursor = machine.cursor()
         machine.fails("systemctl", "reload", "pushd")
-        machine.told(cursor, f"pushctl: pushd, PID {pid} (/run/pushd/pushd.pid), has refused it, nothing has changed: cannot listen on 127.0.0.1:{port}")
+        machine.told(cursor, rf"pushctl: pushd, PID {pid} \(/run/pushd/pushd.pid\), has refused it, nothing has changed: cannot listen on 127.0.0.1:{port}")
         code, said = machine.try_run("pushctl", "reload")
         equal(code, 69, said)
         holds(f"cannot listen on 127.0.0.1:{port}: another program uses this port" in said, said)
