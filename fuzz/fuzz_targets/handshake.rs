@@ -27,6 +27,7 @@ deflate_min = "16B"
 
 [server.main]
 listen = "127.0.0.1:8888"
+hosts = "any"
 [server.main.routes]
 "/ws" = { websocket = "push", draft76 = true, on_message = "broadcast", subprotocols = ["a", "b"] }
 "/ws/{user}" = { websocket = "push", channels = ["user/{user}/{part=all}", "all"], greeting = "hello, {user}", origins = "any" }
@@ -46,7 +47,7 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
         hub: hub.clone(),
         members: Members::default(),
     });
-    Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>()))
+    Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>(), &[]))
 });
 
 /// Checks what the edge lets through.

@@ -1,4 +1,5 @@
-//! Path patterns against paths: nothing panics, parameters are never empty, and patterns that are told to take the same paths do.
+//! Path patterns against paths: nothing panics, parameters are never empty, patterns that are told to take the same paths do, and a tree of
+//! both finds what either finds alone.
 //!
 //! The input, by lines: two patterns (with a `*` behind one that takes a tree), then paths.
 
@@ -6,6 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pushd::config::Pattern;
+use pushd::http::routes::Routes;
 
 fn pattern(line: &str) -> Option<Pattern> {
     match line.strip_suffix('*') {
@@ -17,18 +19,26 @@ fn pattern(line: &str) -> Option<Pattern> {
 fuzz_target!(|text: &str| {
     let mut lines = text.split('\n');
     let (Some(one), Some(other)) = (lines.next().and_then(pattern), lines.next().and_then(pattern)) else { return };
-    assert!(one.same_paths(&one));
-    let same = one.same_paths(&other);
-    assert_eq!(same, other.same_paths(&one));
+    let same = one.paths() == other.paths();
+    let patterns = [one, other];
+    let [alone, beside] = patterns.each_ref().map(|pattern| Routes::new([pattern.clone()]));
+    let both = Routes::new(patterns.clone());
     for path in lines {
-        let found = one.matches(path);
-        if let Some(found) = &found {
-            assert!(path.ends_with(&found.rest), "the rest is what was sent");
+        let found = alone.find(path);
+        if let Some((_, found)) = &found {
+            assert!(path.ends_with(found.rest), "the rest is what was sent");
             assert!(found.parameters.iter().all(|(_, value)| !value.is_empty()));
-            assert!(found.parameters.iter().map(|(name, _)| *name).eq(one.names()));
+            assert!(found.parameters.iter().map(|(name, _)| *name).eq(patterns[0].names()));
         }
+        let besides = beside.find(path);
         if same {
-            assert_eq!(found.is_some(), other.matches(path).is_some(), "{one} and {other} on {path:?}");
+            assert_eq!(found.is_some(), besides.is_some(), "{} and {} on {path:?}", patterns[0], patterns[1]);
+        }
+        let either = both.find(path);
+        assert_eq!(either.is_some(), found.is_some() || besides.is_some(), "{path:?}");
+        if let Some((number, either)) = either {
+            let own = if number == 0 { &found } else { &besides };
+            assert_eq!(own.as_ref().map(|(_, own)| own), Some(&either), "{path:?}");
         }
     }
 });

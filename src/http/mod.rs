@@ -21,7 +21,7 @@ pub mod pages;
 mod progress;
 mod publish;
 mod refusals;
-mod routes;
+pub mod routes;
 pub mod site;
 pub mod status;
 mod upgrade;
