@@ -347,3 +347,13 @@ fn a_path_has_a_bound_before_any_route_is_looked_for() {
     // Arguments are no part of it.
     assert_eq!(get(address, &format!("/healthz?{}", "a=b&".repeat(1500))).status, 200);
 }
+
+#[test]
+fn a_channels_name_has_no_control_characters() {
+    let pushd = start(PLAIN);
+    for name in ["a%0Ab", "%00", "a%1Bb", "%C2%85"] {
+        let answer = ask(pushd.address(), "POST", &format!("/publish/{name}"), &[], b"x");
+        assert_eq!(answer.status, 400, "{name}: {answer:?}");
+        assert!(answer.text().contains("control characters"), "{answer:?}");
+    }
+}

@@ -132,6 +132,7 @@ pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str
     let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
     match name.len() {
         0 => Err("the channel's name is empty".to_owned()),
+        _ if name.contains(char::is_control) => Err("a channel's name has no control characters".to_owned()),
         1..=CHANNEL_BYTES_MAX => Ok(name.into()),
         _ => Err(format!("a channel's name may have at most {CHANNEL_BYTES_MAX} bytes")),
     }
