@@ -32,10 +32,8 @@ use crate::wire::hixie76;
 /// a connection without one in flight is put aside for it, with what was read of the next; where none does, it is closed.
 pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
     let times = backend.site(&from.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
-    let Some((mut header_timeout, keep_alive)) = times else { return };
-    if from.is_reserve {
-        header_timeout = header_timeout.min(REFUSAL_PATIENCE);
-    }
+    let Some((header_timeout, keep_alive)) = times else { return };
+    let header_timeout = if from.is_reserve { header_timeout.min(REFUSAL_PATIENCE) } else { header_timeout };
     let progress = Progress::new();
     let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
     let from = Rc::new(from);
