@@ -350,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_stands_for_nothing_is_damage() {
+        let number = |number: u64| {
+            let mut out = Vec::new();
+            number.write(&mut out);
+            out
+        };
+        assert_eq!(Dialect::read(&number(2)), Ok(Dialect::Deflate));
+        assert!(Dialect::read(&number(3)).is_err());
+        assert_eq!(Phase::read(&number(3)), Ok(Phase::Failed));
+        assert!(Phase::read(&number(4)).is_err());
+    }
+
+    #[test]
     fn few_bytes_make_no_large_record() {
         let zeros = vec![0; 8 << 20];
         for tag in [11, 13] {

@@ -75,12 +75,6 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Damaged("text that is no text"))
     }
 
-    /// One of `all`, written as its place among them.
-    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Damaged> {
-        let place: usize = self.small()?;
-        all.get(place).copied().ok_or(Damaged("a choice that is none"))
-    }
-
     /// Nothing may follow.
     pub fn end(self) -> Result<(), Damaged> {
         if self.0.is_empty() { Ok(()) } else { Err(Damaged("more than was announced")) }
@@ -116,7 +110,6 @@ mod tests {
         assert!(Fields(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1]).bytes().is_err());
         assert!(Fields(&[0x80, 0x02]).small::<u8>().is_err());
         assert!(Fields(&[1, 0xff]).text().is_err());
-        assert!(Fields(&[2]).one_of(&[false, true]).is_err());
         assert!(Fields(&[0]).end().is_err());
     }
 }
