@@ -109,16 +109,24 @@ pub(super) fn hosts(item: Item<'_>) -> Option<Hosts> {
         item.mismatch(EXPECTED);
         return None;
     }
+    listed(item, host, "this is not the name of a host", "expected a name alone").map(Hosts::Listed)
+}
+
+/// The texts of a list, each as `read` takes it. Of one that it refuses, `problem` and `label` are said, and its help.
+fn listed(
+    item: Item<'_>,
+    read: fn(&str) -> Result<String, String>,
+    problem: &'static str,
+    label: &'static str,
+) -> Option<Vec<String>> {
     let mut listed = Vec::new();
     for item in item.strings()? {
-        match host(item.as_text()?) {
-            Ok(host) => listed.push(host),
-            Err(help) => {
-                item.note(item.error("this is not the name of a host").label("expected a name alone").help(help))
-            }
+        match read(item.as_text()?) {
+            Ok(text) => listed.push(text),
+            Err(help) => item.note(item.error(problem).label(label).help(help)),
         }
     }
-    Some(Hosts::Listed(listed))
+    Some(listed)
 }
 
 /// One name, as browsers send it: lower case, without the dot of the root. The error says what would do.
@@ -176,15 +184,7 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
         item.mismatch(EXPECTED);
         return None;
     }
-    let mut listed = Vec::new();
-    for item in item.strings()? {
-        match origin(item.as_text()?) {
-            Ok(origin) => listed.push(origin),
-            Err(help) => {
-                item.note(item.error("this is not an origin").label("expected `https://host[:port]`").help(help))
-            }
-        }
-    }
+    let mut listed = listed(item, origin, "this is not an origin", "expected `https://host[:port]`")?;
     // So that one of many is found soon.
     listed.sort_unstable();
     Some(Origins::Listed(listed))
