@@ -21,7 +21,7 @@ use pushd::session::codec::Codec;
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
 use pushd::wire::deflate::Deflater;
-use pushd::wire::{Dialect, rfc6455};
+use pushd::wire::{Framing, rfc6455};
 
 /// Subscribers of the table.
 const SOCKETS: usize = 1000;
@@ -59,7 +59,7 @@ fn text(length: usize) -> Vec<u8> {
 
 /// Decodes `input` to its end; a copy of it each time, because decoding unmasks in place.
 fn decode(bencher: Bencher<'_, '_>, input: &[u8], messages: usize) {
-    let mut codec = Codec::new(Dialect::Rfc6455, false);
+    let mut codec = Codec::new(Framing::Rfc6455, false);
     let count = ItemsCount::new(messages);
     bencher.counter(count).with_inputs(|| input.to_vec()).bench_local_refs(|input| {
         let (mut at, mut heard) = (0, 0);
@@ -92,7 +92,7 @@ fn decode_a_message_in_16_fragments_of_1_kib(bencher: Bencher<'_, '_>) {
 #[divan::bench(args = [64, 1024, 64 << 10])]
 fn encode(bencher: Bencher<'_, '_>, length: usize) {
     let payload = text(length);
-    let frame = || Dialect::Rfc6455.frame(Kind::Text, black_box(&payload));
+    let frame = || Framing::Rfc6455.frame(Kind::Text, black_box(&payload));
     bencher.counter(BytesCount::new(length)).bench(frame);
 }
 
@@ -148,7 +148,7 @@ fn site() -> Site {
 
 fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
     Arrival {
-        dialect: Dialect::Rfc6455,
+        framing: Framing::Rfc6455,
         inflates: false,
         terms: terms.clone(),
         membership: terms.members.join(usize::MAX).expect("a hub without a limit has a place"),

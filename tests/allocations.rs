@@ -21,7 +21,7 @@ use pushd::http::{Backend, HubInUse, Sample, Site};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 
 /// What a handshake may allocate: its channel's name, its arguments, its key's answer, and what its answer is put together in.
 const HANDSHAKE_ALLOCATIONS_MAX: usize = 12;
@@ -112,7 +112,7 @@ fn table(subscribers: usize) -> (Table<Sink>, Vec<Sink>) {
     let sinks: Vec<_> = (0..subscribers).map(|_| Sink::default()).collect();
     for sink in &sinks {
         let arrival = Arrival {
-            dialect: Dialect::Rfc6455,
+            framing: Framing::Rfc6455,
             inflates: false,
             membership: terms.members.join(usize::MAX).unwrap(),
             terms: terms.clone(),

@@ -1,13 +1,13 @@
-//! What a client sends after its upgrade, in any dialect: decoding must not depend on where the network cuts, and keeps to the limit.
+//! What a client sends after its upgrade, in any framing: decoding must not depend on where the network cuts, and keeps to the limit.
 //!
-//! The input: a byte that chooses the dialect, two for the limit, eight lengths of pieces, and then what the client says.
+//! The input: a byte that chooses the framing, two for the limit, eight lengths of pieces, and then what the client says.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use pushd::hub::Kind;
 use pushd::session::codec::{Codec, Event};
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 use pushd::wire::deflate::{Inflater, compressed_bytes_max};
 
 /// What a decoder may hold beside a message within the limit: its own state, and what it grows ahead of what arrived.
@@ -31,8 +31,8 @@ struct Client {
 }
 
 impl Client {
-    fn new(dialect: Dialect, limit: usize) -> Client {
-        let codec = Codec::new(dialect, dialect == Dialect::Deflate);
+    fn new(framing: Framing, limit: usize) -> Client {
+        let codec = Codec::new(framing, framing == Framing::Deflate);
         Client { codec, inflater: Inflater::default(), limit, said: Vec::new() }
     }
 
@@ -81,15 +81,15 @@ impl Client {
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&[dialect, high, low], data)) = data.split_first_chunk::<3>() else { return };
+    let Some((&[framing, high, low], data)) = data.split_first_chunk::<3>() else { return };
     let Some((pieces, bytes)) = data.split_first_chunk::<8>() else { return };
-    let dialect = Dialect::ALL[usize::from(dialect) % Dialect::ALL.len()];
+    let framing = Framing::ALL[usize::from(framing) % Framing::ALL.len()];
     let limit = usize::from(u16::from_be_bytes([high, low]) % 5000);
 
-    let mut whole = Client::new(dialect, limit);
+    let mut whole = Client::new(framing, limit);
     whole.speak(bytes);
 
-    let mut cut = Client::new(dialect, limit);
+    let mut cut = Client::new(framing, limit);
     let mut rest = bytes;
     for piece in pieces.iter().cycle() {
         // A length of 0 is the empty piece, once; all zeros would never end.
@@ -99,5 +99,5 @@ fuzz_target!(|data: &[u8]| {
         }
         rest = later;
     }
-    assert_eq!(cut.said, whole.said, "{dialect:?}, limit {limit}");
+    assert_eq!(cut.said, whole.said, "{framing:?}, limit {limit}");
 });

@@ -10,10 +10,10 @@ use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use pushd::config::{self, limits};
 use pushd::http::pages::Files;
-use pushd::http::{Backend, HubInUse, Origin, Sample, Site, connection};
+use pushd::http::{Backend, HubInUse, Client, Sample, Site, connection};
 use pushd::hub::{Kind, Members, Publication};
 use pushd::session::Arrival;
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -70,8 +70,8 @@ impl Backend for Checking {
 
     fn adopt(&self, _: DuplexStream, arrival: Arrival) {
         arrival.channels.iter().chain([&arrival.to]).for_each(|channel| check_channel(channel));
-        assert!(arrival.dialect != Dialect::Hixie76 || arrival.terms.route.draft76);
-        assert!(arrival.dialect != Dialect::Deflate || arrival.inflates);
+        assert!(arrival.framing != Framing::Hixie76 || arrival.terms.route.draft76);
+        assert!(arrival.framing != Framing::Deflate || arrival.inflates);
     }
 
     fn read_now(_: &DuplexStream, _: &mut [u8]) -> std::io::Result<usize> {
@@ -119,7 +119,7 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&options, request)) = data.split_first() else { return };
-    let origin = Origin { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
+    let origin = Client { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut client, server) = duplex(1 << 20);

@@ -8,7 +8,7 @@
 use libfuzzer_sys::fuzz_target;
 use pushd::hub::Kind;
 use pushd::session::codec::{Codec, Event};
-use pushd::wire::{Dialect, hixie76};
+use pushd::wire::{Framing, hixie76};
 
 /// A key's number, worked out without a bound.
 fn number(key: &str) -> Option<u32> {
@@ -32,6 +32,6 @@ fuzz_target!(|data: &[u8]| {
     let mut framed = Vec::new();
     hixie76::frame_into(text.as_bytes(), &mut framed);
     let length = framed.len();
-    let mut codec = Codec::new(Dialect::Hixie76, false);
+    let mut codec = Codec::new(Framing::Hixie76, false);
     assert_eq!(codec.next(&mut framed, text.len()), Ok((length, Some(Event::Message(Kind::Text, text.as_bytes())))));
 });

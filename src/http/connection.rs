@@ -23,32 +23,32 @@ use super::answer::Answer;
 use super::linger::linger;
 use super::progress::{Calls, Outgoing, Progress, Watched};
 use super::upgrade::Upgrade;
-use super::{Backend, Origin, respond, respond_at_hand};
+use super::{Backend, Client, respond, respond_at_hand};
 use crate::config::limits::{HEADER_BYTES_MAX, LINGER, REFUSAL_PATIENCE};
 use crate::session::Arrival;
 use crate::wire::hixie76;
 
 /// Serves a connection to its end. `early` was read of it before. `drain` tells to take no more requests: where another process goes on,
 /// a connection without one in flight is put aside for it, with what was read of the next; where none does, it is closed.
-pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B, mut drain: watch::Receiver<bool>) {
-    let times = backend.site(&from.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
+pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend: B, mut drain: watch::Receiver<bool>) {
+    let times = backend.site(&client.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
     let Some((header_timeout, keep_alive)) = times else { return };
-    let header_timeout = if from.is_reserve { header_timeout.min(REFUSAL_PATIENCE) } else { header_timeout };
+    let header_timeout = if client.is_reserve { header_timeout.min(REFUSAL_PATIENCE) } else { header_timeout };
     let progress = Progress::new();
     let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
-    let from = Rc::new(from);
+    let client = Rc::new(client);
     // Boxed, so that the connection can be taken apart once it is upgraded.
     let service = Box::new(hyper::service::service_fn(|request: Request<Incoming>| {
         progress.answers();
         // Most requests end here, without a future that could wait.
-        if let Some(answer) = respond_at_hand(&request, &from, &backend) {
-            return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &from, &backend, &progress))));
+        if let Some(answer) = respond_at_hand(&request, &client, &backend) {
+            return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &client, &backend, &progress))));
         }
-        let (agreed, progress, backend, from) = (agreed.clone(), progress.clone(), backend.clone(), from.clone());
+        let (agreed, progress, backend, client) = (agreed.clone(), progress.clone(), backend.clone(), client.clone());
         Either::Right(Box::pin(async move {
-            let (answer, upgrade) = respond(request, &from, &backend).await;
+            let (answer, upgrade) = respond(request, &client, &backend).await;
             *agreed.borrow_mut() = upgrade;
-            Ok(send(answer, &from, &backend, &progress))
+            Ok(send(answer, &client, &backend, &progress))
         }))
     }));
     let calls = Calls { read_now: B::read_now, bound_unsent: B::bound_unsent };
@@ -91,7 +91,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, from: Origin, backend: B
     let (io, read) = parts.io.into_inner().leave(parts.read_buf);
     match finished {
         None if progress.is_ending() => {}
-        None => backend.put_aside(io, read, &from.server),
+        None => backend.put_aside(io, read, &client.server),
         // What hyper could not read was answered by it all the same.
         Some(is_whole) => match agreed.take().filter(|_| is_whole) {
             Some(upgrade) => hand_over::<B>(io, read, upgrade, header_timeout, &backend, drain).await,
@@ -109,10 +109,10 @@ fn protocol() -> http1::Builder {
 }
 
 /// The answer as it is sent.
-fn send<B: Backend>(answer: Answer, from: &Origin, backend: &B, progress: &Rc<Progress>) -> Response<Outgoing> {
+fn send<B: Backend>(answer: Answer, client: &Client, backend: &B, progress: &Rc<Progress>) -> Response<Outgoing> {
     backend.answered(answer.status());
     let mut answer = answer.map(|body| progress.sends(body));
-    if (from.is_reserve || progress.is_ending()) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if (client.is_reserve || progress.is_ending()) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer

@@ -1,4 +1,4 @@
-//! The edge: hyper reads requests, a [`Site`] finds the room that serves each, and a [`Backend`] does what needs the hub.
+//! The edge: hyper reads requests, a [`Site`] finds the handler that serves each, and a [`Backend`] does what needs the hub.
 //!
 //! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it; [`opening`] is the
 //! handshake that needs no hyper. Each request passes the `guard`, which knows what hyper is too lenient with; its `content` is read whether
@@ -46,7 +46,7 @@ use content::Content;
 use pages::Files;
 use refusals::shown;
 use routes::Match;
-pub use site::{HubInUse, Room, Site};
+pub use site::{Handler, HubInUse, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
 
@@ -61,7 +61,7 @@ pub trait Backend: Clone + 'static {
     /// The site of a server as it is now; `None` where a reload removed it.
     fn site(&self, server: &str) -> Option<Arc<Site>>;
 
-    /// Publishes; how many subscribers it was queued for, or `None` where there is no room for it.
+    /// Publishes; how many subscribers it was queued for, or `None` where there is no handler for it.
     fn publish(&self, publication: Publication) -> impl Future<Output = Option<u64>>;
 
     /// Takes over the connection of a client that was upgraded.
@@ -97,7 +97,7 @@ pub trait Backend: Clone + 'static {
 
 /// Where a request came from.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub struct Client {
     /// NAME in `[server.NAME]`.
     pub server: Arc<str>,
     /// Who asks, as the log names it.
@@ -109,23 +109,23 @@ pub struct Origin {
 }
 
 /// The answer to a request that needs no waiting: a refusal, or a page that lies in memory. `None`: [`respond`] answers it.
-fn respond_at_hand<B: Backend>(request: &Request<Incoming>, from: &Origin, backend: &B) -> Option<Answer> {
+fn respond_at_hand<B: Backend>(request: &Request<Incoming>, client: &Client, backend: &B) -> Option<Answer> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let length = request.body().size_hint().exact();
     if let Err(refusal) = guard::check(method, uri, request.version(), headers, length) {
-        log::debug!("{} {method} {uri} refused: {}", from.peer, refusal.why());
+        log::debug!("{} {method} {uri} refused: {}", client.peer, refusal.why());
         return Some(refusal.answer());
     }
-    if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX || from.is_reserve {
+    if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX || client.is_reserve {
         return None;
     }
-    let site = backend.site(&from.server)?;
+    let site = backend.site(&client.server)?;
     if !site.hosts.answer(uri, headers) {
         return None;
     }
-    let (Room::Static(pages), found) = site.find(uri.path())? else { return None };
+    let (Handler::Static(pages), found) = site.find(uri.path())? else { return None };
     let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
-    log::debug!("{} {method} {} {}", from.peer, uri.path(), answer.status().as_u16());
+    log::debug!("{} {method} {} {}", client.peer, uri.path(), answer.status().as_u16());
     Some(answer)
 }
 
@@ -138,28 +138,28 @@ fn check_name(head: &Parts, site: &Site) -> Result<(), Box<Answer>> {
     Err(Box::new(answer::text(StatusCode::MISDIRECTED_REQUEST, why)))
 }
 
-/// The room that serves a request that passed the [`guard`], or the answer where none does.
-fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Room, Match<'s>), Box<Answer>> {
+/// The handler that serves a request that passed the [`guard`], or the answer where none does.
+fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Handler, Match<'s>), Box<Answer>> {
     let path = head.uri.path();
     check_name(head, site)?;
     if path.len() > PATH_BYTES_MAX {
         let sentence = format!("a path has at most {PATH_BYTES_MAX} bytes");
         return Err(Box::new(answer::text(StatusCode::URI_TOO_LONG, sentence)));
     }
-    let Some((room, found)) = site.find(path) else {
+    let Some((handler, found)) = site.find(path) else {
         return Err(Box::new(answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path))));
     };
-    if backend.is_draining() && matches!(room, Room::WebSocket(_)) {
+    if backend.is_draining() && matches!(handler, Handler::WebSocket(_)) {
         let sentence = "the server is ending, try again later";
         return Err(Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence)));
     }
-    Ok((room, found))
+    Ok((handler, found))
 }
 
 /// Answers one request that passed the [`guard`]; an upgrade agreed on comes back beside its answer.
-async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend: &B) -> (Answer, Option<Upgrade>) {
+async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backend: &B) -> (Answer, Option<Upgrade>) {
     let (mut head, body) = request.into_parts();
-    let Some(site) = backend.site(&from.server) else {
+    let Some(site) = backend.site(&client.server) else {
         let refusal = answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured");
         return (answer::closing(refusal), None);
     };
@@ -169,14 +169,14 @@ async fn respond<B: Backend>(request: Request<Incoming>, from: &Origin, backend:
         head.headers.insert(HOST, host);
     }
     // A place of the reserve is not to be held by what does not come.
-    let body_timeout = site.server.body_timeout.min(if from.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
+    let body_timeout = site.server.body_timeout.min(if client.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
     let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
-    let (answer, upgrade) = answer(&head, &mut content, &site, from, backend).await;
+    let (answer, upgrade) = answer(&head, &mut content, &site, client, backend).await;
     if upgrade.is_some() {
         return (answer, upgrade);
     }
     let answer = content.settle(answer).await;
-    log::debug!("{} {} {} {}", from.peer, head.method, head.uri.path(), answer.status().as_u16());
+    log::debug!("{} {} {} {}", client.peer, head.method, head.uri.path(), answer.status().as_u16());
     (answer, None)
 }
 
@@ -185,7 +185,7 @@ async fn answer<B: Backend>(
     head: &Parts,
     content: &mut Content,
     site: &Site,
-    from: &Origin,
+    client: &Client,
     backend: &B,
 ) -> (Answer, Option<Upgrade>) {
     let path = head.uri.path();
@@ -193,22 +193,22 @@ async fn answer<B: Backend>(
         "*" => check_name(head, site).and(Err(Box::new(answer::options(guard::ALLOW)))),
         _ => find(head, site, backend),
     };
-    let (room, found) = match found {
+    let (handler, found) = match found {
         Ok(found) => found,
         Err(answer) => {
-            site.refusals.tell(&answer, &from.peer, path);
+            site.refusals.tell(&answer, &client.peer, path);
             return (*answer, None);
         }
     };
-    if from.is_reserve && matches!(room, Room::WebSocket(_) | Room::Static(_)) {
+    if client.is_reserve && matches!(handler, Handler::WebSocket(_) | Handler::Static(_)) {
         let why = "the server holds as many connections as it may, try later";
         return (answer::text(StatusCode::SERVICE_UNAVAILABLE, why), None);
     }
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
-    let answer = match room {
-        Room::WebSocket(terms) => {
-            let agreed = match upgrade::agree(head, &arguments, terms, site, from.on_loopback) {
+    let answer = match handler {
+        Handler::WebSocket(terms) => {
+            let agreed = match upgrade::agree(head, &arguments, terms, site, client.on_loopback) {
                 Ok(upgrade) => upgrade.with_content(content).await,
                 refusal => refusal,
             };
@@ -218,19 +218,19 @@ async fn answer<B: Backend>(
                     return (answer, Some(upgrade));
                 }
                 Err(refusal) => {
-                    site.refusals.tell(&refusal, &from.peer, path);
+                    site.refusals.tell(&refusal, &client.peer, path);
                     *refusal
                 }
             }
         }
-        Room::Publish(room) => publish::respond(room, head, content, arguments, site, from, backend).await,
-        Room::Static(pages) => {
+        Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
+        Handler::Static(pages) => {
             pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
         }
-        Room::Page(_) => reading(&head.method, live_page),
-        Room::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
-        Room::Health => reading(&head.method, status::health),
-        Room::Ready => reading(&head.method, || status::ready(backend.is_draining())),
+        Handler::Page(_) => reading(&head.method, live_page),
+        Handler::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
+        Handler::Health => reading(&head.method, status::health),
+        Handler::Ready => reading(&head.method, || status::ready(backend.is_draining())),
     };
     (answer, None)
 }

@@ -15,10 +15,10 @@ use http::header::{
 use http::request::Parts;
 use http::{Request, Uri};
 
-use super::{Arguments, Backend, Room, find, guard, upgrade};
+use super::{Arguments, Backend, Handler, find, guard, upgrade};
 use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::session::Arrival;
-use crate::wire::Dialect;
+use crate::wire::Framing;
 
 /// The header fields of a request with a body, or of one that waits before it sends it.
 const OF_A_BODY: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
@@ -47,14 +47,14 @@ impl Opening {
         let mut head = self.head(bytes)?;
         let is_good = guard::check(&head.method, &head.uri, head.version, &head.headers, Some(0)).is_ok();
         let found = is_good.then(|| find(&head, &site, backend).ok()).flatten();
-        let agreed = found.and_then(|(room, found)| {
-            let Room::WebSocket(terms) = room else { return None };
+        let agreed = found.and_then(|(handler, found)| {
+            let Handler::WebSocket(terms) = handler else { return None };
             let arguments = Arguments::new(found.parameters, head.uri.query());
             upgrade::agree(&head, &arguments, terms, &site, on_loopback).ok()
         });
         head.headers.clear();
         self.fields = mem::take(&mut head.headers);
-        let agreed = agreed.filter(|agreed| agreed.arrival.dialect != Dialect::Hixie76)?;
+        let agreed = agreed.filter(|agreed| agreed.arrival.framing != Framing::Hixie76)?;
         self.write(agreed.answer.headers());
         Some((agreed.arrival, &self.answer))
     }

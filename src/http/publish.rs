@@ -13,9 +13,9 @@ use super::arguments::Arguments;
 use super::content::Content;
 use super::origin;
 use super::refusals::shown;
-use super::site::PublishRoom;
+use super::site::PublishHandler;
 use super::upgrade::channel;
-use super::{Backend, Origin, Site};
+use super::{Backend, Client, Site};
 use crate::config;
 use crate::hub::{Kind, Publication};
 
@@ -35,28 +35,28 @@ struct Refused<'a> {
 
 /// Answers one request to a publish route.
 pub async fn respond<B: Backend>(
-    room: &PublishRoom,
+    handler: &PublishHandler,
     request: &Parts,
     content: &mut Content,
     arguments: Arguments<'_>,
     site: &Site,
-    from: &Origin,
+    client: &Client,
     backend: &B,
 ) -> Answer {
-    let allow = allow(&room.route.methods);
-    let origin = match origin::check(&room.route.origins, request, &site.hosts, from.on_loopback) {
+    let allow = allow(&handler.route.methods);
+    let origin = match origin::check(&handler.route.origins, request, &site.hosts, client.on_loopback) {
         Ok(origin) => origin,
         Err(why) => {
-            site.refusals.origins.warn(|| format!("{} refused at {}: {why}", from.peer, shown(request.uri.path())));
+            site.refusals.origins.warn(|| format!("{} refused at {}: {why}", client.peer, shown(request.uri.path())));
             return *refuse(StatusCode::FORBIDDEN, &why);
         }
     };
     let mut answer = if request.method == Method::OPTIONS {
         answer::options(&allow)
-    } else if !room.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
+    } else if !handler.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
         answer::method_not_allowed(&allow)
     } else {
-        let published = publish(room, request, content, arguments, backend).await;
+        let published = publish(handler, request, content, arguments, backend).await;
         published.unwrap_or_else(|refusal| *refusal)
     };
     if let Some(origin) = origin {
@@ -66,25 +66,25 @@ pub async fn respond<B: Backend>(
 }
 
 async fn publish<B: Backend>(
-    room: &PublishRoom,
+    handler: &PublishHandler,
     request: &Parts,
     content: &mut Content,
     mut arguments: Arguments<'_>,
     backend: &B,
 ) -> Result<Answer, Box<Answer>> {
-    let limit = room.hub.message_bytes_max;
+    let limit = handler.hub.message_bytes_max;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let body_max = if room.route.message.is_some() { 3 * limit + FORM_OVERHEAD } else { limit };
+    let body_max = if handler.route.message.is_some() { 3 * limit + FORM_OVERHEAD } else { limit };
     let body = content.whole(body_max).await.map_err(|unread| match unread.said() {
         (StatusCode::PAYLOAD_TOO_LARGE, _) => too_large(limit),
         (status, sentence) => refuse(status, sentence),
     })?;
-    if room.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
+    if handler.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
         arguments.add_form(&body);
     }
-    let channel = channel(&room.route.channel, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
-    let message = match &room.route.message {
+    let channel = channel(&handler.route.channel, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    let message = match &handler.route.message {
         Some(template) => {
             let text = template.text(|name| arguments.value(name));
             text.map_err(|missing| refuse(StatusCode::BAD_REQUEST, &missing.to_string()))?.into()
@@ -99,7 +99,7 @@ async fn publish<B: Backend>(
         let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
-    let publication = Publication::new(room.hub_id, channel.clone(), kind, message);
+    let publication = Publication::new(handler.hub_id, channel.clone(), kind, message);
     match backend.publish(publication).await {
         Some(subscribers) => Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers })),
         None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many publications are waiting, try again later")),

@@ -35,18 +35,18 @@ pub struct Site {
     pub bodies: Bodies,
     routes: Routes,
     /// What each route does, by its number.
-    rooms: Vec<Room>,
+    handlers: Vec<Handler>,
     /// The WebSocket routes, by their path as the file writes it.
     terms: HashMap<String, Arc<Terms>>,
 }
 
 /// What serves a request.
 #[derive(Debug)]
-pub enum Room {
+pub enum Handler {
     /// Upgrades to a session.
     WebSocket(Arc<Terms>),
     /// Publishes.
-    Publish(Box<PublishRoom>),
+    Publish(Box<PublishHandler>),
     /// Files.
     Static(config::Static),
     /// The page pushd carries in itself.
@@ -61,7 +61,7 @@ pub enum Room {
 
 /// A route that publishes, with its hub.
 #[derive(Debug)]
-pub struct PublishRoom {
+pub struct PublishHandler {
     /// The route.
     pub route: config::Publish,
     /// The hub's number for as long as the process lives.
@@ -73,10 +73,10 @@ pub struct PublishRoom {
 impl Site {
     /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
-        let room = |route: &config::Route| match &route.action {
+        let handler = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let hub = &hubs[socket.hub.0 as usize];
-                Room::WebSocket(Arc::new(Terms {
+                Handler::WebSocket(Arc::new(Terms {
                     server: server.name.clone(),
                     path: route.pattern.text().to_owned(),
                     route: socket.clone(),
@@ -87,17 +87,21 @@ impl Site {
             }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
-                Room::Publish(Box::new(PublishRoom { route: publish.clone(), hub_id: hub.id, hub: hub.hub.clone() }))
+                Handler::Publish(Box::new(PublishHandler {
+                    route: publish.clone(),
+                    hub_id: hub.id,
+                    hub: hub.hub.clone(),
+                }))
             }
-            Action::Static(pages) => Room::Static(pages.clone()),
-            Action::Page(page) => Room::Page(*page),
-            Action::Metrics => Room::Metrics,
-            Action::Health => Room::Health,
-            Action::Ready => Room::Ready,
+            Action::Static(pages) => Handler::Static(pages.clone()),
+            Action::Page(page) => Handler::Page(*page),
+            Action::Metrics => Handler::Metrics,
+            Action::Health => Handler::Health,
+            Action::Ready => Handler::Ready,
         };
-        let rooms: Vec<Room> = server.routes.iter().map(room).collect();
-        let terms = rooms.iter().filter_map(|room| match room {
-            Room::WebSocket(terms) => Some((terms.path.clone(), terms.clone())),
+        let handlers: Vec<Handler> = server.routes.iter().map(handler).collect();
+        let terms = handlers.iter().filter_map(|handler| match handler {
+            Handler::WebSocket(terms) => Some((terms.path.clone(), terms.clone())),
             _ => None,
         });
         Site {
@@ -106,14 +110,14 @@ impl Site {
             bodies: Bodies::default(),
             routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),
             terms: terms.collect(),
-            rooms,
+            handlers,
             server: server.clone(),
         }
     }
 
-    /// The room that serves `path` (percent-encoded), and what the path gave its pattern.
-    pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Room, Match<'s>)> {
-        self.routes.find(path).map(|(route, found)| (&self.rooms[route], found))
+    /// The handler that serves `path` (percent-encoded), and what the path gave its pattern.
+    pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Handler, Match<'s>)> {
+        self.routes.find(path).map(|(route, found)| (&self.handlers[route], found))
     }
 
     /// The terms of the WebSocket route at `path`, as the file writes it.

@@ -22,7 +22,7 @@ use super::origin;
 use crate::config::Template;
 use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::session::{Arrival, Terms};
-use crate::wire::{Dialect, hixie76};
+use crate::wire::{Framing, hixie76};
 
 const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
 const KEY2: HeaderName = HeaderName::from_static("sec-websocket-key2");
@@ -49,7 +49,7 @@ pub fn agree(
     on_loopback: bool,
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
-    let mut dialect = check_handshake(request, terms)?;
+    let mut framing = check_handshake(request, terms)?;
     origin::check(&terms.route.origins, request, &site.hosts, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     // Two templates can come to the same channel: a client is subscribed to it once.
@@ -72,22 +72,22 @@ pub fn agree(
         Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence))
     })?;
     let deflate = terms.hub.deflate_bytes_min.and_then(|_| extension::agree(headers));
-    let deflate = deflate.filter(|_| dialect == Dialect::Rfc6455);
+    let deflate = deflate.filter(|_| framing == Framing::Rfc6455);
     if deflate.as_ref().is_some_and(|deflate| deflate.compresses) {
-        dialect = Dialect::Deflate;
+        framing = Framing::Deflate;
     }
     let inflates = deflate.is_some();
     let arrival =
-        Arrival { dialect, inflates, terms: terms.clone(), membership, channels, to, greeting, early: Bytes::new() };
-    Ok(match dialect {
-        Dialect::Rfc6455 | Dialect::Deflate => {
+        Arrival { framing, inflates, terms: terms.clone(), membership, channels, to, greeting, early: Bytes::new() };
+    Ok(match framing {
+        Framing::Rfc6455 | Framing::Deflate => {
             let mut answer = accept(headers, terms);
             if let Some(value) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer).ok()) {
                 answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
             }
             Upgrade { answer, arrival, keys76: None, key3: Bytes::new() }
         }
-        Dialect::Hixie76 => {
+        Framing::Hixie76 => {
             let key = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
             let keys76 = key(KEY1).zip(key(KEY2));
             Upgrade { answer: accept76(request), arrival, keys76, key3: Bytes::new() }
@@ -142,8 +142,8 @@ fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
     Box::new(answer::text(StatusCode::BAD_REQUEST, sentence))
 }
 
-/// Checks everything a client's handshake must hold, and finds which dialect it is.
-fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer>> {
+/// Checks everything a client's handshake must hold, and finds which framing it is.
+fn check_handshake(request: &Parts, terms: &Terms) -> Result<Framing, Box<Answer>> {
     let headers = &request.headers;
     if request.method != Method::GET {
         return Err(Box::new(answer::read_only("GET")));
@@ -163,7 +163,7 @@ fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer
                 let key = single(headers, name).ok_or_else(|| bad_request("a key stands twice, or is no text"))?;
                 hixie76::number(key).map_err(bad_request)?;
             }
-            return Ok(Dialect::Hixie76);
+            return Ok(Framing::Hixie76);
         }
         return Err(bad_request("draft-76 is not spoken here: draft76 = true on the route would allow it"));
     }
@@ -179,7 +179,7 @@ fn check_handshake(request: &Parts, terms: &Terms) -> Result<Dialect, Box<Answer
         }
     }
     match single(headers, &SEC_WEBSOCKET_KEY) {
-        Some(key) if is_key(key) => Ok(Dialect::Rfc6455),
+        Some(key) if is_key(key) => Ok(Framing::Rfc6455),
         _ => Err(bad_request("Sec-WebSocket-Key must be 16 bytes in base64")),
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::config::HubId;
 
-/// How many framings (dialects of the wire) a publication has room for.
+/// How many framings (framings of the wire) a publication has room for.
 pub const FRAMINGS_MAX: usize = 3;
 
 /// What a message is made of.
@@ -96,13 +96,13 @@ impl Publication {
 /// The publication carries it; when the last shard has let go of the publication the count is whole, and is handed over.
 pub struct Receipt {
     reached: AtomicU64,
-    hand_over: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
+    report: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
 }
 
 impl Receipt {
-    /// A receipt that gives the whole count to `hand_over`, once.
-    pub fn new(hand_over: impl FnOnce(u64) + Send + Sync + 'static) -> Receipt {
-        Receipt { reached: AtomicU64::new(0), hand_over: Some(Box::new(hand_over)) }
+    /// A receipt that gives the whole count to `report`, once.
+    pub fn new(report: impl FnOnce(u64) + Send + Sync + 'static) -> Receipt {
+        Receipt { reached: AtomicU64::new(0), report: Some(Box::new(report)) }
     }
 
     /// Adds the subscribers of one shard.
@@ -114,8 +114,8 @@ impl Receipt {
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if let Some(hand_over) = self.hand_over.take() {
-            hand_over(*self.reached.get_mut());
+        if let Some(report) = self.report.take() {
+            report(*self.reached.get_mut());
         }
     }
 }

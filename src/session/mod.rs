@@ -2,7 +2,7 @@
 //!
 //! In comes what [`codec`] makes of the shard's read buffer; out goes what is staged ([`run`]), and what the kernel refuses waits in a
 //! bounded `outbox`. The table of the shard that owns the session decides what events mean; the session knows how it
-//! speaks ([`Dialect`]), what it may hold ([`Terms`]) and how it ends ([`Phase`]). Written down ([`record`]) it goes on in another
+//! speaks ([`Framing`]), what it may hold ([`Terms`]) and how it ends ([`Phase`]). Written down ([`record`]) it goes on in another
 //! process.
 
 pub mod codec;
@@ -22,7 +22,7 @@ use crate::config::limits::ALLOWANCE_SECONDS;
 use crate::config::{self, HubId};
 use crate::hub::{Members, Membership, Seat};
 use crate::wire::rfc6455::{HEADER_BYTES_MAX, MASK_BYTES};
-use crate::wire::{Close, Dialect};
+use crate::wire::{Close, Framing};
 use codec::Codec;
 use outbox::{Outbox, Queued};
 use run::{FrameNumber, Run, Staged, Waiting};
@@ -66,7 +66,7 @@ pub struct Terms {
 #[derive(Debug)]
 pub struct Arrival {
     /// What it speaks.
-    pub dialect: Dialect,
+    pub framing: Framing,
     /// Whether its messages may be compressed.
     pub inflates: bool,
     /// What it may.
@@ -120,7 +120,7 @@ pub struct Session<S> {
     /// Its socket; nobody else writes to it.
     pub socket: S,
     /// What it speaks.
-    pub dialect: Dialect,
+    pub framing: Framing,
     /// Where it stands.
     pub phase: Phase,
     /// The code of the close that it was sent unasked.
@@ -162,7 +162,7 @@ impl<S: Socket> Session<S> {
     pub fn new(socket: S, arrival: Arrival, generation: u32, now: Seconds) -> Self {
         Session {
             socket,
-            dialect: arrival.dialect,
+            framing: arrival.framing,
             phase: Phase::Open,
             dismissed: None,
             paused: false,
@@ -178,7 +178,7 @@ impl<S: Socket> Session<S> {
             to: arrival.to,
             membership: arrival.membership,
             seats: SmallVec::new(),
-            codec: Codec::new(arrival.dialect, arrival.inflates),
+            codec: Codec::new(arrival.framing, arrival.inflates),
             staged: Staged::default(),
             outbox: None,
         }
@@ -272,7 +272,7 @@ impl<S: Socket> Session<S> {
     /// The socket is broken.
     pub fn write_waiting(&mut self) -> io::Result<bool> {
         let Some(outbox) = &mut self.outbox else { return Ok(true) };
-        let empty = outbox.write_to(&mut self.socket, &self.terms.hub, self.dialect)?;
+        let empty = outbox.write_to(&mut self.socket, &self.terms.hub, self.framing)?;
         if empty {
             self.outbox = None;
         }
@@ -300,7 +300,7 @@ impl<S: Socket> Session<S> {
         self.dismissed = Some(close.code);
         let outbox = self.outbox.get_or_insert_default();
         let dropped = outbox.clear();
-        outbox.push_anyway(Waiting { bytes: self.dialect.farewell(close), topic: None, written: 0 }, Seconds::MAX);
+        outbox.push_anyway(Waiting { bytes: self.framing.farewell(close), topic: None, written: 0 }, Seconds::MAX);
         dropped
     }
 }
@@ -339,6 +339,6 @@ impl Allowance {
 
 impl<S> fmt::Debug for Session<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("dialect", &self.dialect).field("phase", &self.phase).finish_non_exhaustive()
+        f.debug_struct("Session").field("framing", &self.framing).field("phase", &self.phase).finish_non_exhaustive()
     }
 }

@@ -13,7 +13,7 @@ use super::run::Waiting;
 use super::{Seconds, Socket};
 use crate::config::{Hub, WhenSlow};
 use crate::hub::{Kind, Topic};
-use crate::wire::Dialect;
+use crate::wire::Framing;
 
 /// How many slices go into one write; the kernel takes 1024.
 const SLICES_MAX: usize = 64;
@@ -119,9 +119,9 @@ impl Outbox {
     ///
     /// # Errors
     /// What the socket says, other than that it would block.
-    pub fn write_to(&mut self, socket: &mut impl Socket, hub: &Hub, dialect: Dialect) -> io::Result<bool> {
+    pub fn write_to(&mut self, socket: &mut impl Socket, hub: &Hub, framing: Framing) -> io::Result<bool> {
         while !self.entries.is_empty() {
-            self.say_gaps(hub, dialect);
+            self.say_gaps(hub, framing);
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             for (entry, slice) in self.entries.iter().zip(&mut slices) {
@@ -204,12 +204,12 @@ impl Outbox {
     }
 
     /// Makes frames of the gaps that are about to be written.
-    fn say_gaps(&mut self, hub: &Hub, dialect: Dialect) {
+    fn say_gaps(&mut self, hub: &Hub, framing: Framing) {
         for entry in self.entries.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(dropped) = *entry {
                 let text = hub.gap_notice.as_ref().map(|said| said.bytes("dropped", dropped.to_string().as_bytes()));
                 // A reload may have taken the notice away meanwhile: then there is nothing to say.
-                let bytes = text.map(|text| dialect.frame(Kind::Text, &text)).unwrap_or_default();
+                let bytes = text.map(|text| framing.frame(Kind::Text, &text)).unwrap_or_default();
                 self.bytes += bytes.len();
                 *entry = Entry::Notice { bytes, dropped };
             }
@@ -307,7 +307,7 @@ mod tests {
             assert!(outbox.bytes() <= hub.queue_bytes_max);
         }
         let mut sink = Sink(Vec::new(), 1000);
-        assert!(outbox.write_to(&mut sink, &hub, Dialect::Hixie76).unwrap());
+        assert!(outbox.write_to(&mut sink, &hub, Framing::Hixie76).unwrap());
         assert_eq!(outbox.bytes(), 0);
         (String::from_utf8_lossy(&sink.0).replace(['\0', '\u{fffd}'], ""), dropped, overflow)
     }
@@ -338,7 +338,7 @@ mod tests {
         for _ in 0..=SLICES_MAX {
             outbox.push(Waiting { bytes: Bytes::from_static(b"a"), topic: None, written: 0 }, &hub, 0);
         }
-        assert!(outbox.write_to(&mut sink, &hub, Dialect::Hixie76).unwrap());
+        assert!(outbox.write_to(&mut sink, &hub, Framing::Hixie76).unwrap());
         assert!(sink.0.ends_with(b"a\0<1>\xff"), "{:?}", String::from_utf8_lossy(&sink.0));
     }
 
@@ -351,7 +351,7 @@ mod tests {
         }
         let untold = Hub { gap_notice: None, ..told };
         let mut sink = Sink(Vec::new(), 1000);
-        assert!(outbox.write_to(&mut sink, &untold, Dialect::Rfc6455).unwrap());
+        assert!(outbox.write_to(&mut sink, &untold, Framing::Rfc6455).unwrap());
         assert_eq!((sink.0.as_slice(), outbox.bytes()), (&b"abcd"[..], 0));
     }
 
@@ -362,14 +362,14 @@ mod tests {
             |text: &'static str| Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 };
         outbox.push(waiting("abcdef"), &hub, 0);
         let mut sink = Sink(Vec::new(), 2);
-        assert!(!outbox.write_to(&mut sink, &hub, Dialect::Rfc6455).unwrap());
+        assert!(!outbox.write_to(&mut sink, &hub, Framing::Rfc6455).unwrap());
         for text in ["123", "456", "789"] {
             outbox.push(waiting(text), &hub, 0);
         }
         outbox.clear();
         assert_eq!(outbox.bytes(), 4);
         sink.1 = 100;
-        assert!(outbox.write_to(&mut sink, &hub, Dialect::Rfc6455).unwrap());
+        assert!(outbox.write_to(&mut sink, &hub, Framing::Rfc6455).unwrap());
         assert_eq!(sink.0, b"abcdef");
     }
 }

@@ -15,11 +15,11 @@ use super::{Allowance, Phase, Seconds, Session, Socket, Terms};
 use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::config::{self, Accept, HubId, OnMessage, Origins, SessionLog};
 use crate::hub::{Members, Membership, Topic};
-use crate::wire::Dialect;
+use crate::wire::Framing;
 use crate::wire::fields::Damaged;
 use crate::wire::tagged::{Field, numbered, tagged};
 
-numbered!(Dialect { 0 Rfc6455, 1 Hixie76, 2 Deflate });
+numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate });
 numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 Failed });
 
 /// A session without its socket.
@@ -32,7 +32,7 @@ pub struct Record {
     /// NAME of its hub.
     pub hub: String,
     /// What it speaks.
-    pub dialect: Dialect,
+    pub framing: Framing,
     /// Whether its messages may be compressed.
     pub inflates: bool,
     /// Where it stands.
@@ -60,7 +60,7 @@ tagged!(Record {
     2 path,
     3 hub,
     4 to,
-    5 dialect,
+    5 framing,
     6 inflates,
     7 phase,
     8 heard,
@@ -147,7 +147,7 @@ impl<S: Socket> Session<S> {
             server: terms.server.clone(),
             path: terms.path.clone(),
             hub: terms.hub.name.clone(),
-            dialect: self.dialect,
+            framing: self.framing,
             inflates: self.codec.inflates(),
             phase: self.phase,
             heard: self.heard,
@@ -174,7 +174,7 @@ impl<S: Socket> Session<S> {
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
         Session {
             socket,
-            dialect: record.dialect,
+            framing: record.framing,
             phase: record.phase,
             dismissed: None,
             // Whoever waited for its outbox goes on once that is empty; for the others it is one read for nothing.
@@ -191,7 +191,7 @@ impl<S: Socket> Session<S> {
             to: record.to,
             membership,
             seats: SmallVec::new(),
-            codec: Codec::new(record.dialect, record.inflates),
+            codec: Codec::new(record.framing, record.inflates),
             staged: Default::default(),
             outbox: outbox.map(Box::new),
         }
@@ -246,8 +246,8 @@ mod tests {
         fn record()(
             [server, path, hub] in ["[a-z]{0,8}", "/[a-zäöü]{0,300}", "[a-z]{0,8}"],
             channels in vec("[a-z]{0,20}", 2..5),
-            (dialect, phase) in (
-                prop::sample::select(Dialect::ALL.to_vec()),
+            (framing, phase) in (
+                prop::sample::select(Framing::ALL.to_vec()),
                 prop::sample::select(vec![Phase::Open, Phase::Closing, Phase::Leaving, Phase::Failed]),
             ),
             (inflates, heard, due) in any::<(bool, Seconds, Seconds)>(),
@@ -258,7 +258,7 @@ mod tests {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
-                server, path, hub, dialect, inflates, phase, heard, due, pinged, channels, to, said, waiting, written: 0,
+                server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, said, waiting, written: 0,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -322,7 +322,7 @@ mod tests {
                 2 => expected.path.clear(),
                 3 => expected.hub.clear(),
                 4 => expected.to = "".into(),
-                5 => expected.dialect = Dialect::Rfc6455,
+                5 => expected.framing = Framing::Rfc6455,
                 6 => expected.inflates = false,
                 7 => expected.phase = Phase::Open,
                 8 => expected.heard = 0,
@@ -356,8 +356,8 @@ mod tests {
             number.write(&mut out);
             out
         };
-        assert_eq!(Dialect::read(&number(2)), Ok(Dialect::Deflate));
-        assert!(Dialect::read(&number(3)).is_err());
+        assert_eq!(Framing::read(&number(2)), Ok(Framing::Deflate));
+        assert!(Framing::read(&number(3)).is_err());
         assert_eq!(Phase::read(&number(3)), Ok(Phase::Failed));
         assert!(Phase::read(&number(4)).is_err());
     }

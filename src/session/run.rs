@@ -26,7 +26,7 @@ pub struct Staged {
     earlier: u32,
 }
 
-/// The frames of one turn, in one dialect.
+/// The frames of one turn, in one framing.
 #[derive(Debug, Default)]
 pub struct Run {
     bytes: Vec<u8>,

@@ -17,7 +17,7 @@ use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Publication, Receipt};
 use crate::session::{Arrival, Socket};
-use crate::wire::{Close, Dialect};
+use crate::wire::{Close, Framing};
 
 /// A handle to the shard that a connection is served by.
 #[derive(Clone)]
@@ -121,7 +121,7 @@ impl Shard {
             // Too late for this process, and not known to the next one.
             return;
         }
-        if arrival.dialect == Dialect::Hixie76
+        if arrival.framing == Framing::Hixie76
             && let Some(ping) = arrival.terms.hub.ping
             && let Err(error) = raw.probe_after(ping)
         {

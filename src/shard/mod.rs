@@ -300,12 +300,12 @@ impl Shard {
     /// Serves a connection that has said something in a task of its own until it ends or upgrades.
     fn speak_http(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
         let (peer, on_loopback, is_reserve) = (stream.who().to_string(), stream.is_on_loopback(), stream.is_reserve());
-        let from = http::Origin { server, peer, on_loopback, is_reserve };
+        let client = http::Client { server, peer, on_loopback, is_reserve };
         let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
         let served = async move {
             // There are bytes to parse already, and hyper drops its answer to what it cannot parse where that cannot be written at once.
             if stream.writable().await.is_ok() {
-                http::connection::serve(stream, early, from, edge, drain).await;
+                http::connection::serve(stream, early, client, edge, drain).await;
             }
         };
         let shard = self.clone();

@@ -234,14 +234,14 @@ mod tests {
     use super::*;
     use crate::session::Phase;
     use crate::session::record::Kept;
-    use crate::wire::Dialect;
+    use crate::wire::Framing;
 
     fn session(number: usize) -> Record {
         Record {
             server: "main".into(),
             path: "/ws".into(),
             hub: "push".into(),
-            dialect: Dialect::Rfc6455,
+            framing: Framing::Rfc6455,
             inflates: false,
             phase: Phase::Open,
             heard: 7,

@@ -187,7 +187,7 @@ impl Raw {
         }
     }
 
-    /// Has the kernel find out whether the other end is still there, for a dialect that has no pings (tcp(7), `SO_KEEPALIVE`).
+    /// Has the kernel find out whether the other end is still there, for a framing that has no pings (tcp(7), `SO_KEEPALIVE`).
     ///
     /// # Errors
     /// What the system says.

@@ -20,7 +20,7 @@ use crate::hub::{Channels, Kind, Publication, Slot};
 use crate::session::run::{FrameNumber, Run};
 use crate::session::{Arrival, Phase, Seconds, Session, Socket, Terms};
 use crate::wire::deflate::{Deflater, Inflater};
-use crate::wire::{Close, Dialect};
+use crate::wire::{Close, Framing};
 
 mod changing;
 mod flushing;
@@ -44,8 +44,8 @@ const BY_THE_CLIENT: &str = "by the client";
 pub struct Table<S> {
     sessions: Slab<Session<S>>,
     channels: Channels,
-    /// What is staged this turn, one run for each dialect.
-    runs: [Run; Dialect::ALL.len()],
+    /// What is staged this turn, one run for each framing.
+    runs: [Run; Framing::ALL.len()],
     /// Sessions with something published staged, in the order of staging.
     dirty: VecDeque<Slot>,
     /// Sessions with something staged for them alone: written first.
@@ -160,7 +160,7 @@ impl<S: Socket> Table<S> {
             log::info!("{} new connection on {}", session.socket.peer(), session.terms.path);
         }
         let key = SessionKey { slot, generation: session.generation };
-        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+        let ping = session.terms.hub.ping.filter(|_| session.framing.ping().is_some());
         self.sessions.insert(session);
         self.counters.sessions.add(1);
         self.counters.sessions_opened.add(1);
@@ -169,7 +169,7 @@ impl<S: Socket> Table<S> {
             self.set_timer(slot, self.now + ping.as_secs() as Seconds);
         }
         if let Some(greeting) = greeting {
-            self.say(slot, |dialect, out| dialect.frame_into(Kind::Text, greeting.as_bytes(), out));
+            self.say(slot, |framing, out| framing.frame_into(Kind::Text, greeting.as_bytes(), out));
         }
         if let Some(close) = self.ending.clone() {
             self.close(slot, &close);
@@ -198,34 +198,34 @@ impl<S: Socket> Table<S> {
         self.streak.push(publication);
     }
 
-    /// Stages the publications of the streak, in one stretch for each dialect spoken.
+    /// Stages the publications of the streak, in one stretch for each framing spoken.
     fn stage_streak(&mut self) {
         let Some(first) = self.streak.first() else { return };
         self.streak_bytes = 0;
-        let mut stretches: [Option<(FrameNumber, FrameNumber)>; Dialect::ALL.len()] = Default::default();
-        let mut reached = [0; Dialect::ALL.len()];
+        let mut stretches: [Option<(FrameNumber, FrameNumber)>; Framing::ALL.len()] = Default::default();
+        let mut reached = [0; Framing::ALL.len()];
         for slot in self.channels.subscribers(first.hub, &first.channel) {
             self.staged += 1;
             let session = &mut self.sessions[slot as usize];
             if session.phase != Phase::Open {
                 continue;
             }
-            let run = &mut self.runs[session.dialect as usize];
-            let (start, end) = *stretches[session.dialect as usize].get_or_insert_with(|| {
+            let run = &mut self.runs[session.framing as usize];
+            let (start, end) = *stretches[session.framing as usize].get_or_insert_with(|| {
                 let start = run.next();
-                let dialect = session.dialect;
+                let framing = session.framing;
                 let deflate_min = session.terms.hub.deflate_bytes_min;
-                for publication in self.streak.iter().filter(|publication| dialect.carries(publication.kind)) {
+                for publication in self.streak.iter().filter(|publication| framing.carries(publication.kind)) {
                     let (kind, payload) = (publication.kind, &publication.payload);
-                    let frame = publication.framed(dialect as usize, || match (dialect, deflate_min) {
-                        (Dialect::Deflate, Some(min)) => self.deflater.frame(kind, payload, min),
-                        _ => dialect.frame(kind, payload),
+                    let frame = publication.framed(framing as usize, || match (framing, deflate_min) {
+                        (Framing::Deflate, Some(min)) => self.deflater.frame(kind, payload, min),
+                        _ => framing.frame(kind, payload),
                     });
                     run.push(frame, publication.topic);
                 }
                 (start, run.next())
             });
-            reached[session.dialect as usize] += 1;
+            reached[session.framing as usize] += 1;
             self.counters.delivered.add(u64::from(end - start));
             self.counters.unspeakable.add(self.streak.len() as u64 - u64::from(end - start));
             if start == end {
@@ -237,20 +237,20 @@ impl<S: Socket> Table<S> {
         }
         for publication in self.streak.drain(..) {
             if let Some(receipt) = &publication.receipt {
-                let carried = Dialect::ALL.iter().filter(|dialect| dialect.carries(publication.kind));
-                receipt.add(carried.map(|dialect| reached[*dialect as usize]).sum());
+                let carried = Framing::ALL.iter().filter(|framing| framing.carries(publication.kind));
+                receipt.add(carried.map(|framing| reached[*framing as usize]).sum());
             }
         }
     }
 
     /// Stages a frame for one session alone.
-    fn say(&mut self, slot: Slot, write: impl FnOnce(Dialect, &mut Vec<u8>)) {
+    fn say(&mut self, slot: Slot, write: impl FnOnce(Framing, &mut Vec<u8>)) {
         self.stage_streak();
         let session = &mut self.sessions[slot as usize];
-        let dialect = session.dialect;
-        let run = &mut self.runs[dialect as usize];
+        let framing = session.framing;
+        let run = &mut self.runs[framing as usize];
         let before = run.cost();
-        let number = run.push_with(|out| write(dialect, out));
+        let number = run.push_with(|out| write(framing, out));
         session.stage(run, number..number + 1);
         self.answers_bytes += run.cost() - before;
         // Even where something published is staged for it already: an answer does not wait until that is written to all others.
@@ -261,7 +261,7 @@ impl<S: Socket> Table<S> {
 
     /// Says goodbye to a session, and waits a while for its answer.
     fn close(&mut self, slot: Slot, close: &Close) {
-        let farewell = self.sessions[slot as usize].dialect.farewell(close);
+        let farewell = self.sessions[slot as usize].framing.farewell(close);
         self.say(slot, |_, out| out.extend_from_slice(&farewell));
         let session = &mut self.sessions[slot as usize];
         (session.phase, session.dismissed) = (Phase::Closing, Some(close.code));

@@ -10,14 +10,14 @@ use bytes::Bytes;
 use crate::config::{self, Action};
 use crate::hub::Members;
 use crate::session::{Arrival, Socket, Terms};
-use crate::wire::Dialect;
+use crate::wire::Framing;
 
 /// A client of a route with these keys, on a hub with those.
 pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
     let terms = terms(route, hub);
     let membership = terms.members.enter();
-    let (dialect, inflates, to, channels) = (Dialect::Rfc6455, false, "all".into(), ["all".into()].into());
-    Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
+    let (framing, inflates, to, channels) = (Framing::Rfc6455, false, "all".into(), ["all".into()].into());
+    Arrival { framing, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
 }
 
 /// What a route with these keys allows, on a hub with those.

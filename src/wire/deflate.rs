@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use tungstenite::protocol::frame::FrameHeader;
 
-use super::{Close, Dialect};
+use super::{Close, Framing};
 use crate::config::limits::DEFLATE_BYTES_MAX;
 use crate::hub::Kind;
 
@@ -32,7 +32,7 @@ pub struct Deflater(Option<Box<Compress>>);
 impl Deflater {
     /// A frame for clients that agreed to the extension; messages shorter than `min` bytes are not compressed.
     pub fn frame(&mut self, kind: Kind, payload: &[u8], min: usize) -> Bytes {
-        let plain = || Dialect::Rfc6455.frame(kind, payload);
+        let plain = || Framing::Rfc6455.frame(kind, payload);
         if payload.len() < min || payload.len() > DEFLATE_BYTES_MAX {
             return plain();
         }

@@ -28,7 +28,7 @@ pub fn record(bytes: &[u8]) -> Result<Vec<u8>, Damaged> {
     for tag in 1..=4 {
         put(tag, &fields.bytes()?.to_vec(), &mut out);
     }
-    // Dialect, whether it inflates, phase, when it was heard, when its timer is due, and when it was pinged.
+    // Framing, whether it inflates, phase, when it was heard, when its timer is due, and when it was pinged.
     for tag in 5..=10 {
         put(tag, &fields.number()?, &mut out);
     }

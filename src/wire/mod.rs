@@ -1,6 +1,6 @@
 //! Bytes on the wire, and nothing else: no sockets, no state.
 //!
-//! [`Dialect`] is what a session speaks after its upgrade. `rfc6455` frames and unmasks; `hixie76` is the old draft's framing
+//! [`Framing`] is what a session speaks after its upgrade. `rfc6455` frames and unmasks; `hixie76` is the old draft's framing
 //! and its handshake answer; `deflate` is compression; `close` is the table of close codes with the reasons clients read; `fields` is how a
 //! session is written down for another process.
 
@@ -20,7 +20,7 @@ use crate::hub::{FRAMINGS_MAX, Kind};
 
 /// What a session speaks. Its number is the place of its frames in a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Dialect {
+pub enum Framing {
     /// The WebSocket protocol of today.
     #[default]
     Rfc6455 = 0,
@@ -30,22 +30,22 @@ pub enum Dialect {
     Deflate = 2,
 }
 
-const _: () = assert!(Dialect::ALL.len() <= FRAMINGS_MAX);
+const _: () = assert!(Framing::ALL.len() <= FRAMINGS_MAX);
 
-impl Dialect {
+impl Framing {
     /// All of them, by number.
-    pub const ALL: [Dialect; 3] = [Dialect::Rfc6455, Dialect::Hixie76, Dialect::Deflate];
+    pub const ALL: [Framing; 3] = [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate];
 
     /// Whether a message of this kind can be said in it.
     pub fn carries(self, kind: Kind) -> bool {
-        self != Dialect::Hixie76 || kind == Kind::Text
+        self != Framing::Hixie76 || kind == Kind::Text
     }
 
-    /// Appends a whole message to `out`, not compressed in any dialect.
+    /// Appends a whole message to `out`, not compressed in any framing.
     pub fn frame_into(self, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
         match self {
-            Dialect::Rfc6455 | Dialect::Deflate => rfc6455::frame_into(kind.into(), payload, out),
-            Dialect::Hixie76 => hixie76::frame_into(payload, out),
+            Framing::Rfc6455 | Framing::Deflate => rfc6455::frame_into(kind.into(), payload, out),
+            Framing::Hixie76 => hixie76::frame_into(payload, out),
         }
     }
 
@@ -56,16 +56,16 @@ impl Dialect {
         out.into()
     }
 
-    /// What ends a session: a close frame with its reason, where the dialect has one.
+    /// What ends a session: a close frame with its reason, where the framing has one.
     pub fn farewell(self, close: &Close) -> Bytes {
         match self {
-            Dialect::Rfc6455 | Dialect::Deflate => rfc6455::close(close),
-            Dialect::Hixie76 => Bytes::from_static(&hixie76::CLOSE),
+            Framing::Rfc6455 | Framing::Deflate => rfc6455::close(close),
+            Framing::Hixie76 => Bytes::from_static(&hixie76::CLOSE),
         }
     }
 
-    /// A ping, where the dialect has one.
+    /// A ping, where the framing has one.
     pub fn ping(self) -> Option<Bytes> {
-        (self != Dialect::Hixie76).then_some(Bytes::from_static(&rfc6455::PING))
+        (self != Framing::Hixie76).then_some(Bytes::from_static(&rfc6455::PING))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pushd::config::{OnMessage, WhenSlow};
 use pushd::session::{Seconds, Terms};
 use pushd::shard::table::SessionKey;
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 
 use crate::model::{Channel, Model, Number};
 use crate::setting::GAP;
@@ -39,7 +39,7 @@ pub struct Client {
     pub number: usize,
     pub shard: usize,
     pub key: SessionKey,
-    pub dialect: Dialect,
+    pub framing: Framing,
     pub terms: Arc<Terms>,
     pub to: Channel,
     pub subscriptions: Vec<Subscription>,
@@ -129,7 +129,7 @@ impl Client {
 
     fn hear_publication(&mut self, number: Number, channel: Channel, model: &Model) {
         let strict = self.is_strict();
-        let (shard, dialect) = (self.shard, self.dialect);
+        let (shard, framing) = (self.shard, self.framing);
         let found = self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel);
         let subscription = found.unwrap_or_else(|| panic!("heard {number} of channel {channel}, not subscribed to"));
         loop {
@@ -142,7 +142,7 @@ impl Client {
             if expected == number {
                 return;
             }
-            if model.carries(dialect, expected) {
+            if model.carries(framing, expected) {
                 assert!(!strict, "heard {number} of channel {channel} where {expected} was next");
                 self.missed += 1;
             }
@@ -205,7 +205,7 @@ impl Client {
         }
         for subscription in &self.subscriptions {
             let left = subscription.next..subscription.open_until.max(subscription.next);
-            let lost = model.count(subscription.channel, left, self.dialect);
+            let lost = model.count(subscription.channel, left, self.framing);
             assert_eq!(
                 lost, 0,
                 "messages of channel {} were lost before {:?}: place {} of {}",
@@ -221,7 +221,7 @@ impl Client {
         let mut last_missed = 0;
         for subscription in &mut self.subscriptions {
             let end = model.handed_out[self.shard][subscription.channel];
-            let left = model.count(subscription.channel, subscription.next..end, self.dialect) as u64;
+            let left = model.count(subscription.channel, subscription.next..end, self.framing) as u64;
             last_missed += left;
             missed += left;
             subscription.next = end;

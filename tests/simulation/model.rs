@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use pushd::hub::Kind;
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 
 use crate::random::Random;
 
@@ -142,13 +142,13 @@ impl Model {
         all
     }
 
-    /// Whether a message can be said in a dialect.
-    pub fn carries(&self, dialect: Dialect, number: Number) -> bool {
-        dialect != Dialect::Hixie76 || self.messages[number].kind == Kind::Text
+    /// Whether a message can be said in a framing.
+    pub fn carries(&self, framing: Framing, number: Number) -> bool {
+        framing != Framing::Hixie76 || self.messages[number].kind == Kind::Text
     }
 
-    /// How many messages of a channel's order, in these places, a dialect carries.
-    pub fn count(&self, channel: Channel, places: std::ops::Range<usize>, dialect: Dialect) -> usize {
-        self.order[channel][places].iter().filter(|&&number| self.carries(dialect, number)).count()
+    /// How many messages of a channel's order, in these places, a framing carries.
+    pub fn count(&self, channel: Channel, places: std::ops::Range<usize>, framing: Framing) -> usize {
+        self.order[channel][places].iter().filter(|&&number| self.carries(framing, number)).count()
     }
 }

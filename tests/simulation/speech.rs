@@ -1,7 +1,7 @@
 //! What clients say and hear, in bytes: written here a second time, so that server and simulation do not share a mistake.
 
 use pushd::hub::Kind;
-use pushd::wire::Dialect;
+use pushd::wire::Framing;
 
 use crate::random::Random;
 
@@ -14,28 +14,28 @@ pub enum Heard {
     Message(Kind, Vec<u8>),
     Ping,
     Pong(Vec<u8>),
-    /// The code and the reason, where the dialect has them.
+    /// The code and the reason, where the framing has them.
     Close(Option<(u16, String)>),
 }
 
 /// A client's ear: bytes in, what was said out.
 pub struct Ear {
-    dialect: Dialect,
+    framing: Framing,
     pub bytes: Vec<u8>,
 }
 
 impl Ear {
-    pub fn new(dialect: Dialect) -> Ear {
-        Ear { dialect, bytes: Vec::new() }
+    pub fn new(framing: Framing) -> Ear {
+        Ear { framing, bytes: Vec::new() }
     }
 
     /// Everything that is whole.
     pub fn heard(&mut self) -> Vec<Heard> {
         let mut all = Vec::new();
         let mut at = 0;
-        while let Some((heard, length)) = match self.dialect {
-            Dialect::Rfc6455 | Dialect::Deflate => modern(&self.bytes[at..], self.dialect == Dialect::Deflate),
-            Dialect::Hixie76 => old(&self.bytes[at..]),
+        while let Some((heard, length)) = match self.framing {
+            Framing::Rfc6455 | Framing::Deflate => modern(&self.bytes[at..], self.framing == Framing::Deflate),
+            Framing::Hixie76 => old(&self.bytes[at..]),
         } {
             all.push(heard);
             at += length;
@@ -119,13 +119,13 @@ pub fn frame(first: u8, payload: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 /// A message, perhaps in fragments cut anywhere. `between` stands behind the first fragment.
-pub fn message(dialect: Dialect, kind: Kind, payload: &[u8], between: Option<&[u8]>, random: &mut Random) -> Vec<u8> {
-    if dialect == Dialect::Hixie76 {
+pub fn message(framing: Framing, kind: Kind, payload: &[u8], between: Option<&[u8]>, random: &mut Random) -> Vec<u8> {
+    if framing == Framing::Hixie76 {
         return [&[0x00], payload, &[0xff]].concat();
     }
     let opcode = if kind == Kind::Text { 0x1 } else { 0x2 };
     let compressed =
-        (dialect == Dialect::Deflate && payload.len() < 250 && random.once_in(2)).then(|| deflated(payload));
+        (framing == Framing::Deflate && payload.len() < 250 && random.once_in(2)).then(|| deflated(payload));
     let opcode = opcode | if compressed.is_some() { 0x40 } else { 0 };
     let payload = compressed.as_deref().unwrap_or(payload);
     let pieces = 1 + if between.is_some() || random.once_in(3) { 1 + random.below(3) } else { 0 };
@@ -145,17 +145,17 @@ pub fn message(dialect: Dialect, kind: Kind, payload: &[u8], between: Option<&[u
 }
 
 /// A goodbye.
-pub fn close(dialect: Dialect, code: Option<u16>, random: &mut Random) -> Vec<u8> {
+pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8> {
     let payload = code.map(|code| [&code.to_be_bytes()[..], b"bye"].concat()).unwrap_or_default();
-    match dialect {
-        Dialect::Rfc6455 | Dialect::Deflate => frame(0x88, &payload, random),
-        Dialect::Hixie76 => vec![0xff, 0x00],
+    match framing {
+        Framing::Rfc6455 | Framing::Deflate => frame(0x88, &payload, random),
+        Framing::Hixie76 => vec![0xff, 0x00],
     }
 }
 
 /// Something that breaks the protocol or the limit of `limit` bytes, and the close code it earns.
-pub fn violation(dialect: Dialect, limit: usize, random: &mut Random) -> (Vec<u8>, u16) {
-    if dialect == Dialect::Hixie76 {
+pub fn violation(framing: Framing, limit: usize, random: &mut Random) -> (Vec<u8>, u16) {
+    if framing == Framing::Hixie76 {
         let too_long = [&[0x00], &vec![b'x'; limit + 1][..], &[0xff]].concat();
         let all: [(&[u8], u16); 3] =
             [(b"\x00\xfe\xff", 1007), (&too_long, 1009), (&[0x80, 0xff, 0xff, 0xff, 0xff, 0x7f], 1009)];

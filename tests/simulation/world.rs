@@ -16,7 +16,7 @@ use pushd::shard::mailbox::{Mailbox, owner};
 use pushd::shard::poller::Ready;
 use pushd::shard::relay::Relay;
 use pushd::shard::table::{Pace, SessionKey, Table};
-use pushd::wire::{Close, Dialect};
+use pushd::wire::{Close, Framing};
 
 use crate::client::{Client, Reply, Subscription};
 use crate::model::{CHANNELS, Channel, Model, Source};
@@ -88,9 +88,9 @@ impl World {
                 let pipe = Pipe::new(usize::MAX / 2);
                 let terms = setting::witness(hub, number, &members[number]);
                 let channels = CHANNELS.iter().map(|&name| name.into()).collect();
-                let arrival = arrival(Dialect::Rfc6455, terms, channels, CHANNELS[0].into());
+                let arrival = arrival(Framing::Rfc6455, terms, channels, CHANNELS[0].into());
                 let key = table.adopt(FakeSocket(pipe.clone()), arrival.unwrap());
-                Witness { key, pipe, ear: Ear::new(Dialect::Rfc6455), ended: false }
+                Witness { key, pipe, ear: Ear::new(Framing::Rfc6455), ended: false }
             });
             let witnesses = witnesses.collect();
             Shard { relay, table, witnesses, published: vec![0; channels] }
@@ -154,16 +154,16 @@ impl World {
         }
         let terms = self.routes[route].terms.clone();
         let hub = terms.hub_id.0 as usize;
-        let dialect = self.random.one_of(&[Dialect::Rfc6455, Dialect::Rfc6455, Dialect::Deflate, Dialect::Hixie76]);
+        let framing = self.random.one_of(&[Framing::Rfc6455, Framing::Rfc6455, Framing::Deflate, Framing::Hixie76]);
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {
             names.push(0);
         }
         let to = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
         let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
-        let Some(mut arrival) = arrival(dialect, terms.clone(), channels, CHANNELS[to].into()) else { return };
+        let Some(mut arrival) = arrival(framing, terms.clone(), channels, CHANNELS[to].into()) else { return };
         // Some agreed on compression in one direction alone.
-        arrival.inflates |= dialect == Dialect::Rfc6455 && self.random.once_in(4);
+        arrival.inflates |= framing == Framing::Rfc6455 && self.random.once_in(4);
         arrival.greeting = self.random.once_in(2).then(|| format!("welcome, {}", self.clients.len()));
         let steady = self.random.once_in(3) || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
         let capacity = if steady { usize::MAX / 2 } else { self.random.one_of(&[100, 3_000, 60_000]) };
@@ -186,12 +186,12 @@ impl World {
             number,
             shard,
             key: SessionKey { slot: 0, generation: 0 },
-            dialect,
+            framing,
             terms,
             to: channel_of(hub, to),
             subscriptions: subscriptions.collect(),
             pipe: pipe.clone(),
-            ear: Ear::new(dialect),
+            ear: Ear::new(framing),
             greeting: arrival.greeting.clone(),
             replies: Default::default(),
             reads: true,
@@ -233,18 +233,18 @@ impl World {
     fn say(&mut self, number: usize) {
         let client = &mut self.clients[number];
         let terms = client.terms.clone();
-        let kind = match client.dialect {
-            Dialect::Hixie76 => Kind::Text,
+        let kind = match client.framing {
+            Framing::Hixie76 => Kind::Text,
             _ => self.random.one_of(&[Kind::Text, Kind::Text, Kind::Binary]),
         };
         let size = size(terms.hub.message_bytes_max, &mut self.random);
         let payload = self.model.payload(kind, size, &mut self.random);
-        let between = (client.dialect != Dialect::Hixie76 && self.random.once_in(8)).then(|| {
+        let between = (client.framing != Framing::Hixie76 && self.random.once_in(8)).then(|| {
             let ping = payload[..payload.len().min(20)].to_vec();
             client.replies.push_back(Reply::Pong(ping.clone()));
             speech::frame(0x89, &ping, &mut self.random)
         });
-        let bytes = speech::message(client.dialect, kind, &payload, between.as_deref(), &mut self.random);
+        let bytes = speech::message(client.framing, kind, &payload, between.as_deref(), &mut self.random);
         client.pipe.borrow_mut().flying.extend(bytes);
         let is_taken = match terms.route.accept {
             Accept::Both => true,
@@ -269,7 +269,7 @@ impl World {
 
     fn ping(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.dialect == Dialect::Hixie76 {
+        if client.framing == Framing::Hixie76 {
             return;
         }
         let payload = vec![b'p'; self.random.below(126)];
@@ -286,13 +286,13 @@ impl World {
         match self.random.below(5) {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
-                let bytes = speech::close(client.dialect, code, &mut self.random);
+                let bytes = speech::close(client.framing, code, &mut self.random);
                 client.expect(code.unwrap_or(1000));
                 client.pipe.borrow_mut().flying.extend(bytes);
             }
             2 => {
                 let limit = client.terms.hub.message_bytes_max;
-                let (mut bytes, code) = speech::violation(client.dialect, limit, &mut self.random);
+                let (mut bytes, code) = speech::violation(client.framing, limit, &mut self.random);
                 bytes.extend((0..self.random.below(50)).map(|_| self.random.number() as u8));
                 client.expect(code);
                 client.pipe.borrow_mut().flying.extend(bytes);
@@ -417,7 +417,7 @@ impl World {
                 Heard::Ping if client.answers => speech::frame(0x8a, &[], &mut self.random),
                 Heard::Close(_) => {
                     client.silent = true;
-                    speech::close(client.dialect, Some(1000), &mut self.random)
+                    speech::close(client.framing, Some(1000), &mut self.random)
                 }
                 _ => continue,
             };
@@ -443,7 +443,7 @@ impl World {
                     Heard::Message(kind, payload) => self.model.witness(shard, kind, &payload),
                     Heard::Close(close) => {
                         assert_eq!(close.unwrap().0, 1001);
-                        let reply = speech::close(Dialect::Rfc6455, Some(1000), &mut self.random);
+                        let reply = speech::close(Framing::Rfc6455, Some(1000), &mut self.random);
                         witness.pipe.borrow_mut().flying.extend(reply);
                         witness.pipe.borrow_mut().arrive(usize::MAX);
                         witness.ended = true;
@@ -720,7 +720,7 @@ impl World {
                 let witnesses = (0..self.shards.len()).filter(|&shard| place < handed_out(shard)).count() as u64;
                 (least, most) = (witnesses, witnesses);
                 let here = self.clients.iter().filter(|client| place < handed_out(client.shard));
-                for client in here.filter(|client| self.model.carries(client.dialect, number)) {
+                for client in here.filter(|client| self.model.carries(client.framing, number)) {
                     for subscription in client.subscriptions.iter().filter(|s| s.channel == channel) {
                         let end = subscription.ended_at.unwrap_or(usize::MAX);
                         let open = if subscription.ended_at.is_some() { subscription.open_until } else { usize::MAX };
@@ -751,14 +751,14 @@ fn copy(terms: &Terms) -> Terms {
 }
 
 fn arrival(
-    dialect: Dialect,
+    framing: Framing,
     terms: Arc<Terms>,
     channels: smallvec::SmallVec<[Arc<str>; 1]>,
     to: Arc<str>,
 ) -> Option<Arrival> {
     let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
-    let inflates = dialect == Dialect::Deflate;
-    Some(Arrival { dialect, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() })
+    let inflates = framing == Framing::Deflate;
+    Some(Arrival { framing, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() })
 }
 
 fn publication(channel: Channel, kind: Kind, payload: Bytes) -> Publication {

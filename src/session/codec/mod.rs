@@ -1,4 +1,4 @@
-//! What a client sends, made into events: one decoder for each dialect, both fed from the shard's one read buffer.
+//! What a client sends, made into events: one decoder for each framing, both fed from the shard's one read buffer.
 //!
 //! A decoder owns memory only while something is unfinished (half a header, a message in pieces); a message that arrives whole is handed on as
 //! a slice of the read buffer. Nothing is taken beyond the limit, and the first violation ends it.
@@ -8,7 +8,7 @@ mod rfc6455;
 
 use super::Seconds;
 use crate::hub::Kind;
-use crate::wire::{Close, Dialect};
+use crate::wire::{Close, Framing};
 
 /// Something a client said.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,10 +38,10 @@ pub enum Codec {
 
 impl Codec {
     /// A decoder at the start of a session; `inflates`: compressed messages were agreed on.
-    pub fn new(dialect: Dialect, inflates: bool) -> Codec {
-        match dialect {
-            Dialect::Rfc6455 | Dialect::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
-            Dialect::Hixie76 => Codec::Hixie76(Box::default()),
+    pub fn new(framing: Framing, inflates: bool) -> Codec {
+        match framing {
+            Framing::Rfc6455 | Framing::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
+            Framing::Hixie76 => Codec::Hixie76(Box::default()),
         }
     }
 

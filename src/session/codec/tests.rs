@@ -45,10 +45,10 @@ fn feed(codec: &mut Codec, bytes: &[u8], limit: usize, said: &mut Vec<Said>) -> 
 }
 
 /// A new decoder that stands where this one stands.
-fn taken_up(codec: &Codec, dialect: Dialect, limit: usize) -> Codec {
+fn taken_up(codec: &Codec, framing: Framing, limit: usize) -> Codec {
     let (mut unfinished, mut again, mut said) = (Vec::new(), Vec::new(), Vec::new());
     codec.unfinished(&mut unfinished);
-    let mut new = Codec::new(dialect, codec.inflates());
+    let mut new = Codec::new(framing, codec.inflates());
     assert!(feed(&mut new, &unfinished, limit, &mut said) && said.is_empty(), "{said:?}");
     new.unfinished(&mut again);
     assert_eq!(again, unfinished);
@@ -56,24 +56,24 @@ fn taken_up(codec: &Codec, dialect: Dialect, limit: usize) -> Codec {
 }
 
 /// What `bytes` say, checked to be the same however they are cut in two, and byte by byte.
-fn decode(dialect: Dialect, bytes: &[u8], limit: usize) -> Vec<Said> {
+fn decode(framing: Framing, bytes: &[u8], limit: usize) -> Vec<Said> {
     let mut whole = Vec::new();
-    feed(&mut Codec::new(dialect, false), bytes, limit, &mut whole);
+    feed(&mut Codec::new(framing, false), bytes, limit, &mut whole);
     for cut in 0..=bytes.len() {
-        let (mut codec, mut said) = (Codec::new(dialect, false), Vec::new());
+        let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
         if feed(&mut codec, &bytes[..cut], limit, &mut said) {
             feed(&mut codec, &bytes[cut..], limit, &mut said);
         }
         assert_eq!(said, whole, "cut at {cut}");
         // And when another process goes on there.
-        let (mut codec, mut said) = (Codec::new(dialect, false), Vec::new());
+        let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
         if feed(&mut codec, &bytes[..cut], limit, &mut said) {
-            let mut codec = taken_up(&codec, dialect, limit);
+            let mut codec = taken_up(&codec, framing, limit);
             feed(&mut codec, &bytes[cut..], limit, &mut said);
         }
         assert_eq!(said, whole, "taken up at {cut}");
     }
-    let (mut codec, mut said) = (Codec::new(dialect, false), Vec::new());
+    let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
     let open = bytes.iter().all(|&byte| feed(&mut codec, &[byte], limit, &mut said));
     assert_eq!(said, whole, "byte by byte");
     let mut unfinished = Vec::new();
@@ -115,7 +115,7 @@ fn header(first: u8, length: u64, form: usize) -> Vec<u8> {
 }
 
 fn modern(frames: &[Vec<u8>]) -> Vec<Said> {
-    decode(Dialect::Rfc6455, &frames.concat(), 300)
+    decode(Framing::Rfc6455, &frames.concat(), 300)
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_length_has_one_form() {
 fn a_reserved_bit_means_compressed_where_that_was_agreed_on() {
     let frames = [frame(0x41, &[0xff]), frame(0x89, b""), frame(0x80, &[0xfe]), frame(0x81, b"plain")].concat();
     for cut in 0..=frames.len() {
-        let (mut codec, mut said) = (Codec::new(Dialect::Deflate, true), Vec::new());
+        let (mut codec, mut said) = (Codec::new(Framing::Deflate, true), Vec::new());
         feed(&mut codec, &frames[..cut], 300, &mut said);
         feed(&mut codec, &frames[cut..], 300, &mut said);
         assert_eq!(
@@ -208,7 +208,7 @@ fn a_reserved_bit_means_compressed_where_that_was_agreed_on() {
         );
     }
     for bad in [frame(0xc9, b""), [frame(0x01, b"a"), frame(0xc0, b"b")].concat(), frame(0xa1, b"x")] {
-        let (mut codec, mut said) = (Codec::new(Dialect::Deflate, true), Vec::new());
+        let (mut codec, mut said) = (Codec::new(Framing::Deflate, true), Vec::new());
         feed(&mut codec, &bad, 300, &mut said);
         assert_eq!(said.last(), Some(&Said::Violation(1002)), "{bad:?}");
     }
@@ -216,7 +216,7 @@ fn a_reserved_bit_means_compressed_where_that_was_agreed_on() {
 
 #[test]
 fn an_announced_giant_buys_no_memory() {
-    let mut codec = Codec::new(Dialect::Rfc6455, false);
+    let mut codec = Codec::new(Framing::Rfc6455, false);
     let mut header = vec![0x82, 0x80 | 127];
     header.extend_from_slice(&(60u64 << 20).to_be_bytes());
     header.extend_from_slice(&[0; 4]);
@@ -229,23 +229,23 @@ fn an_announced_giant_buys_no_memory() {
 fn draft_76_texts_and_the_frames_it_skips() {
     let mut bytes = b"\x00hello\xff".to_vec();
     bytes.extend_from_slice(b"\x01unknown\xff\x80\x03abc\x81\x00\x00\xff\xff\x00");
-    let said = decode(Dialect::Hixie76, &bytes, 100);
+    let said = decode(Framing::Hixie76, &bytes, 100);
     assert_eq!(said, [Said::Text("hello".into()), Said::Text(String::new()), Said::Close(None)]);
 }
 
 #[test]
 fn draft_76_violations() {
-    assert_eq!(decode(Dialect::Hixie76, b"\x00\xfe\xff", 100), [Said::Violation(1007)]);
-    assert_eq!(decode(Dialect::Hixie76, b"\x00abcdef\xff", 5), [Said::Violation(1009)]);
-    assert_eq!(decode(Dialect::Hixie76, b"\x80\xff\xff\xff\xff\x7f", 100), [Said::Violation(1009)]);
+    assert_eq!(decode(Framing::Hixie76, b"\x00\xfe\xff", 100), [Said::Violation(1007)]);
+    assert_eq!(decode(Framing::Hixie76, b"\x00abcdef\xff", 5), [Said::Violation(1009)]);
+    assert_eq!(decode(Framing::Hixie76, b"\x80\xff\xff\xff\xff\x7f", 100), [Said::Violation(1009)]);
 }
 
 proptest::proptest! {
     /// Whatever comes, decoding ends, keeps within its limit and does not depend on the cut.
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
-        for dialect in Dialect::ALL {
-            decode(dialect, &bytes, MESSAGE_BYTES_MAX);
+        for framing in Framing::ALL {
+            decode(framing, &bytes, MESSAGE_BYTES_MAX);
         }
     }
 
@@ -254,7 +254,7 @@ proptest::proptest! {
     fn any_length(length in 0..70_000u64, form in proptest::sample::select(vec![0, 2, 8])) {
         let shortest = match length { 0..126 => 0, 126..65_536 => 2, _ => 8 };
         proptest::prop_assume!(form >= shortest);
-        let (mut codec, mut said) = (Codec::new(Dialect::Rfc6455, false), Vec::new());
+        let (mut codec, mut said) = (Codec::new(Framing::Rfc6455, false), Vec::new());
         feed(&mut codec, &[header(0x82, length, form), vec![0; length as usize]].concat(), 70_000, &mut said);
         let heard = said.first().map(|said| matches!(said, Said::Binary(bytes) if bytes.len() as u64 == length));
         proptest::prop_assert_eq!(heard, Some(form == shortest));

@@ -61,7 +61,7 @@ impl<S: Socket> Table<S> {
     /// Writes what is staged for one session; the work it was.
     fn flush_session(&mut self, slot: Slot) -> u32 {
         let Some(session) = self.sessions.get_mut(slot as usize) else { return 0 };
-        let run = &self.runs[session.dialect as usize];
+        let run = &self.runs[session.framing as usize];
         let bytes = run.bytes_staged(session.staged());
         let work = if bytes == 0 { work::FRAME } else { work::WRITE.saturating_add(work::bytes(bytes)) };
         match session.flush(run, self.now) {

@@ -48,7 +48,7 @@ impl<S: Socket> Table<S> {
         let hub = session.terms.hub_id;
         session.seats = channels.iter().map(|name| self.channels.subscribe(hub, name, slot)).collect();
         let (key, phase) = (SessionKey { slot, generation: session.generation }, session.phase);
-        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+        let ping = session.terms.hub.ping.filter(|_| session.framing.ping().is_some());
         let patience = session.terms.hub.pong_timeout;
         let (was_pinged, has_more) = (session.pinged.is_some(), session.unheard.is_some());
         self.unheard_bytes += session.unheard.as_ref().map_or(0, |rest| rest.len());

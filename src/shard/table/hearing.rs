@@ -9,7 +9,7 @@ use crate::config::{Accept, OnMessage, SessionLog};
 use crate::hub::{Kind, Publication, Slot};
 use crate::session::codec::{Codec, Event};
 use crate::session::{Phase, Seconds, Socket};
-use crate::wire::{Close, Dialect, rfc6455};
+use crate::wire::{Close, Framing, rfc6455};
 
 impl<S: Socket> Table<S> {
     /// Takes the events out of bytes that a session sent, as many as its slice of work allows; the rest is kept.
@@ -39,7 +39,7 @@ impl<S: Socket> Table<S> {
             let session = &mut self.sessions[slot as usize];
             let limit = session.terms.hub.message_bytes_max;
             // Taken out while its event is looked at, because both are parts of the table.
-            let mut codec = std::mem::replace(&mut session.codec, Codec::new(Dialect::Rfc6455, false));
+            let mut codec = std::mem::replace(&mut session.codec, Codec::new(Framing::Rfc6455, false));
             let (used, event) = codec.next(&mut bytes[at..], limit)?;
             at += used;
             slice.spend(work::bytes(used));
@@ -108,7 +108,7 @@ impl<S: Socket> Table<S> {
         session.phase = Phase::Failed;
         self.unfinished_bytes -= session.codec.held_bytes();
         self.unheard_bytes -= session.unheard.take().map_or(0, |rest| rest.len());
-        session.codec = Codec::new(session.dialect, false);
+        session.codec = Codec::new(session.framing, false);
     }
 
     fn on_event(&mut self, slot: Slot, event: Event<'_>, slice: &mut Work) {
@@ -116,7 +116,7 @@ impl<S: Socket> Table<S> {
         match (event, session.phase) {
             (Event::Close(code), Phase::Open) => {
                 let reply = Close { code: code.unwrap_or(Close::NORMAL.code), reason: "".into() };
-                let farewell = session.dialect.farewell(&reply);
+                let farewell = session.framing.farewell(&reply);
                 self.say(slot, |_, out| out.extend_from_slice(&farewell));
                 self.sessions[slot as usize].phase = Phase::Leaving;
                 self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
@@ -163,8 +163,8 @@ impl<S: Socket> Table<S> {
                 self.outgoing_bytes += publication.cost();
                 self.outgoing.push(publication);
             }
-            OnMessage::Echo if !session.dialect.carries(kind) => self.counters.unspeakable.add(1),
-            OnMessage::Echo => self.say(slot, |dialect, out| dialect.frame_into(kind, message, out)),
+            OnMessage::Echo if !session.framing.carries(kind) => self.counters.unspeakable.add(1),
+            OnMessage::Echo => self.say(slot, |framing, out| framing.frame_into(kind, message, out)),
         }
     }
 }

@@ -72,7 +72,7 @@ impl<S: Socket> Table<S> {
         let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
             return;
         };
-        let (Some(ping), Some(frame)) = (session.terms.hub.ping, session.dialect.ping()) else { return };
+        let (Some(ping), Some(frame)) = (session.terms.hub.ping, session.framing.ping()) else { return };
         // Anything heard since the ping is as good as its pong.
         if session.pinged.is_some_and(|pinged| session.heard < pinged) {
             return;
@@ -90,7 +90,7 @@ impl<S: Socket> Table<S> {
         let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
             return;
         };
-        let ping = session.terms.hub.ping.filter(|_| session.dialect.ping().is_some());
+        let ping = session.terms.hub.ping.filter(|_| session.framing.ping().is_some());
         let ping = ping.map(|ping| match session.pinged.filter(|pinged| session.heard < *pinged) {
             Some(pinged) => pinged + session.pong_patience(),
             None => session.heard + ping.as_secs() as Seconds,
