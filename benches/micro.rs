@@ -16,7 +16,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use pushd::config::limits::{MESSAGE_BYTES_CEILING, PATH_BYTES_MAX};
 use pushd::config::{self, Config, HubId, Template};
 use pushd::http::{HubInUse, Site};
-use pushd::hub::{Channels, Kind, Members, Publication, Slot};
+use pushd::hub::{Channels, Kind, Members, Message, Publication, Slot};
 use pushd::session::codec::Codec;
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
@@ -154,6 +154,7 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
         membership: terms.members.join(usize::MAX).expect("a hub without a limit has a place"),
         channels: [channel.clone()].into_iter().collect(),
         to: channel.clone(),
+        head: Bytes::new(),
         greeting: None,
         early: Bytes::new(),
     }
@@ -171,8 +172,8 @@ fn turn_for_1000_sockets(bencher: Bencher<'_, '_>, messages: usize) {
     }
     let payload = Bytes::from(text(64));
     let published = || -> Vec<Arc<Publication>> {
-        let one = || Publication::new(terms.hub_id, channel.clone(), Kind::Text, payload.clone());
-        (0..messages).map(|_| Arc::new(one())).collect()
+        let one = || Message::new(terms.hub_id, channel.clone(), Kind::Text, payload.clone());
+        (0..messages).map(|_| Arc::new(one().into())).collect()
     };
     bencher.counter(ItemsCount::new(messages * SOCKETS)).with_inputs(published).bench_local_values(|publications| {
         for publication in publications {

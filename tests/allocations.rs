@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pushd::config::{self, Accept, Hub, HubId, OnMessage, Origins, SessionLog, WebSocket};
+use pushd::config::{self, Hub, HubId, SessionLog};
 use pushd::http::opening::Opening;
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
-use pushd::hub::{Kind, Members, Publication};
+use pushd::hub::{Kind, Members, Message};
+use pushd::session::speech::{Plain, Speech};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
 use pushd::wire::Framing;
@@ -88,21 +89,9 @@ impl Socket for Sink {
 
 fn terms() -> Arc<Terms> {
     let hub = Hub { name: "push".to_owned(), ping: None, subscribers_max: NonZeroUsize::new(10_000), ..Hub::default() };
-    let route = WebSocket {
-        hub: HubId(0),
-        channels: Vec::new(),
-        on_message: OnMessage::Ignore,
-        to: None,
-        accept: Accept::Both,
-        greeting: None,
-        message: None,
-        draft76: false,
-        subprotocols: Vec::new(),
-        origins: Origins::Any,
-        log: SessionLog::Off,
-    };
     let (server, path) = ("main".to_owned(), "/ws".to_owned());
-    Arc::new(Terms { server, path, route, hub_id: HubId(0), hub, members: Members::default() })
+    let (log, speech, hub_id) = (SessionLog::Off, Speech::Plain(Plain::receiving(None)), HubId(0));
+    Arc::new(Terms { server, path, log, speech, hub_id, hub, members: Members::default() })
 }
 
 /// A table with so many subscribers of one channel, and their sockets.
@@ -118,6 +107,7 @@ fn table(subscribers: usize) -> (Table<Sink>, Vec<Sink>) {
             terms: terms.clone(),
             channels: [channel.clone()].into_iter().collect(),
             to: channel.clone(),
+            head: Bytes::new(),
             greeting: None,
             early: Bytes::new(),
         };
@@ -131,7 +121,8 @@ fn turn(table: &mut Table<Sink>, count: usize, payload: &Bytes) -> usize {
     let channel: Arc<str> = "all".into();
     let before = ALLOCATIONS.get();
     for _ in 0..count {
-        table.publish(Arc::new(Publication::new(HubId(0), channel.clone(), Kind::Text, payload.clone())));
+        let message = Message::new(HubId(0), channel.clone(), Kind::Text, payload.clone());
+        table.publish(Arc::new(message.into()));
     }
     table.flush();
     ALLOCATIONS.get() - before
@@ -177,7 +168,7 @@ impl Backend for Server {
         Some(self.0.clone())
     }
 
-    async fn publish(&self, _: Publication) -> Option<u64> {
+    async fn publish(&self, _: Message) -> Option<u64> {
         None
     }
 

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use pushd::config::{self, Action};
-use pushd::hub::{Kind, Members, Publication};
+use pushd::hub::{Kind, Members, Message};
 use pushd::session::record::Record;
+use pushd::session::speech::{Plain, Speech};
 use pushd::session::{Socket, Terms};
 use pushd::shard::parcel::Item;
 use pushd::shard::table::Table;
@@ -45,7 +46,8 @@ fn terms() -> Arc<Terms> {
     let config = config::parse(Path::new("/"), FILE).unwrap();
     let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
     let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-    Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+    let (log, speech) = (route.log, Speech::Plain(Plain::from(&route)));
+    Arc::new(Terms { server: "s".into(), path: "/".into(), log, speech, hub_id, hub, members })
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -67,13 +69,13 @@ fuzz_target!(|data: &[u8]| {
     for known in [Some(terms.clone()), None] {
         let mut table = Table::new(Arc::default());
         table.tick(100);
-        table.set_still(true);
+        table.pause_reading(true);
         let key = table.take_up(Sink(7, false), record.clone(), known, terms.members.enter());
-        table.set_still(false);
+        table.pause_reading(false);
         for _ in 0..3 {
             table.read_sessions(|_| ());
-            let text = Publication::new(terms.hub_id, record.to.clone(), Kind::Text, b"news"[..].into());
-            table.publish(Arc::new(text));
+            let text = Message::new(terms.hub_id, record.to.clone(), Kind::Text, b"news"[..].into());
+            table.publish(Arc::new(text.into()));
             table.writable(key);
             table.flush();
         }

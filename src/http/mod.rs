@@ -37,7 +37,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
-use crate::hub::Publication;
+use crate::hub::Message;
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
@@ -62,7 +62,7 @@ pub trait Backend: Clone + 'static {
     fn site(&self, server: &str) -> Option<Arc<Site>>;
 
     /// Publishes; how many subscribers it was queued for, or `None` where there is no handler for it.
-    fn publish(&self, publication: Publication) -> impl Future<Output = Option<u64>>;
+    fn publish(&self, message: Message) -> impl Future<Output = Option<u64>>;
 
     /// Takes over the connection of a client that was upgraded.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
@@ -207,8 +207,8 @@ async fn answer<B: Backend>(
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match handler {
-        Handler::WebSocket(terms) => {
-            let agreed = match upgrade::agree(head, &arguments, terms, site, client.on_loopback) {
+        Handler::WebSocket(handler) => {
+            let agreed = match upgrade::agree(head, &arguments, handler, site, client.on_loopback) {
                 Ok(upgrade) => upgrade.with_content(content).await,
                 refusal => refusal,
             };

@@ -48,9 +48,9 @@ impl Opening {
         let is_good = guard::check(&head.method, &head.uri, head.version, &head.headers, Some(0)).is_ok();
         let found = is_good.then(|| find(&head, &site, backend).ok()).flatten();
         let agreed = found.and_then(|(handler, found)| {
-            let Handler::WebSocket(terms) = handler else { return None };
+            let Handler::WebSocket(handler) = handler else { return None };
             let arguments = Arguments::new(found.parameters, head.uri.query());
-            upgrade::agree(&head, &arguments, terms, &site, on_loopback).ok()
+            upgrade::agree(&head, &arguments, handler, &site, on_loopback).ok()
         });
         head.headers.clear();
         self.fields = mem::take(&mut head.headers);

@@ -17,7 +17,7 @@ use super::site::PublishHandler;
 use super::upgrade::channel;
 use super::{Backend, Client, Site};
 use crate::config;
-use crate::hub::{Kind, Publication};
+use crate::hub::{Kind, Message};
 
 /// What a form may be larger than the message in it, in bytes: names, and `%XX` for every byte.
 const FORM_OVERHEAD: usize = 1024;
@@ -99,8 +99,8 @@ async fn publish<B: Backend>(
         let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
-    let publication = Publication::new(handler.hub_id, channel.clone(), kind, message);
-    match backend.publish(publication).await {
+    let message = Message::new(handler.hub_id, channel.clone(), kind, message);
+    match backend.publish(message).await {
         Some(subscribers) => Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers })),
         None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many publications are waiting, try again later")),
     }

@@ -10,6 +10,7 @@ use super::routes::{Match, Routes};
 use crate::config::{self, Action, HubId};
 use crate::hub::Members;
 use crate::session::Terms;
+use crate::session::speech::{Plain, Speech};
 
 /// A hub as the running server knows it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +45,7 @@ pub struct Site {
 #[derive(Debug)]
 pub enum Handler {
     /// Upgrades to a session.
-    WebSocket(Arc<Terms>),
+    WebSocket(Box<WebSocketHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
     /// Files.
@@ -57,6 +58,15 @@ pub enum Handler {
     Health,
     /// Whether new clients are welcome.
     Ready,
+}
+
+/// A route that upgrades.
+#[derive(Debug)]
+pub struct WebSocketHandler {
+    /// What the handshake goes by.
+    pub route: config::WebSocket,
+    /// What its sessions may do.
+    pub terms: Arc<Terms>,
 }
 
 /// A route that publishes, with its hub.
@@ -73,17 +83,22 @@ pub struct PublishHandler {
 impl Site {
     /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
+        let terms = |route: &config::Route, hub: &HubInUse, log, speech| {
+            Arc::new(Terms {
+                server: server.name.clone(),
+                path: route.pattern.text().to_owned(),
+                log,
+                speech,
+                hub_id: hub.id,
+                hub: hub.hub.clone(),
+                members: hub.members.clone(),
+            })
+        };
         let handler = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
-                let hub = &hubs[socket.hub.0 as usize];
-                Handler::WebSocket(Arc::new(Terms {
-                    server: server.name.clone(),
-                    path: route.pattern.text().to_owned(),
-                    route: socket.clone(),
-                    hub_id: hub.id,
-                    hub: hub.hub.clone(),
-                    members: hub.members.clone(),
-                }))
+                let speech = Speech::Plain(Plain::from(socket));
+                let terms = terms(route, &hubs[socket.hub.0 as usize], socket.log, speech);
+                Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms }))
             }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
@@ -101,7 +116,7 @@ impl Site {
         };
         let handlers: Vec<Handler> = server.routes.iter().map(handler).collect();
         let terms = handlers.iter().filter_map(|handler| match handler {
-            Handler::WebSocket(terms) => Some((terms.path.clone(), terms.clone())),
+            Handler::WebSocket(handler) => Some((handler.terms.path.clone(), handler.terms.clone())),
             _ => None,
         });
         Site {

@@ -19,9 +19,10 @@ use super::body::Body;
 use super::content::{Content, Unread};
 use super::extension;
 use super::origin;
-use crate::config::Template;
+use super::site::WebSocketHandler;
 use crate::config::limits::CHANNEL_BYTES_MAX;
-use crate::session::{Arrival, Terms};
+use crate::config::{self, Template};
+use crate::session::Arrival;
 use crate::wire::{Framing, hixie76};
 
 const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
@@ -44,27 +45,27 @@ pub struct Upgrade {
 pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
-    terms: &Arc<Terms>,
+    WebSocketHandler { route, terms }: &WebSocketHandler,
     site: &Site,
     on_loopback: bool,
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
-    let mut framing = check_handshake(request, terms)?;
-    origin::check(&terms.route.origins, request, &site.hosts, on_loopback)
+    let mut framing = check_handshake(request, route)?;
+    origin::check(&route.origins, request, &site.hosts, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     // Two templates can come to the same channel: a client is subscribed to it once.
     let mut channels: SmallVec<[Arc<str>; 1]> = SmallVec::new();
-    for template in &terms.route.channels {
+    for template in &route.channels {
         let channel = channel(template, arguments).map_err(bad_request)?;
         if !channels.contains(&channel) {
             channels.push(channel);
         }
     }
-    let to = match &terms.route.to {
+    let to = match &route.to {
         Some(template) => channel(template, arguments).map_err(bad_request)?,
         None => channels[0].clone(),
     };
-    let greeting = terms.route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
+    let greeting = route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
     let greeting = greeting.transpose().map_err(|missing| bad_request(missing.to_string()))?;
     let max = terms.hub.subscribers_max.map_or(usize::MAX, usize::from);
     let membership = terms.members.join(max).ok_or_else(|| {
@@ -77,11 +78,20 @@ pub fn agree(
         framing = Framing::Deflate;
     }
     let inflates = deflate.is_some();
-    let arrival =
-        Arrival { framing, inflates, terms: terms.clone(), membership, channels, to, greeting, early: Bytes::new() };
+    let arrival = Arrival {
+        framing,
+        inflates,
+        terms: terms.clone(),
+        membership,
+        channels,
+        to,
+        head: Bytes::new(),
+        greeting,
+        early: Bytes::new(),
+    };
     Ok(match framing {
-        Framing::Rfc6455 | Framing::Deflate => {
-            let mut answer = accept(headers, terms);
+        Framing::Rfc6455 | Framing::Deflate | Framing::EventStream => {
+            let mut answer = accept(headers, route);
             if let Some(value) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer).ok()) {
                 answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
             }
@@ -143,7 +153,7 @@ fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
 }
 
 /// Checks everything a client's handshake must hold, and finds which framing it is.
-fn check_handshake(request: &Parts, terms: &Terms) -> Result<Framing, Box<Answer>> {
+fn check_handshake(request: &Parts, route: &config::WebSocket) -> Result<Framing, Box<Answer>> {
     let headers = &request.headers;
     if request.method != Method::GET {
         return Err(Box::new(answer::read_only("GET")));
@@ -158,7 +168,7 @@ fn check_handshake(request: &Parts, terms: &Terms) -> Result<Framing, Box<Answer
         return Err(bad_request("a WebSocket opens with HTTP/1.1"));
     }
     if headers.contains_key(KEY1) && headers.contains_key(KEY2) && !headers.contains_key(SEC_WEBSOCKET_VERSION) {
-        if terms.route.draft76 {
+        if route.draft76 {
             for name in [&KEY1, &KEY2] {
                 let key = single(headers, name).ok_or_else(|| bad_request("a key stands twice, or is no text"))?;
                 hixie76::number(key).map_err(bad_request)?;
@@ -205,7 +215,7 @@ fn is_key(key: &str) -> bool {
         && digits.ends_with(['A', 'Q', 'g', 'w'])
 }
 
-fn accept(headers: &HeaderMap, terms: &Terms) -> Answer {
+fn accept(headers: &HeaderMap, route: &config::WebSocket) -> Answer {
     let mut answer = switching();
     let fields = answer.headers_mut();
     fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -213,7 +223,7 @@ fn accept(headers: &HeaderMap, terms: &Terms) -> Answer {
     if let Ok(value) = HeaderValue::from_str(&derive_accept_key(key)) {
         fields.insert(SEC_WEBSOCKET_ACCEPT, value);
     }
-    let spoken = terms.route.subprotocols.iter().find(|name| {
+    let spoken = route.subprotocols.iter().find(|name| {
         let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
         offers.flat_map(|value| value.split(',')).any(|offer| offer.trim() == name.as_str())
     });

@@ -1,16 +1,14 @@
-//! What travels: bytes for a channel, framed at most once for each framing, whichever shard asks first.
+//! A message on its way: first to the owner of its channel, which makes a publication of it, then to all subscribers.
 
 use std::fmt;
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::encodings::Encodings;
+use super::topic::Topic;
 use crate::config::HubId;
-
-/// How many framings (framings of the wire) a publication has room for.
-pub const FRAMINGS_MAX: usize = 3;
 
 /// What a message is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,86 +19,67 @@ pub enum Kind {
     Binary,
 }
 
-/// A channel as a number: what conflation and the choice of a channel's owner go by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Topic(u64);
-
-/// The process's own key of topics. Clients may choose the names of channels: with a key they do not know, they cannot choose
-/// names that all fall to one owner.
-static KEY: OnceLock<u64> = OnceLock::new();
-
-/// Gives topics this key instead of one of chance, so that a simulation is the same each time. Too late once there is a topic.
-pub fn set_topic_key(key: u64) {
-    KEY.get_or_init(|| key);
-}
-
-impl Topic {
-    /// The topic of a channel. Two channels of one session share one by an accident of 64 bits, or never.
-    pub fn of(hub: HubId, channel: &str) -> Topic {
-        let mut hasher = DefaultHasher::new();
-        let key = KEY.get_or_init(|| RandomState::new().hash_one(0));
-        (key, hub, channel).hash(&mut hasher);
-        Topic(hasher.finish())
-    }
-
-    /// One of `count` shares, the same for the same channel.
-    pub fn share(self, count: usize) -> usize {
-        (self.0 % count as u64) as usize
-    }
-}
-
-/// One message on its way to the subscribers of a channel; shared by all shards, never changed.
+/// A message that is to be published. It travels by value to the owner of its channel.
 #[derive(Debug)]
-pub struct Publication {
+pub struct Message {
     /// The hub it is published on.
     pub hub: HubId,
-    /// The channel it goes to.
+    /// The channel it is published on.
     pub channel: Arc<str>,
-    /// The same as a number.
+    /// The channel as a number.
     pub topic: Topic,
     /// What it is made of.
     pub kind: Kind,
     /// The message itself.
     pub payload: Bytes,
-    /// Counts whom it reached, where the publisher wants to know.
+    /// Counts the subscribers it was queued for, where the publisher wants to know.
     pub receipt: Option<Receipt>,
-    framings: [OnceLock<Bytes>; FRAMINGS_MAX],
 }
 
-impl Publication {
-    /// A publication not framed yet.
-    pub fn new(hub: HubId, channel: Arc<str>, kind: Kind, payload: Bytes) -> Publication {
+impl Message {
+    /// A message without a receipt.
+    pub fn new(hub: HubId, channel: Arc<str>, kind: Kind, payload: Bytes) -> Message {
         let topic = Topic::of(hub, &channel);
-        Publication { hub, channel, topic, kind, payload, receipt: None, framings: Default::default() }
+        Message { hub, channel, topic, kind, payload, receipt: None }
     }
 
-    /// The same, with a receipt.
+    /// The same with a receipt.
     #[must_use]
-    pub fn with_receipt(self, receipt: Receipt) -> Publication {
-        Publication { receipt: Some(receipt), ..self }
+    pub fn with_receipt(self, receipt: Receipt) -> Message {
+        Message { receipt: Some(receipt), ..self }
     }
 
-    /// What it holds of memory, in bytes: an empty message is not nothing.
+    /// The memory it takes, in bytes. An empty message takes some, too.
     pub fn cost(&self) -> usize {
         self.payload.len() + size_of::<Publication>()
     }
+}
 
-    /// Its frame in framing number `framing`, made by `frame` on first need.
-    pub fn framed(&self, framing: usize, frame: impl FnOnce() -> Bytes) -> &Bytes {
-        self.framings[framing].get_or_init(frame)
+/// A message that its channel's owner has given its place in the order. All shards share it, and it never changes.
+#[derive(Debug)]
+pub struct Publication {
+    /// The message.
+    pub message: Message,
+    /// Its encodings so far.
+    pub encodings: Encodings,
+}
+
+impl From<Message> for Publication {
+    fn from(message: Message) -> Publication {
+        Publication { message, encodings: Encodings::default() }
     }
 }
 
 /// Counts the subscribers a publication was queued for, over all shards.
 ///
-/// The publication carries it; when the last shard has let go of the publication the count is whole, and is handed over.
+/// The count is complete when the last shard has dropped the publication. It is reported then.
 pub struct Receipt {
     reached: AtomicU64,
     report: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
 }
 
 impl Receipt {
-    /// A receipt that gives the whole count to `report`, once.
+    /// A receipt that calls `report` once, with the complete count.
     pub fn new(report: impl FnOnce(u64) + Send + Sync + 'static) -> Receipt {
         Receipt { reached: AtomicU64::new(0), report: Some(Box::new(report)) }
     }

@@ -18,8 +18,8 @@ use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
 use crate::config::{Feed, HubId, Source};
 use crate::feed::mark::{Bookmark, Mark};
 use crate::feed::{self, Beginning, Limit, Outlet};
-use crate::hub::{Kind, Publication};
-use crate::shard::mailbox::{Mailbox, owner};
+use crate::hub::{Kind, Message};
+use crate::shard::mailbox::Mailbox;
 
 /// How long a feed waits before it looks for room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
@@ -140,11 +140,10 @@ struct Lanes(Arc<[Mailbox]>);
 
 impl Outlet for Lanes {
     async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
-        let publication = Publication::new(hub, channel.into(), Kind::Text, Bytes::from(message));
-        let owner = owner(&publication, self.0.len());
-        let mut publication = Arc::new(publication);
-        while let Err(refused) = self.0[owner].request(publication) {
-            publication = refused;
+        let mut message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
+        let owner = message.topic.partition().owner(self.0.len());
+        while let Err(refused) = self.0[owner].request(message) {
+            message = refused;
             tokio::time::sleep(ROOM_PAUSE).await;
         }
     }
@@ -183,7 +182,7 @@ mod tests {
         let (mut heard, start) = (0, Instant::now());
         while heard < FILES {
             assert!(start.elapsed() < Duration::from_secs(60), "{heard} of {FILES}");
-            match mailboxes[0].next_request() {
+            match mailboxes[0].requests().pop() {
                 Some(_) => heard += 1,
                 None => std::thread::yield_now(),
             }

@@ -1,8 +1,8 @@
-//! A session written down: everything another process needs to go on with it, but its socket.
+//! A session as it is written for another process: everything except its socket.
 //!
-//! What the client said and was not heard stands as bytes that a client could have sent ([`Codec::unfinished`]), what it was not told
-//! yet as the frames of its outbox, the first of them with how much of it is written. Its route and its hub stand by name: the
-//! other process has its own numbers, and perhaps another configuration. Times are those of a clock that goes on there.
+//! Bytes that were received and not decoded are written as a client could have sent them ([`Codec::unfinished`]). Frames that were not
+//! sent yet are those of its outbox, with how much of the first one is written. Route and hub are written by name, because the
+//! other process has its own numbers and perhaps another configuration. Times are those of the sessions' clock, which goes on there.
 
 use std::sync::Arc;
 
@@ -11,18 +11,20 @@ use smallvec::SmallVec;
 
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
-use super::{Allowance, Phase, Seconds, Session, Socket, Terms};
-use crate::config::limits::CHANNEL_BYTES_MAX;
-use crate::config::{self, Accept, HubId, OnMessage, Origins, SessionLog};
+use super::run::Staged;
+use super::speech::{Plain, Speech};
+use super::{Allowance, Phase, Reading, Seconds, Session, Socket, State, Terms};
+use crate::config::limits::{CHANNEL_BYTES_MAX, CLOSE_TIMEOUT};
+use crate::config::{self, HubId, SessionLog};
 use crate::hub::{Members, Membership, Topic};
 use crate::wire::Framing;
 use crate::wire::fields::Damaged;
 use crate::wire::tagged::{Field, numbered, tagged};
 
-numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate });
-numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 Failed });
+numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate, 3 EventStream });
+numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 HalfClosed });
 
-/// A session without its socket.
+/// A session without its socket. A field that is missing has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Record {
     /// NAME of its server.
@@ -111,33 +113,26 @@ impl Record {
 }
 
 impl Terms {
-    /// What a session may whose route is gone: hear that, and go.
+    /// The terms of a session whose route is gone: it may only receive why it is closed.
     pub fn of_no_route(record: &Record) -> Terms {
-        let hub_id = HubId(u32::MAX);
-        let route = config::WebSocket {
-            hub: hub_id,
-            channels: Vec::new(),
-            on_message: OnMessage::Ignore,
-            to: None,
-            accept: Accept::Both,
-            greeting: None,
-            message: None,
-            draft76: false,
-            subprotocols: Vec::new(),
-            origins: Origins::Same,
-            log: SessionLog::Off,
-        };
         let hub = config::Hub { name: record.hub.clone(), ping: None, ..config::Hub::default() };
-        let (server, path) = (record.server.clone(), record.path.clone());
-        Terms { server, path, route, hub_id, hub, members: Members::default() }
+        Terms {
+            server: record.server.clone(),
+            path: record.path.clone(),
+            log: SessionLog::Off,
+            speech: Speech::Plain(Plain::receiving(None)),
+            hub_id: HubId(u32::MAX),
+            hub,
+            members: Members::default(),
+        }
     }
 }
 
 impl<S: Socket> Session<S> {
-    /// Everything of it but its socket; `channels` are those it is subscribed to. Nothing may be staged.
+    /// The session except its socket. `channels` are those it is subscribed to. Nothing may be staged.
     pub fn record(&self, channels: SmallVec<[Arc<str>; 1]>) -> Record {
-        debug_assert!(self.staged.is_empty(), "what is staged would be lost");
-        let terms = &self.terms;
+        let State { framing, phase, heard, pinged, deadline, timer, terms, to, staged, .. } = &self.state;
+        debug_assert!(staged.is_empty(), "what is staged would be lost");
         let mut said = Vec::new();
         self.codec.unfinished(&mut said);
         said.extend_from_slice(self.unheard.as_deref().unwrap_or_default());
@@ -147,21 +142,21 @@ impl<S: Socket> Session<S> {
             server: terms.server.clone(),
             path: terms.path.clone(),
             hub: terms.hub.name.clone(),
-            framing: self.framing,
+            framing: *framing,
             inflates: self.codec.inflates(),
-            phase: self.phase,
-            heard: self.heard,
-            due: self.due,
-            pinged: self.pinged,
+            phase: *phase,
+            heard: *heard,
+            due: if *phase == Phase::Open { *timer } else { *deadline },
+            pinged: *pinged,
             channels,
-            to: self.to.clone(),
+            to: to.clone(),
             said,
             waiting,
             written,
         }
     }
 
-    /// The session that was written down, not seated yet; it goes by `terms` from now on.
+    /// The session that was written down. It is not subscribed to anything yet, and goes by `terms` from now on.
     pub fn resume(
         socket: S,
         record: Record,
@@ -172,29 +167,29 @@ impl<S: Socket> Session<S> {
     ) -> Self {
         let topics: SmallVec<[Topic; 1]> = record.channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
-        Session {
-            socket,
-            framing: record.framing,
+        let (framing, inflates) = (record.framing, record.inflates);
+        let state = State {
             phase: record.phase,
+            // A session that replies may have to be read on once its outbox is empty. For others it is one read without effect.
+            reading: if outbox.is_some() { Reading::AwaitsOutbox } else { Reading::AwaitsSocket },
+            framing,
+            is_ending: false,
             dismissed: None,
-            // Whoever waited for its outbox goes on once that is empty; for the others it is one read for nothing.
-            paused: outbox.is_some(),
-            unread: false,
-            ending: false,
-            unheard: (!record.said.is_empty()).then(|| record.said.into()),
             generation,
             heard: record.heard.min(now),
-            allowance: Allowance::new(&terms.hub),
-            due: record.due,
             pinged: record.pinged.map(|pinged| pinged.min(now)),
+            deadline: record.due.min(now + CLOSE_TIMEOUT.as_secs() as Seconds),
+            timer: Seconds::MAX,
+            allowance: Allowance::new(&terms.hub),
+            run: 0,
+            staged: Staged::default(),
             terms,
             to: record.to,
-            membership,
+            _membership: membership,
             seats: SmallVec::new(),
-            codec: Codec::new(record.framing, record.inflates),
-            staged: Default::default(),
-            outbox: outbox.map(Box::new),
-        }
+        };
+        let unheard = (!record.said.is_empty()).then(|| record.said.into());
+        Session { socket, codec: Codec::new(framing, inflates), unheard, outbox: outbox.map(Box::new), state }
     }
 }
 
@@ -248,7 +243,7 @@ mod tests {
             channels in vec("[a-z]{0,20}", 2..5),
             (framing, phase) in (
                 prop::sample::select(Framing::ALL.to_vec()),
-                prop::sample::select(vec![Phase::Open, Phase::Closing, Phase::Leaving, Phase::Failed]),
+                prop::sample::select(vec![Phase::Open, Phase::Closing, Phase::Leaving, Phase::HalfClosed]),
             ),
             (inflates, heard, due) in any::<(bool, Seconds, Seconds)>(),
             pinged in any::<Option<Seconds>>(),
@@ -356,9 +351,9 @@ mod tests {
             number.write(&mut out);
             out
         };
-        assert_eq!(Framing::read(&number(2)), Ok(Framing::Deflate));
-        assert!(Framing::read(&number(3)).is_err());
-        assert_eq!(Phase::read(&number(3)), Ok(Phase::Failed));
+        assert_eq!(Framing::read(&number(3)), Ok(Framing::EventStream));
+        assert!(Framing::read(&number(4)).is_err());
+        assert_eq!(Phase::read(&number(3)), Ok(Phase::HalfClosed));
         assert!(Phase::read(&number(4)).is_err());
     }
 

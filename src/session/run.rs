@@ -105,6 +105,11 @@ impl Run {
         self.frames.len() as FrameNumber
     }
 
+    /// Whether it has no frames.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
     /// What it holds of memory, in bytes: its frames, copied into the run or not, and what is noted of them and of who gets which.
     pub fn cost(&self) -> usize {
         self.length + self.frames.len() * size_of::<Frame>() + self.stretches.len() * size_of::<Staged>()

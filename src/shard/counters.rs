@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::http::{Sample, SampleKind};
+use crate::session::Tally;
 
 /// A figure with one writer: adding is a load and a store, no locked instruction.
 #[derive(Debug, Default)]
@@ -51,6 +52,19 @@ macro_rules! counters {
             }
         }
     };
+}
+
+impl Counters {
+    /// Adds what happened to sessions.
+    pub fn add(&self, tally: &Tally) {
+        let Tally { received, unspeakable, dropped, slow, violations, silent } = *tally;
+        self.received.add(received);
+        self.unspeakable.add(unspeakable);
+        self.dropped.add(dropped);
+        self.slow.add(slow);
+        self.violations.add(violations);
+        self.silent.add(silent);
+    }
 }
 
 counters! {

@@ -15,7 +15,7 @@ use super::stream::{Raw, Stream};
 use super::table::SessionKey;
 use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
-use crate::hub::{Publication, Receipt};
+use crate::hub::{Message, Receipt};
 use crate::session::{Arrival, Socket};
 use crate::wire::{Close, Framing};
 
@@ -30,7 +30,7 @@ impl Backend for Edge {
         self.0.plan.borrow().sites.get(server).cloned()
     }
 
-    async fn publish(&self, publication: Publication) -> Option<u64> {
+    async fn publish(&self, message: Message) -> Option<u64> {
         let shard = &self.0;
         if shard.hushed.get() {
             return None;
@@ -40,8 +40,7 @@ impl Backend for Edge {
             // The request may be gone by the time it could be answered.
             let _ = sender.send(count);
         });
-        let publication = Arc::new(publication.with_receipt(receipt));
-        if !shard.relay.publish(publication, &mut shard.table.borrow_mut()) {
+        if !shard.relay.publish(message.with_receipt(receipt), &mut shard.table.borrow_mut()) {
             return None;
         }
         reached.await.ok()
@@ -137,12 +136,12 @@ impl Shard {
             table.send_away(key.slot, &Close::ROUTE_REMOVED);
         }
         if let Some(session) = table.session(key)
-            && let Err(error) = watch(&self.poller, &session.socket, key)
+            && let Err(error) = watch(&self.poller, session.socket(), key)
         {
-            log::warn!("{} could not be adopted: {error}", session.socket.peer());
+            log::warn!("{} could not be adopted: {error}", session.socket().peer());
             table.abandon(key);
         }
-        self.relay.route_outgoing(&mut table);
+        self.relay.relay_published(&mut table);
         self.mailbox().bell.notify_one();
     }
 }

@@ -85,10 +85,10 @@ impl Shard {
                 self.clear_lobby();
             }
             Step::Hush => {
-                table.set_still(true);
+                table.pause_reading(true);
                 self.hushed.set(true);
             }
-            Step::Spread => self.relay.spread_all(&mut table),
+            Step::Spread => self.relay.serve_all(&mut table),
             Step::Pack => {
                 drop(table);
                 return self.pack().map(Some);
@@ -97,12 +97,12 @@ impl Shard {
                 let packed = self.packed.take().unwrap_or_default();
                 self.aside.borrow_mut().clear();
                 packed.into_iter().for_each(|key| table.forget(key));
-                table.set_still(false);
+                table.pause_reading(false);
             }
             Step::Resume => {
                 self.packed.take();
                 self.hushed.set(false);
-                table.set_still(false);
+                table.pause_reading(false);
             }
             Step::Wait => {}
         }
@@ -112,7 +112,7 @@ impl Shard {
 
     fn pack(&self) -> io::Result<Packed> {
         let (mut table, aside) = (self.table.borrow_mut(), self.aside.borrow());
-        self.relay.deliver_all(&mut table);
+        self.relay.take_all(&mut table);
         let mut packer = Packer::new(self.now())?;
         let mut keys = Vec::with_capacity(table.len());
         let silent = aside.iter().map(|(socket, early, server)| {
@@ -145,9 +145,9 @@ impl Shard {
         for Returning { socket, record, terms, membership } in sessions {
             let key = table.take_up(socket, record, terms, membership);
             if let Some(session) = table.session(key)
-                && let Err(error) = self.poller.add(&session.socket, key)
+                && let Err(error) = self.poller.add(session.socket(), key)
             {
-                log::warn!("{} could not be taken up: {error}", session.socket.peer());
+                log::warn!("{} could not be taken up: {error}", session.socket().peer());
                 table.abandon(key);
             }
         }

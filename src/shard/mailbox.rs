@@ -1,13 +1,14 @@
-//! What goes between threads: publications and commands, in bounded lanes that nobody waits in.
+//! What goes between threads: commands, and publications in bounded lanes ([`super::lane`]).
 //!
-//! Every channel has one owner among the shards. A publication goes first to its owner (a request), and from there to all shards (a
-//! delivery): so all subscribers of a channel hear one order. A shard takes deliveries as fast as it writes them, and writing never
-//! waits; it takes requests only while every shard has room for deliveries. So requests wait for deliveries and deliveries for nothing, and no
-//! ring of full lanes can form. A publisher that finds a request lane full is told so: HTTP publishers get 503, WebSocket publishers are not read meanwhile.
+//! Every channel has one owner among the shards. A message goes to the owner first, as a request, and from there to all shards, as
+//! deliveries. So all subscribers of a channel receive one order. A shard takes deliveries as fast as it writes them, and writing never
+//! waits. It takes requests only while every shard has room for deliveries. So requests wait for deliveries, deliveries wait for
+//! nothing, and full lanes cannot form a ring. A publisher that finds the lane of requests full is told so: over HTTP by 503, over a
+//! WebSocket by not being read meanwhile.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,9 +19,9 @@ use tokio::sync::Notify;
 use super::Plan;
 use super::counters::Counters;
 use super::handover::{Packed, Returning, Step};
+use super::lane::{Delivery, Lane, Request};
 use super::stream::Raw;
-use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
-use crate::hub::{Members, Publication};
+use crate::hub::{Members, Message, Publication};
 use crate::wire::Close;
 
 /// How sessions are sent away.
@@ -53,8 +54,8 @@ pub enum Command {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     commands: Mutex<Commands>,
-    requests: Lane,
-    deliveries: Lane,
+    requests: Lane<Request>,
+    deliveries: Lane<Delivery>,
     /// Rings when something came, or when the shard's own tasks staged something.
     pub bell: Notify,
     /// How many turns the shard has taken; it takes one every second at least, so a standstill shows.
@@ -73,38 +74,6 @@ struct Commands {
     queue: VecDeque<Command>,
     /// The shard has ended.
     is_closed: bool,
-}
-
-/// A queue of publications that knows what it holds.
-#[derive(Debug, Default)]
-struct Lane {
-    queue: Mutex<VecDeque<Arc<Publication>>>,
-    messages: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Lane {
-    fn has_room(&self) -> bool {
-        // A soft bound: every writer looks before it pushes, so it is exceeded by one publication each at most.
-        self.messages.load(Ordering::Relaxed) < INBOX_MESSAGES_MAX
-            && self.bytes.load(Ordering::Relaxed) < INBOX_BYTES_MAX
-    }
-
-    fn push(&self, publication: Arc<Publication>) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(publication.payload.len(), Ordering::Relaxed);
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(publication);
-    }
-
-    fn pop(&self) -> Option<Arc<Publication>> {
-        if self.messages.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let publication = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
-        self.messages.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(publication.payload.len(), Ordering::Relaxed);
-        Some(publication)
-    }
 }
 
 impl Mailbox {
@@ -130,48 +99,38 @@ impl Mailbox {
         self.commands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the shard, which owns the channel, to publish.
+    /// Asks the shard, which owns the channel, to publish a message.
     ///
     /// # Errors
-    /// The publication, where there is no room for it.
-    pub fn request(&self, publication: Arc<Publication>) -> Result<(), Arc<Publication>> {
+    /// There is no room for it: the message comes back.
+    pub fn request(&self, message: Message) -> Result<(), Message> {
         if !self.requests.has_room() {
-            return Err(publication);
+            return Err(message);
         }
-        self.request_anyway(publication);
+        self.request_anyway(message);
         Ok(())
     }
 
-    /// The same for one that was read from a client while there was room.
-    pub fn request_anyway(&self, publication: Arc<Publication>) {
-        self.requests.push(publication);
+    /// The same for a message that was read from a client while there was room.
+    pub fn request_anyway(&self, message: Message) {
+        self.requests.push(Request::Publish(message));
         self.bell.notify_one();
     }
 
-    /// Hands over a publication by its channel's owner.
+    /// Delivers a publication of a channel's owner.
     pub fn deliver(&self, publication: Arc<Publication>) {
-        self.deliveries.push(publication);
+        self.deliveries.push(Delivery::Publication(publication));
         self.bell.notify_one();
     }
 
-    /// Whether requests find room.
-    pub fn has_room(&self) -> bool {
-        self.requests.has_room()
+    /// The lane of requests.
+    pub fn requests(&self) -> &Lane<Request> {
+        &self.requests
     }
 
-    /// Whether deliveries find room.
-    pub fn has_room_for_deliveries(&self) -> bool {
-        self.deliveries.has_room()
-    }
-
-    /// How many requests wait.
-    pub fn requests_waiting(&self) -> usize {
-        self.requests.messages.load(Ordering::Relaxed)
-    }
-
-    /// How many deliveries wait.
-    pub fn deliveries_waiting(&self) -> usize {
-        self.deliveries.messages.load(Ordering::Relaxed)
+    /// The lane of deliveries.
+    pub fn deliveries(&self) -> &Lane<Delivery> {
+        &self.deliveries
     }
 
     /// Whether commands wait.
@@ -183,21 +142,6 @@ impl Mailbox {
     pub fn command(&self) -> Option<Command> {
         self.commands().queue.pop_front()
     }
-
-    /// The next request.
-    pub fn next_request(&self) -> Option<Arc<Publication>> {
-        self.requests.pop()
-    }
-
-    /// The next delivery.
-    pub fn next_delivery(&self) -> Option<Arc<Publication>> {
-        self.deliveries.pop()
-    }
-}
-
-/// Which of `shards` shards owns the channel of a publication.
-pub fn owner(publication: &Publication, shards: usize) -> usize {
-    publication.topic.share(shards)
 }
 
 #[cfg(test)]

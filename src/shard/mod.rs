@@ -12,6 +12,7 @@ mod draining;
 mod edge;
 pub mod gate;
 pub mod handover;
+pub mod lane;
 pub mod listener;
 mod lobby;
 pub mod mailbox;
@@ -174,7 +175,7 @@ impl Shard {
     fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<Shard> {
         let mut table = Table::new(mailboxes[index].counters.clone());
         table.tick(clock);
-        table.set_still(true);
+        table.pause_reading(true);
         Ok(Shard {
             index,
             table: RefCell::new(table),
@@ -237,7 +238,7 @@ impl Shard {
 
     /// Whether something waits for room in another shard, which does not tell when there is some.
     fn is_held_up(&self) -> bool {
-        self.is_awake() && (self.table.borrow().is_held_up() || self.mailbox().requests_waiting() > 0)
+        self.is_awake() && (self.table.borrow().is_held_up() || self.mailbox().requests().waiting() > 0)
     }
 
     /// One turn, with the sockets that are ready.
@@ -263,7 +264,7 @@ impl Shard {
             Command::Plan(plan) => {
                 self.table.borrow_mut().rebind(rebinding(Arc::new(plan.deaf())));
                 *self.plan.borrow_mut() = plan;
-                self.table.borrow_mut().set_still(false);
+                self.table.borrow_mut().pause_reading(false);
                 self.accept_as_planned();
             }
             Command::Drain(farewell) => self.drain(farewell),

@@ -1,14 +1,17 @@
-//! One shard's part of the relay, and its turn: what comes from clients, other shards and the edge goes to the table and on to the
-//! other shards, in the one order that the owner of each channel makes.
+//! The turn of a shard: messages from clients, other shards and HTTP go to the owners of their channels, and from the owners to the
+//! tables of all shards, in the order that each owner makes.
 //!
-//! It knows mailboxes and a table, but no poller and no clock: so a simulation takes the very turns that a shard takes.
+//! The relay knows mailboxes and a table, but neither a poller nor a clock, so a simulation takes exactly the turns that a shard takes.
 
 use std::sync::Arc;
 
-use super::mailbox::{Mailbox, owner};
+use smallvec::SmallVec;
+
+use super::lane::{Delivery, Request};
+use super::mailbox::Mailbox;
 use super::poller::Ready;
 use super::table::Table;
-use crate::hub::Publication;
+use crate::hub::{Message, Publication};
 use crate::session::{Seconds, Socket};
 
 /// The place of one shard among all.
@@ -47,11 +50,11 @@ impl Relay {
                 table.readable(ready.key, ready.ending);
             }
         }
-        table.read_sessions(|table| self.route_outgoing(table));
-        // Last, so that no client is taken for silent whose answer lies here already.
+        table.read_sessions(|table| self.relay_published(table));
+        // Last, so that a client whose answer is here already is not closed for being silent.
         table.tick(now);
-        // It may have read a client that was about to be taken for silent.
-        self.route_outgoing(table);
+        // It may have read a session before closing it.
+        self.relay_published(table);
         table.sweep_on();
         table.flush_some();
     }
@@ -62,60 +65,65 @@ impl Relay {
             return;
         }
         while !table.is_turn_full()
-            && let Some(publication) = self.mailbox().next_delivery()
+            && let Some(delivery) = self.mailbox().deliveries().pop()
         {
-            table.publish(publication);
+            self.take(delivery, table);
         }
         while !table.is_turn_full()
             && self.deliveries_have_room()
-            && let Some(publication) = self.mailbox().next_request()
+            && let Some(request) = self.mailbox().requests().pop()
         {
-            self.spread(publication, table);
+            self.serve(request, table);
         }
     }
 
     /// Whether publications wait that could be taken in the next turn.
     pub fn has_publications(&self) -> bool {
-        self.mailbox().deliveries_waiting() > 0 || self.mailbox().requests_waiting() > 0 && self.deliveries_have_room()
+        self.mailbox().deliveries().waiting() > 0
+            || self.mailbox().requests().waiting() > 0 && self.deliveries_have_room()
     }
 
-    /// Publishes what came in from outside; whether there was room for it.
-    pub fn publish<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) -> bool {
-        match owner(&publication, self.mailboxes.len()) {
+    /// Publishes a message that does not come from a session. Returns whether there was room for it.
+    pub fn publish<S: Socket>(&self, message: Message, table: &mut Table<S>) -> bool {
+        match self.owner(&message) {
             owner if owner == self.index && !self.must_wait(table) => {
                 if !self.deliveries_have_room() {
                     return false;
                 }
-                self.spread(publication, table);
+                self.spread(message, table);
                 self.mailbox().bell.notify_one();
                 true
             }
-            owner => self.mailboxes[owner].request(publication).is_ok(),
+            owner => self.mailboxes[owner].request(message).is_ok(),
         }
     }
 
-    /// Sends what sessions published on its way.
-    pub fn route_outgoing<S: Socket>(&self, table: &mut Table<S>) {
-        let outgoing: smallvec::SmallVec<[Publication; 8]> = table.take_outgoing().collect();
-        for publication in outgoing {
-            let publication = Arc::new(publication);
-            match owner(&publication, self.mailboxes.len()) {
-                owner if owner == self.index && !self.must_wait(table) => self.spread(publication, table),
-                owner => self.mailboxes[owner].request_anyway(publication),
+    /// Sends the messages that sessions published to the owners of their channels.
+    pub fn relay_published<S: Socket>(&self, table: &mut Table<S>) {
+        let published: SmallVec<[Message; 8]> = table.take_published().collect();
+        for message in published {
+            match self.owner(&message) {
+                owner if owner == self.index && !self.must_wait(table) => self.spread(message, table),
+                owner => self.mailboxes[owner].request_anyway(message),
             }
         }
         table.set_room(self.has_room());
     }
 
-    /// Whether what this shard owns has to wait in its own lane: behind what waits there already, or until a turn's worth is written.
+    /// The shard that owns the channel of a message.
+    pub fn owner(&self, message: &Message) -> usize {
+        message.topic.partition().owner(self.mailboxes.len())
+    }
+
+    /// Whether messages of channels that this shard owns must wait in its own lane: behind others there, or until a turn's worth is written.
     fn must_wait<S: Socket>(&self, table: &Table<S>) -> bool {
-        table.is_flushing() || table.is_turn_full() || self.mailbox().requests_waiting() > 0
+        table.is_flushing() || table.is_turn_full() || self.mailbox().requests().waiting() > 0
     }
 
-    /// Spreads every request that waits, whether there is room for it or not. Where nobody makes requests any more, it was the last.
-    pub fn spread_all<S: Socket>(&self, table: &mut Table<S>) {
-        while let Some(publication) = self.mailbox().next_request() {
-            self.spread(publication, table);
+    /// Serves every request that waits, whether there is room or not. Where nobody makes requests any more, none are left.
+    pub fn serve_all<S: Socket>(&self, table: &mut Table<S>) {
+        while let Some(request) = self.mailbox().requests().pop() {
+            self.serve(request, table);
             if table.is_turn_full() {
                 table.flush();
             }
@@ -123,10 +131,10 @@ impl Relay {
         table.flush();
     }
 
-    /// Takes every delivery that waits, and flushes. Where every owner has spread its last, the sessions stand as they will be taken up.
-    pub fn deliver_all<S: Socket>(&self, table: &mut Table<S>) {
-        while let Some(publication) = self.mailbox().next_delivery() {
-            table.publish(publication);
+    /// Takes every delivery that waits, and flushes. Where every owner has served its last request, no session misses anything then.
+    pub fn take_all<S: Socket>(&self, table: &mut Table<S>) {
+        while let Some(delivery) = self.mailbox().deliveries().pop() {
+            self.take(delivery, table);
             if table.is_turn_full() {
                 table.flush();
             }
@@ -134,22 +142,37 @@ impl Relay {
         table.flush();
     }
 
-    /// Publishes, as the owner of the channel, to all shards; this is where its order is made.
-    fn spread<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) {
+    /// Does what was asked of this shard as an owner.
+    fn serve<S: Socket>(&self, request: Request, table: &mut Table<S>) {
+        match request {
+            Request::Publish(message) => self.spread(message, table),
+        }
+    }
+
+    /// Passes on what an owner sent.
+    fn take<S: Socket>(&self, delivery: Delivery, table: &mut Table<S>) {
+        match delivery {
+            Delivery::Publication(publication) => table.publish(publication),
+        }
+    }
+
+    /// Makes a publication of a message, as the owner of its channel, and delivers it to all shards. The order of the channel is made here.
+    fn spread<S: Socket>(&self, message: Message, table: &mut Table<S>) {
         self.mailbox().counters.published.add(1);
+        let publication = Arc::new(Publication::from(message));
         for mailbox in self.others() {
             mailbox.deliver(publication.clone());
         }
         table.publish(publication);
     }
 
-    /// Whether what this shard's clients publish finds room, whichever shard owns the channel.
+    /// Whether there is room for messages of this shard's clients, whichever shard owns the channel.
     pub fn has_room(&self) -> bool {
-        self.mailboxes.iter().all(Mailbox::has_room) && self.deliveries_have_room()
+        self.mailboxes.iter().all(|mailbox| mailbox.requests().has_room()) && self.deliveries_have_room()
     }
 
     fn deliveries_have_room(&self) -> bool {
-        self.others().all(Mailbox::has_room_for_deliveries)
+        self.others().all(|mailbox| mailbox.deliveries().has_room())
     }
 
     fn others(&self) -> impl Iterator<Item = &Mailbox> {
@@ -236,7 +259,7 @@ mod tests {
         // A pong of no bytes.
         line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
         relay.turn(&mut table, 60, [Ready { key, readable: true, writable: false, ending: false }]);
-        assert!(table.session(key).is_some_and(|session| session.phase == Phase::Open));
+        assert!(table.session(key).is_some_and(|session| session.phase() == Phase::Open));
     }
 
     #[test]
@@ -271,9 +294,9 @@ mod tests {
                 table.adopt(line.clone(), arrival("on_message = \"ignore\"", hub))
             })
             .collect();
-        let hub_id = table.session(keys[0]).unwrap().terms.hub_id;
+        let hub_id = table.session(keys[0]).unwrap().terms().hub_id;
         let large = vec![7; 5 << 20].into();
-        assert!(relay.publish(Publication::new(hub_id, "all".into(), Kind::Binary, large).into(), &mut table));
+        assert!(relay.publish(Message::new(hub_id, "all".into(), Kind::Binary, large), &mut table));
         relay.turn(&mut table, 0, []);
         assert!(table.is_flushing(), "it takes several turns");
         let last = lines.last().unwrap();
@@ -308,7 +331,7 @@ mod tests {
             .map(|reads| table.adopt(Endless(reads.clone()), arrival("on_message = \"broadcast\"", "")));
         for turn in 0..12 {
             // What one of them says fills the other shard's lane, which is empty again at the next turn.
-            while mailboxes[1].next_request().or_else(|| mailboxes[1].next_delivery()).is_some() {}
+            while mailboxes[1].requests().pop().is_some() || mailboxes[1].deliveries().pop().is_some() {}
             let ready = keys.map(|key| Ready { key, readable: turn == 0, writable: false, ending: false });
             relay.turn(&mut table, 0, ready);
         }
@@ -321,8 +344,8 @@ mod tests {
         let mut table = Table::<Endless>::new(Arc::default());
         let mut count = 0;
         while !table.is_turn_full() {
-            let publication = Publication::new(HubId(0), "unheard".into(), Kind::Text, Bytes::new());
-            table.publish(publication.into());
+            let message = Message::new(HubId(0), "unheard".into(), Kind::Text, Bytes::new());
+            table.publish(Arc::new(message.into()));
             count += 1;
             assert!(count <= TURN_BYTES_MAX / size_of::<Publication>() + 1, "{count} wait");
         }

@@ -1,95 +1,70 @@
-//! The table of one shard: its sessions, who of them hears what, and what is staged for them this turn.
+//! The sessions of one shard, the channels they are subscribed to, and what they do in a turn.
 //!
-//! A turn: take what sockets and other shards bring ([`Table::read_sessions`], [`Table::publish`]), stage it on sessions, then
-//! [`Table::flush_some`]: one write for each session that has something. Publications to one channel that come one after the
-//! other are staged as one stretch of frames, so a burst costs each subscriber one step, and one write. Each part of a turn is
-//! bounded ([`Pace`]), and what is left goes on in the next one.
+//! A turn: take what sockets and other shards bring ([`Table::read_sessions`], [`Table::publish`]), stage frames on sessions, then
+//! [`Table::flush_some`]: one write for each session that has something staged. Publications to one channel that follow each other are
+//! staged together, so a burst costs each subscriber one step and one write. Each part of a turn is limited ([`Pace`]); the rest
+//! is done in the next one.
 //!
-//! The table does no waiting and reads no clock, so a simulation with sockets of its own drives it as the shard's loop does.
+//! The table is made of `staging` (frames of this turn), `readers` (whose turn it is to be read), `timers`, and the sweeps of
+//! `changing`. It executes what sessions want done (`Table::act`), and knows nothing of protocols. It does not wait and reads no
+//! clock, so a simulation drives it exactly as the shard's loop does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::counters::Counters;
-use super::wheel::{Timer, Wheel};
 use crate::config::SessionLog;
-use crate::config::limits::{CLOSE_TIMEOUT, READ_BYTES};
-use crate::hub::{Channels, Kind, Publication, Slot};
-use crate::session::run::{FrameNumber, Run};
-use crate::session::{Arrival, Phase, Seconds, Session, Socket, Terms};
-use crate::wire::deflate::{Deflater, Inflater};
-use crate::wire::{Close, Framing};
+use crate::config::limits::READ_BYTES;
+use crate::hub::{Channels, Message, Publication, Slot};
+use crate::session::work::Work;
+use crate::session::{Acts, Arrival, Held, Phase, Published, Seconds, Session, Socket, Tally, Turn};
+use crate::wire::Close;
+use crate::wire::deflate::Inflater;
 
 mod changing;
 mod flushing;
 mod handing;
-mod hearing;
+mod pace;
 mod reading;
+mod staging;
 mod timing;
-mod work;
 
 use changing::Sweep;
 use reading::Readers;
-use work::Work;
+use staging::Staging;
+use timing::Timers;
 
 pub use changing::Rebind;
-pub use work::Pace;
-
-/// Why a session ends that has said goodbye, be it in answer to ours.
-const BY_THE_CLIENT: &str = "by the client";
+pub use pace::Pace;
 
 /// The sessions of one shard.
 pub struct Table<S> {
     sessions: Slab<Session<S>>,
     channels: Channels,
-    /// What is staged this turn, one run for each framing.
-    runs: [Run; Framing::ALL.len()],
-    /// Sessions with something published staged, in the order of staging.
-    dirty: VecDeque<Slot>,
-    /// Sessions with something staged for them alone: written first.
-    answered: Vec<Slot>,
-    /// What is staged could not all be written in one turn.
-    is_flushing: bool,
-    /// What is staged for sessions alone, in bytes.
-    answers_bytes: usize,
-    /// How often something published was staged on a session since all was written.
-    staged: usize,
-    /// Publications to one channel that are not staged yet.
-    streak: Vec<Arc<Publication>>,
-    /// What they hold of memory, in bytes.
-    streak_bytes: usize,
-    /// What sessions published, for the shard to relay.
-    outgoing: Vec<Publication>,
-    outgoing_bytes: usize,
+    staging: Staging,
     readers: Readers,
-    /// What sessions hold of messages that are not finished, in bytes.
-    unfinished_bytes: usize,
-    /// What was read of sessions and is not heard yet, in bytes.
-    unheard_bytes: usize,
-    wheel: Wheel,
-    /// Timers that are due.
-    fired: VecDeque<Timer>,
-    /// What is being done to all sessions, some in each turn.
+    timers: Timers,
     sweeps: VecDeque<Sweep>,
+    /// What sessions published, until the shard relays it.
+    published: Published,
+    /// What all sessions hold together.
+    held: Held,
+    tally: Tally,
+    counters: Arc<Counters>,
     pace: Pace,
-    /// One buffer reads for all.
+    /// One buffer reads for all sessions.
     buffer: Vec<u8>,
-    deflater: Deflater,
     inflater: Inflater,
     generation: u32,
     now: Seconds,
-    /// Whether publications have somewhere to go; where not, sessions that would publish are not read.
-    room: bool,
     /// Why the server ends, once it does.
     ending: Option<Close>,
-    /// Nobody is read, because sessions are about to be written down or just were.
-    still: bool,
-    counters: Arc<Counters>,
 }
 
-/// Names a session from outside: its place, and which of the sessions that had this place it is.
+/// Identifies a session from outside: its place, and which of the sessions that had this place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionKey {
     /// Its place.
@@ -99,7 +74,7 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    /// The key of a connection that is no session yet: the place is among those.
+    /// The key of a connection that has sent nothing yet. Its place is one of the lobby.
     pub(super) fn silent(slot: Slot) -> SessionKey {
         SessionKey { slot, generation: 0 }
     }
@@ -116,190 +91,153 @@ impl<S: Socket> Table<S> {
         Table {
             sessions: Slab::new(),
             channels: Channels::default(),
-            runs: Default::default(),
-            dirty: VecDeque::new(),
-            answered: Vec::new(),
-            is_flushing: false,
-            answers_bytes: 0,
-            staged: 0,
-            streak: Vec::new(),
-            streak_bytes: 0,
-            outgoing: Vec::new(),
-            outgoing_bytes: 0,
+            staging: Staging::default(),
             readers: Readers::default(),
-            unfinished_bytes: 0,
-            unheard_bytes: 0,
-            wheel: Wheel::default(),
-            fired: VecDeque::new(),
+            timers: Timers::default(),
             sweeps: VecDeque::new(),
+            published: Published::default(),
+            held: Held::default(),
+            tally: Tally::default(),
+            counters,
             pace: Pace::default(),
             buffer: vec![0; READ_BYTES],
-            deflater: Deflater::default(),
             inflater: Inflater::default(),
             generation: 0,
             now: 0,
-            room: true,
             ending: None,
-            still: false,
-            counters,
         }
     }
 
-    /// Begins a session: subscribes it, greets it, and hears what it said already.
+    /// Begins a session: subscribes it, greets it, and decodes what it has sent already.
     pub fn adopt(&mut self, socket: S, mut arrival: Arrival) -> SessionKey {
-        // Whoever comes now does not hear what was published before.
-        self.stage_streak();
-        self.generation = self.generation.wrapping_add(1).max(1);
-        let (channels, greeting) = (std::mem::take(&mut arrival.channels), arrival.greeting.take());
-        let mut early = std::mem::take(&mut arrival.early).to_vec();
-        let mut session = Session::new(socket, arrival, self.generation, self.now);
-        let slot = self.sessions.vacant_key() as Slot;
-        let hub = session.terms.hub_id;
-        session.seats = channels.iter().map(|name| self.channels.subscribe(hub, name, slot)).collect();
-        if self.logs(&session.terms, SessionLog::Connections) {
-            log::info!("{} new connection on {}", session.socket.peer(), session.terms.path);
+        let (channels, head) = (std::mem::take(&mut arrival.channels), std::mem::take(&mut arrival.head));
+        let (greeting, early) = (arrival.greeting.take(), std::mem::take(&mut arrival.early));
+        let session = Session::new(socket, arrival, self.next_generation(), self.now);
+        if session.logs(SessionLog::Connections) {
+            log::info!("{} new connection on {}", session.socket().peer(), session.terms().path);
         }
-        let key = SessionKey { slot, generation: session.generation };
-        let ping = session.terms.hub.ping.filter(|_| session.framing.ping().is_some());
-        self.sessions.insert(session);
-        self.counters.sessions.add(1);
+        let key = self.seat(session, &channels);
         self.counters.sessions_opened.add(1);
-        self.counters.channels.set(self.channels.len() as u64);
-        if let Some(ping) = ping {
-            self.set_timer(slot, self.now + ping.as_secs() as Seconds);
-        }
-        if let Some(greeting) = greeting {
-            self.say(slot, |framing, out| framing.frame_into(Kind::Text, greeting.as_bytes(), out));
-        }
+        let mut work = Work::of(self.pace.slice);
+        self.act(key.slot, &mut work, |session, turn| session.greet(&head, greeting.as_deref(), &mut turn.acts));
         if let Some(close) = self.ending.clone() {
-            self.close(slot, &close);
+            self.close(key.slot, &close);
         }
-        if self.still {
-            self.keep_unheard(slot, &early);
+        if self.readers.is_paused() {
+            self.act(key.slot, &mut work, |session, _| session.keep_unheard(&early));
+            self.read_rest_later(key.slot);
         } else if !early.is_empty() {
-            self.hear(slot, &mut early, &mut Work::of(self.pace.slice));
+            self.hear(key.slot, &mut early.to_vec(), &mut work);
         }
         key
     }
 
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+
+    /// Gives a session its place, its subscriptions and its run.
+    fn seat(&mut self, mut session: Session<S>, channels: &[Arc<str>]) -> SessionKey {
+        // It does not receive what was published before.
+        self.stage_streak();
+        let slot = self.sessions.vacant_key() as Slot;
+        let hub = session.terms().hub_id;
+        let seats: SmallVec<_> = channels.iter().map(|name| self.channels.subscribe(hub, name, slot)).collect();
+        session.replace_seats(seats);
+        session.set_run(self.staging.join(session.encoding()));
+        let key = SessionKey { slot, generation: session.generation() };
+        self.held += session.held();
+        self.sessions.insert(session);
+        self.counters.sessions.add(1);
+        self.counters.channels.set(self.channels.len() as u64);
+        self.arm(slot);
+        key
+    }
+
+    /// Has a session make a transition, and does what comes of it: its replies are flushed in this turn, its timer is set, what it
+    /// published waits to be relayed, and everything is counted.
+    fn act<R>(
+        &mut self,
+        slot: Slot,
+        work: &mut Work,
+        transition: impl FnOnce(&mut Session<S>, &mut Turn<'_>) -> R,
+    ) -> R {
+        let session = &mut self.sessions[slot as usize];
+        let (held, staged, phase) = (session.held(), session.staged(), session.phase());
+        let replies_left = self.staging.replies_left();
+        let run = self.staging.run(session.run());
+        let cost = run.cost();
+        let mut turn = Turn {
+            inflater: &mut self.inflater,
+            acts: Acts {
+                now: self.now,
+                run_cost_max: cost + replies_left,
+                run,
+                published: &mut self.published,
+                work,
+                tally: &mut self.tally,
+            },
+        };
+        let result = transition(session, &mut turn);
+        let more = turn.acts.run.cost() - cost;
+        self.staging.replies_cost += more;
+        self.held -= held;
+        self.held += session.held();
+        let ends = session.phase() != phase && matches!(session.phase(), Phase::Leaving | Phase::HalfClosed);
+        if session.staged() != staged || ends {
+            // A session that ends is looked at when the turn is flushed, even if it has nothing to write.
+            self.staging.has_reply(slot);
+        }
+        self.arm(slot);
+        if self.tally != Tally::default() {
+            self.counters.add(&std::mem::take(&mut self.tally));
+        }
+        result
+    }
+
     /// A session, while it lasts.
     pub fn session(&self, key: SessionKey) -> Option<&Session<S>> {
-        self.sessions.get(key.slot as usize).filter(|session| session.generation == key.generation)
+        self.sessions.get(key.slot as usize).filter(|session| session.generation() == key.generation)
     }
 
-    /// Publishes to the subscribers here: at the latest when the turn is flushed.
+    /// Publishes to the subscribers of this shard: at the latest when the turn is flushed.
     pub fn publish(&mut self, publication: Arc<Publication>) {
-        if let Some(last) = self.streak.last()
-            && (last.hub != publication.hub || last.channel != publication.channel)
-        {
+        if !self.staging.continues_streak(&publication) {
             self.stage_streak();
         }
-        self.streak_bytes += publication.cost();
-        self.streak.push(publication);
+        self.staging.add(publication);
     }
 
-    /// Stages the publications of the streak, in one stretch for each framing spoken.
+    /// Stages the publications that follow each other on one channel.
     fn stage_streak(&mut self) {
-        let Some(first) = self.streak.first() else { return };
-        self.streak_bytes = 0;
-        let mut stretches: [Option<(FrameNumber, FrameNumber)>; Framing::ALL.len()] = Default::default();
-        let mut reached = [0; Framing::ALL.len()];
-        for slot in self.channels.subscribers(first.hub, &first.channel) {
-            self.staged += 1;
-            let session = &mut self.sessions[slot as usize];
-            if session.phase != Phase::Open {
-                continue;
-            }
-            let run = &mut self.runs[session.framing as usize];
-            let (start, end) = *stretches[session.framing as usize].get_or_insert_with(|| {
-                let start = run.next();
-                let framing = session.framing;
-                let deflate_min = session.terms.hub.deflate_bytes_min;
-                for publication in self.streak.iter().filter(|publication| framing.carries(publication.kind)) {
-                    let (kind, payload) = (publication.kind, &publication.payload);
-                    let frame = publication.framed(framing as usize, || match (framing, deflate_min) {
-                        (Framing::Deflate, Some(min)) => self.deflater.frame(kind, payload, min),
-                        _ => framing.frame(kind, payload),
-                    });
-                    run.push(frame, publication.topic);
-                }
-                (start, run.next())
-            });
-            reached[session.framing as usize] += 1;
-            self.counters.delivered.add(u64::from(end - start));
-            self.counters.unspeakable.add(self.streak.len() as u64 - u64::from(end - start));
-            if start == end {
-                continue;
-            }
-            if session.stage(run, start..end) {
-                self.dirty.push_back(slot);
-            }
-        }
-        for publication in self.streak.drain(..) {
-            if let Some(receipt) = &publication.receipt {
-                let carried = Framing::ALL.iter().filter(|framing| framing.carries(publication.kind));
-                receipt.add(carried.map(|framing| reached[*framing as usize]).sum());
-            }
-        }
+        self.staging.stage_streak(&mut self.sessions, &self.channels, &self.counters);
     }
 
-    /// Stages a frame for one session alone.
-    fn say(&mut self, slot: Slot, write: impl FnOnce(Framing, &mut Vec<u8>)) {
-        self.stage_streak();
-        let session = &mut self.sessions[slot as usize];
-        let framing = session.framing;
-        let run = &mut self.runs[framing as usize];
-        let before = run.cost();
-        let number = run.push_with(|out| write(framing, out));
-        session.stage(run, number..number + 1);
-        self.answers_bytes += run.cost() - before;
-        // Even where something published is staged for it already: an answer does not wait until that is written to all others.
-        if self.answered.last() != Some(&slot) {
-            self.answered.push(slot);
-        }
-    }
-
-    /// Says goodbye to a session, and waits a while for its answer.
+    /// Closes a session if it is open.
     fn close(&mut self, slot: Slot, close: &Close) {
-        let farewell = self.sessions[slot as usize].framing.farewell(close);
-        self.say(slot, |_, out| out.extend_from_slice(&farewell));
-        let session = &mut self.sessions[slot as usize];
-        (session.phase, session.dismissed) = (Phase::Closing, Some(close.code));
-        self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
-    }
-
-    /// A slow session ends: what waits is dropped, the reason is said as soon as it reads again.
-    fn disconnect(&mut self, slot: Slot, close: &Close) {
-        let session = &mut self.sessions[slot as usize];
-        let dropped = session.disconnect(close);
-        log::info!("{} disconnected: {}", session.socket.peer(), close.reason);
-        self.counters.slow.add(1);
-        self.counters.dropped.add(dropped);
-        self.set_timer(slot, self.now + CLOSE_TIMEOUT.as_secs() as Seconds);
+        // It still receives what was published before.
+        self.stage_streak();
+        self.act(slot, &mut Work::default(), |session, turn| session.close(close, &mut turn.acts));
     }
 
     /// Forgets a session; its socket closes.
     fn remove(&mut self, slot: Slot, why: &str) {
-        self.stage_streak();
         let session = self.take_out(slot);
-        if self.logs(&session.terms, SessionLog::Connections) {
-            let peer = session.socket.peer();
-            match session.dismissed {
-                Some(code) if why == BY_THE_CLIENT => log::info!("{peer} connection closed: by the server, {code}"),
-                Some(code) => log::info!("{peer} connection closed: {why}, {code}"),
-                None => log::info!("{peer} connection closed: {why}"),
-            }
+        if session.logs(SessionLog::Connections) {
+            log::info!("{}", session.epitaph(why));
         }
     }
 
-    /// Takes a session out of the table; what it held of the shard is given back.
+    /// Takes a session out of the table, and ends its subscriptions.
     fn take_out(&mut self, slot: Slot) -> Session<S> {
+        self.stage_streak();
         let mut session = self.sessions.remove(slot as usize);
-        for seat in std::mem::take(&mut session.seats) {
+        for seat in session.replace_seats(SmallVec::new()) {
             self.channels.unsubscribe(seat);
         }
-        self.unfinished_bytes -= session.codec.held_bytes();
-        self.unheard_bytes -= session.unheard.as_ref().map_or(0, |rest| rest.len());
+        self.staging.leave(session.run());
+        self.held -= session.held();
         self.counters.sessions.subtract(1);
         self.counters.channels.set(self.channels.len() as u64);
         session
@@ -313,22 +251,16 @@ impl<S: Socket> Table<S> {
     }
 
     /// What sessions published since the last call.
-    pub fn take_outgoing(&mut self) -> impl Iterator<Item = Publication> + use<'_, S> {
-        self.outgoing_bytes = 0;
-        self.outgoing.drain(..)
-    }
-
-    /// Whether sessions may publish now.
-    pub fn set_room(&mut self, room: bool) {
-        self.room = room;
+    pub fn take_published(&mut self) -> impl Iterator<Item = Message> + use<'_, S> {
+        self.published.drain()
     }
 
     /// Whether something is left to do that waits for nothing.
     pub fn has_work(&self) -> bool {
-        self.is_flushing || self.has_readers() || !self.fired.is_empty() || !self.sweeps.is_empty()
+        self.is_flushing() || self.readers.has_some() || self.timers.have_fired() || !self.sweeps.is_empty()
     }
 
-    /// Has each turn do so much at most.
+    /// Sets how much each turn does at most.
     pub fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
     }
@@ -344,11 +276,6 @@ impl<S: Socket> Table<S> {
     }
 
     fn at(&mut self, key: SessionKey) -> Option<&mut Session<S>> {
-        self.sessions.get_mut(key.slot as usize).filter(|session| session.generation == key.generation)
-    }
-
-    /// Whether a route's sessions have this logged; at level debug, all have.
-    fn logs(&self, terms: &Terms, what: SessionLog) -> bool {
-        terms.route.log as u8 >= what as u8 || log::log_enabled!(log::Level::Debug)
+        self.sessions.get_mut(key.slot as usize).filter(|session| session.generation() == key.generation)
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::config::{self, Action};
 use crate::hub::Members;
+use crate::session::speech::{Plain, Speech};
 use crate::session::{Arrival, Socket, Terms};
 use crate::wire::Framing;
 
@@ -17,7 +18,17 @@ pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
     let terms = terms(route, hub);
     let membership = terms.members.enter();
     let (framing, inflates, to, channels) = (Framing::Rfc6455, false, "all".into(), ["all".into()].into());
-    Arrival { framing, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() }
+    Arrival {
+        framing,
+        inflates,
+        terms,
+        membership,
+        channels,
+        to,
+        head: Bytes::new(),
+        greeting: None,
+        early: Bytes::new(),
+    }
 }
 
 /// What a route with these keys allows, on a hub with those.
@@ -28,7 +39,8 @@ pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
     let config = config::parse(std::path::Path::new("/"), &file).unwrap();
     let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
     let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-    Arc::new(Terms { server: "s".into(), path: "/".into(), route, hub_id, hub, members })
+    let (log, speech) = (route.log, Speech::Plain(Plain::from(&route)));
+    Arc::new(Terms { server: "s".into(), path: "/".into(), log, speech, hub_id, hub, members })
 }
 
 /// A client's end of a socket, and with it the socket.

@@ -1,11 +1,12 @@
-//! Bytes on the wire, and nothing else: no sockets, no state.
+//! Bytes on the wire, without sockets and without state.
 //!
-//! [`Framing`] is what a session speaks after its upgrade. `rfc6455` frames and unmasks; `hixie76` is the old draft's framing
-//! and its handshake answer; `deflate` is compression; `close` is the table of close codes with the reasons clients read; `fields` is how a
-//! session is written down for another process.
+//! A [`Framing`] is how messages are framed on a connection. Each has a file: `rfc6455` and `deflate`, which compresses for it;
+//! `hixie76`, the old draft, with its handshake; `event_stream`. `close` is the table of close codes with the reasons that
+//! clients read. `tagged` and `fields` are how a session is written for another process, `format1` how 0.1.0 wrote it.
 
 pub mod close;
 pub mod deflate;
+pub mod event_stream;
 pub mod fields;
 pub mod format1;
 pub mod hixie76;
@@ -16,36 +17,37 @@ use bytes::Bytes;
 
 pub use close::Close;
 
-use crate::hub::{FRAMINGS_MAX, Kind};
+use crate::hub::Kind;
 
-/// What a session speaks. Its number is the place of its frames in a publication.
+/// How messages are framed on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {
-    /// The WebSocket protocol of today.
+    /// WebSocket (RFC 6455).
     #[default]
     Rfc6455 = 0,
-    /// draft-hixie-thewebsocketprotocol-76, spoken before 2011: text only, no pings, no close codes.
+    /// draft-hixie-thewebsocketprotocol-76, in use before 2011: text only, no pings, no close codes.
     Hixie76 = 1,
-    /// RFC 6455 with permessage-deflate: what is published may come compressed.
+    /// RFC 6455 with permessage-deflate (RFC 7692): publications may be compressed.
     Deflate = 2,
+    /// An HTTP response that lasts, as an `EventSource` reads it: text only, and nothing comes from the client.
+    EventStream = 3,
 }
-
-const _: () = assert!(Framing::ALL.len() <= FRAMINGS_MAX);
 
 impl Framing {
     /// All of them, by number.
-    pub const ALL: [Framing; 3] = [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate];
+    pub const ALL: [Framing; 4] = [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate, Framing::EventStream];
 
-    /// Whether a message of this kind can be said in it.
+    /// Whether it can carry a message of this kind.
     pub fn carries(self, kind: Kind) -> bool {
-        self != Framing::Hixie76 || kind == Kind::Text
+        kind == Kind::Text || matches!(self, Framing::Rfc6455 | Framing::Deflate)
     }
 
-    /// Appends a whole message to `out`, not compressed in any framing.
+    /// Appends a whole message to `out`. It is not compressed in any framing.
     pub fn frame_into(self, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::frame_into(kind.into(), payload, out),
             Framing::Hixie76 => hixie76::frame_into(payload, out),
+            Framing::EventStream => event_stream::event_into(None, payload, out),
         }
     }
 
@@ -56,16 +58,31 @@ impl Framing {
         out.into()
     }
 
-    /// What ends a session: a close frame with its reason, where the framing has one.
-    pub fn farewell(self, close: &Close) -> Bytes {
+    /// Appends what ends a session: a close frame with its reason where the framing has one, else what comes nearest.
+    pub fn farewell_into(self, close: &Close, out: &mut Vec<u8>) {
         match self {
-            Framing::Rfc6455 | Framing::Deflate => rfc6455::close(close),
-            Framing::Hixie76 => Bytes::from_static(&hixie76::CLOSE),
+            Framing::Rfc6455 | Framing::Deflate => rfc6455::close_into(close, out),
+            Framing::Hixie76 => out.extend_from_slice(&hixie76::CLOSE),
+            Framing::EventStream => event_stream::comment_into(&close.reason, out),
         }
     }
 
-    /// A ping, where the framing has one.
-    pub fn ping(self) -> Option<Bytes> {
-        (self != Framing::Hixie76).then_some(Bytes::from_static(&rfc6455::PING))
+    /// What is sent to a silent client, if anything can be.
+    pub fn ping(self) -> Option<&'static [u8]> {
+        match self {
+            Framing::Rfc6455 | Framing::Deflate => Some(&rfc6455::PING),
+            Framing::Hixie76 => None,
+            Framing::EventStream => Some(event_stream::KEEP_ALIVE),
+        }
+    }
+
+    /// Whether the client answers pings. Where it does not, the kernel must notice that the client is gone.
+    pub fn answers(self) -> bool {
+        matches!(self, Framing::Rfc6455 | Framing::Deflate)
+    }
+
+    /// Whether the client answers when it is told that the session ends.
+    pub fn closes(self) -> bool {
+        self != Framing::EventStream
     }
 }

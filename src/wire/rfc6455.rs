@@ -1,6 +1,6 @@
 //! RFC 6455: server frames, and what undoes a client's mask.
 
-use bytes::Bytes;
+use smallvec::SmallVec;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -39,17 +39,15 @@ pub fn pong_into(payload: &[u8], out: &mut Vec<u8>) {
     frame_into(OpCode::Control(Control::Pong), payload, out);
 }
 
-/// A whole close frame; an empty reason with code 1000 is sent with its code.
-pub fn close(close: &Close) -> Bytes {
-    let mut payload = close.code.to_be_bytes().to_vec();
+/// Appends a close frame. A reason that is too long for it is cut.
+pub fn close_into(close: &Close, out: &mut Vec<u8>) {
+    let mut payload = SmallVec::<[u8; CONTROL_BYTES_MAX]>::from_slice(&close.code.to_be_bytes());
     let mut end = close.reason.len().min(REASON_BYTES_MAX);
     while !close.reason.is_char_boundary(end) {
         end -= 1;
     }
     payload.extend_from_slice(&close.reason.as_bytes()[..end]);
-    let mut out = Vec::with_capacity(payload.len() + 2);
-    frame_into(OpCode::Control(Control::Close), &payload, &mut out);
-    out.into()
+    frame_into(OpCode::Control(Control::Close), &payload, out);
 }
 
 /// Undoes a mask in place; `phase` is how many bytes of the frame's payload came before `bytes`.
@@ -103,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_reason_is_cut_at_a_character() {
-        let frame = close(&Close { code: 1008, reason: "ä".repeat(100).into() });
+        let mut frame = Vec::new();
+        close_into(&Close { code: 1008, reason: "ä".repeat(100).into() }, &mut frame);
         assert_eq!(frame.len(), 2 + 2 + 122);
         assert!(std::str::from_utf8(&frame[4..]).is_ok());
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use pushd::config::{OnMessage, WhenSlow};
+use pushd::config::WhenSlow;
 use pushd::session::{Seconds, Terms};
 use pushd::shard::table::SessionKey;
 use pushd::wire::Framing;
@@ -230,7 +230,7 @@ impl Client {
             assert_eq!(missed, 0, "lost: replies {:?}", self.replies);
         }
         // Its own echoes, old age or a queue made smaller may cost a client even those.
-        let roomy = self.terms.route.on_message != OnMessage::Echo && self.queue_bytes_max == 0;
+        let roomy = !self.terms.speech.replies() && self.queue_bytes_max == 0;
         if self.terms.hub.when_slow == WhenSlow::Conflate && roomy && self.terms.hub.queue_age_max.is_none() {
             assert_eq!(last_missed, 0, "the latest of a channel is always heard");
         }

@@ -24,20 +24,22 @@ impl World {
     pub(super) fn hand_over(&mut self) {
         self.stalled = None;
         let shards = 0..self.shards.len();
-        self.shards.iter_mut().for_each(|here| here.table.set_still(true));
+        self.shards.iter_mut().for_each(|here| here.table.pause_reading(true));
         for here in &mut self.shards {
-            here.relay.spread_all(&mut here.table);
+            here.relay.serve_all(&mut here.table);
         }
         for shard in shards.clone() {
             let here = &mut self.shards[shard];
-            here.relay.deliver_all(&mut here.table);
+            here.relay.take_all(&mut here.table);
             self.hear_witnesses(shard);
             self.look(shard);
         }
         let mut left = Vec::new();
         for shard in shards.clone() {
             let here = &mut self.shards[shard];
-            assert!(here.relay.mailbox().next_request().is_none() && here.relay.mailbox().next_delivery().is_none());
+            assert!(
+                here.relay.mailbox().requests().pop().is_none() && here.relay.mailbox().deliveries().pop().is_none()
+            );
             for (_, record, socket) in here.table.records() {
                 left.push((shard, written_and_read(record, &mut self.random), socket.0.clone()));
             }
@@ -47,7 +49,7 @@ impl World {
             self.take_up(shard, record, &pipe);
         }
         for here in &mut self.shards {
-            here.table.set_still(false);
+            here.table.pause_reading(false);
             here.relay.mailbox().bell.notify_one();
         }
     }
@@ -65,7 +67,7 @@ impl World {
         let mut table = Table::new(counters);
         table.set_pace(setting::pace(&mut self.random));
         table.tick(self.now);
-        table.set_still(true);
+        table.pause_reading(true);
         here.table = table;
     }
 

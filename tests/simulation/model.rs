@@ -144,7 +144,7 @@ impl Model {
 
     /// Whether a message can be said in a framing.
     pub fn carries(&self, framing: Framing, number: Number) -> bool {
-        framing != Framing::Hixie76 || self.messages[number].kind == Kind::Text
+        matches!(framing, Framing::Rfc6455 | Framing::Deflate) || self.messages[number].kind == Kind::Text
     }
 
     /// How many messages of a channel's order, in these places, a framing carries.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Template, WebSocket, WhenSlow};
 use pushd::hub::Members;
 use pushd::session::Terms;
+use pushd::session::speech::{Plain, Speech};
 use pushd::shard::table::Pace;
 
 use crate::random::Random;
@@ -114,5 +115,6 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
 }
 
 fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Terms> {
-    Arc::new(Terms { server: "simulated".to_owned(), path, hub_id: route.hub, route, hub, members })
+    let (log, speech) = (route.log, Speech::Plain(Plain::from(&route)));
+    Arc::new(Terms { server: "simulated".to_owned(), path, log, speech, hub_id: route.hub, hub, members })
 }

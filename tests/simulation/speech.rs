@@ -36,6 +36,7 @@ impl Ear {
         while let Some((heard, length)) = match self.framing {
             Framing::Rfc6455 | Framing::Deflate => modern(&self.bytes[at..], self.framing == Framing::Deflate),
             Framing::Hixie76 => old(&self.bytes[at..]),
+            Framing::EventStream => event(&self.bytes[at..]),
         } {
             all.push(heard);
             at += length;
@@ -98,6 +99,21 @@ fn old(bytes: &[u8]) -> Option<(Heard, usize)> {
     }
 }
 
+/// An event or a comment: lines up to an empty one.
+fn event(bytes: &[u8]) -> Option<(Heard, usize)> {
+    let end = bytes.windows(2).position(|two| two == b"\n\n")?;
+    let text = std::str::from_utf8(&bytes[..end]).unwrap();
+    let heard = match text.strip_prefix(':') {
+        Some("") => Heard::Ping,
+        Some(_) => Heard::Close(None),
+        None => {
+            let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("data: ").unwrap()).collect();
+            Heard::Message(Kind::Text, lines.join("\n").into_bytes())
+        }
+    };
+    Some((heard, end + 2))
+}
+
 /// One masked frame.
 pub fn frame(first: u8, payload: &[u8], random: &mut Random) -> Vec<u8> {
     let mask = (random.number() as u32).to_be_bytes();
@@ -150,6 +166,7 @@ pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8
     match framing {
         Framing::Rfc6455 | Framing::Deflate => frame(0x88, &payload, random),
         Framing::Hixie76 => vec![0xff, 0x00],
+        Framing::EventStream => Vec::new(),
     }
 }
 

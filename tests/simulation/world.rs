@@ -10,9 +10,10 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use pushd::config::limits::{CLOSE_TIMEOUT, RUN_FRAME_BYTES_MAX, TURN_BYTES_MAX};
 use pushd::config::{Accept, Hub, HubId, OnMessage, WhenSlow};
-use pushd::hub::{Kind, Members, Publication, Receipt};
+use pushd::hub::{Kind, Members, Message, Receipt};
+use pushd::session::speech::Speech;
 use pushd::session::{Arrival, Phase, Seconds, Terms};
-use pushd::shard::mailbox::{Mailbox, owner};
+use pushd::shard::mailbox::Mailbox;
 use pushd::shard::poller::Ready;
 use pushd::shard::relay::Relay;
 use pushd::shard::table::{Pace, SessionKey, Table};
@@ -154,7 +155,13 @@ impl World {
         }
         let terms = self.routes[route].terms.clone();
         let hub = terms.hub_id.0 as usize;
-        let framing = self.random.one_of(&[Framing::Rfc6455, Framing::Rfc6455, Framing::Deflate, Framing::Hixie76]);
+        let framing = self.random.one_of(&[
+            Framing::Rfc6455,
+            Framing::Rfc6455,
+            Framing::Deflate,
+            Framing::Hixie76,
+            Framing::EventStream,
+        ]);
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {
             names.push(0);
@@ -218,7 +225,7 @@ impl World {
         let here = &mut self.shards[shard];
         self.clients[number].key = here.table.adopt(FakeSocket(pipe), arrival);
         let before = here.relay.mailbox().counters.published.value();
-        here.relay.route_outgoing(&mut here.table);
+        here.relay.relay_published(&mut here.table);
         here.relay.mailbox().bell.notify_one();
         // The rest of it is heard by a later turn, or waits in the shard's own lane.
         let published = here.relay.mailbox().counters.published.value() - before;
@@ -232,6 +239,9 @@ impl World {
     /// A client sends a message.
     fn say(&mut self, number: usize) {
         let client = &mut self.clients[number];
+        if client.framing == Framing::EventStream {
+            return;
+        }
         let terms = client.terms.clone();
         let kind = match client.framing {
             Framing::Hixie76 => Kind::Text,
@@ -246,14 +256,15 @@ impl World {
         });
         let bytes = speech::message(client.framing, kind, &payload, between.as_deref(), &mut self.random);
         client.pipe.borrow_mut().flying.extend(bytes);
-        let is_taken = match terms.route.accept {
+        let Speech::Plain(plain) = &terms.speech;
+        let is_taken = match plain.accept {
             Accept::Both => true,
             Accept::Text => kind == Kind::Text,
             Accept::Binary => kind == Kind::Binary,
         };
         let prefix = self.routes.iter().find(|route| route.terms.path == terms.path).unwrap().prefix;
         let heard = [prefix.as_bytes(), &payload].concat();
-        match terms.route.on_message {
+        match plain.on_message {
             OnMessage::Broadcast if is_taken => {
                 self.model.note(kind, heard, Some(client.to), Source::Client(number));
             }
@@ -269,7 +280,7 @@ impl World {
 
     fn ping(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.framing == Framing::Hixie76 {
+        if matches!(client.framing, Framing::Hixie76 | Framing::EventStream) {
             return;
         }
         let payload = vec![b'p'; self.random.below(126)];
@@ -283,7 +294,8 @@ impl World {
         if self.exact && !client.is_strict() {
             return;
         }
-        match self.random.below(5) {
+        // The reader of an event stream can only go.
+        match if client.framing == Framing::EventStream { 3 + self.random.below(2) } else { self.random.below(5) } {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
                 let bytes = speech::close(client.framing, code, &mut self.random);
@@ -329,18 +341,18 @@ impl World {
         let number = self.model.note(kind, payload.clone(), Some(channel), Source::Outside(shard));
         let reached = Arc::new(Mutex::new(Vec::new()));
         self.model.messages[number].receipt = Some(reached.clone());
-        let publication = publication(channel, kind, payload.into());
+        let message = message(channel, kind, payload.into());
         let receipt = Receipt::new(move |count| reached.lock().unwrap().push(count));
         let here = &mut self.shards[shard];
         let before = here.relay.mailbox().counters.published.value();
-        if !here.relay.publish(Arc::new(publication.with_receipt(receipt)), &mut here.table) {
+        if !here.relay.publish(message.with_receipt(receipt), &mut here.table) {
             self.model.refuse(number);
         }
         here.published[channel] += (here.relay.mailbox().counters.published.value() - before) as usize;
     }
 
     fn owner(&self, channel: Channel) -> usize {
-        owner(&publication(channel, Kind::Text, Bytes::new()), self.shards.len())
+        self.shards[0].relay.owner(&message(channel, Kind::Text, Bytes::new()))
     }
 
     /// Two channels of one hub speak by turns, more often than one write takes slices.
@@ -414,7 +426,9 @@ impl World {
                 continue;
             }
             let reply = match heard {
-                Heard::Ping if client.answers => speech::frame(0x8a, &[], &mut self.random),
+                Heard::Ping if client.answers && client.framing != Framing::EventStream => {
+                    speech::frame(0x8a, &[], &mut self.random)
+                }
                 Heard::Close(_) => {
                     client.silent = true;
                     speech::close(client.framing, Some(1000), &mut self.random)
@@ -467,7 +481,7 @@ impl World {
         let clients = self.live.iter().map(|&number| &self.clients[number]).filter(|client| client.shard == shard);
         let mut pipes = clients.map(|client| &client.pipe).chain(here.witnesses.iter().map(|witness| &witness.pipe));
         let ready = pipes.any(|pipe| pipe.borrow().readable || pipe.borrow().writable);
-        let waits = here.table.is_held_up() || here.relay.mailbox().requests_waiting() > 0;
+        let waits = here.table.is_held_up() || here.relay.mailbox().requests().waiting() > 0;
         rang || ready || waits || here.table.has_work() || here.relay.has_publications()
     }
 
@@ -516,7 +530,7 @@ impl World {
                 continue;
             }
             let session = here.table.session(client.key);
-            let open = session.is_some_and(|session| session.phase == Phase::Open);
+            let open = session.is_some_and(|session| session.phase() == Phase::Open);
             if let Some(session) = session {
                 // A frame that is partly written stays, however small the queue; notices of gaps stand beside it; what is said
                 // before goodbye is bounded by the turn.
@@ -555,15 +569,7 @@ impl World {
         let mut hub = route.terms.hub.clone();
         hub.queue_messages_max = 5 + self.random.below(100);
         hub.queue_bytes_max = hub.message_bytes_max + self.random.below(10_000);
-        let old = &route.terms;
-        let terms = Arc::new(Terms {
-            server: old.server.clone(),
-            path: old.path.clone(),
-            route: old.route.clone(),
-            hub_id: old.hub_id,
-            hub,
-            members: old.members.clone(),
-        });
+        let terms = Arc::new(Terms { hub, ..Terms::clone(&route.terms) });
         route.is_removed = removed;
         route.terms = terms.clone();
         for client in self.clients.iter_mut().filter(|client| client.terms.path == terms.path) {
@@ -579,7 +585,7 @@ impl World {
             let routes = self.routes.iter().map(|route| (!route.is_removed).then(|| route.terms.clone()));
             let routes: Vec<_> = self.routes.iter().map(|route| route.terms.path.clone()).zip(routes).collect();
             here.table.rebind(Box::new(move |old| match routes.iter().find(|(path, _)| *path == old.path) {
-                Some((_, terms)) => terms.as_ref().map(|terms| Arc::new(copy(terms))),
+                Some((_, terms)) => terms.as_ref().map(|terms| Arc::new(Terms::clone(terms))),
                 None => Some(old.clone()),
             }));
             here.relay.mailbox().bell.notify_one();
@@ -664,9 +670,9 @@ impl World {
         let mut missed = 0;
         for client in &mut self.clients {
             let session = self.shards[client.shard].table.session(client.key);
-            if let Some(session) = session.filter(|session| session.phase == Phase::Open) {
+            if let Some(session) = session.filter(|session| session.phase() == Phase::Open) {
                 assert_eq!(session.waiting_bytes(), 0, "everything was read");
-                assert_eq!(session.codec.held_bytes(), 0, "an idle session holds nothing");
+                assert_eq!(session.held(), Default::default(), "an idle session holds nothing");
                 client.check_rest(&self.model);
             }
             if let Some(Some((1002 | 1007 | 1009, reason))) = &client.close {
@@ -702,7 +708,9 @@ impl World {
         for here in &self.shards {
             assert!(here.table.is_empty() && !here.table.has_work(), "{} sessions are left", here.table.len());
             assert!(here.witnesses.iter().all(|witness| witness.ended && witness.pipe.borrow().dropped));
-            assert!(here.relay.mailbox().next_delivery().is_none() && here.relay.mailbox().next_request().is_none());
+            assert!(
+                here.relay.mailbox().deliveries().pop().is_none() && here.relay.mailbox().requests().pop().is_none()
+            );
         }
         assert_eq!(self.counters(|counters| counters.channels.value()), 0, "channels are left");
         assert_eq!(self.counters(|counters| counters.sessions.value()), 0);
@@ -739,17 +747,6 @@ impl World {
     }
 }
 
-fn copy(terms: &Terms) -> Terms {
-    Terms {
-        server: terms.server.clone(),
-        path: terms.path.clone(),
-        route: terms.route.clone(),
-        hub_id: terms.hub_id,
-        hub: terms.hub.clone(),
-        members: terms.members.clone(),
-    }
-}
-
 fn arrival(
     framing: Framing,
     terms: Arc<Terms>,
@@ -758,12 +755,13 @@ fn arrival(
 ) -> Option<Arrival> {
     let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
     let inflates = framing == Framing::Deflate;
-    Some(Arrival { framing, inflates, terms, membership, channels, to, greeting: None, early: Bytes::new() })
+    let (head, greeting, early) = (Bytes::new(), None, Bytes::new());
+    Some(Arrival { framing, inflates, terms, membership, channels, to, head, greeting, early })
 }
 
-fn publication(channel: Channel, kind: Kind, payload: Bytes) -> Publication {
+fn message(channel: Channel, kind: Kind, payload: Bytes) -> Message {
     let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
-    Publication::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload)
+    Message::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload)
 }
 
 /// Mostly small, sometimes around the borders of a header's length, of what is copied into a run, of the limit.

@@ -1,7 +1,7 @@
-//! What a client sends, made into events: one decoder for each framing, both fed from the shard's one read buffer.
+//! Decoders make events of the bytes that a client sends. There is one for each framing, and all read from the shard's one buffer.
 //!
-//! A decoder owns memory only while something is unfinished (half a header, a message in pieces); a message that arrives whole is handed on as
-//! a slice of the read buffer. Nothing is taken beyond the limit, and the first violation ends it.
+//! A decoder owns memory only while something is unfinished: half a header, or a message in pieces. A message that arrives whole is passed on
+//! as a slice of the buffer. Nothing is taken beyond the limit, and the first violation ends the session.
 
 mod hixie76;
 mod rfc6455;
@@ -34,6 +34,8 @@ pub enum Codec {
     Rfc6455(rfc6455::Decoder),
     /// draft-76.
     Hixie76(Box<hixie76::Decoder>),
+    /// What comes has no meaning, and is passed over.
+    Nothing,
 }
 
 impl Codec {
@@ -42,6 +44,7 @@ impl Codec {
         match framing {
             Framing::Rfc6455 | Framing::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
             Framing::Hixie76 => Codec::Hixie76(Box::default()),
+            Framing::EventStream => Codec::Nothing,
         }
     }
 
@@ -54,6 +57,7 @@ impl Codec {
         match self {
             Codec::Rfc6455(decoder) => decoder.next(input, limit),
             Codec::Hixie76(decoder) => decoder.next(input, limit),
+            Codec::Nothing => Ok((input.len(), None)),
         }
     }
 
@@ -61,7 +65,7 @@ impl Codec {
     pub fn inflates(&self) -> bool {
         match self {
             Codec::Rfc6455(decoder) => decoder.inflates(),
-            Codec::Hixie76(_) => false,
+            Codec::Hixie76(_) | Codec::Nothing => false,
         }
     }
 
@@ -71,6 +75,7 @@ impl Codec {
         match self {
             Codec::Rfc6455(decoder) => decoder.unfinished(out),
             Codec::Hixie76(decoder) => decoder.unfinished(out),
+            Codec::Nothing => {}
         }
     }
 
@@ -79,6 +84,7 @@ impl Codec {
         match self {
             Codec::Rfc6455(decoder) => decoder.begun(now),
             Codec::Hixie76(decoder) => decoder.begun(now),
+            Codec::Nothing => None,
         }
     }
 
@@ -87,6 +93,7 @@ impl Codec {
         match self {
             Codec::Rfc6455(decoder) => decoder.held_bytes(),
             Codec::Hixie76(decoder) => decoder.held_bytes(),
+            Codec::Nothing => 0,
         }
     }
 }

@@ -1,71 +1,100 @@
 //! Which session is read next, and how much of it.
 //!
-//! A session is read when its socket becomes ready, for a slice of work ([`super::work`]). Where it has more to say than that, it waits
-//! behind all others that have more. Sessions that have just become ready are read before those: a client that says little is heard at
-//! once, whatever the others send. What was read of a session and does not fit its slice waits with it; where much waits so, reads
-//! get smaller.
+//! A session is read when its socket becomes ready, for a slice of work. If it has more, it waits behind all others that have more.
+//! Sessions that have just become ready are read before those, so a client that sends little is heard at once, whatever the others
+//! send. Bytes that were read and do not fit the slice are kept with the session. Where many bytes are kept, reads get smaller.
 
 use std::collections::VecDeque;
 use std::io;
 
-use super::work::{self, Work};
-use super::{BY_THE_CLIENT, SessionKey, Table};
-use crate::config::OnMessage;
+use super::{SessionKey, Table};
 use crate::config::limits::{READ_BYTES_HELD, TURN_BYTES_MAX, UNFINISHED_BYTES_MAX, UNHEARD_BYTES_MAX};
 use crate::hub::Slot;
-use crate::session::{Phase, Socket};
+use crate::session::work::Work;
+use crate::session::{Obstacle, Reading, Socket};
 use crate::wire::Close;
 
-/// The sessions that wait to be read; each is in one of the queues at most, unless its place has changed hands.
+/// The sessions that wait to be read. Each is in one queue at most, unless its place has passed to another session.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     /// Their sockets have become ready.
     ready: VecDeque<Slot>,
-    /// They had more to say than their slice.
+    /// They had more than their slice.
     more: VecDeque<Slot>,
-    /// They would publish, and there was no room for that.
+    /// They would publish, and the lanes were full.
     held_up: VecDeque<Slot>,
+    /// The lanes are full: sessions that would publish are not read.
+    lanes_are_full: bool,
+    /// No session is read, because all are about to be handed over.
+    is_paused: bool,
+}
+
+impl Readers {
+    /// Whether a session could be read now.
+    pub fn has_some(&self) -> bool {
+        let held_up = !self.held_up.is_empty() && !self.lanes_are_full;
+        !self.is_paused && (held_up || !self.ready.is_empty() || !self.more.is_empty())
+    }
+
+    /// Whether no session is read.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
 }
 
 impl<S: Socket> Table<S> {
-    /// The socket of a session has something to read. `ending`: its end was announced, so it is read until that.
+    /// The socket of a session has something to read. `ending`: the client's end was reported, so it is read up to that.
     pub fn readable(&mut self, key: SessionKey, ending: bool) {
         let Some(session) = self.at(key) else { return };
-        session.ending |= ending;
-        if !std::mem::replace(&mut session.unread, true) {
+        session.note_readable(ending);
+        if session.reading() != Reading::Queued {
+            session.set_reading(Reading::Queued);
             self.readers.ready.push_back(key.slot);
         }
     }
 
-    /// Whether a session could be read now.
-    pub(super) fn has_readers(&self) -> bool {
-        let Readers { ready, more, held_up } = &self.readers;
-        !self.still && !(ready.is_empty() && more.is_empty() && (held_up.is_empty() || !self.room))
+    /// Sets whether messages of sessions find room in the lanes.
+    pub fn set_room(&mut self, room: bool) {
+        self.readers.lanes_are_full = !room;
     }
 
-    /// Whether sessions wait only for room for what they publish.
+    /// Stops reading, or goes on. Sessions that become ready meanwhile are read afterwards.
+    pub fn pause_reading(&mut self, paused: bool) {
+        self.readers.is_paused = paused;
+    }
+
+    /// Whether sessions wait only for room in the lanes.
     pub fn is_held_up(&self) -> bool {
-        !self.still && !self.readers.held_up.is_empty()
+        !self.readers.is_paused && !self.readers.held_up.is_empty()
     }
 
-    /// Has a session read on when the others had their slice.
+    /// Has a session read on when all others had their slice.
     pub(super) fn read_later(&mut self, slot: Slot) {
         let session = &mut self.sessions[slot as usize];
-        if !std::mem::replace(&mut session.unread, true) {
+        if session.reading() != Reading::Queued {
+            session.set_reading(Reading::Queued);
             self.readers.more.push_back(slot);
         }
     }
 
-    /// Reads sessions, as much as a turn may; `relay` is called after each, for what it published.
+    /// Has a session read on that holds bytes which were not decoded yet.
+    pub(super) fn read_rest_later(&mut self, slot: Slot) {
+        let session = &mut self.sessions[slot as usize];
+        if session.has_unheard() && session.reads_on() {
+            self.read_later(slot);
+        }
+    }
+
+    /// Reads sessions, as much as a turn may. `relay` is called after each, for what it published.
     pub fn read_sessions(&mut self, mut relay: impl FnMut(&mut Self)) {
-        if self.still {
+        if self.readers.is_paused {
             return;
         }
         let (held_up, more) = (self.readers.held_up.len(), self.readers.more.len());
         let mut work = Work::of(self.pace.reading);
-        // Sessions that were held up for lack of room are read first, so that a busy publisher cannot starve them.
+        // Sessions that were held up are read first, so that a busy publisher cannot starve them.
         for _ in 0..held_up {
-            if work.is_spent() || !self.room {
+            if work.is_spent() || self.readers.lanes_are_full {
                 break;
             }
             let slot = self.readers.held_up.pop_front();
@@ -86,7 +115,7 @@ impl<S: Socket> Table<S> {
     }
 
     fn read_next(&mut self, slot: Option<Slot>, work: &mut Work, relay: &mut impl FnMut(&mut Self)) {
-        // The place may have a new session by now: then this is one read for nothing.
+        // The place may have another session by now. Then it is read once without effect.
         let Some(slot) = slot.filter(|slot| self.sessions.contains(*slot as usize)) else { return };
         self.read_slice(slot, work);
         relay(self);
@@ -94,10 +123,9 @@ impl<S: Socket> Table<S> {
 
     /// Reads a session for a slice of work.
     pub(super) fn read_slice(&mut self, slot: Slot, work: &mut Work) {
-        let session = &mut self.sessions[slot as usize];
-        session.unread = false;
-        let mut buffer = std::mem::take(&mut self.buffer);
+        self.sessions[slot as usize].set_reading(Reading::AwaitsSocket);
         let mut slice = Work::of(self.pace.slice);
+        let mut buffer = std::mem::take(&mut self.buffer);
         self.read_into(slot, &mut buffer, &mut slice);
         self.buffer = buffer;
         work.spend(slice.spent());
@@ -105,50 +133,38 @@ impl<S: Socket> Table<S> {
 
     fn read_into(&mut self, slot: Slot, buffer: &mut [u8], slice: &mut Work) {
         let mut is_first = true;
-        while !slice.is_spent() && !self.has_replied_enough() {
+        while !slice.is_spent() && self.staging.replies_left() > 0 {
             let Some(session) = self.sessions.get_mut(slot as usize) else { return };
-            match session.terms.route.on_message {
-                // A client that does not take its own echoes is not read: TCP then tells it to wait.
-                OnMessage::Echo if session.is_waiting() && session.phase == Phase::Open => {
-                    session.paused = true;
-                    return;
-                }
-                OnMessage::Broadcast if !self.room && is_first => {
-                    session.unread = true;
+            let can_publish = !self.readers.lanes_are_full && (is_first || self.published.cost() < TURN_BYTES_MAX);
+            match session.obstacle(can_publish) {
+                Some(Obstacle::Outbox) => return session.set_reading(Reading::AwaitsOutbox),
+                Some(Obstacle::Publishing) if is_first => {
+                    session.set_reading(Reading::Queued);
                     return self.readers.held_up.push_back(slot);
                 }
-                OnMessage::Broadcast if !self.room || self.outgoing_bytes >= TURN_BYTES_MAX => break,
-                _ => {}
+                Some(Obstacle::Publishing) => break,
+                None => {}
             }
             is_first = false;
-            if let Some(mut rest) = self.take_unheard(slot) {
+            let most = if self.held.unheard < UNHEARD_BYTES_MAX { buffer.len() } else { READ_BYTES_HELD };
+            let rest = self.act(slot, slice, |session, turn| session.take_unheard(&turn.acts));
+            if let Some(mut rest) = rest {
                 self.hear(slot, &mut rest, slice);
                 continue;
             }
-            let most = if self.unheard_bytes < UNHEARD_BYTES_MAX { buffer.len() } else { READ_BYTES_HELD };
-            let session = &mut self.sessions[slot as usize];
-            slice.spend(work::READ);
-            match session.socket.try_read(&mut buffer[..most]) {
-                Ok(0) => {
-                    slice.spend(work::END);
-                    return self.end(slot);
-                }
-                Ok(n) => {
-                    let ending = session.ending;
-                    session.note_heard(self.now);
-                    slice.spend(work::bytes(n));
-                    self.hear(slot, &mut buffer[..n], slice);
-                    // Less than there was room for: that was all (epoll(7), edge-triggered use).
-                    if n < most && !ending {
+            match self.act(slot, slice, |session, turn| session.read(&mut buffer[..most], &mut turn.acts)) {
+                Ok(0) => return self.hear_end(slot),
+                Ok(count) => {
+                    let is_ending = self.sessions[slot as usize].is_ending();
+                    self.hear(slot, &mut buffer[..count], slice);
+                    // Less than there was room for: nothing more is there (epoll(7), edge-triggered use).
+                    if count < most && !is_ending {
                         return;
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    slice.spend(work::END);
-                    return self.remove(slot, &error.to_string());
-                }
+                Err(error) => return self.remove(slot, &error.to_string()),
             }
         }
         if self.sessions.contains(slot as usize) {
@@ -156,49 +172,19 @@ impl<S: Socket> Table<S> {
         }
     }
 
-    /// What was read of a session before and not heard yet.
-    fn take_unheard(&mut self, slot: Slot) -> Option<Box<[u8]>> {
-        let session = &mut self.sessions[slot as usize];
-        let rest = session.unheard.take()?;
-        self.unheard_bytes -= rest.len();
-        session.note_heard(self.now);
-        Some(rest)
-    }
-
-    /// Keeps what was read of a session until it may be heard.
-    pub(super) fn keep_unheard(&mut self, slot: Slot, rest: &[u8]) {
-        self.unheard_bytes += rest.len();
-        let session = &mut self.sessions[slot as usize];
-        session.unheard = (!rest.is_empty()).then(|| rest.into());
-        if session.terms.route.on_message == OnMessage::Echo && session.is_waiting() && session.phase == Phase::Open {
-            session.paused = true;
-        } else {
-            self.read_later(slot);
+    /// Decodes bytes of a session.
+    pub(super) fn hear(&mut self, slot: Slot, bytes: &mut [u8], slice: &mut Work) {
+        let before = self.sessions[slot as usize].held().unfinished;
+        self.act(slot, slice, |session, turn| session.hear(bytes, turn));
+        self.read_rest_later(slot);
+        if self.sessions[slot as usize].held().unfinished > before && self.held.unfinished > UNFINISHED_BYTES_MAX {
+            self.act(slot, slice, |session, turn| session.fail(&Close::TOO_MUCH_UNFINISHED, &mut turn.acts));
         }
     }
 
-    /// A session holds so much of a message that is not finished: sets its deadline, and looks at the sum where it holds more than
-    /// `before`.
-    pub(super) fn note_unfinished(&mut self, slot: Slot, before: usize) {
-        let (now, session) = (self.now, &mut self.sessions[slot as usize]);
-        let held = session.codec.held_bytes();
-        let Some(deadline) = session.message_deadline(now) else { return };
-        if session.due <= now || session.due > deadline {
-            self.set_timer(slot, deadline.max(now + 1));
-        }
-        if held > before && self.unfinished_bytes > UNFINISHED_BYTES_MAX {
-            self.fail(slot, &Close::TOO_MUCH_UNFINISHED);
-        }
-    }
-
-    /// The client says nothing more. What it is being told still goes out, if it heard or said goodbye: it may have ended only its
-    /// own side.
-    fn end(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        match session.phase {
-            Phase::Closing | Phase::Leaving | Phase::Failed if session.has_to_say() => session.phase = Phase::Leaving,
-            Phase::Open => self.remove(slot, "by the client, without goodbye"),
-            Phase::Closing | Phase::Leaving | Phase::Failed => self.remove(slot, BY_THE_CLIENT),
+    fn hear_end(&mut self, slot: Slot) {
+        if let Some(why) = self.sessions[slot as usize].hear_end() {
+            self.remove(slot, why);
         }
     }
 }
@@ -259,7 +245,7 @@ mod tests {
             }
             table.flush();
             codes.push(heard.borrow().get(2..4).map(|code| u16::from_be_bytes([code[0], code[1]])));
-            assert!(table.unfinished_bytes <= UNFINISHED_BYTES_MAX, "{}", table.unfinished_bytes);
+            assert!(table.held.unfinished <= UNFINISHED_BYTES_MAX, "{}", table.held.unfinished);
         }
         let fitting = codes.iter().position(Option::is_some).unwrap();
         assert!(fitting >= UNFINISHED_BYTES_MAX / (64 << 20) - 1, "{codes:?}");
@@ -279,10 +265,10 @@ mod tests {
         let mut most = 0;
         while table.has_work() {
             table.read_sessions(|_| ());
-            most = most.max(table.unheard_bytes);
+            most = most.max(table.held.unheard);
         }
         assert!(most > UNHEARD_BYTES_MAX / 2, "there was something to bound: {most}");
         assert!(most <= UNHEARD_BYTES_MAX + count * READ_BYTES_HELD, "{most}");
-        assert_eq!((table.unheard_bytes, table.unfinished_bytes), (0, 0));
+        assert_eq!((table.held.unheard, table.held.unfinished), (0, 0));
     }
 }

@@ -1,109 +1,97 @@
-//! The clock: pings, and clients that keep us waiting for too long.
+//! Timers of sessions. Each session has one that counts: for its next ping or deadline, whichever comes first.
+//!
+//! A timer is set when it is needed sooner than the one that runs. One that is needed later is not set: when the earlier one fires, the
+//! session is asked again. No timer runs longer than a minute, so clients that come and go leave few behind.
 
-use super::{SessionKey, Table, Timer, Work};
+use std::collections::VecDeque;
+
+use super::{SessionKey, Table};
 use crate::hub::Slot;
+use crate::session::work::Work;
 use crate::session::{Phase, Seconds, Socket};
-use crate::shard::wheel::TIMER_MAX;
+use crate::shard::wheel::{TIMER_MAX, Timer, Wheel};
 use crate::wire::Close;
 
+/// The timers of all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    wheel: Wheel,
+    /// Timers that have fired and were not looked at yet.
+    fired: VecDeque<Timer>,
+}
+
+impl Timers {
+    /// Whether some have fired.
+    pub fn have_fired(&self) -> bool {
+        !self.fired.is_empty()
+    }
+}
+
 impl<S: Socket> Table<S> {
-    /// Says what time it is.
+    /// Sets the time.
     pub fn set_time(&mut self, now: Seconds) {
         self.now = now;
     }
 
-    /// Sends the pings that are due by `now` and lets go of clients that did not answer, or did not finish what they began: as many as
-    /// a turn may.
+    /// Looks at sessions whose timers have fired by `now`, as many as a turn may: sends pings, and closes sessions that are late.
     pub fn tick(&mut self, now: Seconds) {
         self.set_time(now);
-        self.wheel.fire(now, &mut self.fired);
+        self.timers.wheel.fire(now, &mut self.timers.fired);
         let mut left = self.pace.timers;
         while left > 0
-            && let Some(timer) = self.fired.pop_front()
+            && let Some(Timer { slot, generation, due }) = self.timers.fired.pop_front()
         {
-            let current = self.sessions.get(timer.slot as usize);
-            if current.is_some_and(|session| session.generation == timer.generation && session.due == timer.due) {
-                left -= 1;
-                self.is_due(timer.slot);
+            let Some(session) = self.at(SessionKey { slot, generation }).filter(|session| session.timer() == due)
+            else {
+                continue;
+            };
+            left -= 1;
+            session.set_timer(Seconds::MAX);
+            let key = SessionKey { slot, generation };
+            self.on_timer(key);
+            if self.at(key).is_some() {
+                self.arm(slot);
             }
         }
     }
 
-    fn is_due(&mut self, slot: Slot) {
+    fn on_timer(&mut self, key: SessionKey) {
+        let (slot, now) = (key.slot, self.now);
         let session = &self.sessions[slot as usize];
-        if session.phase != Phase::Open {
-            return self.remove(slot, "no answer to our close");
+        if session.phase() != Phase::Open {
+            if session.is_over(now) {
+                self.remove(slot, "no answer to our close");
+            }
+            return;
         }
-        // The kernel is late to tell that it takes more; asked, it takes what the client made room for.
-        self.writable(SessionKey { slot, generation: session.generation });
-        if self.overdue(slot).is_some() {
-            // After a pause of the whole process, what the client sent in time may lie in the kernel.
+        // The kernel reports late that it accepts more. Asked, it accepts what the client has made room for.
+        self.writable(key);
+        if self.lateness(key).is_some() {
+            // After a pause of the whole process, what the client sent in time may still be in the kernel.
             self.read_slice(slot, &mut Work::of(self.pace.slice));
         }
-        if let Some(close) = self.overdue(slot) {
-            if close == Close::NO_PONG {
-                self.counters.silent.add(1);
-                return self.close(slot, &close);
-            }
-            return self.fail(slot, &close);
+        if let Some(close) = self.lateness(key) {
+            self.act(slot, &mut Work::default(), |session, turn| session.expire(&close, &mut turn.acts));
+        } else if self.at(key).is_some() {
+            self.act(slot, &mut Work::default(), |session, turn| session.ping_if_silent(&mut turn.acts));
         }
-        self.ping_if_silent(slot);
-        self.set_next_timer(slot);
     }
 
-    /// How a session is to be closed that kept us waiting for too long.
-    fn overdue(&mut self, slot: Slot) -> Option<Close> {
-        let (now, is_still) = (self.now, self.still);
-        let session = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open)?;
-        if session.unread || is_still {
-            // It has spoken, and was not read yet.
-            return None;
-        }
-        // A reload may have switched pings off.
-        let pinged = session.pinged.filter(|pinged| session.heard < *pinged && session.terms.hub.ping.is_some());
-        if pinged.is_some_and(|pinged| pinged + session.pong_patience() <= now) {
-            return Some(Close::NO_PONG);
-        }
-        session.message_deadline(now).is_some_and(|deadline| deadline <= now).then_some(Close::MESSAGE_LATE)
-    }
-
-    fn ping_if_silent(&mut self, slot: Slot) {
+    /// How a session is to be closed that is late. While no session is read, none is.
+    fn lateness(&mut self, key: SessionKey) -> Option<Close> {
         let now = self.now;
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
-            return;
-        };
-        let (Some(ping), Some(frame)) = (session.terms.hub.ping, session.framing.ping()) else { return };
-        // Anything heard since the ping is as good as its pong.
-        if session.pinged.is_some_and(|pinged| session.heard < pinged) {
-            return;
-        }
-        session.pinged = None;
-        if session.heard + ping.as_secs() as Seconds <= now {
-            session.pinged = Some(now);
-            self.say(slot, |_, out| out.extend_from_slice(&frame));
-        }
+        if self.readers.is_paused() { None } else { self.at(key)?.lateness(now) }
     }
 
-    /// Sets the timer for what is waited for next.
-    pub(super) fn set_next_timer(&mut self, slot: Slot) {
-        let now = self.now;
-        let Some(session) = self.sessions.get_mut(slot as usize).filter(|session| session.phase == Phase::Open) else {
-            return;
-        };
-        let ping = session.terms.hub.ping.filter(|_| session.framing.ping().is_some());
-        let ping = ping.map(|ping| match session.pinged.filter(|pinged| session.heard < *pinged) {
-            Some(pinged) => pinged + session.pong_patience(),
-            None => session.heard + ping.as_secs() as Seconds,
-        });
-        if let Some(due) = [ping, session.message_deadline(now)].into_iter().flatten().min() {
-            self.set_timer(slot, due.max(now + 1));
-        }
-    }
-
-    pub(super) fn set_timer(&mut self, slot: Slot, due: Seconds) {
+    /// Sets the timer of a session, if it is needed sooner than the one that runs.
+    pub(super) fn arm(&mut self, slot: Slot) {
         let session = &mut self.sessions[slot as usize];
-        session.due = due.min(self.now + TIMER_MAX);
-        self.wheel.set(Timer { slot, generation: session.generation, due: session.due });
+        let Some(due) = session.next_due(self.now) else { return };
+        let due = due.clamp(self.now + 1, self.now + TIMER_MAX);
+        if due < session.timer() {
+            session.set_timer(due);
+            self.timers.wheel.set(Timer { slot, generation: session.generation(), due });
+        }
     }
 }
 
@@ -112,13 +100,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::hub::{Kind, Publication};
+    use crate::hub::{Kind, Message};
     use crate::shard::testing::{Line, arrival, terms};
 
     const IGNORES: &str = "on_message = \"ignore\"";
 
     fn is_open(table: &Table<Line>, key: SessionKey) -> bool {
-        table.session(key).is_some_and(|session| session.phase == Phase::Open)
+        table.session(key).is_some_and(|session| session.phase() == Phase::Open)
     }
 
     #[test]
@@ -128,13 +116,13 @@ mod tests {
                 format!("ping = \"5s\"\npong_timeout = \"2s\"\nqueue_max = \"64KiB\"\nwhen_slow = \"{when_slow}\"");
             let (mut table, line) = (Table::new(Arc::default()), Line::default());
             let key = table.adopt(line.clone(), arrival(IGNORES, &hub));
-            let hub_id = table.session(key).unwrap().terms.hub_id;
+            let hub_id = table.session(key).unwrap().terms().hub_id;
             for now in 1..60 {
                 // A quarter of what is published, and nobody tells that there is room again.
                 line.room.set(16 << 10);
                 for _ in 0..4 {
                     let text = vec![b'x'; 16 << 10].into();
-                    table.publish(Publication::new(hub_id, "all".into(), Kind::Text, text).into());
+                    table.publish(Arc::new(Message::new(hub_id, "all".into(), Kind::Text, text).into()));
                 }
                 table.tick(now);
                 table.flush();
@@ -177,13 +165,13 @@ mod tests {
         table.tick(5);
         // A pong of no bytes, before sessions are handed over.
         line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
-        table.set_still(true);
+        table.pause_reading(true);
         table.readable(key, false);
         for now in 6..12 {
             table.tick(now);
             assert!(is_open(&table, key), "closed after {now} s");
         }
-        table.set_still(false);
+        table.pause_reading(false);
         table.read_sessions(|_| ());
         for now in 12..20 {
             table.tick(now);
@@ -215,10 +203,10 @@ mod tests {
         }
         let key = table.adopt(Line::default(), arrival(IGNORES, "ping = \"7d\""));
         table.tick(TIMER_MAX);
-        assert_eq!(table.wheel.held(), 1);
+        assert_eq!(table.timers.wheel.held(), 1);
         table.tick(7 * 86_400 - 1);
-        assert_eq!(table.session(key).unwrap().pinged, None);
+        assert_eq!(table.session(key).unwrap().pinged(), None);
         table.tick(7 * 86_400);
-        assert_eq!(table.session(key).unwrap().pinged, Some(7 * 86_400));
+        assert_eq!(table.session(key).unwrap().pinged(), Some(7 * 86_400));
     }
 }

@@ -1,0 +1,236 @@
+//! What a client sends, and what comes of it.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::codec::{Codec, Event};
+use super::speech::Request;
+use super::turn::{Acts, Turn};
+use super::{Phase, Reading, Session, Socket, State, work};
+use crate::config::SessionLog;
+use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
+use crate::hub::{Kind, Message};
+use crate::wire::rfc6455;
+use crate::wire::{Close, Framing};
+
+/// Why a session is not read for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// Its own replies wait in its outbox.
+    Outbox,
+    /// It would publish, and the lanes are full, or this turn has published enough.
+    Publishing,
+}
+
+impl<S: Socket> Session<S> {
+    /// The socket has something to read. `ending`: the client's end was reported, so it is read up to that.
+    pub fn note_readable(&mut self, ending: bool) {
+        self.state.is_ending |= ending;
+    }
+
+    /// Whether the client's end was reported.
+    pub fn is_ending(&self) -> bool {
+        self.state.is_ending
+    }
+
+    /// Why it cannot be read now, if so. `can_publish`: messages have somewhere to go.
+    pub fn obstacle(&self, can_publish: bool) -> Option<Obstacle> {
+        let speech = &self.state.terms.speech;
+        if speech.replies() && self.outbox.is_some() && self.state.phase == Phase::Open {
+            return Some(Obstacle::Outbox);
+        }
+        (speech.publishes() && !can_publish).then_some(Obstacle::Publishing)
+    }
+
+    /// Reads what the kernel has; `Ok(0)` is the client's end.
+    ///
+    /// # Errors
+    /// What the system says; `WouldBlock` where there is nothing.
+    pub fn read(&mut self, buffer: &mut [u8], acts: &mut Acts<'_>) -> io::Result<usize> {
+        acts.work.spend(work::READ);
+        let count = self.socket.try_read(buffer)?;
+        if count > 0 {
+            self.state.note_heard(acts.now);
+        }
+        acts.work.spend(if count == 0 { work::END } else { work::bytes(count) });
+        Ok(count)
+    }
+
+    /// Takes the bytes that were read before and not decoded yet.
+    pub fn take_unheard(&mut self, acts: &Acts<'_>) -> Option<Box<[u8]>> {
+        let rest = self.unheard.take()?;
+        self.state.note_heard(acts.now);
+        Some(rest)
+    }
+
+    /// Keeps bytes that cannot be decoded now.
+    pub fn keep_unheard(&mut self, rest: &[u8]) {
+        self.unheard = (!rest.is_empty()).then(|| rest.into());
+    }
+
+    /// Whether bytes wait to be decoded.
+    pub fn has_unheard(&self) -> bool {
+        self.unheard.is_some()
+    }
+
+    /// Decodes bytes that the client sent, as far as the work allows, and does what they ask for. The rest is kept. Where the bytes
+    /// break the protocol or a limit, the session fails.
+    pub fn hear(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) {
+        if let Err(close) = self.hear_events(bytes, turn) {
+            self.fail(&close, &mut turn.acts);
+        }
+    }
+
+    fn hear_events(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) -> Result<(), Close> {
+        let Session { socket, codec, unheard, outbox, state } = self;
+        let limit = state.terms.hub.message_bytes_max;
+        let mut at = 0;
+        while state.is_heard() {
+            if at > 0
+                && at < bytes.len()
+                && (turn.acts.work.is_spent() || state.must_wait(outbox.is_some(), &turn.acts))
+            {
+                *unheard = Some(bytes[at..].into());
+                return Ok(());
+            }
+            let (used, event) = codec.next(&mut bytes[at..], limit)?;
+            at += used;
+            turn.acts.work.spend(work::bytes(used));
+            let Some(event) = event else { return state.allowance.take(0, used) };
+            turn.acts.work.spend(work::FRAME);
+            state.allowance.take(1, used)?;
+            state.on_event(event, socket, turn)?;
+        }
+        Ok(())
+    }
+
+    /// The client sends nothing more. Returns why the session ends now, unless something is still to be written: a client that
+    /// said goodbye may have ended only its own side.
+    pub fn hear_end(&mut self) -> Option<&'static str> {
+        match self.state.phase {
+            Phase::Open if self.state.framing == Framing::EventStream => Some(super::ending::BY_THE_CLIENT),
+            Phase::Open => Some("by the client, without goodbye"),
+            _ if self.has_to_say() => {
+                self.state.phase = Phase::Leaving;
+                None
+            }
+            _ => Some(super::ending::BY_THE_CLIENT),
+        }
+    }
+
+    /// Forgets what was received and not heard.
+    pub(super) fn forget_received(&mut self) {
+        self.codec = Codec::new(self.state.framing, false);
+        self.unheard = None;
+    }
+
+    /// Whether it is logged what the route's sessions do. At level debug, everything is.
+    pub fn logs(&self, what: SessionLog) -> bool {
+        self.state.logs(what)
+    }
+
+    /// Where its own replies wait, it is not read before they are written. Returns whether it is to be read on now.
+    pub fn reads_on(&mut self) -> bool {
+        let waits = self.obstacle(true) == Some(Obstacle::Outbox);
+        if waits {
+            self.state.reading = Reading::AwaitsOutbox;
+        }
+        !waits
+    }
+}
+
+impl State {
+    /// Whether what the client sends still has a meaning.
+    fn is_heard(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Closing)
+    }
+
+    /// Whether what comes next cannot be taken now: a few compressed bytes can become many megabytes.
+    fn must_wait(&self, has_outbox: bool, acts: &Acts<'_>) -> bool {
+        let speech = &self.terms.speech;
+        speech.replies() && (has_outbox && self.phase == Phase::Open || acts.has_replied_enough())
+            || speech.publishes() && acts.published.cost() >= TURN_BYTES_MAX
+    }
+
+    pub(super) fn logs(&self, what: SessionLog) -> bool {
+        self.terms.log as u8 >= what as u8 || log::log_enabled!(log::Level::Debug)
+    }
+
+    fn on_event(&mut self, event: Event<'_>, socket: &impl Socket, turn: &mut Turn<'_>) -> Result<(), Close> {
+        match (event, self.phase) {
+            (Event::Deflated(kind, compressed), _) => return self.on_deflated(kind, compressed, socket, turn),
+            (Event::Close(code), _) => self.on_close(code, &mut turn.acts),
+            (Event::Message(kind, payload), Phase::Open) => self.on_message(kind, payload, socket, &mut turn.acts),
+            (Event::Ping(payload), Phase::Open) => self.reply(&mut turn.acts, |out| rfc6455::pong_into(payload, out)),
+            (Event::Pong, _) => self.pinged = None,
+            (Event::Message(..) | Event::Ping(_) | Event::Fragment, _) => {}
+        }
+        Ok(())
+    }
+
+    fn on_deflated(
+        &mut self,
+        kind: Kind,
+        compressed: &[u8],
+        socket: &impl Socket,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), Close> {
+        let speech = &self.terms.speech;
+        if !speech.replies() && !speech.publishes() && !self.logs(SessionLog::Messages) {
+            // Nothing comes of it, so it is not inflated.
+            turn.acts.tally.received += 1;
+            return Ok(());
+        }
+        let message = turn.inflater.inflate(compressed, self.terms.hub.message_bytes_max)?;
+        turn.acts.work.spend(work::inflated(message.len()));
+        self.allowance.take(0, message.len().saturating_sub(compressed.len()))?;
+        if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+            return Err(Close::NOT_UTF8);
+        }
+        if self.phase == Phase::Open {
+            self.on_message(kind, message, socket, &mut turn.acts);
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, kind: Kind, payload: &[u8], socket: &impl Socket, acts: &mut Acts<'_>) {
+        acts.tally.received += 1;
+        if self.logs(SessionLog::Messages) {
+            acts.work.spend(work::LOG_LINE);
+            log::info!("{} message received {}", socket.peer(), legible(kind, payload));
+        }
+        let terms = self.terms.clone();
+        match terms.speech.hear(kind, payload) {
+            Request::Nothing => {}
+            Request::Publish(message) => {
+                acts.work.spend(work::PUBLICATION);
+                let payload = Bytes::copy_from_slice(&message);
+                acts.published.push(Message::new(terms.hub_id, self.to.clone(), kind, payload));
+            }
+            Request::Reply(_) if !self.framing.carries(kind) => acts.tally.unspeakable += 1,
+            Request::Reply(message) => {
+                let framing = self.framing;
+                self.reply(acts, |out| framing.frame_into(kind, &message, out));
+            }
+        }
+    }
+
+    /// Stages a frame for this session alone.
+    pub(super) fn reply(&mut self, acts: &mut Acts<'_>, write: impl FnOnce(&mut Vec<u8>)) {
+        let number = acts.run.push_with(write);
+        acts.run.stage(&mut self.staged, number..number + 1);
+    }
+}
+
+/// A message as the log shows it: text cut to a limit, binary as its size.
+fn legible(kind: Kind, payload: &[u8]) -> String {
+    match kind {
+        Kind::Binary => format!("({} bytes)", payload.len()),
+        Kind::Text if payload.len() > LOG_MESSAGE_BYTES_MAX => {
+            let cut = String::from_utf8_lossy(&payload[..LOG_MESSAGE_BYTES_MAX]);
+            format!("{}… ({} bytes)", cut.trim_end_matches('\u{fffd}'), payload.len())
+        }
+        Kind::Text => String::from_utf8_lossy(payload).into_owned(),
+    }
+}

@@ -1,0 +1,102 @@
+//! What is said on a session, whatever frames it: one protocol, one file.
+//!
+//! A speech is a set of pure functions. [`Speech::hear`] says what a client's message asks for, [`Speech::encode`] makes the bytes of a
+//! publication in a framing. Sessions with one [`Speech::key`] receive the same bytes, so these are made once for all of them.
+
+mod plain;
+
+use std::borrow::Cow;
+use std::hash::Hasher;
+
+use bytes::Bytes;
+use siphasher::sip::SipHasher13;
+
+use crate::hub::{EncodingKey, Kind, Message};
+use crate::wire::deflate::Deflater;
+use crate::wire::{Framing, event_stream};
+pub use plain::Plain;
+
+/// What an event of one line takes beside its text, in bytes.
+const EVENT_BYTES: usize = 16;
+
+/// The protocol of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Speech {
+    /// Messages as they are.
+    Plain(Plain),
+}
+
+/// What a client's message asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Request<'m> {
+    /// Nothing.
+    Nothing,
+    /// To be published on the session's channel.
+    Publish(Cow<'m, [u8]>),
+    /// To be answered with this.
+    Reply(Cow<'m, [u8]>),
+}
+
+/// What is said of a publication: the text or the bytes, and a name for it where the framing has a place for one.
+struct Spoken<'m> {
+    name: Option<Cow<'m, str>>,
+    payload: Cow<'m, [u8]>,
+}
+
+impl Speech {
+    /// What a client's message asks for.
+    pub fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Request<'m> {
+        match self {
+            Speech::Plain(plain) => plain.hear(kind, payload),
+        }
+    }
+
+    /// Whether messages are answered. A client that does not take its answers is not read on.
+    pub fn replies(&self) -> bool {
+        match self {
+            Speech::Plain(plain) => plain.replies(),
+        }
+    }
+
+    /// Whether messages are published. While the lanes are full, such clients are not read.
+    pub fn publishes(&self) -> bool {
+        match self {
+            Speech::Plain(plain) => plain.publishes(),
+        }
+    }
+
+    /// Names the encoding of publications in a framing: SipHash-1-3 without a key, of the framing's number and whatever of the speech makes
+    /// a difference in it.
+    pub fn key(&self, framing: Framing) -> EncodingKey {
+        let mut hasher = SipHasher13::new();
+        hasher.write_u8(framing as u8);
+        match self {
+            Speech::Plain(plain) => plain.distinguish(framing, &mut hasher),
+        }
+        EncodingKey(hasher.finish())
+    }
+
+    /// The bytes of a publication in a framing, not compressed.
+    pub fn encode(&self, framing: Framing, message: &Message) -> Bytes {
+        let Spoken { name, payload } = self.say(message);
+        match framing {
+            Framing::EventStream => {
+                let mut out = Vec::with_capacity(payload.len() + EVENT_BYTES);
+                event_stream::event_into(name.as_deref(), &payload, &mut out);
+                out.into()
+            }
+            Framing::Rfc6455 | Framing::Hixie76 | Framing::Deflate => framing.frame(message.kind, &payload),
+        }
+    }
+
+    /// The bytes of a publication for clients that agreed to permessage-deflate; compressed from `min` bytes on.
+    pub fn deflate(&self, message: &Message, min: usize, deflater: &mut Deflater) -> Bytes {
+        deflater.frame(message.kind, &self.say(message).payload, min)
+    }
+
+    fn say<'m>(&self, message: &'m Message) -> Spoken<'m> {
+        match self {
+            Speech::Plain(plain) => plain.say(message),
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What goes to the client: frames that were staged, then those that wait because the kernel did not accept them.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::outbox::Queued;
+use super::run::{FrameNumber, Run, Staged, Waiting};
+use super::turn::Acts;
+use super::{Phase, Reading, Seconds, Session, Socket};
+use crate::hub::Kind;
+use crate::wire::Close;
+
+/// The kernel accepts no more slices in one write (`IOV_MAX`). After a longer one it would not report when it accepts the rest.
+const SLICES_PER_WRITE: usize = 1024;
+
+/// The result of flushing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// The kernel accepted everything.
+    Whole,
+    /// Some frames wait; so many messages were dropped.
+    Waiting(u64),
+    /// The outbox is full, and the hub disconnects slow clients.
+    TooSlow,
+}
+
+/// What follows when everything is written.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing.
+    Stay,
+    /// The session is read on: its own replies had to be written first.
+    ReadOn,
+    /// The session ends.
+    End,
+}
+
+impl<S: Socket> Session<S> {
+    /// Stages the head of a response and a greeting, which come before everything else.
+    pub fn greet(&mut self, head: &Bytes, greeting: Option<&str>, acts: &mut Acts<'_>) {
+        if !head.is_empty() {
+            self.state.reply(acts, |out| out.extend_from_slice(head));
+        }
+        if let Some(greeting) = greeting {
+            let framing = self.state.framing;
+            self.state.reply(acts, |out| framing.frame_into(Kind::Text, greeting.as_bytes(), out));
+        }
+    }
+
+    /// Stages frames of its run, which are written at the end of the turn. Returns whether they are the first ones.
+    pub fn stage(&mut self, run: &mut Run, frames: Range<FrameNumber>) -> bool {
+        let is_first = self.state.staged.is_empty();
+        run.stage(&mut self.state.staged, frames);
+        is_first
+    }
+
+    /// The frames that are staged.
+    pub fn staged(&self) -> Staged {
+        self.state.staged
+    }
+
+    /// Writes what is staged, in one write where nothing waits already. What the kernel does not accept waits.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn flush(&mut self, run: &Run, now: Seconds) -> io::Result<Flushed> {
+        let staged = std::mem::take(&mut self.state.staged);
+        if staged.is_empty() {
+            return Ok(if self.outbox.is_none() { Flushed::Whole } else { Flushed::Waiting(0) });
+        }
+        if self.outbox.is_some() {
+            return Ok(self.keep(run, staged, 0, now));
+        }
+        let slices = run.slices(staged);
+        let mut written = 0;
+        for part in slices.chunks(SLICES_PER_WRITE) {
+            let all: usize = part.iter().map(|slice| slice.len()).sum();
+            match self.socket.try_write_vectored(part) {
+                Ok(count) if count == all => written += count,
+                Ok(count) => return Ok(self.keep(run, staged, written + count, now)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(self.keep(run, staged, written, now));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Flushed::Whole)
+    }
+
+    /// Queues what was not written.
+    fn keep(&mut self, run: &Run, staged: Staged, written: usize, now: Seconds) -> Flushed {
+        let is_open = self.state.phase == Phase::Open;
+        let replies = self.state.terms.speech.replies();
+        let outbox = self.outbox.get_or_insert_default();
+        let mut dropped = 0;
+        for frame in run.unwritten(staged, written) {
+            let begun = frame.written;
+            if begun > 0 {
+                outbox.push_anyway(frame, now);
+                outbox.first_is_written_to(begun);
+            } else if !is_open || replies && frame.topic.is_none() {
+                // The last frames of a session are limited by the turn. Replies are, too: a client that does not take them is not read.
+                outbox.push_anyway(frame, now);
+            } else {
+                match outbox.push(frame, &self.state.terms.hub, now) {
+                    Queued::Dropped(more) => dropped += more,
+                    Queued::Overflow => return Flushed::TooSlow,
+                }
+            }
+        }
+        Flushed::Waiting(dropped)
+    }
+
+    /// The socket accepts more: writes what waits. Returns whether nothing waits any longer.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn write_waiting(&mut self, now: Seconds) -> io::Result<bool> {
+        let Some(outbox) = &mut self.outbox else { return Ok(true) };
+        let before = outbox.bytes();
+        let written = outbox.write_to(&mut self.socket, &self.state.terms.hub, self.state.framing);
+        if outbox.bytes() < before {
+            // The client is there: it accepts what waits. Its pong may wait behind that.
+            self.state.note_heard(now);
+        }
+        let is_empty = written?;
+        if is_empty {
+            self.outbox = None;
+        }
+        Ok(is_empty)
+    }
+
+    /// Everything is written.
+    pub fn after_writing(&mut self) -> Written {
+        match self.state.phase {
+            Phase::Leaving => Written::End,
+            Phase::HalfClosed => {
+                self.socket.shutdown_write();
+                Written::Stay
+            }
+            Phase::Open | Phase::Closing if self.state.reading == Reading::AwaitsOutbox => Written::ReadOn,
+            Phase::Open | Phase::Closing => Written::Stay,
+        }
+    }
+
+    /// Whether something is staged or waits.
+    pub fn has_to_say(&self) -> bool {
+        !self.state.staged.is_empty() || self.outbox.is_some()
+    }
+
+    /// Whether something waits because the kernel did not accept it.
+    pub fn is_waiting(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// Bytes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// Drops what waits, and queues a farewell instead. How many messages were dropped.
+    pub(super) fn clear_outbox(&mut self, close: &Close) -> u64 {
+        let outbox = self.outbox.get_or_insert_default();
+        let dropped = outbox.clear();
+        let mut farewell = Vec::new();
+        self.state.framing.farewell_into(close, &mut farewell);
+        outbox.push_anyway(Waiting { bytes: farewell.into(), topic: None, written: 0 }, Seconds::MAX);
+        dropped
+    }
+}

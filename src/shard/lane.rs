@@ -1,0 +1,92 @@
+//! The bounded queues between shards, and what travels in them.
+//!
+//! A [`Request`] goes to the shard that owns a channel. A [`Delivery`] goes from the owner to all shards. Nobody waits in a lane: its
+//! bound is soft, because each writer looks for room before it pushes, so it is exceeded by one entry for each writer at most.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
+use crate::hub::{Message, Publication};
+
+/// What is asked of the owner of a channel.
+#[derive(Debug)]
+pub enum Request {
+    /// To publish a message.
+    Publish(Message),
+}
+
+/// What an owner sends to the other shards.
+#[derive(Debug)]
+pub enum Delivery {
+    /// A publication for the subscribers there.
+    Publication(Arc<Publication>),
+}
+
+/// What a lane carries.
+pub trait Load {
+    /// Its size in bytes.
+    fn bytes(&self) -> usize;
+}
+
+impl Load for Request {
+    fn bytes(&self) -> usize {
+        match self {
+            Request::Publish(message) => message.payload.len(),
+        }
+    }
+}
+
+impl Load for Delivery {
+    fn bytes(&self) -> usize {
+        match self {
+            Delivery::Publication(publication) => publication.message.payload.len(),
+        }
+    }
+}
+
+/// A queue that knows what it holds.
+#[derive(Debug)]
+pub struct Lane<T> {
+    queue: Mutex<VecDeque<T>>,
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl<T> Default for Lane<T> {
+    fn default() -> Lane<T> {
+        Lane { queue: Mutex::default(), entries: AtomicUsize::default(), bytes: AtomicUsize::default() }
+    }
+}
+
+impl<T: Load> Lane<T> {
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        self.entries.load(Ordering::Relaxed) < INBOX_MESSAGES_MAX
+            && self.bytes.load(Ordering::Relaxed) < INBOX_BYTES_MAX
+    }
+
+    /// How many entries wait.
+    pub fn waiting(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Adds an entry.
+    pub fn push(&self, load: T) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(load.bytes(), Ordering::Relaxed);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(load);
+    }
+
+    /// Takes the oldest entry.
+    pub fn pop(&self) -> Option<T> {
+        if self.waiting() == 0 {
+            return None;
+        }
+        let load = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(load.bytes(), Ordering::Relaxed);
+        Some(load)
+    }
+}

@@ -1,0 +1,199 @@
+//! The frames of one turn: which are to be written, and to which sessions.
+//!
+//! Publications to one channel that follow each other are a streak. It is staged in one walk over the channel's subscribers, as one
+//! range of frames for each encoding in use, so a hundred publications cost a subscriber one step. Replies to one session are staged
+//! at once, and are written before publications to many.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use slab::Slab;
+use smallvec::{SmallVec, smallvec};
+
+use crate::config::limits::{DEFLATE_BYTES_MAX, REPLIES_BYTES_MAX, STAGED_PER_TURN_MAX, TURN_BYTES_MAX};
+use crate::hub::{Channels, EncodingKey, Publication, Slot};
+use crate::session::run::{FrameNumber, Run};
+use crate::session::{Phase, Session, Socket};
+use crate::shard::counters::Counters;
+use crate::wire::Framing;
+use crate::wire::deflate::Deflater;
+
+/// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
+/// client must always accept (RFC 7692, section 6).
+const DEFLATE_AWAITED_BYTES_MAX: usize = 16 << 10;
+
+/// The frames of one turn.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    runs: Vec<Encoded>,
+    /// Sessions with publications staged, in the order of staging.
+    pub dirty: VecDeque<Slot>,
+    /// Sessions with replies staged.
+    pub answered: VecDeque<Slot>,
+    /// Publications are still being written.
+    pub is_flushing: bool,
+    /// The cost of all replies.
+    pub replies_cost: usize,
+    /// How many times a publication was staged on a session.
+    staged: usize,
+    streak: Vec<Arc<Publication>>,
+    /// The memory that the streak takes, in bytes.
+    streak_cost: usize,
+    deflater: Deflater,
+}
+
+/// The run of one encoding.
+#[derive(Debug)]
+struct Encoded {
+    key: EncodingKey,
+    run: Run,
+    /// How many sessions use it.
+    sessions: usize,
+}
+
+/// What a streak is in one run.
+#[derive(Debug, Clone, Default)]
+struct Stretch {
+    frames: Option<Range<FrameNumber>>,
+    framing: Framing,
+    reached: u64,
+}
+
+impl Staging {
+    /// The number of the run for an encoding, which one more session uses.
+    pub fn join(&mut self, key: EncodingKey) -> u32 {
+        let known = self.runs.iter().position(|encoded| encoded.key == key);
+        // A run that no session uses, and that holds no frames, serves another encoding.
+        let free = || self.runs.iter().position(|encoded| encoded.sessions == 0 && encoded.run.is_empty());
+        let number = known.or_else(free).unwrap_or_else(|| {
+            self.runs.push(Encoded { key, run: Run::default(), sessions: 0 });
+            self.runs.len() - 1
+        });
+        self.runs[number].key = key;
+        self.runs[number].sessions += 1;
+        number as u32
+    }
+
+    /// One session less uses a run.
+    pub fn leave(&mut self, run: u32) {
+        self.runs[run as usize].sessions -= 1;
+    }
+
+    /// A run by its number.
+    pub fn run(&mut self, run: u32) -> &mut Run {
+        &mut self.runs[run as usize].run
+    }
+
+    /// Whether a publication goes to the channel of the streak.
+    pub fn continues_streak(&self, publication: &Publication) -> bool {
+        let same = |last: &Publication| {
+            last.message.hub == publication.message.hub && last.message.channel == publication.message.channel
+        };
+        self.streak.last().is_none_or(|last| same(last))
+    }
+
+    /// Adds a publication to the streak.
+    pub fn add(&mut self, publication: Arc<Publication>) {
+        self.streak_cost += publication.message.cost();
+        self.streak.push(publication);
+    }
+
+    /// Notes that a session has a reply staged, or has ended.
+    pub fn has_reply(&mut self, slot: Slot) {
+        // It is written before publications, even where a publication is staged for the session already.
+        if self.answered.back() != Some(&slot) {
+            self.answered.push_back(slot);
+        }
+    }
+
+    /// Whether enough is staged to write it before more is taken.
+    pub fn is_full(&self) -> bool {
+        let cost: usize = self.runs.iter().map(|encoded| encoded.run.cost()).sum();
+        self.staged >= STAGED_PER_TURN_MAX || self.streak_cost + cost >= TURN_BYTES_MAX
+    }
+
+    /// How much more may be staged in reply. Where nothing may, no more clients are heard for now.
+    pub fn replies_left(&self) -> usize {
+        REPLIES_BYTES_MAX.saturating_sub(self.replies_cost)
+    }
+
+    /// Forgets all frames: they are written.
+    pub fn clear(&mut self) {
+        self.runs.iter_mut().for_each(|encoded| encoded.run.clear());
+        (self.replies_cost, self.staged) = (0, 0);
+    }
+
+    /// Stages the streak on the subscribers of its channel.
+    pub fn stage_streak<S: Socket>(
+        &mut self,
+        sessions: &mut Slab<Session<S>>,
+        channels: &Channels,
+        counters: &Counters,
+    ) {
+        let Some(first) = self.streak.first() else { return };
+        let mut stretches: SmallVec<[Stretch; 4]> = smallvec![Stretch::default(); self.runs.len()];
+        for slot in channels.subscribers(first.message.hub, &first.message.channel) {
+            self.staged += 1;
+            let session = &mut sessions[slot as usize];
+            if session.phase() != Phase::Open {
+                continue;
+            }
+            let (stretch, encoded) = (&mut stretches[session.run() as usize], &mut self.runs[session.run() as usize]);
+            let frames = match &stretch.frames {
+                Some(frames) => frames.clone(),
+                None => {
+                    let frames = encoded.push(&self.streak, session, &mut self.deflater);
+                    (stretch.framing, stretch.frames) = (session.framing(), Some(frames.clone()));
+                    frames
+                }
+            };
+            stretch.reached += 1;
+            if !frames.is_empty() && session.stage(&mut encoded.run, frames) {
+                self.dirty.push_back(slot);
+            }
+        }
+        for Stretch { frames, reached, .. } in &stretches {
+            let frames = frames.as_ref().map_or(0, |frames| u64::from(frames.end - frames.start));
+            counters.delivered.add(reached * frames);
+            counters.unspeakable.add(reached * (self.streak.len() as u64 - frames));
+        }
+        for publication in self.streak.drain(..) {
+            if let Some(receipt) = &publication.message.receipt {
+                let carrying = stretches.iter().filter(|stretch| stretch.framing.carries(publication.message.kind));
+                receipt.add(carrying.map(|stretch| stretch.reached).sum());
+            }
+        }
+        self.streak_cost = 0;
+    }
+}
+
+impl Encoded {
+    /// Adds the publications of a streak that `session`'s framing can carry.
+    fn push<S: Socket>(
+        &mut self,
+        streak: &[Arc<Publication>],
+        session: &Session<S>,
+        deflater: &mut Deflater,
+    ) -> Range<FrameNumber> {
+        let (framing, terms) = (session.framing(), session.terms());
+        let start = self.run.next();
+        for publication in streak.iter().filter(|publication| framing.carries(publication.message.kind)) {
+            let (message, encodings) = (&publication.message, &publication.encodings);
+            let plain = |framing| encodings.share(terms.speech.key(framing), || terms.speech.encode(framing, message));
+            let frame = match (framing, terms.hub.deflate_bytes_min) {
+                (Framing::Deflate, Some(min)) => {
+                    let deflate = || terms.speech.deflate(message, min, deflater);
+                    match message.payload.len() {
+                        DEFLATE_AWAITED_BYTES_MAX..=DEFLATE_BYTES_MAX => encodings.try_share(self.key, deflate),
+                        _ => Some(encodings.share(self.key, deflate)),
+                    }
+                    .unwrap_or_else(|| plain(Framing::Rfc6455))
+                }
+                _ => encodings.share(self.key, || terms.speech.encode(framing, message)),
+            };
+            self.run.push(frame, message.topic);
+        }
+        start..self.run.next()
+    }
+}
