@@ -1,14 +1,15 @@
 if command -v systemd-sysusers >/dev/null; then
     systemd-sysusers pushd.conf || :
 fi
-# $1 is how many versions will be installed afterwards. Where no systemd runs (an image being built) nothing is to do.
+# $1 is the number of versions that will be installed afterwards. If systemd does not run (while an image is built), there is
+# nothing to do.
 if [ -d /run/systemd/system ]; then
     systemd-tmpfiles --create pushd.conf || :
     systemctl daemon-reload || :
     if [ "$1" -gt 1 ]; then
         for unit in pushd.service pushd-socket.service; do
             if ! systemctl --quiet is-active "$unit"; then
-                # One that waits for its next try has it now. Others are not started.
+                # A service that waits for its next start attempt is started now. A stopped one is not.
                 systemctl try-restart "$unit" || :
             elif why=$(pushctl check --unit "$unit" 2>&1); then
                 systemctl try-restart "$unit" || :
@@ -16,7 +17,7 @@ if [ -d /run/systemd/system ]; then
                 cat >&2 <<EOF
 $unit was not restarted, because the new version could not start:
 $why
-The version before goes on and keeps its clients. Mend this, then: systemctl restart $unit
+The previous version keeps running with its clients. Solve this problem, then run: systemctl restart $unit
 EOF
             fi
         done

@@ -1,4 +1,4 @@
-# $1 is how many versions will be left: none, unless this is an upgrade.
+# $1 is the number of versions that will remain: 0, unless this is an upgrade.
 if [ "$1" -eq 0 ] && command -v systemctl >/dev/null; then
     systemctl --no-reload disable --now pushd.service pushd-socket.service pushd-socket.socket || :
 fi
