@@ -61,7 +61,7 @@ def left_alone(machine, client, *reasons, deb=NEXT_DEB):
     """An upgrade that leaves the old process alone and says why."""
     pid = machine.main_pid()
     said = upgrade(machine, deb)
-    for reason in (KEPT, *reasons, "Mend this, then: systemctl restart pushd.service"):
+    for reason in (KEPT, *reasons, "Solve this problem, then run: systemctl restart pushd.service"):
         holds(reason in said, f"{reason!r} in {said}")
     equal((machine.state(), machine.main_pid(), machine.restarts()), ("active/running", pid, 0), "the service")
     heard(machine, client, "the old version goes on")
