@@ -1,4 +1,4 @@
-"""Many WebSockets that stay, and a publisher that numbers what it says: who was lost, doubled, or closed is counted."""
+"""Many WebSockets that stay open, and a publisher that sends numbers: lost and duplicated messages and closed sessions are counted."""
 import http.client
 import resource
 import selectors
@@ -9,12 +9,12 @@ import time
 from machine import ADDRESS, DEADLINE_S, Broken, equal, holds, until
 from websocket import CLOSE, PING, PONG, TEXT, Frames, frame, handshake, upgraded
 
-# Breath between two publications: fast enough that many fall into each restart, slow enough that a slow machine keeps up.
+# The pause between two publications: short enough that many happen during each restart, long enough for a slow machine.
 PUBLISH_PAUSE_S = 0.005
 
 
 class Watcher:
-    """One client, never waited for."""
+    """One client with a non-blocking socket."""
 
     def __init__(self, target):
         self.socket = socket.create_connection(ADDRESS, timeout=DEADLINE_S)
@@ -27,7 +27,7 @@ class Watcher:
         self.end = None
 
     def read(self):
-        """Takes what has come; whether it goes on."""
+        """Reads the data that has arrived; returns whether the session is still open."""
         try:
             more = self.socket.recv(65536)
         except BlockingIOError:
@@ -51,7 +51,7 @@ class Watcher:
 
 
 class Crowd:
-    """So many watchers on one channel, read by one thread, while another publishes 0, 1, 2… there."""
+    """`size` watchers on one channel. One thread reads from all of them, another publishes 0, 1, 2… on the channel."""
 
     def __init__(self, size, channel="crowd"):
         self.watchers = [Watcher(f"/ws?channel={channel}") for _ in range(size)]
@@ -74,7 +74,7 @@ class Crowd:
                     waiting.unregister(key.fileobj)
 
     def publish(self):
-        """Publishes each number until it is taken. Where no answer came nobody knows whether it was: it may be heard, once."""
+        """Publishes each number until it is accepted. If no response came, it is unknown whether it was published: it may arrive once."""
         number = 0
         while not self.stop.is_set():
             sent = False
@@ -95,14 +95,14 @@ class Crowd:
                     number += 1
             finally:
                 connection.close()
-            # A publisher of everyday; the deadline of the whole is the scene's.
+            # The pause of an ordinary publisher. The deadline is that of the scene.
             time.sleep(PUBLISH_PAUSE_S)
 
     def published(self):
         return len(self.taken)
 
     def goes_on(self, by=20):
-        """Waits until so many more were published and taken."""
+        """Waits until `by` more numbers were published and accepted."""
         before = self.published()
         until("publications are taken", lambda: self.published() >= before + by or self.closed())
         holds(not self.closed(), f"{len(self.closed())} of {len(self.watchers)} were closed: {self.closed()[:1]}")
@@ -115,12 +115,12 @@ class Crowd:
         self.done.set()
 
     def settle(self):
-        """Ends the publishing, waits until everybody has heard the last number, and says what went wrong, or how much went well."""
+        """Stops publishing, waits until all watchers have received the last number, checks all deliveries, and returns a summary."""
         self.stop.set()
         self.threads[1].join(DEADLINE_S)
         try:
             last = self.taken[-1]
-            until("everybody hears the last number",
+            until("all watchers receive the last number",
                   lambda: all(watcher.end or last <= watcher.heard[-1] for watcher in self.watchers))
         finally:
             self.done.set()
@@ -129,17 +129,17 @@ class Crowd:
                 watcher.socket.close()
         taken, known = set(self.taken), set(self.taken) | set(self.unsure)
         lost = sum(len(taken.difference(watcher.heard)) for watcher in self.watchers)
-        doubled = sum(len(watcher.heard) - len(set(watcher.heard)) for watcher in self.watchers)
+        duplicated = sum(len(watcher.heard) - len(set(watcher.heard)) for watcher in self.watchers)
         strange = sum(len(set(watcher.heard) - known) for watcher in self.watchers)
         disordered = sum(watcher.heard != sorted(watcher.heard) for watcher in self.watchers)
-        equal({"lost": lost, "doubled": doubled, "strange": strange, "disordered": disordered, "closed": len(self.closed())},
-              dict.fromkeys(("lost", "doubled", "strange", "disordered", "closed"), 0), "of all deliveries")
+        equal({"lost": lost, "duplicated": duplicated, "strange": strange, "disordered": disordered, "closed": len(self.closed())},
+              dict.fromkeys(("lost", "duplicated", "strange", "disordered", "closed"), 0), "of all deliveries")
         return (f"{len(self.watchers)} clients, {len(taken)} numbers each, {self.refusals} publications tried again: "
-                f"none lost, none doubled, none closed")
+                f"none lost, none duplicated, none closed")
 
 
 def unnoticed(machine, verb, size=1000, times=10):
-    """That so many clients notice nothing when the service is reloaded or restarted so many times."""
+    """Checks that `size` clients are not affected when the service is reloaded or restarted `times` times."""
     machine.fresh()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -163,11 +163,11 @@ def unnoticed_reloads(machine):
 
 
 def unnoticed_restarts(machine):
-    """More of them within a minute than systemd starts by default."""
+    """More restarts within a minute than systemd allows by default."""
     unnoticed(machine, "restart", times=15)
 
 
 SCENES = [
-    ("a thousand clients notice nothing of ten reloads", unnoticed_reloads),
-    ("a thousand clients notice nothing of fifteen restarts", unnoticed_restarts),
+    ("a thousand clients are not affected by ten reloads", unnoticed_reloads),
+    ("a thousand clients are not affected by fifteen restarts", unnoticed_restarts),
 ]

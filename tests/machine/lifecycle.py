@@ -1,4 +1,4 @@
-"""Start, reload, end, and what happens when it dies."""
+"""Start, reload, stop, and recovery from a crash."""
 import re
 import socket
 import time
@@ -6,13 +6,13 @@ import time
 from machine import ADDRESS, CONF_D, CONFIG, DEADLINE_S, SOCKET, equal, holds, until
 from websocket import WebSocket
 
-# A place in the packaged configuration where a route fits, and the route.
+# A line of the packaged configuration after which a route can be inserted, and such a route.
 ROUTES = '"/healthz" = { health = true }\n'
 ANOTHER_ROUTE = '"/say/{channel}" = { publish = "push", channel = "{channel}" }\n'
 
 
 def mistaken(machine):
-    """Makes a mistake in the configuration; its place as it must be told."""
+    """Makes a mistake in the configuration; returns its place as messages must name it."""
     machine.configure(ROUTES, ROUTES + '"/say" = { publish = "pusch", channel = "all" }\n')
     lines = machine.read(CONFIG).splitlines()
     number, line = next((number, line) for number, line in enumerate(lines, 1) if '"pusch"' in line)
@@ -25,7 +25,7 @@ def starts(machine):
         machine.systemctl("stop")
         equal(machine.state(), "inactive/dead", "stopped")
         machine.systemctl("start")
-        # Tried once: there is no time in which it is started and does not serve.
+        # Tried only once: when `start` returns, the service must already serve.
         machine.serves()
         equal(machine.state(), "active/running", "started")
 
@@ -38,7 +38,7 @@ def status_counts(machine):
         equal(machine.publish("counted"), 2, "subscribers")
         until("the status counts what was published",
               lambda: machine.show("StatusText").endswith("; 1 publications, 2 deliveries"))
-    until("the status counts nobody", lambda: machine.show("StatusText").startswith("0 connections, 0 sessions; "))
+    until("the status counts no connections", lambda: machine.show("StatusText").startswith("0 connections, 0 sessions; "))
 
 
 def reloads(machine):
@@ -48,7 +48,7 @@ def reloads(machine):
         equal(machine.ask("POST", "/say/all", "x")[0], 404, "before the reload")
         machine.configure(ROUTES, ROUTES + ANOTHER_ROUTE)
         machine.systemctl("reload")
-        # Tried once: when systemctl returns it has happened.
+        # Tried only once: when `reload` returns, the new configuration must be in use.
         equal(machine.ask("POST", "/say/all", "by the new route")[0], 200, "after the reload")
         client.expect_text("by the new route")
         equal(machine.publish("by the old one"), 1, "subscribers")
@@ -64,7 +64,7 @@ def refuses_a_bad_reload(machine):
         machine.fails("systemctl", "reload", "pushd")
         machine.told(cursor, re.escape(place))
         machine.told(cursor, "did you mean `push`")
-        # Who does not ask first is told as well, at a level that is looked for.
+        # A reload by a bare signal is reported in the log, at level error.
         machine.kill("HUP", pid)
         entry = machine.told(cursor, "Reload refused, nothing changed")
         equal(entry["PRIORITY"], "3", "the priority of a refused reload")
@@ -74,7 +74,7 @@ def refuses_a_bad_reload(machine):
 
 
 def reload_tells_what_pushd_finds(machine):
-    """A mistake that is none of the file: the port of a new server is another program's."""
+    """A mistake that is not in the file: another program uses the port of a new server."""
     machine.fresh()
     pid = machine.main_pid()
     with WebSocket() as client, socket.socket() as taken:
@@ -103,7 +103,7 @@ def ends_by_a_signal(machine):
         with WebSocket() as client:
             machine.kill(name, pid)
             client.expect_close(1001)
-        # Not `auto-restart`: that it stays dead is decided the moment it dies.
+        # The state must not become `auto-restart`: systemd decides about a restart when the process ends.
         until("the end", lambda: machine.state() == "inactive/dead")
         machine.told(cursor, f"Received SIG{name}, shutting down")
         machine.told(cursor, "Server Shut Down")
@@ -123,11 +123,11 @@ def restarts_at_will(machine):
 
 
 def restarts_past_a_half_sent_request(machine):
-    """A request whose head is never finished is none in flight: nobody waits for it."""
+    """A request whose header is never finished does not count as a request in progress, so the restart does not wait for it."""
     machine.fresh()
     with WebSocket() as client, socket.create_connection(ADDRESS, timeout=DEADLINE_S) as half:
         half.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\n")
-        # Asked on another connection, so that it has been read by now.
+        # When this request on another connection is answered, the unfinished one has been read.
         machine.serves()
         began = time.monotonic()
         machine.systemctl("restart")
@@ -154,11 +154,11 @@ def survives_a_crash(machine):
     cursor = machine.cursor()
 
     def dies():
-        # More than once: Rust's runtime takes the first for a stack that overflows, sees that it is none, and steps aside.
+        # More than once: Rust's runtime handles the first signal, because it could be a stack overflow, and then restores the default.
         machine.try_run("sh", "-c", f"kill -s SEGV {pid}")
         return machine.main_pid() != pid
 
-    until("its death", dies)
+    until("the end of the process", dies)
     machine.told(cursor, r"Main process exited, code=(killed|dumped), status=11/SEGV")
     machine.comes_back(pid)
     equal(machine.restarts(), 1, "restarts")
@@ -167,7 +167,7 @@ def survives_a_crash(machine):
 def is_watched(machine):
     machine.fresh()
     equal(machine.show("WatchdogUSec"), "30s", "the watchdog of the unit as it ships")
-    # A sign of life comes every 2 s.
+    # pushd notifies the watchdog every 2 s.
     machine.drop_in("WatchdogSec=8s")
     machine.systemctl("restart")
     pid, cursor = machine.main_pid(), machine.cursor()
@@ -184,7 +184,7 @@ def bad_file_is_not_tried_again(machine):
     machine.fails("systemctl", "start", "pushd")
     equal((machine.state(), machine.restarts()), ("failed/failed", 0), "the service")
     equal((machine.show("Result"), machine.show("ExecMainStatus")), ("exit-code", "78"), "how it ended")
-    equal(machine.told(cursor, re.escape(place))["PRIORITY"], "3", "the priority of why it did not start")
+    equal(machine.told(cursor, re.escape(place))["PRIORITY"], "3", "the priority of the error")
 
 
 def taken_port_is_tried_again(machine):
@@ -198,7 +198,7 @@ def taken_port_is_tried_again(machine):
         machine.fails("systemctl", "start", "pushd")
         machine.told(cursor, "cannot listen on 127.0.0.1:8888: another program uses this port")
         until("another try", lambda: machine.restarts() > 0)
-        # A port may be taken for long: there is no limit at which what systemd keeps would be lost.
+        # There is no limit on the number of starts, because systemd would then drop the clients that it keeps.
         equal((machine.show("StartLimitIntervalUSec"), machine.show("RestartUSec")), ("0", "2s"), "the limit, and the pause")
     until("it serves once the port is free", lambda: machine.state() == "active/running")
     machine.serves()
@@ -210,7 +210,7 @@ def waits_for_the_grace(machine):
     grace = int(re.search(r'^grace = "(\d+)s"', said, re.M).group(1))
     stop = re.fullmatch(r"(\d+)s", machine.show("TimeoutStopUSec"))
     holds(stop and int(stop.group(1)) > grace, f"TimeoutStopSec is {machine.show('TimeoutStopUSec')}, grace {grace}s")
-    # Who does not answer the goodbye is waited for, and cut off by pushd, not by systemd.
+    # pushd waits for a client that does not answer the close, and then cuts it off itself; systemd does not have to.
     machine.write(CONF_D / "grace.toml", '[daemon]\ngrace = "2s"\n')
     machine.systemctl("restart")
     cursor, client = machine.cursor(), WebSocket()
@@ -232,7 +232,7 @@ def is_activated(machine):
     equal(machine.state(), "inactive/dead", "before the first request")
     machine.serves()
     equal(machine.state(), "active/running", "after it")
-    # The socket is systemd's: who comes while pushd is away waits, and is not refused.
+    # The socket belongs to systemd: clients that connect while pushd restarts wait, and are not refused.
     restart = machine.popen("systemctl", "restart", "pushd")
     answers = 0
     while restart.poll() is None or answers < 10:
@@ -240,25 +240,25 @@ def is_activated(machine):
             machine.serves()
             answers += 1
         except ConnectionResetError:
-            # Accepted by the one that was ending, and not asked before it did.
+            # The old process accepted this connection and ended before it received the request.
             pass
     equal(restart.returncode, 0, "the restart")
 
 
 SCENES = [
-    ("start returns when it serves", starts),
-    ("status counts who is there", status_counts),
-    ("a reload counts at once and keeps a connected client", reloads),
-    ("a mistake fails the reload, with its place, and the old file counts", refuses_a_bad_reload),
-    ("a reload that pushd refuses fails, and says why", reload_tells_what_pushd_finds),
-    ("SIGINT and SIGTERM end it well and for good", ends_by_a_signal),
-    ("restart keeps who is there", restarts_at_will),
-    ("a restart does not wait for a request that is half sent", restarts_past_a_half_sent_request),
-    ("a stop does not wait for a request that is half sent", stops_past_a_half_sent_request),
-    ("a crash brings it back", survives_a_crash),
-    ("a process that hangs is killed by the watchdog and comes back", is_watched),
-    ("a bad file at the start is not tried again", bad_file_is_not_tried_again),
-    ("a taken port is tried again until it is free", taken_port_is_tried_again),
-    ("a socket unit starts it, and keeps who comes during a restart", is_activated),
-    ("stop waits for the grace, and systemd waits longer", waits_for_the_grace),
+    ("start returns when the service serves", starts),
+    ("status counts connections, sessions, publications and deliveries", status_counts),
+    ("a reload takes effect at once and keeps a connected client", reloads),
+    ("a reload with a mistake fails with its place in the file, and the old configuration stays", refuses_a_bad_reload),
+    ("a reload that pushd refuses fails with the reason", reload_tells_what_pushd_finds),
+    ("SIGINT and SIGTERM stop it cleanly, and it is not started again", ends_by_a_signal),
+    ("a restart keeps a connected client", restarts_at_will),
+    ("a restart does not wait for an unfinished request", restarts_past_a_half_sent_request),
+    ("a stop does not wait for an unfinished request", stops_past_a_half_sent_request),
+    ("after a crash it is started again", survives_a_crash),
+    ("the watchdog kills a process that hangs, and it is started again", is_watched),
+    ("a start with a mistake in the file is not tried again", bad_file_is_not_tried_again),
+    ("a start on a taken port is tried again until the port is free", taken_port_is_tried_again),
+    ("a socket unit starts it, and keeps clients that connect during a restart", is_activated),
+    ("a stop waits for the grace, and systemd waits longer", waits_for_the_grace),
 ]

@@ -1,6 +1,6 @@
-"""The machine under test, as the one who administers it sees it: commands, the service, the journal, a page.
+"""The machine under test, as an administrator uses it: commands, the service, the journal, HTTP requests.
 
-The commands run in the machine. This program itself is only in the machine's network, so its clients are local there.
+The commands run in the machine. This program itself runs only in the machine's network, so its clients are local to the machine.
 """
 import http.client
 import json
@@ -10,22 +10,22 @@ import subprocess
 import time
 from contextlib import contextmanager
 
-# After this a wait has failed. Nothing takes that long, on no machine.
+# A wait that takes longer has failed. This is enough for slow machines, too.
 DEADLINE_S = 120
 POLL_S = 0.05
 UNIT = "pushd.service"
 ADDRESS = ("127.0.0.1", 8888)
 CONFIG = pathlib.PurePosixPath("/etc/pushd/config.toml")
 CONF_D = CONFIG.parent / "conf.d"
-# A drop-in of the unit that is gone with the next boot.
+# A drop-in of the unit, below /run so that it does not survive a boot.
 DROP_IN = f"/run/systemd/system/{UNIT}.d/scene.conf"
-# A socket unit, likewise.
+# A socket unit in the same place.
 SOCKET = "/run/systemd/system/pushd.socket"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 class Broken(AssertionError):
-    """What should hold does not."""
+    """A check has failed."""
 
 
 def equal(found, expected, what):
@@ -39,7 +39,7 @@ def holds(truth, what):
 
 
 def until(what, ask, deadline_s=DEADLINE_S):
-    """Asks until the answer is true, and returns it."""
+    """Calls `ask` until it returns a true value, and returns that value."""
     end = time.monotonic() + deadline_s
     while not (answer := ask()):
         holds(time.monotonic() < end, f"not within {deadline_s} s: {what}")
@@ -48,7 +48,7 @@ def until(what, ask, deadline_s=DEADLINE_S):
 
 
 class Machine:
-    """A booted Debian: `init` is the process that is the first one in it, `root` its files as seen from here."""
+    """A booted Debian: `init` is the number of its first process, `root` the directory of its files."""
 
     def __init__(self, init, root):
         self.enter = ["nsenter", "--target", str(init), "--all", "--"]
@@ -62,25 +62,25 @@ class Machine:
         return subprocess.Popen([*self.enter, *map(str, command)], env=ENVIRONMENT, text=True, **options)
 
     def try_run(self, *command):
-        """A command that ends by itself: its exit code, and all it said."""
+        """Runs a command to its end; returns its exit status and its output."""
         ran = subprocess.run([*self.enter, *map(str, command)], env=ENVIRONMENT, text=True, timeout=DEADLINE_S,
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return ran.returncode, ran.stdout
 
     def run(self, *command):
-        """A command that must succeed; what it said."""
+        """Runs a command that must succeed; returns its output."""
         code, said = self.try_run(*command)
         holds(code == 0, f"`{' '.join(map(str, command))}` exits with {code}: {said}")
         return said
 
     def fails(self, *command):
-        """A command that must not succeed; what it said."""
+        """Runs a command that must fail; returns its output."""
         code, said = self.try_run(*command)
         holds(code != 0, f"`{' '.join(map(str, command))}` succeeds: {said}")
         return said
 
     def kill(self, name, pid):
-        """Sends a signal. By a shell: a small Debian has no other kill."""
+        """Sends a signal. With the builtin of a shell, because a small Debian has no program `kill`."""
         self.run("sh", "-c", f"kill -s {name} {pid}")
 
     # Files
@@ -92,11 +92,11 @@ class Machine:
         return self.run("cat", name)
 
     def write(self, name, text):
-        """Writes a file below a directory that need not be there. By a command: /run is not among the files seen from here."""
+        """Writes a file, and creates its directory. By a command in the machine, because its /run is not below `root`."""
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1"', "sh", name, text)
 
     def configure(self, old, new):
-        """The configuration as packaged, but for one place."""
+        """Writes the packaged configuration with one replacement."""
         holds(old in self.packaged, f"the packaged configuration has no {old}")
         self.write(CONFIG, self.packaged.replace(old, new, 1))
 
@@ -125,7 +125,7 @@ class Machine:
         self.run("systemctl", "daemon-reload")
 
     def fresh(self):
-        """The service as installed, whatever the scene before did to it: its files, no drop-ins, started."""
+        """Restores the service as installed, whatever the scene before has changed: its files, without drop-ins, started."""
         self.try_run("systemctl", "stop", "pushd.socket")
         self.run("rm", "-rf", pathlib.PurePosixPath(DROP_IN).parent, SOCKET, CONF_D)
         self.write(CONFIG, self.packaged)
@@ -136,11 +136,11 @@ class Machine:
         self.systemctl("start")
 
     def forgive(self):
-        """Lets systemd forget how often it was started lately: that has a limit. What it does not know it has nothing to forget of."""
+        """Resets the counter of starts, for which systemd has a limit. This fails if systemd has no state of the unit, which is fine."""
         self.try_run("systemctl", "reset-failed", UNIT)
 
     def comes_back(self, pid):
-        """Waits until systemd has started it once more, and it serves."""
+        """Waits until systemd has started the service again, and it serves."""
         until("another process", lambda: self.main_pid() not in (0, pid))
         until("the service runs", lambda: self.state() == "active/running")
         self.serves()
@@ -153,25 +153,25 @@ class Machine:
         return re.search(r"-- cursor: (\S+)", said).group(1)
 
     def journal(self, cursor):
-        """What the journal has of the service since `cursor`, oldest first."""
+        """The entries of the service in the journal since `cursor`, oldest first."""
         self.run("journalctl", "--sync")
         said = self.run("journalctl", "--quiet", f"--unit={UNIT}", f"--after-cursor={cursor}", "--output=json")
         return [json.loads(line) for line in said.splitlines()]
 
     def told(self, cursor, pattern):
-        """Waits until the journal says something that matches; the entry."""
+        """Waits until the journal has an entry that matches; returns the entry."""
         def look():
             return next((entry for entry in self.journal(cursor) if re.search(pattern, entry["MESSAGE"])), None)
         return until(f"/{pattern}/ in the journal", look)
 
     def tail(self, cursor, lines=80):
-        """The end of the whole journal since `cursor`, for people."""
+        """The end of the whole journal since `cursor`, in readable form."""
         return self.try_run("journalctl", "--no-pager", "--output=short-precise", f"--lines={lines}", f"--after-cursor={cursor}")[1]
 
     # What it serves
 
     def ask(self, method, target, body=None):
-        """One request on a connection of its own, tried once; the status and the body."""
+        """Sends one request on its own connection, without a retry; returns the status and the body."""
         connection = http.client.HTTPConnection(*ADDRESS, timeout=DEADLINE_S)
         try:
             connection.request(method, target, body)
@@ -184,14 +184,14 @@ class Machine:
         equal(self.ask("GET", "/healthz"), (200, "ok\n"), "/healthz")
 
     def publish(self, message, target="/publish/all"):
-        """Publishes; how many subscribers it was queued for."""
+        """Publishes; returns the number of subscribers that the message was queued for."""
         status, body = self.ask("POST", target, message.encode())
         equal(status, 200, f"{target}: {body}")
         return json.loads(body)["subscribers"]
 
     @contextmanager
     def running(self, *command):
-        """A command that runs until the scene is over; its lines can be read."""
+        """Starts a command that runs until the end of the block; its output can be read."""
         with self.popen(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             try:
                 yield process

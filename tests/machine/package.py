@@ -1,4 +1,4 @@
-"""The package comes, is upgraded, goes, and leaves nothing."""
+"""The package is installed, upgraded, removed and purged."""
 import pathlib
 import re
 import shutil
@@ -11,18 +11,18 @@ DEB = "/opt/pushd.deb"
 NEXT_DEB = "/opt/pushd-next.deb"
 STATE = pathlib.PurePosixPath("/var/lib/pushd")
 PLACES = ("/etc", "/usr", "/var", "/run", "/boot", "/home", "/root", "/srv", "/opt")
-# What apt, dpkg, systemd and logrotate note of their own work.
+# Files in which apt, dpkg, systemd and logrotate keep their own state.
 THEIRS = re.compile(r"/(var/(lib/(dpkg|apt|logrotate|systemd/(timers|catalog|coredump))|cache/(apt|debconf|ldconfig)|log/(apt|journal|dpkg\.log))|"
                     r"run/(systemd/(dynamic-uid|journal|units|inaccessible|transient|propagate)|log/journal))(/|$)")
 MANUALS = ["man1/pushctl.1.gz", "man5/pushd.toml.5.gz", "man8/pushd.8.gz"]
 
-# What was there before the package came.
+# The files and the failed units before the package was installed.
 before = frozenset()
 failed_before = set()
 
 
 def files(machine):
-    """Every file there is, but for the bookkeeping of others."""
+    """All files, except the state of other programs."""
     said = machine.run("find", *PLACES, "-xdev", "-print")
     found = frozenset(line for line in said.splitlines() if not THEIRS.match(line))
     holds(len(found) > 1000, f"{len(found)} files")
@@ -30,7 +30,7 @@ def files(machine):
 
 
 def receive(machine, deb):
-    """Brings the package into the machine, and makes the next version of it, with another configuration by default."""
+    """Copies the package into the machine, and builds the next version of it, with a different default configuration."""
     global before, failed_before
     shutil.copy(deb, machine.path(DEB))
     tree = machine.path("/opt/next")
@@ -55,7 +55,7 @@ def version(machine):
 
 def arrives(machine):
     install(machine, DEB)
-    # The maintainer scripts have waited for it.
+    # The maintainer scripts wait until the service serves.
     machine.serves()
     equal(machine.state(), "active/running", "the service")
     equal(machine.systemctl("is-enabled").strip(), "enabled", "the unit")
@@ -76,7 +76,7 @@ def manuals(machine):
 
 
 def edited(machine):
-    """Edits the configuration as an operator does; the text."""
+    """Edits the configuration as an operator does; returns the text."""
     machine.configure("#message_max = ", 'message_max = "1KiB" #')
     return machine.read(CONFIG)
 
@@ -96,7 +96,7 @@ def upgrades(machine):
     machine.serves()
     equal((machine.state(), machine.restarts()), ("active/running", 0), "the service")
     holds(machine.main_pid() != pid, "the old version still runs")
-    equal(machine.ask("POST", "/publish/all", "x" * 1025)[0], 413, "what the operator has set counts")
+    equal(machine.ask("POST", "/publish/all", "x" * 1025)[0], 413, "the setting of the operator")
 
 
 def goes(machine):
@@ -110,7 +110,7 @@ def goes(machine):
             client.expect_close(1001)
             said = removal.stdout.read()
         equal(removal.returncode, 0, said)
-    equal(version(machine).split()[:3], ["deinstall", "ok", "config-files"], "what dpkg has of it")
+    equal(version(machine).split()[:3], ["deinstall", "ok", "config-files"], "the state in dpkg")
     holds(machine.state() == "inactive/dead", machine.state())
     for program in ("/usr/bin/pushd", "/usr/bin/pushctl"):
         machine.fails("test", "-e", program)
@@ -137,17 +137,17 @@ def leaves_nothing(machine):
     left = files(machine) - before
     print(f"      left behind: {', '.join(sorted(left)) or 'nothing'}", flush=True)
     equal(sorted(left), [], "left behind")
-    equal(sorted(before - files(machine)), [], "taken along")
+    equal(sorted(before - files(machine)), [], "files that the purge removed but that are not of the package")
     equal(machine.failed_units() - failed_before, set(), "failed units")
 
 
 ARRIVAL = [
-    ("installing enables and starts it", arrives),
-    ("manuals and examples come with it", manuals),
+    ("an installation enables and starts the service", arrives),
+    ("it contains manuals and examples", manuals),
 ]
-UPGRADE = [("an upgrade keeps what the operator changed, and runs the new version", upgrades)]
+UPGRADE = [("an upgrade keeps the changes of the operator, and runs the new version", upgrades)]
 DEPARTURE = [
-    ("removing says goodbye, stops it, and keeps the configuration", goes),
-    ("installing it again goes on with that configuration", comes_again),
-    ("purging leaves nothing", leaves_nothing),
+    ("a removal closes the sessions, stops the service, and keeps the configuration", goes),
+    ("a new installation uses the kept configuration", comes_again),
+    ("a purge removes everything", leaves_nothing),
 ]

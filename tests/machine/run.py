@@ -1,11 +1,12 @@
-"""pushd on a Debian with systemd as it boots, installed and run as an operator does it.
+"""Installs pushd in a booted Debian with systemd, and operates it as an administrator would.
 
     run.py INIT ROOT DEB
 
-INIT is the first process of the machine, ROOT its files, DEB the package. `.ci/machine` boots the machine and calls this in
-its network. Each scene is a function in one of the files that `SCENES` is made of: it is told as one line, and starts from the
-service as installed, so another is added by writing it and putting it into its file's list. Every wait is for a condition,
-until a deadline. The last line counts; a failure shows the end of the journal and exits 1.
+INIT is the first process of the machine, ROOT the directory of its files, DEB the package. `.ci/machine` boots the machine and runs
+this program in its network. Each scene is a function; the lists of scenes are at the ends of the other files. A scene prints one
+line, and starts from the service as installed, so scenes do not depend on each other. To add one, write a function and put it into
+the list of its file. Every wait is for a condition, with a deadline. The last line gives the totals. When a scene fails, the end of
+the journal is printed, and the exit status is 1.
 """
 import sys
 import time
@@ -24,7 +25,7 @@ SCENES = [*package.ARRIVAL, *lifecycle.SCENES, *variants.SCENES, *watching.SCENE
 
 
 def place(error):
-    """Where a scene went wrong: the deepest line of it."""
+    """The lines at which a scene failed."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     return ", ".join(f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in frames[:2])
 
@@ -38,7 +39,7 @@ def main():
         began, cursor = time.monotonic(), machine.cursor()
         try:
             scene(machine)
-        # Whatever it is: the other scenes are worth seeing too.
+        # After any error the other scenes still run.
         except Exception as error:
             failed += 1
             print(f"FAIL  {title}: {error} ({type(error).__name__}, {place(error)})\n---- the journal", flush=True)
@@ -46,7 +47,7 @@ def main():
         else:
             held += 1
             print(f"ok    {title} ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"{held} scenes hold, {failed} do not")
+    print(f"{held} scenes passed, {failed} failed")
     sys.exit(1 if failed or not held else 0)
 
 

@@ -1,7 +1,7 @@
-"""Upgrades and restarts that find something in their way: a mistake, a taken port, no user, a program that does not run.
+"""Upgrades and restarts with an obstacle: a mistake in the file, a taken port, a missing user, a program that does not run.
 
-Whatever it is, who is connected stays: an upgrade that could not start leaves the old process alone, and a restart that cannot start leaves
-its clients to the one that can.
+In all cases the connected clients stay. If the new version could not start, an upgrade does not touch the old process. If a restart
+fails, its clients wait for the next start that succeeds.
 """
 import pathlib
 import shutil
@@ -32,15 +32,15 @@ def taken(address):
 
 
 def upgrade(machine, deb=NEXT_DEB):
-    """An upgrade (dpkg makes no difference between one and the same version again), which dpkg must think well of; what it said."""
+    """An upgrade (for dpkg, installing the same version again is the same); it must succeed for dpkg. Returns the output."""
     said = machine.run("dpkg", "--force-confold", "--install", deb)
     holds(machine.run("dpkg-query", "-W", "-f", "${Status}", "pushd") == "install ok installed", said)
-    equal(machine.run("dpkg", "--audit"), "", "what dpkg thinks is half done")
+    equal(machine.run("dpkg", "--audit"), "", "unfinished work of dpkg")
     return said
 
 
 def broken(machine):
-    """A version whose program cannot be executed here."""
+    """Builds a version whose program cannot be executed here."""
     tree = machine.path("/opt/broken")
     subprocess.run(["dpkg-deb", "-R", machine.path(NEXT_DEB), tree], check=True)
     (tree / "usr/bin/pushd").write_text("#!/lib/of-another-machine\n")
@@ -51,14 +51,14 @@ def broken(machine):
 
 
 def heard(machine, client, text):
-    """That a client is still there, and hears."""
+    """Checks that a client is still connected and receives messages."""
     equal(machine.publish(text), 1, "subscribers")
     client.expect_text(text)
 
 
 @contextmanager
 def left_alone(machine, client, *reasons, deb=NEXT_DEB):
-    """An upgrade that leaves the old process alone and says why."""
+    """An upgrade that does not touch the old process and prints the reason."""
     pid = machine.main_pid()
     said = upgrade(machine, deb)
     for reason in (KEPT, *reasons, "Solve this problem, then run: systemctl restart pushd.service"):
@@ -86,8 +86,8 @@ def with_a_taken_port(machine):
         machine.write(CONF_D / "second.toml", SECOND_SERVER)
         with taken(SECOND) as other:
             with left_alone(machine, client, "cannot listen on 127.0.0.1:8889: another program uses this port") as said:
-                holds("8888" not in said, f"its own address is in its way: {said}")
-                # A restart that is wanted all the same fails, and what it leaves waits for the port.
+                holds("8888" not in said, f"its own address is reported as taken: {said}")
+                # A restart by the operator fails, and the clients wait until the port is free.
                 machine.fails("systemctl", "restart", "pushd")
                 until("another try", lambda: machine.restarts() > 1)
                 other.close()
@@ -95,7 +95,7 @@ def with_a_taken_port(machine):
 
 
 def without_its_user(machine):
-    """The unit as the operator changed it; the user that the packages make is made again by an upgrade."""
+    """A unit with a user that the operator chose. (The user of the packages would be created again by the upgrade.)"""
     machine.fresh()
     machine.run("useradd", "--system", "web")
     machine.drop_in("User=web")
@@ -103,7 +103,7 @@ def without_its_user(machine):
     with WebSocket() as client:
         machine.run("sed", "-i", "/^web:/d", "/etc/passwd")
         with left_alone(machine, client, "the user does not exist (217/USER)"):
-            holds("217/USER" in machine.fails("pushctl", "check"), "check says nothing of it")
+            holds("217/USER" in machine.fails("pushctl", "check"), "check does not report it")
             machine.fails("systemctl", "restart", "pushd")
             machine.run("useradd", "--system", "--gid", "web", "web")
             until("it comes back by itself", lambda: machine.state() == "active/running")
@@ -116,7 +116,7 @@ def that_does_not_run(machine):
     with WebSocket() as client:
         with left_alone(machine, client, "the program cannot be executed (203/EXEC)", deb=broken(machine)):
             machine.fails("systemctl", "restart", "pushd")
-            holds("not restarted" not in upgrade(machine), "the good one is not started")
+            holds("not restarted" not in upgrade(machine), "the version that works was not started")
     machine.run("rm", BROKEN_DEB)
 
 
@@ -124,15 +124,15 @@ def makes_its_user_again(machine):
     machine.fresh()
     with WebSocket() as client:
         machine.run("sed", "-i", "/^pushd:/d", "/etc/passwd")
-        holds("217/USER" in machine.fails("pushctl", "check"), "check says nothing of it")
+        holds("217/USER" in machine.fails("pushctl", "check"), "check does not report it")
         said = upgrade(machine)
         holds("not restarted" not in said, said)
         heard(machine, client, "with its user")
-    equal(machine.run("stat", "-c", "%U", f"/proc/{machine.main_pid()}", "/run/pushd").split(), ["pushd"] * 2, "whose it is")
+    equal(machine.run("stat", "-c", "%U", f"/proc/{machine.main_pid()}", "/run/pushd").split(), ["pushd"] * 2, "the owners")
 
 
 def by_rpm(machine):
-    """What the .rpm runs after an upgrade, which leaves one version, as rpm runs it: by a shell, with that number."""
+    """Runs the script of the .rpm for an upgrade as rpm does: with a shell and the argument 2."""
     machine.fresh()
     script = RPM_SCRIPT.read_text()
     machine.write("/srv/post_install.sh", script)
@@ -144,17 +144,17 @@ def by_rpm(machine):
         equal((machine.state(), machine.main_pid()), ("active/running", pid), "the service")
         heard(machine, client, "the old version goes on")
         machine.write(CONFIG, machine.packaged)
-        equal(machine.run("sh", "-e", "/srv/post_install.sh", 2), "", "what it says")
+        equal(machine.run("sh", "-e", "/srv/post_install.sh", 2), "", "its output")
         holds(machine.main_pid() != pid, "the old version still runs")
         heard(machine, client, "the new version goes on")
     machine.systemctl("stop")
     machine.run("sh", "-e", "/srv/post_install.sh", 2)
-    equal(machine.state(), "inactive/dead", "what was stopped")
+    equal(machine.state(), "inactive/dead", "a service that was stopped")
     machine.run("rm", "/srv/post_install.sh")
 
 
 def by_a_credential(machine):
-    """What only systemd can tell: that it could not give what the unit promises."""
+    """An obstacle that only systemd can find: it cannot load a credential of the unit."""
     machine.fresh()
     with WebSocket() as client:
         machine.drop_in("LoadCredential=broker:/run/broker.secret")
@@ -164,11 +164,11 @@ def by_a_credential(machine):
 
 
 SCENES = [
-    ("an upgrade makes the user of the service again", makes_its_user_again),
-    ("an upgrade by rpm leaves the old process alone over a mistake, and else restarts it", by_rpm),
-    ("an upgrade over a mistake leaves the old process alone, and says where", with_a_mistake),
-    ("an upgrade over a taken port leaves the old process alone, and a restart waits for the port", with_a_taken_port),
-    ("an upgrade without its user leaves the old process alone, and a restart waits for the user", without_its_user),
-    ("an upgrade to a program that does not run leaves the old process alone", that_does_not_run),
-    ("an upgrade without a credential leaves the old process alone", by_a_credential),
+    ("an upgrade creates a missing user of the service", makes_its_user_again),
+    ("an upgrade by rpm with a mistake in the file keeps the old process; without one it restarts it", by_rpm),
+    ("an upgrade with a mistake in the file keeps the old process, and prints the place", with_a_mistake),
+    ("an upgrade with a taken port keeps the old process, and a restart waits for the port", with_a_taken_port),
+    ("an upgrade without its user keeps the old process, and a restart waits for the user", without_its_user),
+    ("an upgrade to a program that does not run keeps the old process", that_does_not_run),
+    ("an upgrade without a credential keeps the old process", by_a_credential),
 ]

@@ -1,4 +1,4 @@
-"""The service in the ways an operator may have it: with pages of its own, on low ports, on sockets that systemd opens."""
+"""Variants of the service: with static pages, on low ports, on sockets that systemd opens."""
 import http.client
 import re
 from pathlib import PurePosixPath
@@ -7,13 +7,13 @@ from machine import CONF_D, DEADLINE_S, equal, holds
 
 EXAMPLES = "/usr/share/doc/pushd/examples/systemd"
 LOW_PORT = 80
-# Pages where the unit has no /home.
+# A directory of pages that the unit hides.
 HIDDEN = PurePosixPath("/home", "web")
 DROP_INS = "/run/systemd/system/pushd.service.d"
 
 
 def ask_low(target):
-    """One request to the low port; the status and the body."""
+    """Sends one request to the low port; returns the status and the body."""
     connection = http.client.HTTPConnection("127.0.0.1", LOW_PORT, timeout=DEADLINE_S)
     try:
         connection.request("GET", target)
@@ -24,7 +24,7 @@ def ask_low(target):
 
 
 def serves_pages(machine):
-    """Under all that the unit forbids: the packaged pages, and some that only the service's user may read."""
+    """Under all restrictions of the unit: the packaged pages, and pages that only the group of the service can read."""
     machine.fresh()
     machine.run("sh", "-c", "install -d -m 750 -g pushd /srv/pages && echo private >/srv/pages/private.txt &&"
                             "chgrp pushd /srv/pages/private.txt && chmod 640 /srv/pages/private.txt &&"
@@ -51,7 +51,7 @@ def binds_low_ports(machine):
 
 
 def is_switched(machine):
-    """As the head of the example says, and back."""
+    """Switches as described at the beginning of the example, and back."""
     machine.fresh()
     machine.run("install", "-D", "-m", "644", f"{EXAMPLES}/socket.toml", "-t", CONF_D)
     machine.run("systemctl", "disable", "--now", "pushd.service")
@@ -63,14 +63,14 @@ def is_switched(machine):
         machine.run("systemctl", "reload", "pushd-socket.service")
         pid = machine.run("systemctl", "show", "--value", "--property=MainPID", "pushd-socket.service").strip()
         users = {machine.run("stat", "-c", "%U", f"/proc/{pid}").strip(), machine.run("stat", "-c", "%U", "/run/pushd").strip()}
-        equal(users, {"pushd"}, "whose it is")
+        equal(users, {"pushd"}, "the owners")
         network = machine.run("cat", f"/proc/{pid}/net/dev").splitlines()[2:]
         equal([line.split(":")[0].strip() for line in network], ["lo"], "its network")
-        # More often within a minute than systemd starts by default.
+        # More often within a minute than systemd allows by default.
         for _ in range(11):
             machine.run("systemctl", "restart", "pushd-socket.service")
         equal(ask_low("/healthz")[0], 200, "after many restarts")
-        # The socket alone: the next connection starts it again.
+        # Only the socket is left: the next connection starts the service again.
         machine.run("systemctl", "stop", "pushd-socket.service")
         equal(ask_low("/healthz")[0], 200, "by the first connection")
     finally:
@@ -81,7 +81,7 @@ def is_switched(machine):
 
 
 def is_checked_as_it_runs(machine):
-    """What root finds and the service does not: a directory that the unit hides, one that its user may not enter, a low port."""
+    """Obstacles that root has not, but the service has: a hidden directory, one without permission for its user, a low port."""
     machine.fresh()
     pid = machine.main_pid()
     machine.run("sh", "-c", f"install -d -m 755 {HIDDEN} && install -d -m 700 /srv/private/www")
@@ -92,25 +92,25 @@ def is_checked_as_it_runs(machine):
         for command in ("check", ), ("check", "--unit", "pushd.service"):
             said = machine.fails("pushctl", *command)
             holds("pushd.service could not be started:" in said and reason in said, f"{reason!r} in {said}")
-        # And it is true.
+        # And the service really cannot start.
         machine.fails("systemctl", "restart", "pushd")
-    # It starts, and serves nothing of that: which is said, too.
+    # Here the service can start but cannot serve the pages; the check reports this, too.
     machine.write(CONF_D / "pages.toml", routes % "/srv/private/www")
     said = machine.run("pushctl", "check")
     holds(re.search(r"route /pages: user \d+ has no permission to read /srv/private/www", said), said)
     machine.systemctl("restart")
     holds(machine.main_pid() != pid, "it was not restarted")
-    # What the operator says to the unit counts.
+    # The operator's drop-in of the unit is taken into account.
     machine.write(CONF_D / "pages.toml", routes % HIDDEN)
     machine.drop_in("ProtectHome=read-only")
     machine.run("pushctl", "check")
     machine.systemctl("restart")
-    # Another file is none of the unit's.
+    # For another file, the unit is not checked.
     machine.write("/srv/other.toml", machine.packaged)
     machine.run("pushctl", "check", "/srv/other.toml")
     machine.run("rm", "-r", HIDDEN, "/srv/private", "/srv/other.toml")
-    equal([line for line in machine.run("ls", "/run", "/run/systemd/system").split() if "rehearsal" in line], [], "left of it")
-    equal([unit for unit in machine.failed_units() if "rehearsal" in unit], [], "units of it")
+    equal([line for line in machine.run("ls", "/run", "/run/systemd/system").split() if "rehearsal" in line], [], "files of the rehearsal that are left")
+    equal([unit for unit in machine.failed_units() if "rehearsal" in unit], [], "units of the rehearsal that are left")
 
 
 def hands_over_credentials(machine):
@@ -127,22 +127,22 @@ def hands_over_credentials(machine):
 
 
 def runs_without_its_unit(machine):
-    """As root, with the user and the directory that the package makes."""
+    """Started by root, with the user and the directory that the package creates."""
     machine.fresh()
     machine.systemctl("stop")
     machine.run("systemd-tmpfiles", "--create", "pushd.conf")
     machine.run("/usr/bin/pushd", "-u", "pushd", "-d", "/run/pushd")
     machine.serves()
-    equal(machine.run("stat", "-c", "%U", "/run/pushd/pushd.pid").strip(), "pushd", "whose the pidfile is")
+    equal(machine.run("stat", "-c", "%U", "/run/pushd/pushd.pid").strip(), "pushd", "the owner of the pidfile")
     machine.run("pushctl", "stop")
     machine.run("rm", "/run/pushd/pushd.log")
 
 
 SCENES = [
-    ("pages are served, those of its group too, and nothing outside", serves_pages),
+    ("pages are served, also those for its group only, but nothing outside the directory", serves_pages),
     ("with the drop-in it binds low ports", binds_low_ports),
-    ("the service with sockets takes over, has no network, and gives way", is_switched),
-    ("check says what the unit hides, forbids and allows", is_checked_as_it_runs),
+    ("the service with sockets can replace the usual one, without a network, and back", is_switched),
+    ("check takes the restrictions of the unit into account", is_checked_as_it_runs),
     ("the command of a feed finds its credential", hands_over_credentials),
-    ("it runs without its unit as its own user", runs_without_its_unit),
+    ("without its unit, it runs as its own user", runs_without_its_unit),
 ]

@@ -1,4 +1,4 @@
-"""What an operator has to see by: pushctl, the journal, a log file that is rotated, what systemd thinks of the unit."""
+"""Tools of the operator: pushctl, the journal, a log file that is rotated, the security report of systemd."""
 import re
 import threading
 
@@ -21,10 +21,10 @@ def pushctl(machine):
     with machine.running("pushctl", "subscribe", "--count=2", "--timeout=60s", url) as subscriber:
         until("the subscriber is there", lambda: machine.publish("is anybody there?") == 1)
         equal(machine.run("pushctl", "publish", "all", "from a terminal").strip(),
-              '{"channel":"all","subscribers":1}', "what publish says")
+              '{"channel":"all","subscribers":1}', "the output of publish")
         equal(subscriber.communicate(timeout=DEADLINE_S)[0].splitlines(),
-              ["opened", "is anybody there?", "from a terminal", "closed 1000"], "what subscribe prints")
-        equal(subscriber.returncode, 0, "what subscribe exits with")
+              ["opened", "is anybody there?", "from a terminal", "closed 1000"], "the output of subscribe")
+        equal(subscriber.returncode, 0, "the exit status of subscribe")
     said = machine.run("pushctl", "status")
     holds(said.startswith(f"pushd is running, PID {machine.main_pid()} (/run/pushd/pushd.pid)\n"), said)
     machine.run("pushctl", "reload")
@@ -42,7 +42,7 @@ def journal_form(machine):
     holds(len(entries) >= 3, f"{len(entries)} entries")
     for entry in entries:
         equal((entry["SYSLOG_IDENTIFIER"], entry["PRIORITY"], entry["_COMM"]), ("pushd", "6", "pushd"), entry["MESSAGE"])
-        # One event a line, without the time that the journal has already.
+        # One event per line, without the time, because the journal adds it.
         holds(re.fullmatch(r"\[[a-z]+#info\] \S.*", entry["MESSAGE"]), entry["MESSAGE"])
     warned = machine.run("journalctl", "--quiet", "--unit=pushd", f"--after-cursor={cursor}", "--priority=warning", "--output=cat")
     equal(warned, "", "warnings of a start")
@@ -57,14 +57,14 @@ def logrotate(machine):
     def rotate():
         for _ in range(3):
             machine.run("logrotate", "--force", "/etc/logrotate.d/pushd")
-            # Told to, pushd opens a new one a moment later.
+            # pushd creates the new file a moment after the signal.
             until("a new file", lambda: machine.try_run("test", "-s", LOG)[0] == 0)
         rotated.set()
 
     with WebSocket("/say") as client:
         rotation = threading.Thread(target=rotate, daemon=True)
         rotation.start()
-        # At least one before and one after, and as many as it takes in between.
+        # Messages before, during and after the rotations.
         while not rotated.is_set() or len(said) < 100:
             said.append(f"message-{len(said):06}")
             client.text(said[-1])
@@ -73,11 +73,11 @@ def logrotate(machine):
         client.text("the last")
         client.expect_text("the last")
         until("the new file is written to", lambda: "the last" in machine.read(LOG))
-    # What was moved away is compressed at the second rotation.
+    # A rotated file is compressed at the next rotation (delaycompress).
     text = machine.run("sh", "-c", f"cat {LOG} {LOG}.1 && zcat {LOG}.*.gz")
     found = sorted(re.findall(r"message-\d{6}", text))
     equal(found, said, "messages in the log")
-    holds(text.count("Log opened") >= 3, "no file says that it was opened")
+    holds(text.count("Log opened") >= 3, "not every file has a line that it was opened")
     modes = machine.run("sh", "-c", f"stat -c %a {LOG} {LOG}.1").split()
     equal(modes, ["640", "640"], "modes")
 
@@ -86,7 +86,7 @@ def is_confined(machine):
     machine.fresh()
     said = machine.run("systemd-analyze", "security", "--no-pager", "--threshold=12", "pushd.service")
     equal(float(re.search(r"exposure level for pushd.service: ([\d.]+)", said).group(1)) <= 1.2, True, "1.2 at most")
-    # And what the kernel says of the process that runs.
+    # Also check the running process in /proc.
     status = machine.read(f"/proc/{machine.main_pid()}/status")
     for line in (r"CapEff:\t0+$", r"NoNewPrivs:\t1$", r"Seccomp:\t2$"):
         holds(re.search(f"^{line}", status, re.M), f"{line} in {status}")
@@ -94,8 +94,8 @@ def is_confined(machine):
 
 
 SCENES = [
-    ("pushctl publishes, subscribes, says how it is, reloads and stops", pushctl),
-    ("the journal has a name, a priority and one time for each line", journal_form),
-    ("logrotate loses nothing", logrotate),
-    ("the process is as confined as the unit says", is_confined),
+    ("pushctl publishes, subscribes, shows the status, reloads and stops", pushctl),
+    ("each line in the journal has a name, a priority and one time", journal_form),
+    ("logrotate loses no lines", logrotate),
+    ("the process is confined as defined by the unit", is_confined),
 ]

@@ -1,4 +1,4 @@
-"""A WebSocket client of a page's length: text, ping and close, nothing else is ever said to it here."""
+"""A small WebSocket client: it handles text, ping and close, because these tests use nothing else."""
 import base64
 import os
 import socket
@@ -22,13 +22,13 @@ def frame(first, payload):
 
 
 class Frames:
-    """Frames out of bytes as they come."""
+    """Splits the received bytes into frames."""
 
     def __init__(self):
         self.bytes = bytearray()
 
     def take(self):
-        """The next whole frame as its first byte and its payload, or none yet."""
+        """The next complete frame as its first byte and its payload, or None."""
         have = self.bytes
         if len(have) < 2:
             return None
@@ -37,7 +37,7 @@ class Frames:
             if len(have) < 4:
                 return None
             length, begin = struct.unpack_from("!H", have, 2)[0], 4
-        holds(length < 65536 and begin <= 4 and have[1] != 127, "a frame nobody here sends")
+        holds(length < 65536 and begin <= 4 and have[1] != 127, "an unexpected kind of frame")
         if len(have) < begin + length:
             return None
         taken = have[0], bytes(have[begin:begin + length])
@@ -46,7 +46,7 @@ class Frames:
 
 
 def upgraded(have):
-    """Takes the answer to the handshake from `have`, once it is whole; whether it was."""
+    """Removes the response to the handshake from `have` if it is complete; returns whether it was."""
     end = have.find(b"\r\n\r\n")
     if end < 0:
         return False
@@ -56,7 +56,7 @@ def upgraded(have):
 
 
 class WebSocket:
-    """One session, waited for."""
+    """One session with a blocking socket."""
 
     def __init__(self, target="/ws"):
         self.socket = socket.create_connection(ADDRESS, timeout=DEADLINE_S)
@@ -77,7 +77,7 @@ class WebSocket:
         self.frames.bytes += more
 
     def next(self):
-        """The next frame that is no ping; those are answered."""
+        """The next frame that is no ping; pings are answered."""
         while True:
             while (taken := self.frames.take()) is None:
                 self.receive()
@@ -92,7 +92,7 @@ class WebSocket:
         equal(self.next(), (TEXT, text.encode()), "the next frame")
 
     def expect_close(self, code):
-        """The next frame is a close with this code; it is answered, and the connection ends."""
+        """Checks that the next frame is a close with this code, answers it, and checks that the connection ends."""
         first, payload = self.next()
         equal((first, struct.unpack("!H", payload[:2])[0]), (CLOSE, code), "the close")
         self.socket.sendall(frame(CLOSE, payload[:2]))
