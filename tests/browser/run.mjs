@@ -1,10 +1,10 @@
-// What the examples promise, seen from a browser: each example is started as it ships, its own page is opened, and the page
-// must show what the example is for.
+// Tests the examples with a browser: each example is started as it ships, its page is opened, and the page must show the
+// function of the example.
 //
 //   node run.mjs PUSHD REPOSITORY [EXAMPLE…]      all examples, and "live" (config/pushd.toml), unless some are named
 //
-// The ports are those of the examples, so they must be free. CHROMIUM names the browser (/usr/bin/chromium otherwise).
-// Nothing here sleeps: every wait is for a condition, until a deadline. The last line counts; any failure exits 1.
+// The ports of the examples must be free. CHROMIUM names the browser; the default is /usr/bin/chromium. Every wait is for a
+// condition, with a deadline. The last line gives the totals; after a failure the exit status is 1.
 
 import { spawn } from 'node:child_process';
 import { appendFile, cp, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -15,14 +15,14 @@ import path from 'node:path';
 import { chromium } from 'playwright-core';
 
 const DEADLINE_MS = 40_000;
-// How often something that depends on the machine's pace is looked at before it counts as wrong.
-const LOOKS = 5;
+// How many times a measurement that depends on the speed of the machine is repeated before it counts as failed.
+const MEASUREMENTS_MAX = 5;
 const POLL_MS = 25;
-const CHECK_MAX_MS = 240_000;     // of a whole check, should the browser itself hang
+const CHECK_MAX_MS = 240_000;     // for a whole check, in case the browser itself hangs
 const BROWSER_FLAGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync',
-  '--host-resolver-rules=MAP attacker.example 127.0.0.1',     // a foreign name that its owner points at this machine
+  '--host-resolver-rules=MAP attacker.example 127.0.0.1',     // a foreign name that points at this machine (DNS rebinding)
 ];
 
 const [pushd, repository, ...wanted] = process.argv.slice(2);
@@ -61,7 +61,7 @@ function holds(condition, what) {
   if (!condition) throw new Error(what);
 }
 
-/** Asks until the answer is truthy, and returns it. */
+/** Calls `ask` until it returns a truthy value, and returns that value. */
 async function until(what, ask, deadline_ms = DEADLINE_MS) {
   const end = Date.now() + deadline_ms;
   for (;;) {
@@ -105,13 +105,13 @@ class Server {
     }
   }
 
-  /** All it has said, wherever its configuration sends it. */
+  /** The whole log, wherever the configuration sends it. */
   async log() {
     return this.errors + await readFile(path.join(this.rundir, 'pushd.log'), 'utf8').catch(() => '');
   }
 
   async says(text) {
-    await until(`the log says ${JSON.stringify(text)}`, async () => (await this.log()).includes(text));
+    await until(`the log contains ${JSON.stringify(text)}`, async () => (await this.log()).includes(text));
   }
 
   async stop() {
@@ -121,7 +121,7 @@ class Server {
     equal(this.ended.code, 0, 'exit code after SIGINT');
   }
 
-  /** The last resort, so that a failed test leaves nothing behind. */
+  /** Makes sure that a failed test leaves no process behind. */
   async kill() {
     if (!this.process?.pid || this.ended) return;
     process.kill(this.process.pid, 'SIGKILL');
@@ -129,7 +129,7 @@ class Server {
   }
 }
 
-/** The status of a WebSocket handshake, without a WebSocket. */
+/** The status of a WebSocket handshake, made with plain HTTP. */
 function handshakeStatus(port, target) {
   return new Promise((resolve, reject) => {
     const request = http.get({
@@ -146,13 +146,13 @@ function handshakeStatus(port, target) {
 
 // The pages
 
-/** One example being tried: its server, the browser, and the pages opened so far. */
+/** The test of one example: its server, the browser, and the open pages. */
 class Trial {
   constructor(name, server, browser, pagePort, title) {
     Object.assign(this, { name, server, browser, pagePort, title, pages: [], complaints: [], watching: true });
   }
 
-  /** Where the example serves its page: at the root, or below its name where several share a root. */
+  /** The URL of the example's page: the root, or a directory with its name if several examples share a root. */
   async address() {
     for (const place of ['/', `/${this.name}/`]) {
       const reply = await fetch(`http://127.0.0.1:${this.pagePort}${place}`, { signal: AbortSignal.timeout(DEADLINE_MS) });
@@ -183,19 +183,19 @@ class Trial {
 const live = page => page.waitForSelector('body[data-state=live]');
 const linesOf = page => page.locator('[role=log] > div').allInnerTexts();
 const shows = (page, line) => until(`the page shows ${JSON.stringify(line)}`, async () => (await linesOf(page)).some(l => l.endsWith(line)));
-const lacks = async (page, line) => holds(!(await linesOf(page)).some(l => l.includes(line)), `a page shows ${JSON.stringify(line)}, which was not for it`);
+const lacks = async (page, line) => holds(!(await linesOf(page)).some(l => l.includes(line)), `a page shows ${JSON.stringify(line)}, which was for another client`);
 const textOf = (page, selector, test) => until(`${selector} passes ${test}`, async () => {
   const text = (await page.textContent(selector)) ?? '';
   return test.test(text) && text;
 });
 
-/** Fills a field and sends its form with the Enter key, as a person would. */
+/** Fills a field and sends its form with the Enter key, like a user. */
 async function say(page, field, text) {
   await page.fill(field, text);
   await page.press(field, 'Enter');
 }
 
-/** The JSON a page shows as the answer to what it published. */
+/** The JSON response to a publication, as the page shows it. */
 async function answerIn(page, selector) {
   const text = await textOf(page, selector, /\{.*\}/);
   return JSON.parse(text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1));
@@ -229,15 +229,15 @@ async function serverPush(t) {
     equal((await answerIn(desk, '#all-answer')).subscribers, 4, 'subscribers');
     for (const page of everyone) await shows(page, 'for everyone: ünïcødé');
   });
-  await check('server-push: a push reaches nobody but its pair', async () => {
+  await check('server-push: a push reaches only its pair', async () => {
     for (const page of [phone, bob]) await lacks(page, 'for anna at her desk');
   });
-  await check('server-push: a push to a pair nobody holds reaches 0', async () => {
+  await check('server-push: a push to a pair without sockets reaches 0', async () => {
     const reply = await fetch('http://127.0.0.1:8888/push?userid=nobody&compid=none&message=x');
     equal(reply.ok, true, 'success');
     equal((await reply.json()).subscribers, 0, 'subscribers');
   });
-  await check('server-push: what a client sends is logged, and goes to nobody', async () => {
+  await check('server-push: a message from a client is logged, and sent to no client', async () => {
     await say(phone, '#text', 'only the log hears this');
     await t.server.says('only the log hears this');
     await post('http://127.0.0.1:8888/pushtoall?message=afterwards', '');
@@ -249,7 +249,7 @@ async function serverPush(t) {
     equal(await handshakeStatus(8888, '/ws?userid=anna&compid=desk'), 101, 'handshake with both');
     equal((await fetch('http://127.0.0.1:8888/push?userid=anna&message=x')).status, 400, 'push without compid');
   });
-  await check('server-push: a closed socket is forgotten', async () => {
+  await check('server-push: a closed socket is no longer counted', async () => {
     await desk2.close();
     await until('a push to one subscriber', async () => {
       const reply = await fetch('http://127.0.0.1:8888/push?userid=anna&compid=desk&message=still');
@@ -280,13 +280,13 @@ async function helloWorld(t) {
 
 async function echo(t) {
   const page = await t.openLive();
-  await check('echo: Hello Chetan comes back', () => textOf(page, '#answer', /^Hello Chetan$/));
-  await check('echo: a binary message comes back as binary', async () => {
+  await check('echo: Hello Chetan is sent back', () => textOf(page, '#answer', /^Hello Chetan$/));
+  await check('echo: a binary message is sent back as binary', async () => {
     await page.check('#binary');
     await say(page, '#message', 'åtta');
     await until('the bytes are back', async () => (await linesOf(page)).some(l => l.startsWith('Came back: åtta (binary, 5 bytes')));
   });
-  await check('echo: an answer is for its sender alone', async () => {
+  await check('echo: an echo is sent to its sender only', async () => {
     const other = await t.openLive();
     await textOf(other, '#answer', /^Hello Chetan$/);
     await say(page, '#message', 'mine');
@@ -295,7 +295,7 @@ async function echo(t) {
     await textOf(other, '#answer', /^fence$/);
     await lacks(other, 'mine');
   });
-  await check('echo: 16 MiB come back whole', async () => {
+  await check('echo: 16 MiB are sent back unchanged', async () => {
     const same = await page.evaluate(deadline_ms => new Promise((resolve, reject) => {
       const sent = new Uint8Array(16 * 1024 * 1024).map((_, i) => i * 31 + (i >> 8));
       const socket = new WebSocket('ws://127.0.0.1:8888/ws');
@@ -316,7 +316,7 @@ async function echo(t) {
 
 async function techops(t) {
   const [one, two] = [await t.openLive(), await t.openLive()];
-  await check('techops: a broadcast reaches every page, its sender too', async () => {
+  await check('techops: a broadcast reaches every page, including the sender', async () => {
     await one.click('#broadcast');
     for (const page of [one, two]) await shows(page, 'Received: Hello from Browser!');
     await say(two, '#message', '<b>back</b>: again');
@@ -332,7 +332,7 @@ async function techops(t) {
   });
 }
 
-// Ticks as two pages saw them, each with its time: every number in its order, or it throws; what was wrong with the times.
+// Checks the ticks of two pages, each with its time. Throws if the numbers are not in order; returns what is wrong with the times.
 function tickTrouble(ones, twos) {
   for (const seen of [ones, twos]) {
     for (let i = 1; i < seen.length; i++) {
@@ -342,7 +342,7 @@ function tickTrouble(ones, twos) {
     }
   }
   const common = ones.filter(([n]) => twos.some(([m]) => m === n));
-  if (common.length < 2) return 'the pages saw different numbers';
+  if (common.length < 2) return 'the pages received different numbers';
   for (const [n, at] of common) {
     const apart_ms = Math.abs(at - twos.find(([m]) => m === n)[1]);
     if (apart_ms >= 500) return `tick ${n} came ${apart_ms} ms apart`;
@@ -362,9 +362,9 @@ async function tick(t) {
   }), DEADLINE_MS);
 
   await check('tick: the number counts up once a second, the same for all', async () => {
-    // A machine that stands still for a moment makes one look worthless, not the clock wrong.
+    // If the machine pauses for a moment, one measurement is wrong although the clock is right. So measure again.
     let ones, trouble;
-    for (let look = 0; look < LOOKS; look++) {
+    for (let measurement = 0; measurement < MEASUREMENTS_MAX; measurement++) {
       let twos;
       [ones, twos] = await Promise.all([watch(one), watch(two)]);
       trouble = tickTrouble(ones, twos);
@@ -373,7 +373,7 @@ async function tick(t) {
     holds(!trouble, trouble);
     holds(ones[0][0] <= (Date.now() - t.server.startedAt) / 1000 + 1, `tick ${ones[0][0]} does not count from 0`);
   });
-  await check('tick: a message shows as it was sent, in every page', async () => {
+  await check('tick: every page shows a message unchanged', async () => {
     for (const text of ['tea at 12:30: <b>bring</b> cups & spoons', 'tick:99']) {
       await say(one, '#message', text);
       for (const page of [one, two]) await shows(page, text);
@@ -389,7 +389,7 @@ async function streaming(t) {
       await page.waitForFunction('points.length >= 3', undefined, { polling: POLL_MS });
     }
   });
-  await check('streaming: they are drawn', async () => {
+  await check('streaming: the numbers are drawn', async () => {
     const drawn = await one.$eval('#chart', canvas => {
       const accent = getComputedStyle(document.getElementById('now')).color.match(/\d+/g).map(Number);
       const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -419,16 +419,16 @@ async function livePage(t) {
     equal(answer.channel, 'all', 'channel');
     equal(answer.subscribers, 2, 'subscribers');
   });
-  await check('live: a POST from outside appears', async () => {
+  await check('live: a POST from another program appears', async () => {
     const answer = await post(publish('all'), 'from outside');
     equal(answer.channel, 'all', 'channel');
     equal(answer.subscribers, 2, 'subscribers');
     for (const page of [one, two]) await shows(page, 'from outside');
   });
-  await check('live: the page shows a command that does the same', async () => {
+  await check('live: the page shows a curl command that publishes', async () => {
     equal(await one.textContent('#curl'), `curl -d 'hello' ${publish('all')}`, 'command');
   });
-  await check('live: a foreign name that resolves to this machine reads nothing', async () => {
+  await check('live: a foreign name that resolves to this machine is refused', async () => {
     const page = await one.context().newPage();
     for (const target of ['', 'metrics', 'healthz', 'publish/all']) {
       const answer = await page.goto(`http://attacker.example:8888/${target}`);
@@ -436,7 +436,7 @@ async function livePage(t) {
     }
     await page.close();
   });
-  await check('live: a page of this server may call it by any name of the loopback', async () => {
+  await check('live: a page of this server can use any loopback name', async () => {
     const page = await one.context().newPage();
     await page.goto('http://localhost:8888/');
     await live(page);
@@ -449,7 +449,7 @@ async function livePage(t) {
     await page.close();
     await until('one subscriber less', async () => (await post(publish('all'), 'two are left')).subscribers === 2);
   });
-  await check('live: a channel is heard by those on it, and by no others', async () => {
+  await check('live: a message reaches only the subscribers of its channel', async () => {
     await say(two, '#channel', 'tea');
     await two.waitForSelector('body[data-state=live]');
     await until('one subscriber on tea', async () => (await post(publish('tea'), 'for tea')).subscribers === 1);
@@ -459,21 +459,21 @@ async function livePage(t) {
     await lacks(two, 'for the rest');
     await lacks(one, 'for tea');
   });
-  await check('live: the address names a channel', async () => {
+  await check('live: the fragment of the URL names a channel', async () => {
     const page = await t.openLive('#tea');
     await post(publish('tea'), 'more tea');
     for (const reader of [page, two]) await shows(reader, 'more tea');
   });
-  await check('live: a refusal is shown in the words of the server', async () => {
+  await check('live: an error message of the server is shown', async () => {
     const before = t.complaints.length;
     await one.fill('#text', 'x'.repeat(2 * 1024 * 1024));
     await one.click('button.main');
     const words = await textOf(one, '#answer.bad', /\S/);
     equal(words, 'a message may have at most 65536 bytes', 'the answer');
-    t.complaints.length = before;      // the browser itself reports the status, as it should
+    t.complaints.length = before;      // the browser also reports the status; this is expected
     await one.fill('#text', '');
   });
-  await check('live: the page comes back after a restart', async () => {
+  await check('live: the page reconnects after a restart', async () => {
     t.watching = false;
     await t.server.stop();
     await one.waitForSelector('body:not([data-state=live])');
@@ -509,17 +509,17 @@ async function tryExample(example, browser, scratch) {
     await check(`${example.name}: starts`, () => server.start());
     if (failed === failedBefore) {
       await example.run(trial);
-      await check(`${example.name}: the pages have nothing to complain about`, async () => {
+      await check(`${example.name}: the pages have no errors`, async () => {
         equal(trial.complaints.join(' | '), '', 'errors in the console');
       });
-      await check(`${example.name}: SIGINT ends it with 0, and the pages are told`, async () => {
+      await check(`${example.name}: SIGINT stops it with 0, and the pages get a close`, async () => {
         trial.watching = false;
         await server.stop();
         await until('a close with 1001', async () => (await linesOf(trial.pages[0])).some(l => l.includes('1001')));
       });
     }
   } catch (error) {
-    await check(`${example.name}: can be tried`, async () => { throw error; });
+    await check(`${example.name}: no error in the test itself`, async () => { throw error; });
   } finally {
     await Promise.all(trial.pages.map(page => page.close()));
     await server.kill();

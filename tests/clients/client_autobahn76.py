@@ -1,6 +1,6 @@
-"""A draft-76 client: Autobahn 0.9.0, the release that the document behind techops.toml asks for, on CPython 2.7.
+"""A draft-76 client: Autobahn 0.9.0, the release that the document of the TechOps server requires, on CPython 2.7.
 
-Told what to do as README.md says: client_autobahn76.py URL
+Controlled as described in README.md: client_autobahn76.py URL
 """
 import json
 import sys

@@ -1,5 +1,5 @@
 # A draft-76 client (under its other name, draft-ietf-hybi-00): Perl's Protocol::WebSocket.
-# Told what to do as README.md says: perl client_hybi00.pl URL
+# Controlled as described in README.md: perl client_hybi00.pl URL
 
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-"""A client of the package `websockets`, told what to do as README.md says: client_websockets.py URL [ORIGIN]"""
+"""A client with the package `websockets`, controlled as described in README.md: client_websockets.py URL [ORIGIN]"""
 import hashlib
 import json
 import sys

@@ -1,4 +1,4 @@
-// A client of the package `ws`, told what to do as README.md says: node client_ws.mjs URL [ORIGIN]
+// A client with the package `ws`, controlled as described in README.md: node client_ws.mjs URL [ORIGIN]
 
 import { createHash } from 'node:crypto';
 import { createInterface } from 'node:readline';

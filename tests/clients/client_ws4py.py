@@ -1,4 +1,4 @@
-"""A client of the package `ws4py`, told what to do as README.md says: client_ws4py.py URL"""
+"""A client with the package `ws4py`, controlled as described in README.md: client_ws4py.py URL"""
 import hashlib
 import json
 import re
@@ -14,7 +14,7 @@ def tell(**event):
 
 
 class Client(WebSocketBaseClient):
-    # Not its threaded client: that one reads in two threads at once what arrives together with the handshake, as a greeting does.
+    # Not the threaded client of ws4py: it reads data that arrives together with the handshake, such as a greeting, in two threads.
     def handshake_ok(self):
         tell(event="open")
 

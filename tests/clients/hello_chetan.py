@@ -1,4 +1,4 @@
-"""The client of the document behind echo.toml (ws4py): opens, sends, prints what came back, closes."""
+"""The client of the echo document (ws4py): opens, sends, prints the echo, closes."""
 from ws4py.client.threadedclient import WebSocketClient
 
 

@@ -1,10 +1,10 @@
-"""What the examples promise, seen by real clients: each example is started as it ships, and programs nobody here wrote talk to it.
+"""Tests the examples with real clients: each example is started as it ships, and clients from other projects connect to it.
 
     run.py PUSHD REPOSITORY [EXAMPLE...]       all examples, and "default" (config/pushd.toml), unless some are named
 
-Run it with a Python that has requirements.txt; README.md says what else. PYTHON27 names a CPython 2.7 that has
-requirements-2.7.txt: without it one of the two draft-76 clients is left out. The ports are those of the examples, so they must
-be free. Nothing here sleeps for luck: every wait is for a condition, until a deadline. The last line counts; a failure exits 1.
+Run it with a Python that has the packages of requirements.txt; README.md lists the other requirements. PYTHON27 names a CPython 2.7
+with the packages of requirements-2.7.txt; without it, one of the two draft-76 clients is skipped. The ports of the examples must be
+free. Every wait is for a condition, with a deadline. The last line gives the totals; after a failure the exit status is 1.
 """
 import ctypes
 import hashlib
@@ -25,8 +25,8 @@ import traceback
 from contextlib import contextmanager
 
 DEADLINE_S = 60
-# How often something that depends on the machine's pace is looked at before it counts as wrong.
-LOOKS = 5
+# How many times a measurement that depends on the speed of the machine is repeated before it counts as failed.
+MEASUREMENTS_MAX = 5
 POLL_S = 0.02
 HERE = pathlib.Path(__file__).resolve().parent
 PR_SET_CHILD_SUBREAPER = 36
@@ -66,7 +66,7 @@ def equal(found, expected, what):
 
 
 def until(what, ask, deadline_s=DEADLINE_S):
-    """Asks until the answer is true, and returns it."""
+    """Calls `ask` until it returns a true value, and returns that value."""
     end = time.monotonic() + deadline_s
     while not (answer := ask()):
         assert time.monotonic() < end, f"not within {deadline_s} s: {what}"
@@ -77,7 +77,7 @@ def until(what, ask, deadline_s=DEADLINE_S):
 # The server
 
 class Server:
-    """One example, on a copy of the shipped files, in a run directory of its own."""
+    """One example, with a copy of the shipped files and its own run directory."""
 
     def __init__(self, pushd, repository, scratch, config, ports):
         self.pushd, self.ports = pushd, ports
@@ -93,7 +93,7 @@ class Server:
             assert not accepts(port), f"port {port} is taken by something else"
 
     def start(self):
-        """In the foreground; what it says goes to a file."""
+        """Starts it in the foreground; its output goes to a file."""
         self.refuses()
         with open(self.rundir / "pushd.log", "wb") as log:
             command = [self.pushd, "-n", "-c", self.config, "--rundir", self.rundir]
@@ -102,25 +102,25 @@ class Server:
             until(f"port {port} accepts", lambda: self.alive() and accepts(port))
 
     def daemonize(self):
-        """As twistd did: the command comes back once the daemon serves, and leaves pushd.pid and pushd.log."""
+        """Starts it as a daemon, like twistd: the command returns when the daemon serves, and creates pushd.pid and pushd.log."""
         self.refuses()
         subprocess.run([self.pushd, "-c", self.config], cwd=self.rundir, check=True, timeout=DEADLINE_S)
         self.pid = int((self.rundir / "pushd.pid").read_text())
         for port in self.ports:
-            assert accepts(port), f"the daemon is ready and port {port} is not"
+            assert accepts(port), f"the daemon is ready but port {port} is not"
 
     def log(self):
         return (self.rundir / "pushd.log").read_text()
 
     def logs(self, words):
-        until(f"the log says {words!r}", lambda: words in self.log())
+        until(f"the log contains {words!r}", lambda: words in self.log())
 
     def alive(self):
         assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), f"pushd ended by itself: {self.log()}"
         return True
 
     def stop(self):
-        """SIGINT, and an exit code of 0. A daemon is this process's child too: see the subreaper below."""
+        """Sends SIGINT and expects exit status 0. A daemon is a child of this process, too: see the subreaper below."""
         pid, self.pid = self.pid, None
         os.kill(pid, signal.SIGINT)
         try:
@@ -132,7 +132,7 @@ class Server:
         equal(os.waitstatus_to_exitcode(status), 0, "exit code after SIGINT")
         assert not (self.rundir / "pushd.pid").exists(), "the pidfile is still there"
         for words in ["Log opened", "Received SIGINT, shutting down", "Server Shut Down"]:
-            assert words in self.log(), f"the log does not say {words!r}"
+            assert words in self.log(), f"the log does not contain {words!r}"
 
 
 def accepts(port):
@@ -146,7 +146,7 @@ def accepts(port):
 # The clients
 
 class Client:
-    """A program that speaks WebSocket, told what to do in lines of JSON, and telling what it sees in the same way."""
+    """A WebSocket client in another process. It reads orders and writes events, both as lines of JSON."""
 
     def __init__(self, kind, *arguments):
         self.kind = kind
@@ -170,38 +170,38 @@ class Client:
         self.process.stdin.flush()
 
     def next(self):
-        """The next thing that happens to it, and when."""
+        """The next event, with its time."""
         try:
             return self.events.get(timeout=DEADLINE_S)
         except queue.Empty:
-            raise AssertionError(f"{self.kind} saw nothing for {DEADLINE_S} s {self.complaints()}") from None
+            raise AssertionError(f"{self.kind} had no event for {DEADLINE_S} s {self.complaints()}") from None
 
     def sees(self, event, **fields):
-        """That the very next thing is this, so that nothing came in between."""
+        """Checks that the next event is this one, so that nothing else has happened before it."""
         _, found = self.next()
         wanted = {"event": event, **fields}
         assert wanted.items() <= found.items(), f"{self.kind}: expected {wanted}, found {found} {self.complaints()}"
         return found
 
-    def hears(self, text):
+    def receives(self, text):
         self.sees("text", text=text)
 
-    def hears_among_others(self, test):
-        """A text that passes, whatever else is streamed before it; and when it came."""
+    def receives_among_others(self, test):
+        """Waits for a text that passes the test, and ignores other texts before it; returns its time and the text."""
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             at, found = self.next()
-            equal(found["event"], "text", f"{self.kind}, what it sees")
+            equal(found["event"], "text", f"{self.kind}, the event")
             if test(found["text"]):
                 return at, found["text"]
-        raise AssertionError(f"{self.kind} did not hear it within {DEADLINE_S} s")
+        raise AssertionError(f"{self.kind} did not receive it within {DEADLINE_S} s")
 
     def close(self):
         self.do("close")
         self.ended()
 
     def ended(self, code=None):
-        """That the connection ended properly, with the server's code where the client's dialect has codes."""
+        """Checks that the connection was closed properly, and with this code if the protocol of the client has codes."""
         found = self.sees("closed")
         if self.kind in DRAFT76:
             assert found["clean"], f"{self.kind}: not a clean close"
@@ -216,7 +216,7 @@ class Client:
 
 
 class Trial:
-    """An example that runs, and the clients it has."""
+    """A running example, with its clients."""
 
     def __init__(self, server):
         self.server, self.clients = server, []
@@ -239,7 +239,7 @@ class Trial:
 
 
 class Reply:
-    """What curl was answered."""
+    """The response that curl received."""
 
     def __init__(self, *arguments):
         with tempfile.TemporaryDirectory() as place:
@@ -263,7 +263,7 @@ def status(expected, *arguments):
 
 
 def reached(expected, *arguments):
-    """A publish that is answered with how many it was queued for."""
+    """Publishes, and checks the number of subscribers that the message was queued for."""
     answer = status(200, *arguments).json()
     equal(answer["subscribers"], expected, f"subscribers that {arguments[-1]} reached")
     return answer
@@ -289,60 +289,60 @@ def server_push(t):
     with check("server-push: a push reaches every socket of its pair"):
         reached(3, f"{web}/push?userid=anna&compid=desk&message=hello")
         for client in pair:
-            client.hears("hello")
-    with check("server-push: what curl escapes arrives as it was"):
+            client.receives("hello")
+    with check("server-push: text that curl escapes arrives unchanged"):
         text = "a+b & c=d 100% ünïcødé \U0001f680"
         fields = ["--data-urlencode", f"message={text}", "-d", "userid=anna", "-d", "compid=desk"]
         reached(3, "-G", *fields, f"{web}/push")
         reached(3, *fields, f"{web}/push")
         for client in pair * 2:
-            client.hears(text)
-    with check("server-push: a push to all reaches all, and nobody else heard the others"):
+            client.receives(text)
+    with check("server-push: a push to all reaches all; earlier pushes reached only their pair"):
         reached(6, f"{web}/pushtoall?message=all")
         for client in pair + others:
-            client.hears("all")
-    with check("server-push: a push to a pair nobody holds reached 0"):
+            client.receives("all")
+    with check("server-push: a push to a pair without sockets reaches 0"):
         reached(0, f"{web}/push?userid=nobody&compid=desk&message=x")
         reached(0, f"{web}/push?userid=anna&compid=other&message=x")
-    with check("server-push: no value reaches into another pair"):
+    with check("server-push: a value with a slash cannot reach another pair"):
         client = t.open("websockets", socket_of("a%2Fb", "c"))
         reached(0, f"{web}/push?userid=a&compid=b%2Fc&message=x")
         reached(1, f"{web}/push?userid=a%2Fb&compid=c&message=hello")
-        client.hears("hello")
+        client.receives("hello")
         client.close()
-    with check("server-push: a missing argument is a 400 that names it"):
+    with check("server-push: a missing argument is answered with 400 and its name"):
         for query, missing in [("userid=u&message=m", "compid"), ("compid=c&message=m", "userid"), ("userid=u&compid=c", "message")]:
             assert missing.encode() in status(400, f"{web}/push?{query}").body, f"{missing} is not named"
         status(400, f"{web}/pushtoall")
         for kind in MODERN:
             t.client(kind, "ws://127.0.0.1:8888/ws?userid=u").sees("refused", status=400)
-    with check("server-push: another method is a 405 that says which"):
+    with check("server-push: another method is answered with 405 and the allowed methods"):
         allow = status(405, "-X", "DELETE", f"{web}/push?userid=u&compid=c&message=m").fields["allow"]
         assert "GET" in allow and "POST" in allow, allow
-    with check("server-push: what a client sends is logged, and goes to nobody"):
+    with check("server-push: a message from a client is logged, and sent to no client"):
         for client in others:
             client.do("text", text=f"for the log, from {client.kind}")
             t.server.logs(f"for the log, from {client.kind}")
         reached(6, f"{web}/pushtoall?message=afterwards")
         for client in pair + others:
-            client.hears("afterwards")
-    with check("server-push: a closed socket is forgotten"):
+            client.receives("afterwards")
+    with check("server-push: a closed socket is no longer counted"):
         push = f"{web}/push?userid=anna&compid=desk&message=still"
         while pair:
             pair.pop().close()
             until(f"{len(pair)} subscribers", lambda: Reply(push).json()["subscribers"] == len(pair))
             reached(len(pair), "-G", "--data-urlencode", f"message=we are {len(pair)}", push.replace("&message=still", ""))
             for client in pair:
-                client.hears_among_others(lambda text: text == f"we are {len(pair)}")
+                client.receives_among_others(lambda text: text == f"we are {len(pair)}")
 
 
 def hello_world(t):
     with check("hello-world: the page"):
         page("http://127.0.0.1:8888/", "WebSocket hello world")
     for kind in MODERN:
-        with check(f"hello-world: {kind} is greeted, logged, and told nothing else"):
+        with check(f"hello-world: {kind} receives only the greeting, and its messages are logged"):
             client = t.open(kind, "ws://localhost:8888/ws")
-            client.hears("Hello World")
+            client.receives("Hello World")
             client.do("text", text=f"good morning from {kind}")
             t.server.logs(f"good morning from {kind}")
             client.close()
@@ -354,29 +354,29 @@ def echo(t):
 
     with check("echo: the page"):
         page("http://127.0.0.1:8888/", "Echo")
-    with check("echo: the document's client prints what it says"):
+    with check("echo: the client of the document prints its own message"):
         run = subprocess.run([sys.executable, HERE / "hello_chetan.py"], capture_output=True, text=True, timeout=DEADLINE_S)
         equal(run.stdout, "Received from server: Hello Chetan\nClosed down\n", f"its output ({run.stderr})")
         equal(run.returncode, 0, "exit code")
         t.server.logs("Hello Chetan")
     clients = t.open_all(MODERN, url)
-    with check("echo: text comes back to its sender alone"):
+    with check("echo: text is sent back to its sender only"):
         for client in clients:
             for text in [f"mine, says {client.kind}", "", "ünïcødé \U0001f680", "x" * 70_000]:
                 client.do("text", text=text)
-                client.hears(text)
-    with check("echo: binary comes back as binary"):
+                client.receives(text)
+    with check("echo: binary is sent back as binary"):
         for client in clients:
             for size in [0, 1, 125, 126, 65_535, 65_536, 1_000_003]:
                 client.do("binary", bytes=size)
                 client.sees("binary", bytes=size, sha256=pattern(size))
-    with check("echo: 16 MiB come back whole"):
+    with check("echo: 16 MiB are sent back unchanged"):
         for client in clients:
             client.do("binary", bytes=16 * 1024 * 1024)
             client.sees("binary", bytes=16 * 1024 * 1024, sha256=pattern(16 * 1024 * 1024))
     with check("echo: a ping is answered"):
         for client in clients:
-            if client.kind != "ws4py":          # it has no way to tell
+            if client.kind != "ws4py":          # it does not report pongs
                 client.do("ping")
                 client.sees("pong")
     with check("echo: more than 16 MiB is refused with 1009"):
@@ -392,25 +392,25 @@ def techops(t):
     web = "http://127.0.0.1:8000"
     clients = t.open_all(ALL, "ws://127.0.0.1:5000/")
 
-    with check("techops: a second daemon names the first, and disturbs nothing"):
+    with check("techops: a second daemon refuses to start and names the first"):
         command = [t.server.pushd, "-c", t.server.config]
         second = subprocess.run(command, cwd=t.server.rundir, capture_output=True, text=True, timeout=DEADLINE_S)
         assert second.returncode != 0, "it started"
         assert f"Another pushd is running, PID {t.server.pid}" in second.stderr, second.stderr
     for sender in clients:
-        with check(f"techops: what {sender.kind} says, all hear, itself too"):
+        with check(f"techops: a message from {sender.kind} reaches all clients, including the sender"):
             for text in [f"hello from {sender.kind}", "<b>ünïcødé</b> \U0001f680"]:
                 sender.do("text", text=text)
                 for client in clients:
-                    client.hears(text)
+                    client.receives(text)
     with check("techops: binary is ignored"):
         for sender in clients[:len(MODERN)]:
             sender.do("binary", bytes=3)
             sender.do("text", text=f"after the bytes of {sender.kind}")
             for client in clients:
-                client.hears(f"after the bytes of {sender.kind}")
+                client.receives(f"after the bytes of {sender.kind}")
     for kind in DRAFT76:
-        with check(f"techops: {kind} says goodbye and is answered"):
+        with check(f"techops: a close from {kind} is answered"):
             client = t.open(kind, "ws://127.0.0.1:5000/")
             client.close()
     with check("techops: the page"):
@@ -423,7 +423,7 @@ def techops(t):
         assert b"one two &amp; &lt;three&gt;.txt" in listing.body and b"more/" in listing.body, listing.body
         equal(status(200, f"{web}/notes/one%20two%20&%20%3Cthree%3E.txt").body, b"text", "the file listed")
         assert status(301, f"{web}/notes").fields["location"].endswith("/notes/"), "not redirected to the directory"
-    with check("techops: files are served as a web server does"):
+    with check("techops: HEAD, ranges and conditional requests work"):
         whole = status(200, f"{web}/")
         length = len(whole.body)
         head = status(200, "--head", f"{web}/index.html")
@@ -439,21 +439,21 @@ def techops(t):
 
 
 def tick_trouble(clients):
-    """Four ticks as each of them sees it: every number in its order, or it fails; what was wrong with their times, if anything was."""
+    """Collects four ticks from each client. Fails if the numbers are not in order; returns what is wrong with their times, or None."""
     seen = [dict() for _ in clients]
     for client, ticks in zip(clients, seen):
         while len(ticks) < 4:
-            at, text = client.hears_among_others(lambda text: True)
-            assert re.fullmatch(r"tick:\d+", text), f"{client.kind} heard {text!r}"
+            at, text = client.receives_among_others(lambda text: True)
+            assert re.fullmatch(r"tick:\d+", text), f"{client.kind} received {text!r}"
             ticks[int(text[5:])] = at
         numbers = list(ticks)
-        equal(numbers, list(range(numbers[0], numbers[0] + 4)), f"{client.kind}, numbers in the order they came")
+        equal(numbers, list(range(numbers[0], numbers[0] + 4)), f"{client.kind}, numbers in order of arrival")
         apart = [ticks[n + 1] - ticks[n] for n in numbers[:-1]]
         if not all(0.5 < gap < 2 for gap in apart):
             return f"{client.kind}, seconds between ticks: {apart}"
     common = set.intersection(*map(set, seen))
     if len(common) < 2:
-        return f"too few ticks were seen by all: {seen}"
+        return f"too few ticks were received by all: {seen}"
     for n in common:
         times = [ticks[n] for ticks in seen]
         if max(times) - min(times) >= 0.5:
@@ -465,38 +465,38 @@ def tick(t):
     with check("tick: the page"):
         page("http://127.0.0.1:8888/", "Tick")
     clients = t.open_all(ALL, "ws://127.0.0.1:9876/")
-    with check(f"tick: {', '.join(ALL)} see the same number at the same time, once a second"):
-        # A machine that stands still for a moment makes one look worthless, not the clock wrong.
-        for look in range(LOOKS):
+    with check(f"tick: {', '.join(ALL)} receive the same number at the same time, once a second"):
+        # If the machine pauses for a moment, one measurement is wrong although the clock is right. So measure again.
+        for measurement in range(MEASUREMENTS_MAX):
             trouble = tick_trouble(clients)
             if not trouble:
                 break
-        assert not trouble, f"{trouble}, after {look + 1} looks"
+        assert not trouble, f"{trouble}, after {measurement + 1} measurements"
     for sender in clients:
-        with check(f"tick: what {sender.kind} says, all hear as msg:"):
+        with check(f"tick: a message from {sender.kind} reaches all as msg:"):
             text = f"tea at 12:30, says {sender.kind}: ünïcødé"
             sender.do("text", text=text)
             for client in clients:
-                client.hears_among_others(lambda heard: heard == f"msg:{text}")
+                client.receives_among_others(lambda received: received == f"msg:{text}")
 
 
 def streaming(t):
     with check("streaming: the page"):
         page("http://127.0.0.1:8888/", "Streaming")
     clients = t.open_all(MODERN, "ws://127.0.0.1:8888/ws")
-    with check("streaming: what the command writes arrives"):
+    with check("streaming: the output of the command arrives"):
         for client in clients:
             for _ in range(2):
-                client.hears_among_others(lambda text: re.fullmatch(r"load \d+\.\d+", text))
-    with check("streaming: what is appended to the file arrives, line by line"):
+                client.receives_among_others(lambda text: re.fullmatch(r"load \d+\.\d+", text))
+    with check("streaming: lines that are appended to the file arrive"):
         with open(t.server.config.parent / "streaming.log", "a") as file:
             file.write("the kettle\nbo")
             file.flush()
             for client in clients:
-                client.hears_among_others(lambda text: text == "log the kettle")
+                client.receives_among_others(lambda text: text == "log the kettle")
             file.write("ils: ünïcødé\n")
         for client in clients:
-            client.hears_among_others(lambda text: text == "log boils: ünïcødé")
+            client.receives_among_others(lambda text: text == "log boils: ünïcødé")
 
 
 def default(t):
@@ -506,21 +506,21 @@ def default(t):
 
     with check("default: the page"):
         page(f"{web}/", "pushd live")
-    with check("default: a POST reaches those on its channel, and says how many"):
+    with check("default: a POST reaches the subscribers of its channel, and returns their number"):
         for channel, listeners in [("all", clients), ("tea", tea)]:
             equal(reached(3, "-d", f"for {channel} & more", f"{web}/publish/{channel}")["channel"], channel, "channel")
             for client in listeners:
-                client.hears(f"for {channel} & more")
+                client.receives(f"for {channel} & more")
     with check("default: binary is published as binary"):
         reached(3, "-H", "Content-Type: application/octet-stream", "--data-binary", "\x01\x02", f"{web}/publish/tea")
         for client in tea:
             client.sees("binary", bytes=2)
-    with check("default: what a client says goes nowhere"):
+    with check("default: a message from a client is sent to no client"):
         tea[0].do("text", text="nobody hears this")
         reached(3, "-d", "afterwards", f"{web}/publish/tea")
         for client in tea:
-            client.hears("afterwards")
-    with check("default: a publish that cannot be is refused with the status that says why"):
+            client.receives("afterwards")
+    with check("default: an invalid publish is refused with the right status"):
         assert "POST" in status(405, f"{web}/publish/all").fields["allow"], "Allow does not name POST"
         status(404, "-d", "x", f"{web}/publish")
         big = t.server.home / "big"
@@ -528,12 +528,12 @@ def default(t):
         status(413, "-H", "Expect:", "--data-binary", f"@{big}", f"{web}/publish/all")
         big.write_bytes(b"\xff\xfe")
         status(400, "--data-binary", f"@{big}", f"{web}/publish/all")
-    with check("default: pages of other sites may not connect or publish"):
+    with check("default: pages of other sites cannot connect or publish"):
         for kind in ["websockets", "ws"]:
             t.client(kind, url, "http://elsewhere.example").sees("refused", status=403)
             t.open(kind, url, web).close()
         status(403, "-H", "Origin: http://elsewhere.example", "-d", "x", f"{web}/publish/all")
-    with check("default: a WebSocket's path asked for without one is a 426"):
+    with check("default: a request without an upgrade on the WebSocket path is answered with 426"):
         equal(status(426, f"{web}/ws").fields["upgrade"].lower(), "websocket", "Upgrade")
     with check("default: health"):
         status(200, f"{web}/healthz")
@@ -568,10 +568,10 @@ def attempt(name, pushd, repository, scratch):
         with check(f"{name}: starts"):
             server.daemonize() if name == "techops" else server.start()
         if failed == before:
-            with check(f"{name}: can be tried to its end"):
+            with check(f"{name}: no error in the test itself"):
                 body(trial)
         if server.pid:
-            with check(f"{name}: SIGINT ends it with 0, and who is there is told"):
+            with check(f"{name}: SIGINT stops it with 0, and connected clients get a close"):
                 here = [client for client in trial.clients if client.process.poll() is None]
                 server.stop()
                 for client in here:
@@ -589,7 +589,7 @@ def main():
     global skipped
     if len(sys.argv) < 3 or set(sys.argv[3:]) - set(EXAMPLES):
         sys.exit(__doc__)
-    # A daemon's parent is gone: as its reaper, this process may still ask for its exit code.
+    # The parent of a daemon has ended. As a subreaper this process becomes the parent, and can read the exit status.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if "autobahn76" not in DRAFT76:
         skipped = 1
