@@ -39,7 +39,7 @@ fn made() -> Value {
 /// How a kind of table is called in the schema: `hub`, `websocket_route`.
 fn name(section: &Section) -> String {
     let bare = section.title.trim_start_matches('[').trim_end_matches(']');
-    bare.trim_end_matches(".NAME").trim_start_matches("a ").replace(' ', "_")
+    bare.trim_end_matches(".NAME").trim_start_matches("a ").trim_start_matches("an ").replace(' ', "_")
 }
 
 fn reference(section: &Section) -> Value {

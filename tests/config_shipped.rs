@@ -69,6 +69,8 @@ fn the_default_serves_page_hub_publishing_and_status() {
     assert_eq!(ports(&config), [8888]);
     assert!(matches!(action(&config, "/"), Action::Page(_)));
     assert_eq!(websocket(&config, "/ws").on_message, OnMessage::Ignore);
+    let Action::Events(events) = action(&config, "/events") else { panic!("/events") };
+    assert_eq!(events.subscription.channels, websocket(&config, "/ws").channels);
     assert!(matches!(action(&config, "/publish/{channel}"), Action::Publish(_)));
     assert_eq!(action(&config, "/metrics"), &Action::Metrics);
     assert_eq!(action(&config, "/healthz"), &Action::Health);

@@ -56,7 +56,11 @@ fn whole(table: &Settings, text: String) -> Difference {
 
 /// What happens to those who are on a route that goes.
 fn farewell(table: &Settings) -> &'static str {
-    if table.section == &keys::WEBSOCKET { "; its sessions are closed with 1001" } else { "" }
+    match table.section {
+        section if section == &keys::WEBSOCKET => "; its sessions are closed with 1001",
+        section if section == &keys::EVENTS => "; its streams end",
+        _ => "",
+    }
 }
 
 fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
@@ -70,7 +74,7 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
             continue;
         }
         let consequence = match key.name {
-            "websocket" => farewell(table),
+            "websocket" | "events" => farewell(table),
             // It is asked with each request.
             "origins" if table.section == &keys::SERVER => "; publishing goes by it at once",
             _ if table.section == &keys::FEED => "; the feed begins anew",

@@ -9,7 +9,7 @@ use super::limits::BUILT_CHANNELS_COMPARED_MAX;
 use super::report::{Problem, Report, Span};
 use super::{Action, Feed, HubId, Route, Template};
 
-/// What the websocket routes of one hub can hear.
+/// What the clients of one hub can receive.
 #[derive(Default)]
 struct Heard<'c> {
     fixed: HashSet<&'c str>,
@@ -33,9 +33,13 @@ impl Heard<'_> {
 pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span, Feed)]) {
     let mut hubs: HashMap<HubId, Heard<'_>> = HashMap::new();
     for route in routes {
-        let Action::WebSocket(socket) = &route.1.action else { continue };
-        let heard = hubs.entry(socket.hub).or_default();
-        for channel in &socket.channels {
+        let (hub, channels) = match &route.1.action {
+            Action::WebSocket(socket) => (socket.hub, &socket.channels),
+            Action::Events(events) => (events.subscription.hub, &events.subscription.channels),
+            _ => continue,
+        };
+        let heard = hubs.entry(hub).or_default();
+        for channel in channels {
             match channel.fixed() {
                 Some(name) => drop(heard.fixed.insert(name)),
                 None if channel.is_whole() => {
@@ -50,7 +54,7 @@ pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span
     for (span, feed) in feeds {
         if !hubs.get(&feed.hub).is_some_and(|heard| heard.can_be(&feed.channel)) {
             let problem = Problem::warning(span.clone(), "no route can hear this channel");
-            let help = format!("`channels = [\"{}\"]` on a websocket route of its hub would", feed.channel);
+            let help = format!("`channels = [\"{}\"]` on a websocket or events route of its hub would", feed.channel);
             report.note(problem.label("published to nobody").help(help));
         }
     }

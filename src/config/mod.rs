@@ -217,6 +217,8 @@ pub struct HubId(pub u32);
 pub enum Action {
     /// `websocket = "HUB"`
     WebSocket(WebSocket),
+    /// `events = "HUB"`
+    Events(Events),
     /// `publish = "HUB"`
     Publish(Publish),
     /// `static = "DIRECTORY"`
@@ -258,6 +260,29 @@ pub struct WebSocket {
     pub log: SessionLog,
 }
 
+/// What a route that clients subscribe by has in common with others of its kind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscription {
+    /// The hub subscribed to.
+    pub hub: HubId,
+    /// The channels a client is subscribed to; never empty (`["all"]` is the default).
+    pub channels: Vec<Template>,
+    /// Which web pages may connect.
+    pub origins: Origins,
+    /// What is logged at level info about its clients.
+    pub log: SessionLog,
+}
+
+/// A route that answers with an event stream (`text/event-stream`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Events {
+    /// Its hub and channels.
+    pub subscription: Subscription,
+    /// The type of its events, of which the only hole is `channel`; `None`: browsers take it as `message`. Its text holds no CR, LF
+    /// or NUL; a channel that fills the hole may.
+    pub event: Option<Template>,
+}
+
 /// `on_message`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMessage {
@@ -280,7 +305,7 @@ pub enum Accept {
     Binary,
 }
 
-/// `log` of a WebSocket route.
+/// `log` of a websocket or events route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLog {
     /// Nothing (but at level debug, everything).

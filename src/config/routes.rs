@@ -13,7 +13,8 @@ use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
 use super::{
-    Accept, Action, Method, OnMessage, Origins, Page, Pattern, Publish, Route, SessionLog, Static, Template, WebSocket,
+    Accept, Action, Events, Method, OnMessage, Origins, Page, Pattern, Publish, Route, SessionLog, Static,
+    Subscription, Template, WebSocket,
 };
 
 /// Reads the routes of one server.
@@ -64,6 +65,7 @@ impl<'a> Routes<'_, 'a> {
         let item = table.item(table.section().action().name)?;
         match item.key() {
             "websocket" => self.websocket(&table, &item).map(Action::WebSocket),
+            "events" => self.events(&table, &item).map(Action::Events),
             "publish" => self.publish(&table, &item).map(Action::Publish),
             "static" => self.files(&table, &item).map(Action::Static),
             "page" => item.choice(&[("live", Page::Live)]).map(Action::Page),
@@ -74,7 +76,7 @@ impl<'a> Routes<'_, 'a> {
     }
 
     fn websocket(&self, table: &Table<'a>, item: &Item<'a>) -> Option<WebSocket> {
-        let hub = self.hubs.named_by(item);
+        let subscription = self.subscription(table, item);
         let on_message = table.item("on_message").and_then(|i| i.choice(&ON_MESSAGE)).unwrap_or(OnMessage::Ignore);
         let message = table.item("message").and_then(|item| {
             let template = item.template()?;
@@ -87,22 +89,43 @@ impl<'a> Routes<'_, 'a> {
         if on_message == OnMessage::Ignore {
             warn_idle(table, "message", "broadcast");
         }
+        let to = table.item("to").and_then(|i| i.channel());
+        let accept = table.item("accept").and_then(|i| i.choice(&ACCEPT)).unwrap_or(Accept::Both);
+        let greeting = table.item("greeting").and_then(|i| i.template());
+        let draft76 = table.item("draft76").and_then(|i| i.flag()).unwrap_or(false);
+        let subprotocols = table.item("subprotocols").map(subprotocols).unwrap_or_default();
+        let Subscription { hub, channels, origins, log } = subscription?;
         Some(WebSocket {
-            channels: match table.item("channels") {
-                Some(item) => channels(item),
-                None => Template::parse("all").into_iter().collect(),
-            },
+            hub,
+            channels,
             on_message,
-            to: table.item("to").and_then(|i| i.channel()),
-            accept: table.item("accept").and_then(|i| i.choice(&ACCEPT)).unwrap_or(Accept::Both),
-            greeting: table.item("greeting").and_then(|i| i.template()),
+            to,
+            accept,
+            greeting,
             message,
-            draft76: table.item("draft76").and_then(|i| i.flag()).unwrap_or(false),
-            subprotocols: table.item("subprotocols").map(subprotocols).unwrap_or_default(),
-            origins: self.origins(table),
-            log: table.item("log").and_then(|i| i.choice(&SESSION_LOG)).unwrap_or(SessionLog::Off),
-            hub: hub?,
+            draft76,
+            subprotocols,
+            origins,
+            log,
         })
+    }
+
+    fn events(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Events> {
+        let subscription = self.subscription(table, item);
+        let event = table.item("event").and_then(|item| event(&item));
+        Some(Events { subscription: subscription?, event })
+    }
+
+    /// What websocket and events routes have in common; `item` names the hub.
+    fn subscription(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Subscription> {
+        let hub = self.hubs.named_by(item);
+        let channels = match table.item("channels") {
+            Some(item) => channels(item),
+            None => Template::parse("all").into_iter().collect(),
+        };
+        let origins = self.origins(table);
+        let log = table.item("log").and_then(|i| i.choice(&SESSION_LOG)).unwrap_or(SessionLog::Off);
+        Some(Subscription { hub: hub?, channels, origins, log })
     }
 
     fn publish(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Publish> {
@@ -198,6 +221,18 @@ fn channels(item: Item<'_>) -> Vec<Template> {
         channels.push(channel);
     }
     channels
+}
+
+/// The type of a route's events. A line break in it would end the field of the event stream.
+fn event(item: &Item<'_>) -> Option<Template> {
+    let text = item.text("the type of an event")?;
+    if text.contains(['\r', '\n']) {
+        let problem = item.error("`event` holds a line break").label("the type of an event is one line");
+        item.note(problem.help("remove the line break"));
+    }
+    let template = item.template()?;
+    item.only_holes(&template, &["channel"], "only the channel of the message is known here");
+    Some(template)
 }
 
 fn subprotocols(item: Item<'_>) -> Vec<String> {

@@ -14,6 +14,7 @@ pub fn around(section: &Section, entry: &str) -> String {
         "the file" => format!("{entry}\n"),
         "rotate" => format!("[log]\nrotate = {{ {entry} }}\n"),
         "a websocket route" if !own => route("websocket = \"h\", "),
+        "an events route" if !own => route("events = \"h\", "),
         "a publish route" if !own => route("publish = \"h\", "),
         "a static route" if !own => route("static = \"www\", "),
         "a page route" if !own => route("page = \"live\", "),
@@ -59,6 +60,7 @@ pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
         ("rotate", String::new()),
         ("[server.NAME]", "listen = \"127.0.0.1:1\"\n".to_owned()),
         ("a websocket route", "websocket = \"one\"\n".to_owned()),
+        ("an events route", "events = \"one\"\n".to_owned()),
         ("a publish route", "publish = \"one\"\nchannel = \"all\"\n".to_owned()),
         ("a static route", "static = \"one\"\n".to_owned()),
         ("[hub.NAME]", String::new()),
@@ -81,6 +83,7 @@ pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
         let header = match *title {
             "rotate" => "[log.rotate]".to_owned(),
             "a websocket route" => "[server.n.routes.\"/ws\"]".to_owned(),
+            "an events route" => "[server.n.routes.\"/events\"]".to_owned(),
             "a publish route" => "[server.n.routes.\"/publish\"]".to_owned(),
             "a static route" => "[server.n.routes.\"/files\"]".to_owned(),
             title => title.replace("NAME", "n"),

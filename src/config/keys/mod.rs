@@ -7,7 +7,7 @@
 mod table;
 
 pub use table::{
-    DAEMON, FEED, HEALTH, HUB, LOG, METRICS, PAGE, PUBLISH, READY, ROTATE, SERVER, STATIC, TOP, WEBSOCKET,
+    DAEMON, EVENTS, FEED, HEALTH, HUB, LOG, METRICS, PAGE, PUBLISH, READY, ROTATE, SERVER, STATIC, TOP, WEBSOCKET,
 };
 
 /// The keys of one kind of table.
@@ -128,11 +128,12 @@ impl Section {
 }
 
 /// The kinds of routes; the first key of each says what the route does.
-pub const ROUTES: [&Section; 7] = [&WEBSOCKET, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
+pub const ROUTES: [&Section; 8] = [&WEBSOCKET, &EVENTS, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 14] = [
-    &TOP, &DAEMON, &LOG, &ROTATE, &SERVER, &WEBSOCKET, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY, &HUB, &FEED,
+pub const SECTIONS: [&Section; 15] = [
+    &TOP, &DAEMON, &LOG, &ROTATE, &SERVER, &WEBSOCKET, &EVENTS, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY,
+    &HUB, &FEED,
 ];
 
 const fn key(name: &'static str, kind: Kind, fallback: Fallback, change: Change, about: &'static str) -> Key {

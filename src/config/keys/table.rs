@@ -171,6 +171,24 @@ pub const WEBSOCKET: Section = Section {
     ],
 };
 
+/// A route that answers with an event stream.
+pub const EVENTS: Section = Section {
+    title: "an events route",
+    keys: &[
+        key("events", Text, Required, AtOnce, "The hub of the route's streams."),
+        key("channels", Texts, Value("[\"all\"]"), NewConnections, "The channels a client receives, at most 32."),
+        key("event", Text, Nothing("message"), NewConnections, "The type of its events; {channel} is the channel."),
+        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
+        key(
+            "log",
+            Word(&["off", "connections", "messages"]),
+            Value("\"off\""),
+            AtOnce,
+            "What the log says of the route's clients.",
+        ),
+    ],
+};
+
 /// A publish route.
 pub const PUBLISH: Section = Section {
     title: "a publish route",
