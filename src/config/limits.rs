@@ -328,3 +328,9 @@ pub const BENCH_TURN: Duration = Duration::from_millis(20);
 pub const BENCH_POLL_GAP: Duration = Duration::from_micros(20);
 /// How often it tells how far it is.
 pub const BENCH_WATCH: Duration = Duration::from_millis(250);
+/// How long clients of an event stream are asked to wait before they connect again, on an idle hub: up to twice as long, at random.
+pub const RETRY_MIN: Duration = Duration::from_secs(2);
+/// The same on a hub with [`RETRY_SESSIONS`]. Browsers do not back off: so 100,000 of them make about 4,500 connections a second.
+pub const RETRY_MAX: Duration = Duration::from_secs(15);
+/// The sessions of a hub from which on clients wait for [`RETRY_MAX`].
+pub const RETRY_SESSIONS: usize = 100_000;

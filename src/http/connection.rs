@@ -1,8 +1,8 @@
-//! One connection, from its first byte to its end or to its upgrade.
+//! One HTTP connection, from its first byte until it ends or becomes a session.
 //!
-//! hyper drives the requests. Around it stand the clock (`progress`: a client that does not finish its request, does not take
-//! its answer, or idles, is let go) and the hand-over: once a 101 is written, the socket leaves hyper with the bytes already read, and
-//! is adopted.
+//! hyper reads the requests. `progress` is its clock: a client that does not finish its request, does not take its answer, or is idle
+//! for too long, is disconnected. A connection becomes a session in two ways. Either hyper has written the answer to an upgrade; or the
+//! answer is a stream, which the session writes. Then the socket leaves hyper, with the bytes that were read already.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,7 +23,7 @@ use super::answer::Answer;
 use super::linger::linger;
 use super::progress::{Calls, Outgoing, Progress, Watched};
 use super::upgrade::Upgrade;
-use super::{Backend, Client, respond, respond_at_hand};
+use super::{Backend, Client, Outcome, respond, respond_at_hand};
 use crate::config::limits::{HEADER_BYTES_MAX, LINGER, REFUSAL_PATIENCE};
 use crate::session::Arrival;
 use crate::wire::hixie76;
@@ -35,7 +35,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
     let Some((header_timeout, keep_alive)) = times else { return };
     let header_timeout = if client.is_reserve { header_timeout.min(REFUSAL_PATIENCE) } else { header_timeout };
     let progress = Progress::new();
-    let agreed: Rc<RefCell<Option<Upgrade>>> = Rc::default();
+    let leaving: Rc<RefCell<Option<Leaving>>> = Rc::default();
     let client = Rc::new(client);
     // Boxed, so that the connection can be taken apart once it is upgraded.
     let service = Box::new(hyper::service::service_fn(|request: Request<Incoming>| {
@@ -44,10 +44,21 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
         if let Some(answer) = respond_at_hand(&request, &client, &backend) {
             return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &client, &backend, &progress))));
         }
-        let (agreed, progress, backend, client) = (agreed.clone(), progress.clone(), backend.clone(), client.clone());
+        let (leaving, progress, backend, client) = (leaving.clone(), progress.clone(), backend.clone(), client.clone());
         Either::Right(Box::pin(async move {
-            let (answer, upgrade) = respond(request, &client, &backend).await;
-            *agreed.borrow_mut() = upgrade;
+            let answer = match respond(request, &client, &backend).await {
+                Outcome::Answer(answer) => answer,
+                Outcome::Upgrade(answer, upgrade) => {
+                    *leaving.borrow_mut() = Some(Leaving::Upgrade(upgrade));
+                    answer
+                }
+                Outcome::Stream(arrival) => {
+                    backend.answered(StatusCode::OK);
+                    *leaving.borrow_mut() = Some(Leaving::Stream(arrival));
+                    // The connection is taken apart while this waits.
+                    std::future::pending().await
+                }
+            };
             Ok(send(answer, &client, &backend, &progress))
         }))
     }));
@@ -65,6 +76,8 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
             match connection.poll_without_shutdown(cx) {
                 Poll::Ready(finished) => Poll::Ready(Some(finished.is_ok())),
                 Poll::Pending if draining && progress.is_at_rest() => Poll::Ready(None),
+                // The answers to earlier requests are with the kernel: what the session writes follows them.
+                Poll::Pending if is_stream(&leaving) && !progress.is_blocked() => Poll::Ready(Some(true)),
                 Poll::Pending => Poll::Pending,
             }
         });
@@ -83,7 +96,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
             }
         }
     };
-    if finished == Some(true) && agreed.borrow().is_none() {
+    if finished == Some(true) && leaving.borrow().is_none() {
         // The last answer may still wait for the kernel, and would be lost with hyper's buffer.
         let _ = tokio::time::timeout(LINGER, std::pin::Pin::new(&mut connection)).await;
     }
@@ -93,11 +106,24 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
         None if progress.is_ending() => {}
         None => backend.put_aside(io, read, &client.server),
         // What hyper could not read was answered by it all the same.
-        Some(is_whole) => match agreed.take().filter(|_| is_whole) {
-            Some(upgrade) => hand_over::<B>(io, read, upgrade, header_timeout, &backend, drain).await,
+        Some(is_whole) => match leaving.take().filter(|_| is_whole) {
+            Some(Leaving::Upgrade(upgrade)) => finish::<B>(io, read, *upgrade, header_timeout, &backend, drain).await,
+            Some(Leaving::Stream(arrival)) => backend.adopt(io, Arrival { early: read, ..*arrival }),
             None => linger(io, drain).await,
         },
     }
+}
+
+/// Why a connection leaves hyper.
+enum Leaving {
+    /// Its upgrade was answered.
+    Upgrade(Box<Upgrade>),
+    /// Its session writes the answer.
+    Stream(Box<Arrival>),
+}
+
+fn is_stream(leaving: &RefCell<Option<Leaving>>) -> bool {
+    matches!(*leaving.borrow(), Some(Leaving::Stream(_)))
 }
 
 /// HTTP as hyper is to speak it.
@@ -119,7 +145,7 @@ fn send<B: Backend>(answer: Answer, client: &Client, backend: &B, progress: &Rc<
 }
 
 /// Gives an upgraded connection to the backend; a draft-76 handshake is finished first, within `patience` and before the server ends.
-async fn hand_over<B: Backend>(
+async fn finish<B: Backend>(
     io: B::Io,
     early: Bytes,
     upgrade: Upgrade,

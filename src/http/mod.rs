@@ -11,8 +11,10 @@ mod arguments;
 pub mod body;
 pub mod connection;
 mod content;
+pub mod events;
 mod extension;
 mod guard;
+mod head;
 mod hosts;
 mod linger;
 pub mod opening;
@@ -24,6 +26,7 @@ mod refusals;
 pub mod routes;
 pub mod site;
 pub mod status;
+mod subscription;
 mod upgrade;
 
 use std::future::Future;
@@ -139,89 +142,89 @@ fn check_name(head: &Parts, site: &Site) -> Result<(), Box<Answer>> {
 }
 
 /// The handler that serves a request that passed the [`guard`], or the answer where none does.
-fn find<'s, B: Backend>(head: &'s Parts, site: &'s Site, backend: &B) -> Result<(&'s Handler, Match<'s>), Box<Answer>> {
+fn find<'s>(head: &'s Parts, site: &'s Site) -> Result<(&'s Handler, Match<'s>), Box<Answer>> {
     let path = head.uri.path();
     check_name(head, site)?;
     if path.len() > PATH_BYTES_MAX {
         let sentence = format!("a path has at most {PATH_BYTES_MAX} bytes");
         return Err(Box::new(answer::text(StatusCode::URI_TOO_LONG, sentence)));
     }
-    let Some((handler, found)) = site.find(path) else {
-        return Err(Box::new(answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path))));
-    };
-    if backend.is_draining() && matches!(handler, Handler::WebSocket(_)) {
-        let sentence = "the server is ending, try again later";
-        return Err(Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence)));
-    }
-    Ok((handler, found))
+    site.find(path).ok_or_else(|| Box::new(answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path))))
 }
 
-/// Answers one request that passed the [`guard`]; an upgrade agreed on comes back beside its answer.
-async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backend: &B) -> (Answer, Option<Upgrade>) {
+/// What a request comes to.
+enum Outcome {
+    /// An answer, after which the connection takes the next request.
+    Answer(Answer),
+    /// An answer, after which the connection leaves hyper.
+    Upgrade(Answer, Box<Upgrade>),
+    /// A response that the session writes: the connection leaves hyper at once.
+    Stream(Box<Arrival>),
+}
+
+/// Serves one request that passed the [`guard`].
+async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backend: &B) -> Outcome {
     let (mut head, body) = request.into_parts();
     let Some(site) = backend.site(&client.server) else {
         let refusal = answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured");
-        return (answer::closing(refusal), None);
+        return Outcome::Answer(answer::closing(refusal));
     };
-    // A target that is a whole URL is the host that counts (RFC 9112 §3.2.2); which pages may talk to a route is decided by it.
+    // A target that is a whole URL is the host that counts (RFC 9112, section 3.2.2); which pages may talk to a route is decided by it.
     let host = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
-    // A place of the reserve is not to be held by what does not come.
+    // A client of the reserve must not hold its place by sending nothing.
     let body_timeout = site.server.body_timeout.min(if client.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
     let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
-    let (answer, upgrade) = answer(&head, &mut content, &site, client, backend).await;
-    if upgrade.is_some() {
-        return (answer, upgrade);
-    }
+    let answer = match outcome(&head, &mut content, &site, client, backend).await {
+        Ok(Outcome::Answer(answer)) => answer,
+        Ok(leaving) => return leaving,
+        Err(refusal) => {
+            site.refusals.tell(&refusal, &client.peer, head.uri.path());
+            *refusal
+        }
+    };
     let answer = content.settle(answer).await;
     log::debug!("{} {} {} {}", client.peer, head.method, head.uri.path(), answer.status().as_u16());
-    (answer, None)
+    Outcome::Answer(answer)
 }
 
-/// The answer of the route that serves the request.
-async fn answer<B: Backend>(
+/// What the route of a request makes of it, or why none does.
+async fn outcome<B: Backend>(
     head: &Parts,
     content: &mut Content,
     site: &Site,
     client: &Client,
     backend: &B,
-) -> (Answer, Option<Upgrade>) {
-    let path = head.uri.path();
-    let found = match path {
-        "*" => check_name(head, site).and(Err(Box::new(answer::options(guard::ALLOW)))),
-        _ => find(head, site, backend),
-    };
-    let (handler, found) = match found {
-        Ok(found) => found,
-        Err(answer) => {
-            site.refusals.tell(&answer, &client.peer, path);
-            return (*answer, None);
-        }
-    };
-    if client.is_reserve && matches!(handler, Handler::WebSocket(_) | Handler::Static(_)) {
-        let why = "the server holds as many connections as it may, try later";
-        return (answer::text(StatusCode::SERVICE_UNAVAILABLE, why), None);
+) -> Result<Outcome, Box<Answer>> {
+    if head.uri.path() == "*" {
+        check_name(head, site)?;
+        return Ok(Outcome::Answer(answer::options(guard::ALLOW)));
     }
+    let (handler, found) = find(head, site)?;
     let rest = found.rest;
     let arguments = Arguments::new(found.parameters, head.uri.query());
     let answer = match handler {
+        Handler::WebSocket(_) if backend.is_draining() => {
+            return Err(unavailable("the server is ending, try again later"));
+        }
+        Handler::WebSocket(_) | Handler::Static(_) if client.is_reserve => {
+            return Err(unavailable("the server holds as many connections as it may, try later"));
+        }
         Handler::WebSocket(handler) => {
-            let agreed = match upgrade::agree(head, &arguments, handler, site, client.on_loopback) {
-                Ok(upgrade) => upgrade.with_content(content).await,
-                refusal => refusal,
-            };
-            match agreed {
-                Ok(mut upgrade) => {
-                    let answer = std::mem::replace(&mut upgrade.answer, Response::new(Body::empty()));
-                    return (answer, Some(upgrade));
-                }
-                Err(refusal) => {
-                    site.refusals.tell(&refusal, &client.peer, path);
-                    *refusal
-                }
+            let agreed = upgrade::agree(head, &arguments, handler, site, client.on_loopback)?;
+            let mut upgrade = agreed.with_content(content).await?;
+            let answer = std::mem::replace(&mut upgrade.answer, Response::new(Body::empty()));
+            return Ok(Outcome::Upgrade(answer, Box::new(upgrade)));
+        }
+        Handler::Events(handler) => {
+            let has_room = !backend.is_draining() && !client.is_reserve;
+            let arrival = events::respond(handler, head, &arguments, site, client.on_loopback, has_room)?;
+            if content.is_none() {
+                return Ok(Outcome::Stream(Box::new(arrival)));
             }
+            answer::text(StatusCode::BAD_REQUEST, "the request of an event stream has no body")
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
         Handler::Static(pages) => {
@@ -232,7 +235,11 @@ async fn answer<B: Backend>(
         Handler::Health => reading(&head.method, status::health),
         Handler::Ready => reading(&head.method, || status::ready(backend.is_draining())),
     };
-    (answer, None)
+    Ok(Outcome::Answer(answer))
+}
+
+fn unavailable(sentence: &str) -> Box<Answer> {
+    Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence))
 }
 
 fn unserved(method: &Method, path: &str) -> String {

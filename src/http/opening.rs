@@ -1,21 +1,20 @@
-//! A connection's first request, where it is a plain WebSocket handshake that came in one piece.
+//! The first request of a connection, where it is a plain WebSocket handshake, or the request of an event stream, and came in one piece.
 //!
 //! Most connections open with one, and after a restart of anything between client and server all do so at once. For them hyper's buffers, a
 //! task and the runtime's registration would be made only to be dropped again. So the bytes are parsed here, by hyper's own parser
-//! and into hyper's own types, and judged by the functions that judge every handshake. Whatever is not agreed on at once, or not plain, is
+//! and into hyper's own types, and judged by the functions that judge every such request. A request that is not agreed on at once, or not plain, is
 //! not answered here: hyper reads the same bytes, and refuses or serves them.
 
 use std::mem::{self, MaybeUninit};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{Request, Uri};
+use http::{Request, StatusCode, Uri};
 
-use super::{Arguments, Backend, Handler, find, guard, upgrade};
+use super::{Arguments, Backend, Handler, events, find, guard, head, upgrade};
 use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::session::Arrival;
 use crate::wire::Framing;
@@ -29,13 +28,11 @@ pub struct Opening {
     head: BytesMut,
     fields: HeaderMap,
     answer: Vec<u8>,
-    /// The second that `date` is of.
-    second: u64,
-    date: String,
 }
 
 impl Opening {
-    /// Agrees to the handshake that `bytes` are, and gives the arrival and its answer. `None`: hyper is to read them.
+    /// Agrees to the request that `bytes` are. Returns the arrival, and the answer to write before it begins, which may be empty. `None`:
+    /// hyper is to read the bytes.
     pub fn agree<B: Backend>(
         &mut self,
         bytes: &[u8],
@@ -45,18 +42,27 @@ impl Opening {
     ) -> Option<(Arrival, &[u8])> {
         let site = backend.site(server)?;
         let mut head = self.head(bytes)?;
+        self.answer.clear();
         let is_good = guard::check(&head.method, &head.uri, head.version, &head.headers, Some(0)).is_ok();
-        let found = is_good.then(|| find(&head, &site, backend).ok()).flatten();
-        let agreed = found.and_then(|(handler, found)| {
-            let Handler::WebSocket(handler) = handler else { return None };
+        let found = is_good.then(|| find(&head, &site).ok()).flatten();
+        let arrival = found.filter(|_| !backend.is_draining()).and_then(|(handler, found)| {
             let arguments = Arguments::new(found.parameters, head.uri.query());
-            upgrade::agree(&head, &arguments, handler, &site, on_loopback).ok()
+            match handler {
+                Handler::WebSocket(handler) => {
+                    let agreed = upgrade::agree(&head, &arguments, handler, &site, on_loopback).ok()?;
+                    if agreed.arrival.framing == Framing::Hixie76 {
+                        return None;
+                    }
+                    head::write_into(StatusCode::SWITCHING_PROTOCOLS, agreed.answer.headers(), &mut self.answer);
+                    Some(agreed.arrival)
+                }
+                Handler::Events(handler) => events::respond(handler, &head, &arguments, &site, on_loopback, true).ok(),
+                _ => None,
+            }
         });
         head.headers.clear();
         self.fields = mem::take(&mut head.headers);
-        let agreed = agreed.filter(|agreed| agreed.arrival.framing != Framing::Hixie76)?;
-        self.write(agreed.answer.headers());
-        Some((agreed.arrival, &self.answer))
+        Some((arrival?, &self.answer))
     }
 
     /// The head that `bytes` are, if they are that and nothing else.
@@ -87,29 +93,11 @@ impl Opening {
             head.headers.try_append(name, value).ok()?;
         }
         let fields = &head.headers;
-        let is_plain = fields.contains_key(UPGRADE)
+        let wants_events = || fields.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream");
+        let is_plain = (fields.contains_key(UPGRADE) || wants_events())
             // hyper says in its answer that it closes, too.
             && !upgrade::has_token(fields, &CONNECTION, "close")
             && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
         is_plain.then_some(head)
-    }
-
-    /// Writes a 101 as hyper does.
-    fn write(&mut self, fields: &HeaderMap) {
-        let now = SystemTime::now();
-        let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        if self.second != second {
-            (self.second, self.date) = (second, httpdate::fmt_http_date(now));
-        }
-        self.answer.clear();
-        self.answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
-        let date = (&b"date"[..], self.date.as_bytes());
-        let fields = fields.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
-        for (name, value) in fields.chain([date]) {
-            for part in [name, b": ", value, b"\r\n"] {
-                self.answer.extend_from_slice(part);
-            }
-        }
-        self.answer.extend_from_slice(b"\r\n");
     }
 }

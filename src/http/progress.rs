@@ -98,6 +98,11 @@ impl Progress {
         self.last.get()
     }
 
+    /// Whether an answer waits because the kernel does not accept it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
     /// Whether no request is in flight: one whose head is not whole is not.
     pub(super) fn is_at_rest(&self) -> bool {
         matches!(self.doing.get(), Doing::Head | Doing::Idle)

@@ -14,7 +14,7 @@ use super::content::Content;
 use super::origin;
 use super::refusals::shown;
 use super::site::PublishHandler;
-use super::upgrade::channel;
+use super::subscription::channel;
 use super::{Backend, Client, Site};
 use crate::config;
 use crate::hub::{Kind, Message};

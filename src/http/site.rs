@@ -37,7 +37,7 @@ pub struct Site {
     routes: Routes,
     /// What each route does, by its number.
     handlers: Vec<Handler>,
-    /// The WebSocket routes, by their path as the file writes it.
+    /// The terms of the routes that have sessions, by their path as the file writes it.
     terms: HashMap<String, Arc<Terms>>,
 }
 
@@ -46,6 +46,8 @@ pub struct Site {
 pub enum Handler {
     /// Upgrades to a session.
     WebSocket(Box<WebSocketHandler>),
+    /// Answers with a stream of events.
+    Events(Box<EventsHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
     /// Files.
@@ -69,6 +71,15 @@ pub struct WebSocketHandler {
     pub terms: Arc<Terms>,
 }
 
+/// A route that answers with event streams.
+#[derive(Debug)]
+pub struct EventsHandler {
+    /// What the request goes by.
+    pub route: config::Events,
+    /// What its sessions may do.
+    pub terms: Arc<Terms>,
+}
+
 /// A route that publishes, with its hub.
 #[derive(Debug)]
 pub struct PublishHandler {
@@ -78,6 +89,17 @@ pub struct PublishHandler {
     pub hub_id: HubId,
     /// The hub.
     pub hub: config::Hub,
+}
+
+impl Handler {
+    /// The terms of its sessions, where it has some.
+    fn terms(&self) -> Option<&Arc<Terms>> {
+        match self {
+            Handler::WebSocket(handler) => Some(&handler.terms),
+            Handler::Events(handler) => Some(&handler.terms),
+            _ => None,
+        }
+    }
 }
 
 impl Site {
@@ -100,6 +122,12 @@ impl Site {
                 let terms = terms(route, &hubs[socket.hub.0 as usize], socket.log, speech);
                 Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms }))
             }
+            Action::Events(events) => {
+                let speech = Speech::Plain(Plain::receiving(events.event.clone()));
+                let config::Subscription { hub, log, .. } = events.subscription;
+                let terms = terms(route, &hubs[hub.0 as usize], log, speech);
+                Handler::Events(Box::new(EventsHandler { route: events.clone(), terms }))
+            }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
                 Handler::Publish(Box::new(PublishHandler {
@@ -115,10 +143,7 @@ impl Site {
             Action::Ready => Handler::Ready,
         };
         let handlers: Vec<Handler> = server.routes.iter().map(handler).collect();
-        let terms = handlers.iter().filter_map(|handler| match handler {
-            Handler::WebSocket(handler) => Some((handler.terms.path.clone(), handler.terms.clone())),
-            _ => None,
-        });
+        let terms = handlers.iter().filter_map(Handler::terms).map(|terms| (terms.path.clone(), terms.clone()));
         Site {
             hosts: Hosts::new(server, machine),
             refusals: Refusals::default(),
@@ -135,7 +160,12 @@ impl Site {
         self.routes.find(path).map(|(route, found)| (&self.handlers[route], found))
     }
 
-    /// The terms of the WebSocket route at `path`, as the file writes it.
+    /// Whether a route serves event streams.
+    pub fn has_events(&self) -> bool {
+        self.handlers.iter().any(|handler| matches!(handler, Handler::Events(_)))
+    }
+
+    /// The terms of the sessions of the route at `path`, as the file writes it.
     pub fn terms(&self, path: &str) -> Option<&Arc<Terms>> {
         self.terms.get(path)
     }

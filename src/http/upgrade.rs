@@ -1,7 +1,5 @@
 //! From a request to a session: the opening handshake (RFC 6455 §4.2, draft-76 §5), strict, with refusals that say why.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{
     CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
@@ -9,7 +7,6 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use smallvec::SmallVec;
 use tungstenite::handshake::derive_accept_key;
 
 use super::Site;
@@ -20,8 +17,8 @@ use super::content::{Content, Unread};
 use super::extension;
 use super::origin;
 use super::site::WebSocketHandler;
-use crate::config::limits::CHANNEL_BYTES_MAX;
-use crate::config::{self, Template};
+use super::subscription;
+use crate::config;
 use crate::session::Arrival;
 use crate::wire::{Framing, hixie76};
 
@@ -53,25 +50,15 @@ pub fn agree(
     let mut framing = check_handshake(request, route)?;
     origin::check(&route.origins, request, &site.hosts, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
-    // Two templates can come to the same channel: a client is subscribed to it once.
-    let mut channels: SmallVec<[Arc<str>; 1]> = SmallVec::new();
-    for template in &route.channels {
-        let channel = channel(template, arguments).map_err(bad_request)?;
-        if !channels.contains(&channel) {
-            channels.push(channel);
-        }
-    }
+    let channels = subscription::channels(&route.channels, arguments).map_err(bad_request)?;
     let to = match &route.to {
-        Some(template) => channel(template, arguments).map_err(bad_request)?,
+        Some(template) => subscription::channel(template, arguments).map_err(bad_request)?,
         None => channels[0].clone(),
     };
     let greeting = route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
     let greeting = greeting.transpose().map_err(|missing| bad_request(missing.to_string()))?;
-    let max = terms.hub.subscribers_max.map_or(usize::MAX, usize::from);
-    let membership = terms.members.join(max).ok_or_else(|| {
-        let sentence = format!("hub {} is full ({max} sessions), try again later", terms.hub.name);
-        Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, sentence))
-    })?;
+    let membership =
+        subscription::join(terms).map_err(|why| Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, why)))?;
     let deflate = terms.hub.deflate_bytes_min.and_then(|_| extension::agree(headers));
     let deflate = deflate.filter(|_| framing == Framing::Rfc6455);
     if deflate.as_ref().is_some_and(|deflate| deflate.compresses) {
@@ -131,20 +118,6 @@ impl Upgrade {
         // What follows may be the rest of the eight.
         content.give_up();
         Err(Box::new(answer::text(why.0, why.1)))
-    }
-}
-
-/// A channel name filled from the request.
-///
-/// # Errors
-/// A sentence that names what is missing or too long.
-pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str>, String> {
-    let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
-    match name.len() {
-        0 => Err("the channel's name is empty".to_owned()),
-        _ if name.contains(char::is_control) => Err("a channel's name has no control characters".to_owned()),
-        1..=CHANNEL_BYTES_MAX => Ok(name.into()),
-        _ => Err(format!("a channel's name may have at most {CHANNEL_BYTES_MAX} bytes")),
     }
 }
 

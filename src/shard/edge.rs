@@ -17,7 +17,7 @@ use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::{Message, Receipt};
 use crate::session::{Arrival, Socket};
-use crate::wire::{Close, Framing};
+use crate::wire::Close;
 
 /// A handle to the shard that a connection is served by.
 #[derive(Clone)]
@@ -98,7 +98,7 @@ impl Backend for Edge {
         }
         for (hub, members) in &self.0.plan.borrow().hubs {
             let label = Some(("hub", hub.clone()));
-            samples.push(gauge("pushd_hub_sessions", "WebSocket sessions open now, by hub.", label, members.count()));
+            samples.push(gauge("pushd_hub_sessions", "Sessions open now, by hub.", label, members.count()));
         }
         samples
     }
@@ -120,9 +120,10 @@ impl Shard {
             // Too late for this process, and not known to the next one.
             return;
         }
-        if arrival.framing == Framing::Hixie76
-            && let Some(ping) = arrival.terms.hub.ping
-            && let Err(error) = raw.probe_after(ping)
+        let hub = &arrival.terms.hub;
+        if !arrival.framing.answers()
+            && let Some(ping) = hub.ping
+            && let Err(error) = raw.probe_after(ping, hub.pong_timeout)
         {
             log::debug!("{} will not be probed: {error}", raw.peer());
         }

@@ -18,11 +18,13 @@ use nix::errno::Errno;
 use rustix::net::SocketFlags;
 use socket2::SockRef;
 
+use super::Shard;
+use super::gate::Limit;
 use super::mailbox::Command;
 use super::poller::{Events, Poller};
+use super::refusal::Refusal;
 use super::socket_file::SocketFile;
 use super::stream::{Place, Raw, is_loopback};
-use super::{Shard, refusal};
 use crate::config::limits::ACCEPT_BACKOFF;
 
 /// How often running out of a resource is logged.
@@ -211,7 +213,12 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
         Ok(counted) => counted.boxed(),
         Err(limit) => {
             shard.counters().refused.add(1);
-            return refusal::refuse(accepted, &limit, plan.gate.refuse());
+            let refusal = Refusal {
+                is_of_address: matches!(limit, Limit::Address),
+                has_events: plan.sites.get(&**server).is_some_and(|site| site.has_events()),
+                connections: all,
+            };
+            return refusal.refuse(accepted, plan.gate.refuse());
         }
     };
     let Some(in_shard) = mailboxes[least].connections.join(usize::MAX) else { return };

@@ -171,15 +171,16 @@ impl Shard {
         if !socket.is_reserve()
             && let Some((arrival, answer)) = opening.agree(bytes, &server, socket.is_on_loopback(), &edge)
         {
-            match socket.try_write_vectored(&[IoSlice::new(answer)]) {
+            let written = if answer.is_empty() { Ok(0) } else { socket.try_write_vectored(&[IoSlice::new(answer)]) };
+            match written {
                 Ok(count) if count == answer.len() => {
-                    edge.answered(StatusCode::SWITCHING_PROTOCOLS);
+                    edge.answered(if count == 0 { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS });
                     drop(lobby);
                     return self.adopt(socket, arrival, |poller, socket, key| poller.assign(socket, key));
                 }
-                // Its client has not taken the answers before, of another process: hyper waits until it does.
+                // The client has not taken earlier answers, of another process: hyper waits until it does.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // It is gone.
+                // The client is gone.
                 _ => return,
             }
         }

@@ -187,18 +187,22 @@ impl Raw {
         }
     }
 
-    /// Has the kernel find out whether the other end is still there, for a framing that has no pings (tcp(7), `SO_KEEPALIVE`).
+    /// Has the kernel find out whether the client is still there, for a framing in which it answers no pings: probes are sent once the
+    /// connection is idle for as long as `ping`, and what is sent is given up when it is not acknowledged for `timeout` longer
+    /// (tcp(7), `SO_KEEPALIVE` and `TCP_USER_TIMEOUT`).
     ///
     /// # Errors
     /// What the system says.
-    pub fn probe_after(&self, idle: Duration) -> io::Result<()> {
+    pub fn probe_after(&self, ping: Duration, timeout: Duration) -> io::Result<()> {
         match &self.socket {
             RawSocket::Tcp(socket, _) => {
-                let idle = idle.min(KEEP_ALIVE_MAX);
+                let idle = ping.min(KEEP_ALIVE_MAX);
                 let probes = TcpKeepalive::new().with_time(idle).with_interval(idle);
-                SockRef::from(socket).set_tcp_keepalive(&probes)
+                let socket = SockRef::from(socket);
+                socket.set_tcp_keepalive(&probes)?;
+                socket.set_tcp_user_timeout(Some(idle + timeout.min(KEEP_ALIVE_MAX)))
             }
-            // The kernel tells when a process is gone.
+            // The kernel reports the end of a process.
             RawSocket::Unix(_) => Ok(()),
         }
     }
@@ -309,9 +313,10 @@ mod tests {
         assert!(!SockRef::from(&raw).keepalive().unwrap());
         // The longest ping there can be is longer than the kernel counts.
         for (ping, idle) in [(25, 25), (604_800, 32_767)] {
-            raw.probe_after(Duration::from_secs(ping)).unwrap();
+            raw.probe_after(Duration::from_secs(ping), Duration::from_secs(20)).unwrap();
             assert!(SockRef::from(&raw).keepalive().unwrap());
             assert_eq!(SockRef::from(&raw).tcp_keepalive_time().unwrap(), Duration::from_secs(idle));
+            assert_eq!(SockRef::from(&raw).tcp_user_timeout().unwrap(), Some(Duration::from_secs(idle + 20)));
         }
         drop(peer);
     }

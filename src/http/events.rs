@@ -1,0 +1,205 @@
+//! Event streams (WHATWG HTML, section 9.2): a GET becomes a session that receives events.
+//!
+//! The response lasts as long as the session. Its head is written by the session as its first frame, so the socket leaves hyper before anything
+//! is answered. The response has neither a length nor chunks: it ends with its connection, in HTTP/1.1 as in 1.0, which is what nginx
+//! speaks to its backends by default.
+//!
+//! Browsers connect again by themselves after the end of a stream, but never again after a status other than 200. So where there is no room for a
+//! stream, the answer is 200 with `retry` and an end. Browsers do not back off either: `retry` is drawn at random for each client, and
+//! is longer the more sessions the hub has.
+
+use std::hash::{BuildHasher, RandomState};
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+
+use super::answer::{self, Answer};
+use super::arguments::Arguments;
+use super::body::Body;
+use super::site::EventsHandler;
+use super::{Site, head, origin, subscription};
+use crate::config::Origins;
+use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSIONS};
+use crate::session::{Arrival, Terms};
+use crate::wire::{Framing, event_stream};
+
+const ALLOW: &str = "GET, HEAD, OPTIONS";
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The header fields that scripts of other origins may send.
+const ALLOW_HEADERS: &str = "last-event-id, authorization, cache-control, content-type";
+/// How long a browser may remember what it may send, in seconds.
+const PREFLIGHT_SECONDS: &str = "600";
+
+/// Makes a session of a request, or answers it at once: an error, the fields alone, or, where there is no room, when to come back.
+pub fn respond(
+    EventsHandler { route, terms }: &EventsHandler,
+    request: &Parts,
+    arguments: &Arguments<'_>,
+    site: &Site,
+    on_loopback: bool,
+    has_room: bool,
+) -> Result<Arrival, Box<Answer>> {
+    let origin = origin::check(&route.subscription.origins, request, &site.hosts, on_loopback)
+        .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
+    let is_any = route.subscription.origins == Origins::Any;
+    let allowed = |mut answer: Answer| {
+        allow_origin(answer.headers_mut(), origin, is_any);
+        Box::new(answer)
+    };
+    match request.method {
+        Method::GET | Method::HEAD => {}
+        Method::OPTIONS => return Err(allowed(preflight())),
+        _ => return Err(allowed(answer::read_only(ALLOW))),
+    }
+    if !accepts_events(&request.headers) {
+        let why = "this path answers with text/event-stream, which the request does not accept";
+        return Err(allowed(answer::text(StatusCode::NOT_ACCEPTABLE, why)));
+    }
+    let channels = subscription::channels(&route.subscription.channels, arguments)
+        .map_err(|why| allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
+    if request.method == Method::HEAD {
+        return Err(allowed(stream(Body::empty())));
+    }
+    let membership = if has_room { subscription::join(terms).ok() } else { None };
+    let Some(membership) = membership else {
+        return Err(allowed(stream(Body::from(opening(terms)))));
+    };
+    let mut fields = HeaderMap::with_capacity(8);
+    stream_fields(&mut fields);
+    fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    allow_origin(&mut fields, origin, is_any);
+    let mut bytes = head::written(StatusCode::OK, &fields);
+    bytes.extend_from_slice(&opening(terms));
+    Ok(Arrival {
+        framing: Framing::EventStream,
+        inflates: false,
+        terms: terms.clone(),
+        membership,
+        to: channels[0].clone(),
+        channels,
+        head: bytes.into(),
+        greeting: None,
+        early: Bytes::new(),
+    })
+}
+
+/// The answer to the request of an event stream where the connection itself is refused: when to come back. `None`: `head` is another request.
+/// Every page may read it, since it tells nothing.
+pub fn refusal(head: &[u8], connections: usize) -> Option<Vec<u8>> {
+    let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    request.parse(head).ok().filter(httparse::Status::is_complete)?;
+    let field = |name: &str| {
+        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(field.value).ok()
+    };
+    let wants_events = field("accept").is_some_and(|accept| accept.contains("text/event-stream"));
+    if request.method != Some("GET") || !wants_events {
+        return None;
+    }
+    let mut answer = HeaderMap::with_capacity(8);
+    stream_fields(&mut answer);
+    answer.insert(CONNECTION, HeaderValue::from_static("close"));
+    allow_origin(&mut answer, field("origin"), false);
+    let mut bytes = head::written(StatusCode::OK, &answer);
+    event_stream::retry_into(retry_milliseconds(connections, RandomState::new().hash_one(0)), &mut bytes);
+    Some(bytes)
+}
+
+/// What a stream begins with. Something is sent at once, because some proxies pass the head on only with the first bytes of the body.
+fn opening(terms: &Terms) -> Vec<u8> {
+    let mut out = Vec::new();
+    event_stream::retry_into(retry_milliseconds(terms.members.count(), RandomState::new().hash_one(0)), &mut out);
+    out
+}
+
+/// How long a client is to wait before it connects again: at random between a time and its double, which grows with the number of sessions.
+fn retry_milliseconds(sessions: usize, random: u64) -> u32 {
+    let (min, max) = (RETRY_MIN.as_millis() as u64, RETRY_MAX.as_millis() as u64);
+    let grown = min + (max - min) * (sessions.min(RETRY_SESSIONS) as u64) / RETRY_SESSIONS as u64;
+    (grown + random % grown) as u32
+}
+
+/// Whether a client takes event streams. Without the field it takes anything (RFC 9110, section 12.5.1).
+fn accepts_events(headers: &HeaderMap) -> bool {
+    let mut fields = headers.get_all(ACCEPT).iter().peekable();
+    let is_one = |range: &str| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or("");
+        let is_refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
+        ["text/event-stream", "text/*", "*/*"].iter().any(|one| kind.eq_ignore_ascii_case(one)) && !is_refused
+    };
+    fields.peek().is_none() || fields.any(|field| field.to_str().is_ok_and(|field| field.split(',').any(is_one)))
+}
+
+fn stream(body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    stream_fields(answer.headers_mut());
+    answer
+}
+
+fn stream_fields(fields: &mut HeaderMap) {
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // Proxies must neither keep a stream nor compress it, which could hold events back.
+    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    fields.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// Lets the page that asked read the answer (Fetch, CORS). Cookies go only with pages that the configuration names.
+fn allow_origin(fields: &mut HeaderMap, origin: Option<&str>, is_any: bool) {
+    let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(origin).ok()) else { return };
+    fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    fields.insert(VARY, HeaderValue::from_static("Origin"));
+    if !is_any {
+        fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+}
+
+fn preflight() -> Answer {
+    let mut answer = answer::options(ALLOW);
+    let fields = answer.headers_mut();
+    fields.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOW));
+    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOW_HEADERS));
+    fields.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_of_a_large_hub_come_back_later_and_never_all_at_once() {
+        for (sessions, least, most) in [(0, 2_000, 4_000), (50_000, 8_500, 17_000), (1_000_000, 15_000, 30_000)] {
+            let drawn: Vec<u32> =
+                (0..10_000).map(|n| retry_milliseconds(sessions, RandomState::new().hash_one(n))).collect();
+            let (first, last) = (*drawn.iter().min().unwrap(), *drawn.iter().max().unwrap());
+            assert!(first >= least && first < least * 21 / 20, "{first} for {sessions}");
+            assert!(last < most && last > most * 19 / 20, "{last} for {sessions}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_wants_something_else_is_told_so() {
+        let accepts = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            values
+                .iter()
+                .for_each(|value| assert!(!headers.append(ACCEPT, value.parse().unwrap()) || values.len() > 1));
+            accepts_events(&headers)
+        };
+        assert!(accepts(&[]));
+        assert!(accepts(&["text/event-stream"]));
+        assert!(accepts(&["text/html, */*;q=0.1"]));
+        assert!(accepts(&["application/json", "Text/*"]));
+        assert!(!accepts(&["application/json"]));
+        assert!(!accepts(&["text/html, text/event-stream; q=0"]));
+    }
+}

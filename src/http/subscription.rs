@@ -1,0 +1,50 @@
+//! The channels that a request names, and the place of its session in the hub.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::arguments::Arguments;
+use crate::config::Template;
+use crate::config::limits::CHANNEL_BYTES_MAX;
+use crate::hub::Membership;
+use crate::session::Terms;
+
+/// The channels that a client subscribes to. Two templates can give the same channel: a client is subscribed to it once.
+///
+/// # Errors
+/// A sentence that names what is missing or wrong.
+pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<SmallVec<[Arc<str>; 1]>, String> {
+    let mut channels = SmallVec::new();
+    for template in templates {
+        let channel = channel(template, arguments)?;
+        if !channels.contains(&channel) {
+            channels.push(channel);
+        }
+    }
+    Ok(channels)
+}
+
+/// A channel's name, filled from the request.
+///
+/// # Errors
+/// A sentence that names what is missing or wrong.
+pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str>, String> {
+    let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
+    match name.len() {
+        0 => Err("the channel's name is empty".to_owned()),
+        _ if name.contains(char::is_control) => Err("a channel's name has no control characters".to_owned()),
+        1..=CHANNEL_BYTES_MAX => Ok(name.into()),
+        _ => Err(format!("a channel's name may have at most {CHANNEL_BYTES_MAX} bytes")),
+    }
+}
+
+/// A place in the count of the hub's sessions.
+///
+/// # Errors
+/// A sentence that says that the hub is full.
+pub fn join(terms: &Terms) -> Result<Membership, String> {
+    let max = terms.hub.subscribers_max.map_or(usize::MAX, usize::from);
+    let full = || format!("hub {} is full ({max} sessions), try again later", terms.hub.name);
+    terms.members.join(max).ok_or_else(full)
+}
