@@ -1,31 +1,42 @@
 //! What a delivery and a handshake cost, counted instead of timed: allocations and writes.
 //!
-//! Publishing to many healthy subscribers allocates no more than publishing to few, and a batch of publications is one
-//! write for each subscriber. A handshake allocates what its session keeps, and little more.
+//! Publishing to many healthy subscribers allocates no more than publishing to few, in whatever framing, and a batch of publications is
+//! one write for each subscriber. A message that is echoed allocates nothing. A handshake allocates what its session keeps, and little
+//! more.
 
 #![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
 
+#[path = "common/sinks.rs"]
+mod sinks;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::io::{self, IoSlice};
-use std::num::NonZeroUsize;
-use std::rc::Rc;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pushd::config::{self, Hub, HubId, SessionLog};
+use pushd::config::limits::RUN_FRAME_BYTES_MAX;
+use pushd::config::{self, HubId, OnMessage};
 use pushd::http::opening::Opening;
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
-use pushd::hub::{Kind, Members, Message};
-use pushd::session::speech::{Plain, Speech};
-use pushd::session::{Arrival, Socket, Terms};
+use pushd::hub::{Members, Message};
+use pushd::session::Arrival;
 use pushd::shard::table::Table;
-use pushd::wire::Framing;
 
+use sinks::{Framing, Sink, Sinks};
+
+/// Publications of a batch.
+const BATCH: usize = 64;
+/// What a publication may allocate, for whatever number of subscribers: itself, its frame and what shares that.
+const PUBLICATION_ALLOCATIONS_MAX: usize = 5;
+/// What of that is the frame in one framing.
+const FRAME_ALLOCATIONS_MAX: usize = 2;
+/// What a client's message may allocate that is published: its text, and what a publication does.
+const BROADCAST_ALLOCATIONS_MAX: usize = PUBLICATION_ALLOCATIONS_MAX + 1;
 /// What a handshake may allocate: its channel's name, its arguments, its key's answer, and what its answer is put together in.
-const HANDSHAKE_ALLOCATIONS_MAX: usize = 12;
+const HANDSHAKE_ALLOCATIONS_MAX: usize = 11;
 
 struct Counting;
 
@@ -61,100 +72,103 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// A socket that takes everything, and counts how often it is written to and how much.
-#[derive(Clone, Default)]
-struct Sink {
-    writes: Rc<Cell<usize>>,
-    bytes: Rc<Cell<usize>>,
-}
-
-impl Socket for Sink {
-    fn try_read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let taken = slices.iter().map(|slice| slice.len()).sum();
-        self.writes.set(self.writes.get() + 1);
-        self.bytes.set(self.bytes.get() + taken);
-        Ok(taken)
-    }
-
-    fn shutdown_write(&mut self) {}
-
-    fn peer(&self) -> String {
-        "sink".to_owned()
-    }
-}
-
-fn terms() -> Arc<Terms> {
-    let hub = Hub { name: "push".to_owned(), ping: None, subscribers_max: NonZeroUsize::new(10_000), ..Hub::default() };
-    let (server, path) = ("main".to_owned(), "/ws".to_owned());
-    let (log, speech, hub_id) = (SessionLog::Off, Speech::Plain(Plain::receiving(None)), HubId(0));
-    Arc::new(Terms { server, path, log, speech, hub_id, hub, members: Members::default() })
-}
-
-/// A table with so many subscribers of one channel, and their sockets.
-fn table(subscribers: usize) -> (Table<Sink>, Vec<Sink>) {
-    let mut table = Table::new(Arc::default());
-    let (terms, channel): (_, Arc<str>) = (terms(), "all".into());
-    let sinks: Vec<_> = (0..subscribers).map(|_| Sink::default()).collect();
-    for sink in &sinks {
-        let arrival = Arrival {
-            framing: Framing::Rfc6455,
-            inflates: false,
-            membership: terms.members.join(usize::MAX).unwrap(),
-            terms: terms.clone(),
-            channels: [channel.clone()].into_iter().collect(),
-            to: channel.clone(),
-            head: Bytes::new(),
-            greeting: None,
-            early: Bytes::new(),
-        };
-        table.adopt(sink.clone(), arrival);
-    }
-    (table, sinks)
-}
-
-/// Publishes `count` messages in one turn; how many allocations that took.
-fn turn(table: &mut Table<Sink>, count: usize, payload: &Bytes) -> usize {
-    let channel: Arc<str> = "all".into();
+/// The allocations of `work`.
+fn allocations(work: impl FnOnce()) -> usize {
     let before = ALLOCATIONS.get();
-    for _ in 0..count {
-        let message = Message::new(HubId(0), channel.clone(), Kind::Text, payload.clone());
-        table.publish(Arc::new(message.into()));
-    }
-    table.flush();
+    work();
     ALLOCATIONS.get() - before
+}
+
+/// What one more subscriber must not change: the allocations of a turn with one publication, and of a turn with 64. Checks that each
+/// subscriber gets one write in a turn, and all bytes.
+fn expect_none_per_subscriber(what: &str, framings: &[Framing], channels: &[&str], payload: &Bytes) -> (usize, usize) {
+    let costs = [12, 1_002].map(|subscribers| {
+        let mut sinks = Sinks::new(subscribers, framings, channels, OnMessage::Ignore);
+        // The first turns grow what is kept for later turns.
+        (0..3).for_each(|_| sinks.turn(BATCH, payload));
+        sinks.take_written();
+        let one = allocations(|| sinks.turn(1, payload));
+        let written_of_one = sinks.take_written();
+        let batch = allocations(|| sinks.turn(BATCH, payload));
+        for ((writes, bytes), (writes_of_one, bytes_of_one)) in sinks.take_written().into_iter().zip(written_of_one) {
+            assert_eq!((writes_of_one, writes), (1, 1), "{what}: a batch is one write, as a single publication is");
+            assert_eq!(bytes, BATCH * bytes_of_one, "{what}: and it is all of the batch");
+        }
+        (one, batch)
+    });
+    let [(one_to_few, batch_to_few), (one_to_many, batch_to_many)] = costs;
+    println!("{what}: {one_to_many} allocations for one publication, {batch_to_many} for {BATCH}");
+    assert_eq!(one_to_few, one_to_many, "{what}: allocations for one publication, to 12 and to 1002 subscribers");
+    assert_eq!(batch_to_few, batch_to_many, "{what}: allocations for a batch, to 12 and to 1002 subscribers");
+    (one_to_many, batch_to_many)
 }
 
 #[test]
 fn a_subscriber_more_costs_one_write_and_no_allocation() {
     let payload = Bytes::from_static(&[b'x'; 100]);
-    let costs = [10, 1_000].map(|subscribers| {
-        let (mut table, sinks) = table(subscribers);
-        // The first turns grow what is kept for all others.
-        for _ in 0..3 {
-            turn(&mut table, 64, &payload);
-        }
-        for sink in &sinks {
-            sink.writes.take();
-            sink.bytes.take();
-        }
+    for (what, framings, most) in [
+        ("RFC 6455", &[Framing::Rfc6455][..], PUBLICATION_ALLOCATIONS_MAX),
+        ("draft-76", &[Framing::Hixie76], PUBLICATION_ALLOCATIONS_MAX),
+        ("compressed", &[Framing::Deflate], PUBLICATION_ALLOCATIONS_MAX),
+        ("every framing", &Framing::ALL, PUBLICATION_ALLOCATIONS_MAX + 2 * FRAME_ALLOCATIONS_MAX),
+    ] {
+        let (one, batch) = expect_none_per_subscriber(what, framings, &["all"], &payload);
+        assert!(one <= most, "{what}: {one} allocations for one publication");
+        assert!(batch <= most * BATCH, "{what}: {batch} allocations for {BATCH} publications");
+    }
+}
 
-        let one = turn(&mut table, 1, &payload);
-        assert!(sinks.iter().all(|sink| sink.writes.take() == 1 && sink.bytes.take() == 102));
-        let batch = turn(&mut table, 64, &payload);
-        assert!(sinks.iter().all(|sink| sink.writes.take() == 1), "a batch is one write");
-        assert!(sinks.iter().all(|sink| sink.bytes.take() == 64 * 102), "and all of it");
-        (one, batch)
+#[test]
+fn publications_to_alternating_channels_cost_no_allocation_per_subscriber() {
+    let payload = Bytes::from_static(&[b'x'; 100]);
+    let (_, batch) = expect_none_per_subscriber("two channels", &[Framing::Rfc6455], &["one", "two"], &payload);
+    assert!(batch <= PUBLICATION_ALLOCATIONS_MAX * BATCH, "{batch} allocations for {BATCH} publications");
+}
+
+#[test]
+fn a_large_frame_is_not_copied_for_its_subscribers() {
+    // So few that their slices need no list of its own.
+    const FRAMES: usize = 4;
+    let payload = Bytes::from(vec![b'x'; 2 * RUN_FRAME_BYTES_MAX]);
+    let costs = [10, 1_000].map(|subscribers| {
+        let mut sinks = Sinks::new(subscribers, &[Framing::Rfc6455], &["all"], OnMessage::Ignore);
+        (0..3).for_each(|_| sinks.turn(FRAMES, &payload));
+        allocations(|| sinks.turn(FRAMES, &payload))
     });
-    let [(one_to_few, batch_to_few), (one_to_many, batch_to_many)] = costs;
-    assert_eq!(one_to_few, one_to_many, "allocations for one publication, to 10 and to 1000 subscribers");
-    assert_eq!(batch_to_few, batch_to_many, "allocations for a batch, to 10 and to 1000 subscribers");
-    assert!(one_to_many <= 5, "{one_to_many} allocations for one publication");
-    assert!(batch_to_many <= 5 * 64, "{batch_to_many} allocations for 64 publications");
-    println!("allocations: {one_to_many} for one publication, {batch_to_many} for 64");
+    assert_eq!(costs[0], costs[1], "allocations for {FRAMES} large publications, to 10 and to 1000 subscribers");
+    assert!(costs[1] <= PUBLICATION_ALLOCATIONS_MAX * FRAMES, "{} allocations for {FRAMES} publications", costs[1]);
+}
+
+/// A client's text of 100 bytes: masked with zeroes, which change nothing.
+fn client_frame() -> Vec<u8> {
+    [&[0x81, 0x80 | 100, 0, 0, 0, 0][..], &[b'x'; 100]].concat()
+}
+
+#[test]
+fn an_echo_allocates_nothing() {
+    let mut sinks = Sinks::new(1, &[Framing::Rfc6455], &["all"], OnMessage::Echo);
+    let batch = client_frame().repeat(BATCH);
+    (0..3).for_each(|_| sinks.receive(0, &batch));
+    sinks.take_written();
+    let allocated = allocations(|| sinks.receive(0, &batch));
+    assert_eq!(sinks.take_written(), [(1, BATCH * 102)], "all echoes, in one write");
+    assert_eq!(allocated, 0, "allocations for {BATCH} echoes");
+}
+
+#[test]
+fn a_broadcast_allocates_for_its_publication_alone() {
+    let costs = [10, 1_000].map(|subscribers| {
+        let mut sinks = Sinks::new(subscribers, &[Framing::Rfc6455], &["all"], OnMessage::Broadcast);
+        let batch = client_frame().repeat(BATCH);
+        (0..3).for_each(|_| sinks.receive(0, &batch));
+        sinks.take_written();
+        let allocated = allocations(|| sinks.receive(0, &batch));
+        assert!(sinks.take_written().iter().all(|written| *written == (1, BATCH * 102)), "all of it, in one write");
+        allocated
+    });
+    println!("broadcast: {} allocations for {BATCH} messages", costs[1]);
+    assert_eq!(costs[0], costs[1], "allocations for a batch of broadcasts, to 10 and to 1000 subscribers");
+    assert!(costs[1] <= BROADCAST_ALLOCATIONS_MAX * BATCH, "{} allocations for {BATCH} broadcasts", costs[1]);
 }
 
 /// The server behind a handshake.
@@ -220,9 +234,7 @@ fn a_handshake_allocates_little_and_keeps_less() {
     };
     // The first ones grow what is kept for all others, and a list that grows with its sessions doubles in between.
     (0..1100).for_each(|_| open());
-    let before = ALLOCATIONS.get();
-    (0..100).for_each(|_| open());
-    let allocations = (ALLOCATIONS.get() - before) / 100;
-    println!("{allocations} allocations for one handshake, two of them the sink's");
+    let allocations = allocations(|| (0..100).for_each(|_| open())) / 100;
+    println!("{allocations} allocations for one handshake, one of them the sink's");
     assert!(allocations <= HANDSHAKE_ALLOCATIONS_MAX, "{allocations} allocations for one handshake");
 }
