@@ -12,9 +12,9 @@ use bytes::Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EncodingKey(pub u64);
 
-/// The encodings made so far.
+/// The encodings made so far: a list whose first entry is here, since most publications have only one.
 #[derive(Debug, Default)]
-pub struct Encodings(OnceLock<Box<Entry>>);
+pub struct Encodings(OnceLock<Entry>);
 
 #[derive(Debug)]
 struct Entry {
@@ -22,7 +22,7 @@ struct Entry {
     bytes: OnceLock<Bytes>,
     /// A shard has begun to make the bytes, or has made them.
     is_begun: AtomicBool,
-    next: Encodings,
+    next: OnceLock<Box<Entry>>,
 }
 
 impl Encodings {
@@ -41,18 +41,12 @@ impl Encodings {
     }
 
     fn entry(&self, key: EncodingKey) -> &Entry {
-        let mut list = self;
-        loop {
-            let new = || {
-                let (bytes, is_begun, next) = (OnceLock::new(), AtomicBool::new(false), Encodings::default());
-                Box::new(Entry { key, bytes, is_begun, next })
-            };
-            let entry = list.0.get_or_init(new);
-            if entry.key == key {
-                return entry;
-            }
-            list = &entry.next;
+        let new = || Entry { key, bytes: OnceLock::new(), is_begun: AtomicBool::new(false), next: OnceLock::new() };
+        let mut entry = self.0.get_or_init(new);
+        while entry.key != key {
+            entry = entry.next.get_or_init(|| Box::new(new()));
         }
+        entry
     }
 }
 
