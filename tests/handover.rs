@@ -35,6 +35,7 @@ listen = "127.0.0.1:0"
 [server.main.routes]
 "/one" = { websocket = "push", channels = ["{channel}"] }
 "/two" = { websocket = "push", channels = ["{channel}", "{other}"], on_message = "broadcast" }
+"/events" = { events = "push", channels = ["{channel}"] }
 "/old" = { websocket = "push", channels = ["{channel}"], draft76 = true, greeting = "hello" }
 "/echo" = { websocket = "echo", on_message = "echo", draft76 = true }
 "/publish/{channel}" = { publish = "push", channel = "{channel}" }
@@ -71,6 +72,7 @@ fn a_thousand_clients_notice_nothing_of_ten_restarts() {
             1..5 => Client::open(address, "/one", &[one], Speech::Deflate),
             5 => Client::open(address, "/two", &[one, two], Speech::Deflate),
             6 => Client::open(address, "/old", &[one], Speech::Old),
+            7 | 8 => Client::open(address, "/events", &[one], Speech::Events),
             _ => Client::open(address, "/one", &[one], Speech::Plain),
         }
     });

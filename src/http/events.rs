@@ -68,7 +68,7 @@ pub fn respond(
     }
     let membership = if has_room { subscription::join(terms).ok() } else { None };
     let Some(membership) = membership else {
-        return Err(allowed(stream(Body::from(opening(terms)))));
+        return Err(allowed(answer::closing(stream(Body::from(opening(terms))))));
     };
     let mut fields = HeaderMap::with_capacity(8);
     stream_fields(&mut fields);

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test uses its own part of this")]
 
 pub mod daemon;
+pub mod events;
 pub mod http;
 pub mod service;
 pub mod wire;

@@ -22,6 +22,7 @@ pub enum Speech {
     Plain,
     Deflate,
     Old,
+    Events,
 }
 
 /// A client that only hears.
@@ -45,13 +46,18 @@ impl Client {
         let request = match speech {
             Speech::Plain => handshake(address, &target, &[]),
             Speech::Deflate => handshake(address, &target, &["Sec-WebSocket-Extensions: permessage-deflate"]),
+            Speech::Events => request(address, "GET", &target, &["Accept: text/event-stream"], b""),
             Speech::Old => [&handshake_76(address, &target, &[]), &KEYS_76.2[..]].concat(),
         };
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.write_all(&request).unwrap();
         let mut head = Vec::new();
-        let tail = if speech == Speech::Old { 16 } else { 0 };
+        let tail = match speech {
+            Speech::Old => 16,
+            Speech::Events => "retry: 2000\n\n".len(),
+            Speech::Plain | Speech::Deflate => 0,
+        };
         let is_whole = |head: &[u8]| {
             let end = head.windows(4).position(|four| four == b"\r\n\r\n");
             end.is_some_and(|end| head.len() == end + 4 + tail)
@@ -62,7 +68,8 @@ impl Client {
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let status = if speech == Speech::Events { "200" } else { "101" };
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         assert_eq!(head.contains("permessage-deflate"), speech == Speech::Deflate, "{head}");
         stream.set_nonblocking(true).unwrap();
         Client { stream, speech, channels: channels.to_vec(), bytes: Vec::new(), ended: false }
@@ -90,6 +97,7 @@ impl Client {
         while !rest.is_empty() {
             let (text, after) = match self.speech {
                 Speech::Old => old_frame(rest),
+                Speech::Events => event(rest),
                 Speech::Plain | Speech::Deflate => frame(rest),
             };
             texts.push(String::from_utf8(text).unwrap());
@@ -103,6 +111,12 @@ fn old_frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
     assert_eq!(bytes[0], 0, "a text");
     let end = bytes.iter().position(|byte| *byte == 0xff).expect("a whole frame");
     (bytes[1..end].to_vec(), &bytes[end + 1..])
+}
+
+fn event(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let end = bytes.windows(2).position(|two| two == b"\n\n").expect("a whole event");
+    let data = bytes[..end].strip_prefix(b"data: ").expect("an event of one line");
+    (data.to_vec(), &bytes[end + 2..])
 }
 
 fn frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {

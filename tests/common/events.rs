@@ -1,0 +1,81 @@
+//! A client of event streams, in bytes (WHATWG HTML, section 9.2.6).
+
+use std::net::SocketAddr;
+
+use super::http::{Answer, request};
+use super::wire::Wire;
+
+/// An open event stream.
+pub struct Events {
+    /// Its connection.
+    pub wire: Wire,
+    /// The head of the response.
+    pub head: Answer,
+    /// How long the client is to wait before it connects again, in milliseconds.
+    pub retry: u32,
+}
+
+/// What comes on a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Block {
+    /// An event: its type, if it says one, and its data.
+    Event(Option<String>, String),
+    /// A comment.
+    Comment(String),
+}
+
+impl Events {
+    /// Opens a stream as a browser does.
+    pub fn open(address: SocketAddr, target: &str) -> Events {
+        Events::ask(address, target, &["Accept: text/event-stream"])
+    }
+
+    /// Opens a stream with these header fields.
+    pub fn ask(address: SocketAddr, target: &str, fields: &[&str]) -> Events {
+        let mut wire = Wire::connect(address);
+        wire.send(&request(address, "GET", target, fields, b""));
+        Events::read(wire)
+    }
+
+    /// Reads the beginning of a stream that was asked for.
+    pub fn read(mut wire: Wire) -> Events {
+        let head = Answer::read_head(&mut wire);
+        assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")), "{head:?}");
+        let retry = String::from_utf8(wire.take_until(b"\n\n")).unwrap();
+        let retry = retry.trim().strip_prefix("retry: ").unwrap_or_else(|| panic!("{retry:?}")).parse().unwrap();
+        Events { wire, head, retry }
+    }
+
+    /// The next block.
+    pub fn next(&mut self) -> Block {
+        let block = String::from_utf8(self.wire.take_until(b"\n\n")).unwrap();
+        let block = block.strip_suffix("\n\n").unwrap();
+        if let Some(comment) = block.strip_prefix(':') {
+            return Block::Comment(comment.trim().to_owned());
+        }
+        let (mut name, mut data) = (None, Vec::new());
+        for line in block.split('\n') {
+            match line.split_once(": ") {
+                Some(("event", value)) => assert_eq!(name.replace(value.to_owned()), None, "{block:?}"),
+                Some(("data", value)) => data.push(value),
+                _ => panic!("{line:?} in {block:?}"),
+            }
+        }
+        assert!(!data.is_empty(), "{block:?}");
+        Block::Event(name, data.join("\n"))
+    }
+
+    /// Reads an event of the usual type with this data.
+    pub fn expect(&mut self, data: &str) {
+        assert_eq!(self.next(), Block::Event(None, data.to_owned()));
+    }
+
+    /// Reads why the stream ends, and its end.
+    pub fn expect_end(&mut self, words: &str) {
+        match self.next() {
+            Block::Comment(comment) => assert!(comment.contains(words), "{comment:?} does not say {words:?}"),
+            block => panic!("{block:?} instead of an end"),
+        }
+        self.wire.expect_end();
+    }
+}
