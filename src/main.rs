@@ -1,4 +1,5 @@
-//! The daemon: read → bind → detach → serve → wait for signals → drain. Every failure has an exit code and a sentence.
+//! The daemon: read the configuration, bind, detach, serve, wait for signals, drain. Each failure has an exit code and
+//! a message.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -14,18 +15,18 @@ use pushd::daemon::descriptors;
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{self, Exit, Failure};
 use pushd::daemon::journal;
-use pushd::daemon::log::{LogHandle, Place};
+use pushd::daemon::log::{LogContext, LogHandle};
 use pushd::daemon::notify;
-use pushd::daemon::patience;
 use pushd::daemon::pidfile::{self, Pidfile};
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::reloads::Reloads;
 use pushd::daemon::signals::{Signal, Signals};
 use pushd::daemon::successor;
+use pushd::daemon::timeout;
 use pushd::server::rehearsal::{self, Predecessor};
-use pushd::server::{BindError, Bound, End, Handover, Inherited, Owner, Server, TRIED};
+use pushd::server::{BindAs, BindError, Bound, End, Handover, Inherited, Server, TRIED};
 
-/// How often the service manager's status line is renewed, and the shards are looked at.
+/// How often the service manager's status line is updated and the shards are checked.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -52,22 +53,22 @@ fn print(text: &str) -> Result<(), Failure> {
     exit::print(text).map_err(|error| Failure::io("cannot print", &error))
 }
 
-/// Everything a start would check, and nothing it would do.
+/// Runs every check of a start, and nothing else of it.
 fn check(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     identity(&config)?;
     print(&format!("{}: the configuration is good\n", config.provenance()))
 }
 
-/// What a start would do until it serves, so far as that leaves no trace, and all that is in its way.
+/// Runs the steps of a start that leave no trace, and reports everything that would make it fail.
 fn rehearse(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     let identity = identity(&config)?;
     if let Some(rundir) = &config.daemon.rundir {
         detach::enter(rundir)?;
     }
-    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::default() };
-    let log = pushd::daemon::log::rehearse(&config.log, &place);
+    let context = LogContext { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::default() };
+    let log = pushd::daemon::log::rehearse(&config.log, &context);
     let (predecessor, pidfile) = match pidfile::rehearse(&config.daemon.pidfile) {
         Ok(holder) => {
             (holder.map_or(Predecessor::None, |holder| Predecessor::Running(holder.pid.map(Pid::as_raw))), None)
@@ -78,7 +79,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
     let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals.iter().map(refused)).collect();
     match &failures[..] {
         [] => {
-            // One that becomes another user reads as that one.
+            // A process that changes its user must test the files as that user, so it is not done here.
             let unread = if identity.is_none() { rehearsal::unreadable(&config) } else { Vec::new() };
             let unread: String = unread.iter().map(|what| format!("{what}\n")).collect();
             print(&format!("{}: pushd could start with it\n{unread}", config.provenance()))
@@ -90,7 +91,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-/// The configuration as file and switches have it; warnings are printed.
+/// The configuration made from the file and the command line. Warnings are printed.
 fn load(cli: &Cli) -> Result<Config, Failure> {
     let mut config = config::load(&cli.config).map_err(Failure::from)?;
     for warning in &config.warnings {
@@ -106,7 +107,7 @@ fn identity(config: &Config) -> Result<Option<Identity>, Failure> {
     Ok(identity)
 }
 
-/// From the command line to the end of the process.
+/// The whole life of the process, from the command line to its end.
 fn start(cli: &Cli) -> Result<(), Failure> {
     let config = load(cli)?;
     let identity = identity(&config)?;
@@ -119,26 +120,27 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         notify::listen_fds().map_err(|error| Failure::io("cannot take the service manager's sockets", &error))?;
     descriptors::keep_from_children();
     let mut inherited = Inherited::new(inherited.into_iter().map(|passed| (passed.name, passed.socket)));
-    // Addresses that the file no longer has must be free for those it has instead.
-    forget(&inherited.let_go(&config));
+    // Close the sockets that the configuration no longer names first, so that its new addresses can be bound.
+    forget(&inherited.close_unneeded_listeners(&config));
     let mask = config.daemon.umask.or((!cli.foreground()).then_some(UMASK));
-    // Before the sockets: those with a path are files, too.
+    // Set the mask before binding: Unix sockets are files, too.
     detach::mask(mask);
-    let mut left = inherited.left().to_vec();
-    if !left.is_empty() {
-        left.push(TRIED.to_owned());
+    let mut kept_names = inherited.kept_names().to_vec();
+    if !kept_names.is_empty() {
+        kept_names.push(TRIED.to_owned());
     }
-    let owner: Owner<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
-    let bound = Bound::bind(config.clone(), inherited, owner).map_err(|error| refused(&error))?;
+    let bind_as: BindAs<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
+    let bound = Bound::bind(config.clone(), inherited, bind_as).map_err(|error| refused(&error))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
         false => detach::detach(mask.unwrap_or(UMASK))?,
     };
-    // From here on this may be the daemon: a failure is told through the pipe, after the pidfile is given up.
+    // From here on this may be the daemon. A failure is reported through the pipe, after the pidfile was released.
     match begin(cli, &config, identity.as_ref(), pidfile, bound) {
         Ok(running) => {
-            // Now this process has all of it: a start that fails leaves it to the next one.
-            forget(&left);
+            // This process now holds everything that was passed to it. If the start had failed, the next start would
+            // have received it.
+            forget(&kept_names);
             running.serve(cli, status);
             Ok(())
         }
@@ -150,7 +152,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-/// Has the service manager forget what it keeps under these names.
+/// Tells the service manager to drop the descriptors that it keeps under these names.
 fn forget(names: &[String]) {
     names.iter().for_each(|name| notify::forget(name));
     if !names.is_empty()
@@ -160,8 +162,9 @@ fn forget(names: &[String]) {
     }
 }
 
-/// Has the service manager keep a sign that this start has begun to take up sessions, until it serves: see [`TRIED`].
-fn note_try() {
+/// Stores a marker with the service manager: this start has begun to take up sessions. It stays until the process
+/// serves, see [`TRIED`].
+fn mark_attempt() {
     let kept = std::io::pipe().and_then(|(sign, _)| notify::keep(TRIED, sign.as_fd()));
     if let Err(error) = kept {
         log::debug!("the service manager: {error}");
@@ -172,13 +175,13 @@ fn note_try() {
 struct Running {
     server: Server,
     log: LogHandle,
-    /// Before the pidfile, whose lock keeps others from telling in the same place.
+    /// Dropped before the pidfile: while the pidfile is locked, no other process writes the reload report beside it.
     reloads: Reloads,
     pidfile: Pidfile,
     signals: Signals,
 }
 
-/// Log, signals, privileges, threads: in this order, so that each failure can still be told.
+/// Starts signal handlers, log, privileges and threads, in this order, so that each failure can still be reported.
 fn begin(
     cli: &Cli,
     config: &Config,
@@ -187,27 +190,27 @@ fn begin(
     bound: Bound,
 ) -> Result<Running, Failure> {
     let signals = Signals::install().map_err(|error| Failure::io("cannot install signal handlers", &error))?;
-    let place = Place { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::of(identity) };
-    let log = pushd::daemon::log::init(&config.log, place)?;
+    let context = LogContext { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::of(identity) };
+    let log = pushd::daemon::log::init(&config.log, context)?;
     identity.map_or(Ok(()), Identity::assume)?;
     log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());
     for warning in &config.warnings {
         log::warn!("{}", warning.summary());
     }
     if bound.takes_up() {
-        note_try();
+        mark_attempt();
     }
     let server = bound.serve().map_err(|error| {
-        // It did not die of them: they are still the next start's.
+        // The taken-up sessions did not cause this failure, so the next start may try them again.
         notify::forget(TRIED);
         Failure::io("cannot start serving", &error)
     })?;
-    // Before the number: what finds that may ask for a reload.
+    // Before the PID is written: a process that reads the PID may ask for a reload at once.
     let reloads = Reloads::new(pidfile.path(), &cli.config);
     match pidfile.write() {
         Ok(()) => Ok(Running { server, log, reloads, pidfile, signals }),
         Err(failure) => {
-            // The commands of its feeds run already, and would go on without it.
+            // The commands of its feeds run already. Stop them, or they would outlive this process.
             server.drain(End::Restart);
             Err(failure)
         }
@@ -226,7 +229,7 @@ impl Running {
         let mut turns = Vec::new();
         let mut look_due = Instant::now() + STATUS_INTERVAL;
         let order = loop {
-            // Whatever else is asked for all the time.
+            // Check the shards on time even when signals arrive all the time.
             if Instant::now() >= look_due {
                 self.look(&mut turns);
                 look_due = Instant::now() + STATUS_INTERVAL;
@@ -255,15 +258,16 @@ impl Running {
         drop(self.pidfile);
     }
 
-    /// Looks after the shards, and tells the service manager of them; `turns` is how many they had taken the last time.
+    /// Checks the shards and reports to the service manager. `turns` holds the number of turns of each shard at the
+    /// last check.
     fn look(&self, turns: &mut Vec<u64>) {
-        if !self.server.is_whole() {
-            log::error!("a shard has ended: a server that only looks alive is worse than none");
+        if !self.server.all_shards_run() {
+            log::error!("a shard has ended unexpectedly, so the process exits");
             self.log.flush(LOG_CLOSE_TIMEOUT);
             std::process::exit(Exit::System.code().into());
         }
         notify::status(&self.server.status());
-        // The sign of life is proof of progress: every shard has taken a turn since the last one.
+        // The watchdog message proves progress: it is sent only if every shard took a turn since the last check.
         let taken = self.server.turns();
         if taken.iter().zip(&*turns).all(|(now, before)| now > before) {
             notify::watchdog();
@@ -271,7 +275,7 @@ impl Running {
         *turns = taken;
     }
 
-    /// SIGHUP: the whole file or nothing.
+    /// SIGHUP: applies the whole file, or changes nothing.
     fn reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) {
         notify::reloading();
         self.reloads.begin();
@@ -290,7 +294,7 @@ impl Running {
         notify::ready(&self.server.status());
     }
 
-    /// What of it only a restart can change.
+    /// Reloads, and returns the settings that only a restart can change.
     fn try_reload(&mut self, cli: &Cli, turns: &mut Vec<u64>) -> Result<Vec<String>, Failure> {
         let mut look_due = Instant::now() + STATUS_INTERVAL;
         let config = read_again(cli, || {
@@ -314,7 +318,8 @@ impl Running {
             }
             Err(error) => {
                 let refused = refused(&error);
-                // The old target was open a moment ago; if it cannot be opened again, the new one stays.
+                // The old target was open a moment ago. If it cannot be opened again, the log stays with the new
+                // target.
                 match self.log.reconfigure(&old_log) {
                     Ok(()) => Err(refused),
                     Err(failure) => Err(Failure::new(refused.exit, format!("{refused}; and {failure}"))),
@@ -324,11 +329,11 @@ impl Running {
     }
 }
 
-/// The configuration as it is now; else everything that is wrong with it, in one line. Its file system may not answer: that is waited for
-/// while `goes_on`, and not for ever.
+/// Reads the configuration again. On failure, the error names all that is wrong with it in one line. The file system
+/// may not answer, so the wait ends when `goes_on` returns false, and after [`CONFIG_PATIENCE`].
 fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, Failure> {
     let path = cli.config.clone();
-    let read = patience::within(CONFIG_PATIENCE, move || config::load_again(&path), goes_on);
+    let read = timeout::within(CONFIG_PATIENCE, move || config::load_again(&path), goes_on);
     let unread = |error| Failure::new(Exit::Config, format!("{} cannot be read: {error}", cli.config.display()));
     let mut config = read.map_err(unread)?.map_err(|errors| {
         let all: Vec<&str> = errors.0.iter().map(config::Diagnostic::summary).collect();
@@ -338,14 +343,15 @@ fn read_again(cli: &Cli, goes_on: impl FnMut() -> bool) -> Result<Config, Failur
     Ok(config)
 }
 
-/// SIGUSR2: the clients go on in the next process. Where that cannot be, they are asked to come back. How many were cut off.
+/// SIGUSR2: hands the sessions to the next process. If that is impossible, clients are asked to reconnect. Returns the
+/// number of connections that were cut off.
 fn hand_over(mut server: Server, cli: &Cli) -> usize {
     log::info!("Received SIGUSR2, handing over");
     let why = match try_hand_over(&mut server, cli) {
         Ok(handover) => {
-            let (sessions, silent, listeners) = (handover.sessions(), handover.silent(), handover.listeners());
+            let (sessions, idle, listeners) = (handover.sessions(), handover.idle(), handover.listeners());
             log::info!(
-                "Handed over {sessions} sessions, {silent} other connections and {listeners} addresses to the next process"
+                "Handed over {sessions} sessions, {idle} other connections and {listeners} addresses to the next process"
             );
             let (left_out, unfinished) = (handover.left_out(), handover.unfinished);
             if left_out + unfinished > 0 {
@@ -357,7 +363,7 @@ fn hand_over(mut server: Server, cli: &Cli) -> usize {
         }
         Err(why) => why,
     };
-    log::warn!("Nothing is handed over, sessions are asked to come back: {why}");
+    log::warn!("Nothing is handed over, clients are asked to reconnect: {why}");
     server.resume();
     server.drain(End::Restart)
 }
@@ -366,9 +372,9 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     if !notify::keeps_descriptors() {
         return Err("there is no service manager to keep them".to_owned());
     }
-    let is_good = successor::check(&cli.config)
+    let verdict = successor::check(&cli.config)
         .unwrap_or_else(|| read_again(cli, || true).map(drop).map_err(|failure| failure.to_string()));
-    is_good.map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
+    verdict.map_err(|why| format!("the next process could not start with its configuration: {why}"))?;
     let mut handover = server.hand_over()?;
     let names: BTreeSet<String> = handover.descriptors().map(|(name, _)| name).collect();
     let kept = give(&mut handover);
@@ -378,14 +384,14 @@ fn try_hand_over(server: &mut Server, cli: &Cli) -> Result<Handover, String> {
     kept.map(|()| handover)
 }
 
-/// Gives everything to the service manager, and sees that it has it.
+/// Gives everything to the service manager and checks that it keeps it.
 fn give(handover: &mut Handover) -> Result<(), String> {
     for (name, descriptor) in handover.descriptors() {
         notify::keep(&name, descriptor)
-            .map_err(|error| format!("the service manager cannot be given {name}: {error}"))?;
+            .map_err(|error| format!("cannot pass {name} to the service manager: {error}"))?;
     }
     notify::barrier().map_err(|error| error.to_string())?;
-    match handover.is_kept() {
+    match handover.release_pipes() {
         true => Ok(()),
         false => Err("the service manager does not keep descriptors (FileDescriptorStoreMax=)".to_owned()),
     }

@@ -203,9 +203,9 @@ impl Found {
     /// this cannot be known.
     pub fn runs_on_another(&self) -> Option<String> {
         let wanted = self.config.as_deref()?;
-        let told = reloads::told(&self.pidfile)?;
+        let told = reloads::read(&self.pidfile)?;
         let config = told.config?;
-        if config == reloads::in_words(wanted) || is_same(Path::new(&config), wanted) {
+        if config == reloads::one_line(wanted) || is_same(Path::new(&config), wanted) {
             return None;
         }
         let (pid, pidfile, wanted) = (told.pid, self.pidfile.display(), wanted.display());

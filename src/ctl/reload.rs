@@ -13,7 +13,7 @@ use super::{FAILED, Outcome, check, print, say};
 use crate::config::duration_text;
 use crate::config::limits::{CTL_POLL, CTL_RELOAD_TIMEOUT};
 use crate::daemon::exit::Exit;
-use crate::daemon::reloads::{self, Told};
+use crate::daemon::reloads::{self, Report};
 
 /// Have pushd read its configuration again, and wait until it has; what is refused changes nothing
 #[derive(Debug, Args)]
@@ -63,8 +63,8 @@ impl Reload {
 }
 
 /// What that process says of its reloads.
-fn told(found: &Found, pid: Pid) -> Option<Told> {
-    reloads::told(&found.pidfile).filter(|told| told.pid == pid)
+fn told(found: &Found, pid: Pid) -> Option<Report> {
+    reloads::read(&found.pidfile).filter(|told| told.pid == pid)
 }
 
 /// What came of the reload of that number, or of a later one.

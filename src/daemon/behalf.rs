@@ -1,8 +1,9 @@
 //! Files that root opens for the user it is about to become.
 //!
-//! Root does nothing by a name that somebody else can change: between two looks a file could become a link to one of root's. So
-//! the pidfile, the log and the Unix sockets are made with the user's own rights ([`Identity::act`]). Where the user may not, as
-//! in `/run`, root makes them and gives them to the user, but only in a directory that root alone can change, down from `/`.
+//! Root must not open a path that another user can change: between two checks a file could become a link to a file of
+//! root's. So the pidfile, the log and the Unix sockets are created with the user's own rights ([`Identity::act`]).
+//! Where the user has no permission, as in `/run`, root creates them and gives them to the user, but only if root alone
+//! can change every directory of the path, from `/` down.
 
 use std::fs::Metadata;
 use std::io::{self, ErrorKind};
@@ -14,25 +15,25 @@ use nix::unistd::{AccessFlags, Gid, Uid, access};
 
 use super::privileges::Identity;
 
-/// Those who may write to something beside its owner.
+/// Write permission for group and others.
 const OTHERS_WRITE: u32 = 0o022;
-/// Of a directory: only its own owner removes or renames an entry.
+/// The sticky bit of a directory: only an entry's owner may remove or rename it.
 const STICKY: u32 = 0o1000;
 
-/// On whose behalf files are opened; of nobody else's by default.
+/// The user for whom files are opened; by default the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Behalf(Option<Identity>);
 
 impl Behalf {
-    /// Of the user that this process will become, if it will become another.
+    /// For the user that this process will become, if it changes its user.
     pub fn of(identity: Option<&Identity>) -> Behalf {
         Behalf(identity.cloned())
     }
 
-    /// Has `open` open what is at `path`; where only root could, `give` makes it the user's.
+    /// Opens `path` by calling `open`. Where only root may do that, `give` then makes the result the user's.
     ///
     /// # Errors
-    /// What `open` or `give` says, or that neither the user nor root may do that there.
+    /// Whatever `open` or `give` return, or that neither the user nor root may open that path.
     pub fn open<T>(
         &self,
         path: &Path,
@@ -42,7 +43,7 @@ impl Behalf {
         let Some(identity) = &self.0 else { return open() };
         match identity.act(&mut open).map_err(|failure| io::Error::other(failure.message))? {
             Err(error) if error.kind() == ErrorKind::PermissionDenied && Uid::effective().is_root() => {
-                if !is_roots_alone(path) {
+                if !only_root_can_change(path) {
                     let why = format!(
                         "user {} is not permitted to, and others than root can change a directory of that path, so root does not either",
                         identity.uid
@@ -58,7 +59,7 @@ impl Behalf {
     }
 }
 
-/// Whether this process could write to the file at `path`, or make it, without doing so.
+/// Whether this process could write to the file at `path`, or create it. Changes nothing.
 pub(super) fn rehearse(path: &Path) -> io::Result<()> {
     let directory = match path.metadata() {
         Ok(found) if found.is_dir() => return Err(Errno::EISDIR.into()),
@@ -68,33 +69,34 @@ pub(super) fn rehearse(path: &Path) -> io::Result<()> {
     Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// Whether nobody but root can change what `path` means.
-fn is_roots_alone(path: &Path) -> bool {
+/// Whether only root can change where `path` leads.
+fn only_root_can_change(path: &Path) -> bool {
     let Some(directory) =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).canonicalize().ok()
     else {
         return false;
     };
-    let looks = directory.ancestors().map(|directory| directory.symlink_metadata().map(|found| Look::of(&found)));
-    looks.collect::<io::Result<Vec<_>>>().is_ok_and(|looks| are_roots_alone(&looks))
+    let owners = directory.ancestors().map(|directory| directory.symlink_metadata().map(|found| Ownership::of(&found)));
+    owners.collect::<io::Result<Vec<_>>>().is_ok_and(|owners| all_belong_to_root(&owners))
 }
 
-/// What counts of a directory.
+/// Owner and mode of a directory.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct Ownership {
     owner: u32,
     mode: u32,
 }
 
-impl Look {
-    fn of(found: &Metadata) -> Look {
-        Look { owner: found.uid(), mode: found.mode() }
+impl Ownership {
+    fn of(found: &Metadata) -> Ownership {
+        Ownership { owner: found.uid(), mode: found.mode() }
     }
 }
 
-/// The same of a directory and all above it, in that order. In one with the sticky bit, as `/tmp`, an entry of root's stays what it is.
-fn are_roots_alone(looks: &[Look]) -> bool {
-    looks.iter().enumerate().all(|(above, Look { owner, mode })| {
+/// The same for a directory and all its parents, in that order. In a parent with the sticky bit, such as `/tmp`, nobody
+/// can replace an entry that root owns.
+fn all_belong_to_root(owners: &[Ownership]) -> bool {
+    owners.iter().enumerate().all(|(above, Ownership { owner, mode })| {
         *owner == 0 && (mode & OTHERS_WRITE == 0 || above > 0 && mode & STICKY != 0)
     })
 }
@@ -104,20 +106,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_roots_alone_if_all_above_it_are() {
-        let looks = |all: &[(u32, u32)]| {
-            are_roots_alone(&all.iter().map(|&(owner, mode)| Look { owner, mode }).collect::<Vec<_>>())
+    fn a_path_is_safe_only_if_root_alone_can_change_all_its_directories() {
+        let owners = |all: &[(u32, u32)]| {
+            all_belong_to_root(&all.iter().map(|&(owner, mode)| Ownership { owner, mode }).collect::<Vec<_>>())
         };
-        assert!(looks(&[(0, 0o755), (0, 0o755)]));
-        assert!(looks(&[(0, 0o700), (0, 0o1777), (0, 0o755)]));
-        assert!(!looks(&[(0, 0o1777), (0, 0o755)]), "anybody makes a file there");
-        assert!(!looks(&[(0, 0o775), (0, 0o755)]));
-        assert!(!looks(&[(0, 0o755), (65534, 0o755), (0, 0o755)]));
-        assert!(!looks(&[(0, 0o755), (0, 0o777), (0, 0o755)]));
+        assert!(owners(&[(0, 0o755), (0, 0o755)]));
+        assert!(owners(&[(0, 0o700), (0, 0o1777), (0, 0o755)]));
+        assert!(!owners(&[(0, 0o1777), (0, 0o755)]), "any user can create a file there");
+        assert!(!owners(&[(0, 0o775), (0, 0o755)]));
+        assert!(!owners(&[(0, 0o755), (65534, 0o755), (0, 0o755)]));
+        assert!(!owners(&[(0, 0o755), (0, 0o777), (0, 0o755)]));
     }
 
     #[test]
-    fn what_is_done_for_oneself_is_just_done() {
+    fn without_another_user_the_file_is_simply_opened() {
         let opened =
             Behalf::default().open(Path::new("/nonexistent/x"), || Ok(5), |_, _, _| panic!("nobody to give it to"));
         assert_eq!(opened.unwrap(), 5);

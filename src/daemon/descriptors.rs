@@ -1,7 +1,7 @@
 //! Descriptors that were open when the process began.
 //!
-//! They come as bare numbers, which only unsafe code may turn into owned descriptors. So the kernel is asked for new ones: the
-//! numbers are sent through a socket pair (`SCM_RIGHTS`) and arrive owned, and closed in programs that are started.
+//! They arrive as plain numbers, and only unsafe code may turn a number into an owned descriptor. So each number is
+//! sent through a socket pair (`SCM_RIGHTS`): the kernel returns an owned descriptor, with close-on-exec set.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// Makes the descriptor `number` ours.
+/// Turns descriptor `number` into an owned one.
 pub(super) fn own(number: RawFd) -> io::Result<OwnedFd> {
     let (here, there) = UnixDatagram::pair()?;
     let rights = [ControlMessage::ScmRights(&[number])];
@@ -31,25 +31,25 @@ pub(super) fn own(number: RawFd) -> io::Result<OwnedFd> {
     Ok(descriptor)
 }
 
-/// Keeps what nobody passed on purpose from the programs that are started: whatever is open beyond the standard streams, and would
-/// be open in them. It stays open in this process, for as long as that lives: it may hold a lock. Call it after
-/// [`listen_fds`](super::notify::listen_fds), whose numbers have a meaning.
+/// Sets close-on-exec on all descriptors beyond the standard streams that this process inherited without it, so that
+/// started programs do not inherit them. They stay open in this process for its whole life, because one of them may
+/// hold a lock. Call this after [`listen_fds`](super::notify::listen_fds), which relies on the original numbers.
 pub fn keep_from_children() {
-    // Without /proc they are not known; what was meant for this process has been taken.
+    // Without /proc the open descriptors are unknown. Those meant for this process were taken already.
     let Ok(open) = fs::read_dir("/proc/self/fd") else { return };
     let numbers: Vec<RawFd> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2 && stays_open(*number)) {
+    for number in numbers.into_iter().filter(|number| *number > 2 && is_inherited(*number)) {
         if let Ok(descriptor) = own(number) {
             std::mem::forget(descriptor);
         }
     }
 }
 
-/// Whether a program that is started would have it too.
-fn stays_open(number: RawFd) -> bool {
+/// Whether a started program would inherit it.
+fn is_inherited(number: RawFd) -> bool {
     let flags = || {
-        let told = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
-        let flags = told.lines().find_map(|line| line.strip_prefix("flags:"))?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
         i32::from_str_radix(flags.trim(), 8).ok()
     };
     flags().is_some_and(|flags| flags & OFlag::O_CLOEXEC.bits() == 0)

@@ -1,11 +1,11 @@
-//! Into the background, and the truth about how it went.
+//! Going into the background, and reporting to the launching process how the start went.
 //!
-//! The launching process and the daemon share a pipe. The launcher reads it until its end: `ready` and it exits 0;
-//! `fail CODE MESSAGE` and it prints the message and exits with the code; nothing at all means that the daemon died on
-//! its way, which is an error too. The crate `daemonize` is used for fork, setsid, umask and the standard streams only:
-//! its pidfile, its change of user and its `start()` (which exits 0 before anything is known) are not.
+//! The launching process and the daemon share a pipe. The launcher reads it to its end. After `ready` it exits 0. After
+//! `fail CODE MESSAGE` it prints the message and exits with the code. If it reads nothing, the daemon died during its
+//! start, which is an error too. The crate `daemonize` is used for fork, setsid, umask and the standard streams only.
+//! Its pidfile, its change of user and its `start()` (which exits 0 before the outcome is known) are not used.
 //!
-//! No thread may exist yet, since `fork` copies only the one that calls it.
+//! No other thread may exist yet, because `fork` copies only the thread that calls it.
 
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::Path;
@@ -16,30 +16,31 @@ use nix::sys::stat::{Mode, umask};
 
 use super::exit::{Exit, Failure, reason};
 
-/// The file mode creation mask of a daemon that was not told another (twistd's): what it writes is its own.
+/// The default file mode creation mask of a daemon, as twistd's: only its user can read what it writes.
 pub const UMASK: u32 = 0o077;
 
-/// The daemon's end of the pipe. Dropped without a word it tells the launcher that the daemon died.
+/// The daemon's end of the pipe. If it is dropped without a message, the launcher reports that the daemon died.
 ///
-/// Give up the pidfile before the word that ends the launcher: who reads of a failure may start the next pushd at once.
+/// Release the pidfile before sending the message that ends the launcher: after a reported failure, the next pushd may
+/// be started at once.
 #[derive(Debug)]
 pub struct StatusPipe {
     pipe: Option<PipeWriter>,
 }
 
 impl StatusPipe {
-    /// For a process that was not detached: nobody waits.
+    /// For a process that was not detached: no launcher waits.
     pub fn none() -> StatusPipe {
         StatusPipe { pipe: None }
     }
 
-    /// It serves: the launcher exits 0.
+    /// Reports that the daemon serves: the launcher exits 0.
     pub fn ready(self) {
         self.say(b"ready");
     }
 
-    /// It failed: the launcher prints the message and exits with the code. Without a launcher the message goes to
-    /// standard error, so that the caller says it the same way in both cases.
+    /// Reports a failure: the launcher prints the message and exits with the code. Without a launcher the message goes
+    /// to standard error, so that callers need not distinguish the two cases.
     pub fn fail(self, failure: &Failure) {
         if self.pipe.is_none() {
             failure.tell();
@@ -48,14 +49,14 @@ impl StatusPipe {
     }
 
     fn say(mut self, word: &[u8]) {
-        // A launcher that was interrupted no longer listens; the daemon serves none the less.
+        // The launcher may have been interrupted; the daemon serves all the same.
         if let Some(pipe) = &mut self.pipe {
             let _ = pipe.write_all(word);
         }
     }
 }
 
-/// Changes into the run directory, as both kinds of start do first: what is relative is relative to it.
+/// Changes into the run directory. Both kinds of start do this first, because relative paths are relative to it.
 pub fn enter(rundir: &Path) -> Result<(), Failure> {
     std::env::set_current_dir(rundir).map_err(|error| {
         let exit = match error.raw_os_error().map(Errno::from_raw) {
@@ -67,17 +68,18 @@ pub fn enter(rundir: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Sets the file mode creation mask, if one was asked for.
+/// Sets the file mode creation mask, if one was configured.
 pub fn mask(mask: Option<u32>) {
     if let Some(mask) = mask {
         umask(Mode::from_bits_truncate(mask));
     }
 }
 
-/// Goes on in a new process without a terminal, in the current directory (see [`enter`]), with `mask` and the standard
-/// streams on `/dev/null`.
+/// Continues in a new process without a terminal, in the current directory (see [`enter`]), with `mask` and with the
+/// standard streams on `/dev/null`.
 ///
-/// Returns in the daemon only; the launching process waits for its word and exits, without running destructors.
+/// Returns in the daemon only. The launching process waits for the daemon's message and exits without running
+/// destructors.
 pub fn detach(mask: u32) -> Result<StatusPipe, Failure> {
     let (reader, writer) = pipe().map_err(|error| Failure::io("cannot make a pipe to the daemon", &error))?;
     match Daemonize::new().working_directory(".").umask(mask).execute() {
@@ -85,8 +87,8 @@ pub fn detach(mask: u32) -> Result<StatusPipe, Failure> {
             drop(reader);
             let status = StatusPipe { pipe: Some(writer) };
             if let Err(error) = outcome {
-                // The streams may still be the launcher's: one voice is enough, and this process must not go on as if
-                // it were the launcher.
+                // The streams may still be the launcher's, so the message goes only through the pipe. And this process
+                // must not continue as if it were the launcher.
                 status.fail(&Failure::new(Exit::System, format!("cannot detach: {error}")));
                 std::process::exit(Exit::System.code().into());
             }
@@ -98,7 +100,7 @@ pub fn detach(mask: u32) -> Result<StatusPipe, Failure> {
                 (Verdict::Silence, Err(error)) => {
                     Verdict::Failed(Failure::new(Exit::System, format!("cannot detach: {error}")))
                 }
-                // A wait that failed (a caller who ignores SIGCHLD) does not matter once the daemon has spoken.
+                // A failed wait (the caller may ignore SIGCHLD) does not matter once the daemon has sent its message.
                 (verdict, _) => verdict,
             };
             std::process::exit(verdict.tell().code().into());
@@ -106,7 +108,7 @@ pub fn detach(mask: u32) -> Result<StatusPipe, Failure> {
     }
 }
 
-/// What the launcher learnt.
+/// What the launcher read from the pipe.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Ready,
@@ -150,22 +152,22 @@ fn listen(mut reader: PipeReader) -> Verdict {
 mod tests {
     use super::*;
 
-    fn said(speak: impl FnOnce(StatusPipe)) -> Verdict {
+    fn read_after(report: impl FnOnce(StatusPipe)) -> Verdict {
         let (reader, writer) = pipe().unwrap();
-        speak(StatusPipe { pipe: Some(writer) });
+        report(StatusPipe { pipe: Some(writer) });
         listen(reader)
     }
 
     #[test]
-    fn the_launcher_learns_the_truth() {
-        assert_eq!(said(StatusPipe::ready), Verdict::Ready);
+    fn the_launcher_reads_what_the_daemon_reports() {
+        assert_eq!(read_after(StatusPipe::ready), Verdict::Ready);
         let failure = Failure::new(Exit::Unavailable, "127.0.0.1:80: Address already in use\nand more");
-        assert_eq!(said(|pipe| pipe.fail(&failure)), Verdict::Failed(failure));
-        assert_eq!(said(drop), Verdict::Silence);
+        assert_eq!(read_after(|pipe| pipe.fail(&failure)), Verdict::Failed(failure));
+        assert_eq!(read_after(drop), Verdict::Silence);
     }
 
     #[test]
-    fn a_failure_can_never_look_like_success() {
+    fn a_malformed_report_is_never_taken_for_success() {
         for words in ["", "read", "readyfail 69 x", "fail", "fail 0 fine", "fail 300 x", "fail 69"] {
             assert_eq!(Verdict::parse(words), Verdict::Silence, "{words:?}");
         }
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_directory_that_is_not_there_is_a_bad_configuration() {
+    fn a_missing_run_directory_is_a_configuration_error() {
         let failure = enter(Path::new("/nonexistent/pushd")).unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.message.contains("/nonexistent/pushd"), "{failure}");

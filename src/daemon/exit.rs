@@ -1,7 +1,7 @@
-//! Why a start failed, and the exit code that says so.
+//! Why a start failed, and the matching exit code.
 //!
-//! The codes are those of `sysexits.h`, so that a script or a service manager can tell a taken port (worth another try)
-//! from a bad configuration (not worth one) without reading the message.
+//! The codes are those of `sysexits.h`. So a script or a service manager can distinguish a taken port (worth another
+//! try) from a bad configuration (not worth one) without parsing the message.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
@@ -42,7 +42,7 @@ impl Exit {
         Exit::Config,
     ];
 
-    /// The number the process ends with.
+    /// The number that the process exits with.
     pub const fn code(self) -> u8 {
         match self {
             Exit::Clean => 0,
@@ -55,12 +55,12 @@ impl Exit {
         }
     }
 
-    /// The meaning of a number, if it is one of ours.
+    /// The meaning of a number, if pushd uses it.
     pub fn from_code(code: u8) -> Option<Exit> {
         Exit::ALL.into_iter().find(|exit| exit.code() == code)
     }
 
-    /// What an error of the system amounts to, whatever was being tried.
+    /// The exit code for an error of the system, whatever operation failed.
     pub fn of_error(error: &io::Error) -> Exit {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(Errno::EADDRINUSE) => Exit::Unavailable,
@@ -70,13 +70,14 @@ impl Exit {
         }
     }
 
-    /// What the mistakes of a configuration amount to: one that may not be read is not known to be wrong.
+    /// The exit code for a configuration with errors. A file that may not be read is a matter of permission: its
+    /// content is unknown, not wrong.
     pub fn of_errors(errors: &crate::config::Errors) -> Exit {
         if errors.are_of_permission() { Exit::NoPermission } else { Exit::Config }
     }
 
-    /// The same where a file was to be created: then a path that leads nowhere or a full disk is 73, while a full
-    /// table of descriptors stays the system's refusal.
+    /// The exit code where a file was to be created: for a path that does not exist or a full disk it is 73. A full
+    /// table of descriptors stays an error of the system.
     pub fn of_create_error(error: &io::Error) -> Exit {
         match error.raw_os_error().map(Errno::from_raw) {
             Some(
@@ -103,7 +104,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A start (or a check, or a reload) that failed: what the operator reads, and what a script sees.
+/// A start, check or reload that failed: the message for the operator, the exit code for a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code.
@@ -113,29 +114,29 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure in so many words.
+    /// A failure with this message.
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
         Failure { exit, message: message.into() }
     }
 
-    /// Says it on standard error.
+    /// Prints it on standard error.
     pub fn tell(&self) {
         journal::say(log::Level::Error, &format!("pushd: {self}"));
     }
 
-    /// `what`, for example `cannot listen on 127.0.0.1:80`, failed with `error`.
+    /// Operation `what`, for example `cannot listen on 127.0.0.1:80`, failed with `error`.
     pub fn io(what: impl fmt::Display, error: &io::Error) -> Failure {
         Failure::new(Exit::of_error(error), format!("{what}: {}", reason(error)))
     }
 
-    /// The file at `path`, which is `what` (for example `the log`), cannot be created or opened for writing.
+    /// The file at `path`, described by `what` (for example `the log`), cannot be created or opened for writing.
     pub fn create(what: impl fmt::Display, path: &Path, error: &io::Error) -> Failure {
         let message = format!("cannot open {what} {}: {}", path.display(), reason(error));
         Failure::new(Exit::of_create_error(error), message)
     }
 }
 
-/// Text to standard output. A reader that has gone away has seen enough, and is no failure.
+/// Writes text to standard output. A reader that closed its end is not an error: it has read enough.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -144,7 +145,7 @@ pub fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// The words of an error without the number that Rust adds, which tells an operator nothing.
+/// The text of an error without the number that Rust appends, which does not help an operator.
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match (error.raw_os_error(), text.rfind(" (os error ")) {
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_is_told_apart() {
+    fn each_code_maps_back_to_its_meaning() {
         for exit in Exit::ALL {
             assert_eq!(Exit::from_code(exit.code()), Some(exit));
         }
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_mapped_to_what_they_are() {
+    fn system_errors_map_to_the_documented_codes() {
         assert_eq!(Exit::of_error(&error(Errno::EADDRINUSE)), Exit::Unavailable);
         assert_eq!(Exit::of_error(&error(Errno::EACCES)), Exit::NoPermission);
         assert_eq!(Exit::of_error(&error(Errno::EPERM)), Exit::NoPermission);
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_words_and_no_numbers() {
+    fn a_message_does_not_contain_the_error_number() {
         let failure = Failure::io("cannot listen on 127.0.0.1:80", &error(Errno::EADDRINUSE));
         assert_eq!(failure.to_string(), "cannot listen on 127.0.0.1:80: Address already in use");
         assert_eq!(failure.exit, Exit::Unavailable);

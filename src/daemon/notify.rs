@@ -1,10 +1,10 @@
-//! The service manager: what it is told, and the sockets it opened for us.
+//! The service manager: messages to it, and the sockets that it opened.
 //!
-//! Everything here does nothing where no service manager asked (no `NOTIFY_SOCKET`), and never fails a server that
-//! otherwise works: a notification that cannot be sent is logged at level debug.
+//! Without a service manager (no `NOTIFY_SOCKET`) nothing here does anything. A notification that cannot be sent is
+//! logged at level debug; it never fails a working server.
 //!
-//! It can also keep descriptors for the process that comes after this one ([`keep`], [`forget`]); it takes them when it pleases, so who
-//! is about to end waits for it ([`barrier`]).
+//! It can also keep descriptors for the next process ([`keep`], [`forget`]). It processes messages later, so a process
+//! that is about to end waits for it ([`barrier`]).
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,63 +22,64 @@ use sd_notify::NotifyState;
 use super::descriptors::own;
 use crate::config::limits::NOTIFY_PATIENCE;
 
-/// It serves. `status` is the line that `systemctl status` shows.
+/// The process serves. `status` is the line that `systemctl status` shows.
 pub fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A reload begins; [`ready`] ends it, whether it changed anything or not.
+/// A reload begins. [`ready`] ends it, whether anything changed or not.
 pub fn reloading() {
-    // Both in one datagram, or systemd 253 and later end the service.
+    // Both must be in one datagram: otherwise systemd 253 and later end the service.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(error) => ::log::debug!("cannot read the monotonic clock: {error}"),
     }
 }
 
-/// What `systemctl status` shows from now on.
+/// Sets the line that `systemctl status` shows.
 pub fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
-/// The end begins.
+/// The process is about to end.
 pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-/// A sign of life. Only for a process that makes progress: who pings by rote defeats the purpose.
+/// Tells the watchdog that the process works. Call it only after proof of progress; a call on a timer alone would
+/// defeat its purpose.
 pub fn watchdog() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// Whether there may be a service manager that keeps descriptors. Whether it really does shows only afterwards.
+/// Whether a service manager may keep descriptors. Whether it really does can be checked only afterwards.
 pub fn keeps_descriptors() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some() && std::env::var_os("FDSTORE").is_none_or(|most| most != "0")
 }
 
-/// Has the service manager keep a descriptor under a name (letters, digits, dashes) until it is told to [`forget`] it. It asks nothing of it
-/// meanwhile: the other end of a pipe may be gone.
+/// Has the service manager keep a descriptor under a name (letters, digits, dashes) until [`forget`]. The service
+/// manager does not poll it: the other end of a pipe may be closed.
 ///
 /// # Errors
-/// It could not be told.
+/// The message could not be sent.
 pub fn keep(name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     send_with(&format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}\n"), descriptor)
 }
 
-/// Has the service manager forget what it keeps under a name.
+/// Tells the service manager to close what it keeps under a name.
 pub fn forget(name: &str) {
     send(&[NotifyState::Custom("FDSTOREREMOVE=1"), NotifyState::Custom(&format!("FDNAME={name}"))]);
 }
 
-/// Waits until the service manager has heard everything it was told so far.
+/// Waits until the service manager has processed all messages so far.
 ///
 /// # Errors
-/// It could not be asked, or did not answer in time.
+/// The message could not be sent, or there was no answer in time.
 pub fn barrier() -> io::Result<()> {
     let (ours, its) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     send_with("BARRIER=1\n", its.as_fd())?;
     drop(its);
-    // Hung up once the last copy of the other end is closed.
+    // The pipe reports a hang-up once the last copy of the other end is closed.
     let deadline = Instant::now() + NOTIFY_PATIENCE;
     loop {
         let left =
@@ -92,7 +93,7 @@ pub fn barrier() -> io::Result<()> {
     }
 }
 
-/// Sends a message with a descriptor. The crate that sends the others would need another one for it.
+/// Sends a message with a descriptor. The crate that sends the other messages would need one more crate for this.
 fn send_with(message: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no service manager"));
@@ -103,14 +104,14 @@ fn send_with(message: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
-    // A service manager that does not read must not hold up the end for ever.
+    // A service manager that does not read must not block the end of the process for ever.
     socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
     let rights = [ControlMessage::ScmRights(&[descriptor.as_raw_fd()])];
     let flags = MsgFlags::MSG_NOSIGNAL;
     let message = message.as_bytes();
     let sent = loop {
         match sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(message)], &rights, flags, None) {
-            // With a timeout the kernel does not begin again by itself after a signal (signal(7)).
+            // With a timeout set, the kernel does not restart the call after a signal (signal(7)).
             Err(Errno::EINTR) => {}
             sent => break sent?,
         }
@@ -118,7 +119,7 @@ fn send_with(message: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
     if sent == message.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// A status is one line of the datagram; a newline in it would begin the next assignment.
+/// Sends messages. A status must be one line: a newline in it would begin the next assignment.
 fn send(states: &[NotifyState<'_>]) {
     let flat: Vec<String> = states
         .iter()
@@ -133,19 +134,19 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
-/// A socket the service manager opened.
+/// A socket that the service manager opened.
 #[derive(Debug)]
 pub struct Inherited {
-    /// Its `FileDescriptorName=`; the unit's name where none was set, `unknown` where the manager names none.
+    /// Its `FileDescriptorName=`; the unit's name if that is not set, `unknown` if the manager gives no names.
     pub name: String,
     /// The socket.
     pub socket: OwnedFd,
 }
 
-/// Takes the sockets that the service manager opened for this process; empty where there are none. Call it before
-/// `detach` (they are meant for this PID only) and once: the numbers are closed, so a second call fails.
+/// Takes the sockets that the service manager opened for this process; empty if there are none. Call it before `detach`
+/// (they are meant for this PID only), and only once: the original numbers are closed, so a second call fails.
 pub fn listen_fds() -> io::Result<Vec<Inherited>> {
-    // Sockets meant for the process that started us are not ours, and their names are no mistake.
+    // Sockets meant for the parent process are not for this one; that is not an error.
     if sd_notify::listen_fds()?.len() == 0 {
         return Ok(Vec::new());
     }
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_service_manager_nothing_happens() {
+    fn without_a_service_manager_nothing_is_sent() {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             ready("serving");
             reloading();

@@ -1,9 +1,9 @@
-//! The pidfile: one pushd at a time, and its number for those who want to signal it.
+//! The pidfile: allows one pushd at a time, and holds its PID for signals.
 //!
-//! What decides is the lock (`flock`, exclusive) on the open file, never the number in it: a stale, empty or garbled
-//! file is as good as none. The lock belongs to the open file description, so it survives `fork` and ends with the last
-//! process that holds it, however that ends. Order: lock (and empty, so that nobody signals the number of a dead
-//! process) → ready → write → removal, each only while the path still names the file that was locked.
+//! The lock (`flock`, exclusive) on the open file decides, never the PID in it: a stale, empty or garbled file counts
+//! as none. The lock belongs to the open file description. So it survives `fork`, and ends with the last process that
+//! holds it, however that process ends. The order is: lock (and truncate, so that the PID of a dead process is not
+//! signalled), ready, write, remove. Each step is taken only while the path still names the locked file.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -19,13 +19,13 @@ use nix::unistd::{Pid, Uid, UnlinkatFlags, fchown, unlinkat};
 use super::behalf::{self, Behalf};
 use super::exit::{Exit, Failure};
 
-/// Its mode, whatever the mask: whether pushd runs is asked by everybody, who watches it above all.
+/// Its mode, whatever the mask: monitoring and other users may ask whether pushd runs.
 const MODE: u32 = 0o644;
-/// How often locking is tried again after the file was swapped or merely looked at by a [`running`] elsewhere.
+/// How often locking is tried again while the file is replaced, or locked by a [`running`] check elsewhere.
 const TRIES_MAX: u32 = 50;
-/// The pause between two tries; such a look takes microseconds.
+/// The pause between two attempts. A `running` check takes microseconds.
 const TRY_PAUSE: Duration = Duration::from_millis(5);
-/// A decimal PID, its newline, and room for garbage to be recognised as such.
+/// A decimal PID and its newline, with some more space so that garbage is recognised.
 const CONTENT_BYTES_MAX: u64 = 32;
 
 /// A locked pidfile. Dropping it removes the file.
@@ -38,37 +38,37 @@ pub struct Pidfile {
     path: PathBuf,
 }
 
-/// Who holds a pidfile.
+/// The process that holds a pidfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holder {
-    /// Its PID; `None` while it has not written it yet, or if something else garbled the file.
+    /// Its PID; `None` if it has not written the PID yet, or if something garbled the file.
     pub pid: Option<Pid>,
 }
 
 impl Pidfile {
-    /// Locks the file at `path`, creating it if need be. A relative path is made absolute now, so a later change of
-    /// directory does not matter.
+    /// Locks the file at `path`, and creates it if needed. A relative path is made absolute now, so that a later change
+    /// of directory does not matter.
     pub fn lock(path: &Path) -> Result<Pidfile, Failure> {
         Pidfile::lock_for(path, &Behalf::default())
     }
 
-    /// The same for the user that this process is about to become: the file will be that user's.
+    /// The same for the user that this process is about to become: that user will own the file.
     pub fn lock_for(path: &Path, behalf: &Behalf) -> Result<Pidfile, Failure> {
         let path = std::path::absolute(path).map_err(|error| Failure::create("the pidfile", path, &error))?;
         for _ in 0..TRIES_MAX {
             let file = open_for_lock(&path, behalf)?;
             match file.try_lock() {
                 Ok(()) => match named(&path, &file) {
-                    Some(entry) if is_bait(entry.nlink(), Uid::effective()) => return Err(bait(&path)),
+                    Some(entry) if may_be_trap(entry.nlink(), Uid::effective()) => return Err(trap(&path)),
                     Some(_) => {
                         file.set_len(0).map_err(|error| Failure::create("the pidfile", &path, &error))?;
                         return Ok(Pidfile { file, path });
                     }
-                    // Between open and lock the former owner may have unlinked the file: then the lock is on a file
-                    // without a name, and a third pushd could lock the next one.
+                    // The former owner may have removed the file between open and lock. Then the lock is on a file
+                    // without a name, and a third pushd could create and lock the next one.
                     None => {}
                 },
-                // A look by `running` takes a shared lock for an instant; a pushd holds an exclusive one.
+                // A `running` check takes a shared lock for a moment; a pushd holds an exclusive one.
                 Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
                     drop(file);
                     sleep(TRY_PAUSE);
@@ -83,7 +83,8 @@ impl Pidfile {
         Err(Failure::new(Exit::System, message))
     }
 
-    /// Writes the number of this process. Only once it is ready: who waits for the number waits for the service.
+    /// Writes the PID of this process. Call it only once the process serves: scripts wait for the PID to know that it
+    /// is ready.
     pub fn write(&mut self) -> Result<(), Failure> {
         let failed = |error: io::Error| Failure::create("the pidfile", &self.path, &error);
         self.file.set_len(0).map_err(failed)?;
@@ -91,7 +92,7 @@ impl Pidfile {
         self.file.write_all(format!("{}\n", std::process::id()).as_bytes()).map_err(failed)
     }
 
-    /// Where it is; absolute.
+    /// Its absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -99,15 +100,16 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Someone may have removed our file and a newer pushd have made its own: that one is not ours to remove.
-        // Where the directory is closed to the user we became, an empty file at least names nobody.
+        // If the file was removed, a newer pushd may have created its own, which must not be removed. If the current
+        // user may not change the directory, an empty file at least names no process.
         if remove(&self.path, &self.file).is_err() {
             let _ = self.file.set_len(0);
         }
     }
 }
 
-/// Removes the open file, if its name still means it: looked at and removed in one directory, whatever becomes of the path meanwhile.
+/// Removes the open file if its path still names it. Check and removal use one descriptor of the directory, so that a
+/// change of the path in between does not matter.
 fn remove(path: &Path, file: &File) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let directory = open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -118,7 +120,7 @@ fn remove(path: &Path, file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Who holds the pidfile at `path`, if anybody. Disturbs nothing: neither the holder nor a pushd that is starting.
+/// The process that holds the pidfile at `path`, if any. Disturbs neither that process nor a pushd that is starting.
 pub fn running(path: &Path) -> io::Result<Option<Holder>> {
     let mut file = match open_flags(OpenOptions::new().read(true)).open(path) {
         Ok(file) => file,
@@ -132,10 +134,11 @@ pub fn running(path: &Path) -> io::Result<Option<Holder>> {
     }
 }
 
-/// Who runs with the pidfile at `path`; where nobody does, whether it could be made, without making it.
+/// The process that holds the pidfile at `path`. If there is none, checks whether the file could be created, without
+/// creating it.
 ///
 /// # Errors
-/// It cannot be looked at, or could not be written.
+/// The file cannot be examined, or could not be written.
 pub fn rehearse(path: &Path) -> Result<Option<Holder>, Failure> {
     let found = match running(path) {
         Ok(None) => behalf::rehearse(path).map(|()| None),
@@ -148,7 +151,7 @@ pub fn rehearse(path: &Path) -> Result<Option<Holder>, Failure> {
 }
 
 fn open_flags(options: &mut OpenOptions) -> &mut OpenOptions {
-    // Not blocking, so that a FIFO in the place of the file is an error and not a hang.
+    // Non-blocking, so that a FIFO at the path is an error and not a hang.
     options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
 }
 
@@ -160,7 +163,8 @@ fn open_for_lock(path: &Path, behalf: &Behalf) -> Result<File, Failure> {
     match behalf.open(path, || options.open(path), give) {
         Ok(file) => match file.metadata() {
             Ok(metadata) if metadata.is_file() => {
-                // The mask of a daemon hides what it writes; whether it runs is no secret. A file of others keeps its mode.
+                // The mask hides a daemon's files, but whether it runs is not secret. The mode of another user's file
+                // cannot be changed.
                 let _ = file.set_permissions(Permissions::from_mode(MODE));
                 Ok(file)
             }
@@ -169,7 +173,7 @@ fn open_for_lock(path: &Path, behalf: &Behalf) -> Result<File, Failure> {
                 Err(Failure::new(Exit::CannotCreate, message))
             }
         },
-        // Another user's pushd is more to the point than that its file is not ours to write.
+        // That another user's pushd runs is the more useful message, compared with "permission denied" for its file.
         Err(_) if matches!(running(path), Ok(Some(_))) => Err(taken(path)),
         Err(error) => Err(Failure::create("the pidfile", path, &error)),
     }
@@ -191,19 +195,20 @@ fn read_pid(file: &mut File) -> Option<Pid> {
     (number > 0).then(|| Pid::from_raw(number))
 }
 
-/// What stands at `path`, if that is still the file that is open.
+/// The metadata of `path`, if it is still the open file.
 fn named(path: &Path, file: &File) -> Option<Metadata> {
     let (entry, open) = (path.symlink_metadata().ok()?, file.metadata().ok()?);
     ((entry.dev(), entry.ino()) == (open.dev(), open.ino())).then_some(entry)
 }
 
-/// Whether a file with so many names may be somebody's trap: root is about to empty it and to give it away. The count must
-/// come from the look that found the name (`named`), or the name could be swapped between the two.
-fn is_bait(names: u64, user: Uid) -> bool {
+/// Whether a file with so many hard links may be a trap: root is about to truncate it and to change its owner. The
+/// count must come from the same `lstat` that found the name (`named`); otherwise the name could be replaced between
+/// two calls.
+fn may_be_trap(names: u64, user: Uid) -> bool {
     user.is_root() && names > 1
 }
 
-fn bait(path: &Path) -> Failure {
+fn trap(path: &Path) -> Failure {
     let message = format!(
         "cannot use the pidfile {}: the file has another name elsewhere (a hard link), and may be a trap for root",
         path.display()
@@ -217,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    fn place() -> (tempfile::TempDir, PathBuf) {
+    fn temporary_path() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pushd.pid");
         (dir, path)
@@ -228,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn written_when_told_and_removed_at_the_end() {
-        let (_dir, path) = place();
+    fn the_pid_is_written_on_request_and_the_file_removed_on_drop() {
+        let (_dir, path) = temporary_path();
         let mut pidfile = Pidfile::lock(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");
         assert_eq!(running(&path).unwrap(), Some(Holder { pid: None }));
@@ -243,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn a_second_one_is_refused_and_disturbs_nothing() {
-        let (_dir, path) = place();
+    fn a_second_process_is_refused_and_changes_nothing() {
+        let (_dir, path) = temporary_path();
         let mut first = Pidfile::lock(&path).unwrap();
         let early = Pidfile::lock(&path).unwrap_err();
         assert!(early.message.starts_with("Another pushd is running, PID unknown"), "{early}");
@@ -256,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_file_says_does_not_matter() {
+    fn the_content_of_an_old_file_does_not_matter() {
         for content in ["", "1\n", "garbage", "-5", "99999999999999999999", "\u{0}\u{0}"] {
-            let (_dir, path) = place();
+            let (_dir, path) = temporary_path();
             fs::write(&path, content).unwrap();
             assert_eq!(running(&path).unwrap(), None, "{content:?}");
             let mut pidfile = Pidfile::lock(&path).unwrap();
@@ -269,8 +274,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_own_file_is_removed() {
-        let (_dir, path) = place();
+    fn only_its_own_file_is_removed() {
+        let (_dir, path) = temporary_path();
         let first = Pidfile::lock(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let second = Pidfile::lock(&path).unwrap();
@@ -281,8 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn a_link_or_a_fifo_or_a_missing_directory_is_refused() {
-        let (dir, path) = place();
+    fn a_link_a_fifo_and_a_missing_directory_are_refused() {
+        let (dir, path) = temporary_path();
         std::os::unix::fs::symlink(dir.path().join("victim"), &path).unwrap();
         assert_eq!(Pidfile::lock(&path).unwrap_err().exit, Exit::CannotCreate);
         assert!(!dir.path().join("victim").exists());
@@ -293,8 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn root_neither_empties_nor_gives_away_what_has_another_name() {
-        let (dir, path) = place();
+    fn root_refuses_a_pidfile_with_another_hard_link() {
+        let (dir, path) = temporary_path();
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         fs::hard_link(&victim, &path).unwrap();
@@ -307,13 +312,13 @@ mod tests {
         } else {
             assert!(locked.is_ok(), "{locked:?}");
         }
-        assert!(is_bait(2, Uid::from_raw(0)));
-        assert!(!is_bait(1, Uid::from_raw(0)) && !is_bait(2, Uid::from_raw(1000)));
+        assert!(may_be_trap(2, Uid::from_raw(0)));
+        assert!(!may_be_trap(1, Uid::from_raw(0)) && !may_be_trap(2, Uid::from_raw(1000)));
     }
 
     #[test]
-    fn looking_does_not_prevent_a_start() {
-        let (_dir, path) = place();
+    fn a_running_check_does_not_prevent_a_start() {
+        let (_dir, path) = temporary_path();
         fs::write(&path, "").unwrap();
         let look = File::open(&path).unwrap();
         look.try_lock_shared().unwrap();
@@ -321,7 +326,7 @@ mod tests {
             let path = path.clone();
             move || Pidfile::lock(&path)
         });
-        // However the two interleave: the look ends well within what the start is ready to wait.
+        // In every interleaving the check ends well within the time that a start waits.
         drop(look);
         assert!(starting.join().unwrap().is_ok());
     }

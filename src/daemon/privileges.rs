@@ -1,9 +1,9 @@
-//! From root to a user, for good.
+//! From root to another user, permanently.
 //!
-//! Names are looked up once, early ([`Identity::find`], also by `--check`); the change itself ([`Identity::assume`])
-//! sets the supplementary groups, then the group, then the user, and believes none of it before it has looked: also
-//! that there is no way back to root. A process that already is that user makes no system call that could be refused,
-//! so a service manager that forbids `setuid` altogether is no obstacle.
+//! Names are looked up once, early ([`Identity::find`], also by `--check`). The change itself ([`Identity::assume`])
+//! sets the supplementary groups, then the group, then the user. It then verifies the result, and that there is no way
+//! back to root. A process that already is that user makes no system call that could be refused, so a service manager
+//! that forbids `setuid` is no obstacle.
 
 use std::ffi::CString;
 
@@ -13,19 +13,19 @@ use nix::unistd::{getgrouplist, getgroups, getresgid, getresuid, setegid, seteui
 
 use super::exit::{Exit, Failure};
 
-/// Whom to become.
+/// The user and group to become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user.
     pub uid: Uid,
-    /// The group; the user's own unless another was named.
+    /// The group; by default the user's own.
     pub gid: Gid,
-    /// Its name in the user database, by which its other groups are found; a bare number may have none.
+    /// The user's name in the user database, used to find its other groups. A bare number may have none.
     name: Option<CString>,
 }
 
 impl Identity {
-    /// Looks up `user` and `group`, names or numbers; `None` if neither was asked for.
+    /// Looks up `user` and `group`, given as names or numbers; `None` if neither is given.
     pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Identity>, Failure> {
         if user.is_none() && group.is_none() {
             return Ok(None);
@@ -54,7 +54,7 @@ impl Identity {
         }
     }
 
-    /// Whether this process could become it: what `--check` asks.
+    /// Whether this process could become this user. `--check` calls it.
     pub fn check(&self) -> Result<(), Failure> {
         if self.is_current() || Uid::effective().is_root() {
             return Ok(());
@@ -72,7 +72,7 @@ impl Identity {
         Err(Failure::new(Exit::NoPermission, message))
     }
 
-    /// Becomes it, irrevocably. Nothing happens where the process already is.
+    /// Becomes this user, irrevocably. Does nothing if the process already is that user.
     pub fn assume(&self) -> Result<(), Failure> {
         self.check()?;
         if self.is_current() {
@@ -85,10 +85,10 @@ impl Identity {
         self.verify(&groups)
     }
 
-    /// Does one thing with its rights, and is root again: what it may not do is refused.
+    /// Does one thing with the user's rights and becomes root again.
     ///
     /// # Errors
-    /// The change was refused; then nothing was done, or this process must not go on.
+    /// A change of ids was refused. Then `act` was not called, or this process must not continue.
     pub fn act<T>(&self, act: impl FnOnce() -> T) -> Result<T, Failure> {
         self.check()?;
         if self.is_current() {
@@ -97,7 +97,7 @@ impl Identity {
         let groups = getgroups().map_err(|errno| refused("read the groups", errno))?;
         let (uid, gid) = (Uid::effective(), Gid::effective());
         let become_one = |groups: &[Gid], gid, uid| {
-            // As root for the groups: the user goes last, and comes back first.
+            // Setting groups needs root, so the user id is changed last and restored first.
             setgroups(groups).and_then(|()| setegid(gid)).and_then(|()| seteuid(uid))
         };
         become_one(&self.groups()?, self.gid, self.uid).map_err(|errno| refused("act as the user", errno))?;
@@ -106,7 +106,7 @@ impl Identity {
         Ok(done)
     }
 
-    /// All groups it is in.
+    /// All groups of the user.
     fn groups(&self) -> Result<Vec<Gid>, Failure> {
         match &self.name {
             Some(name) => getgrouplist(name, self.gid).map_err(|errno| refused("list the groups", errno)),
@@ -114,7 +114,8 @@ impl Identity {
         }
     }
 
-    /// Whether real, effective and saved ids are all those wanted: one left behind is a way back.
+    /// Whether the real, effective and saved ids are all as wanted: if one of them differs, the process could change
+    /// back.
     fn is_current(&self) -> bool {
         let users = getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.uid; 3]);
         users && getresgid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved] == [self.gid; 3])
@@ -136,7 +137,7 @@ impl Identity {
     }
 }
 
-/// Whether a process of group `gid` can make itself root's group, which it should not.
+/// Whether a process of group `gid` can become a member of root's group, which must fail.
 fn setgid_back(gid: Gid) -> bool {
     gid.as_raw() != 0 && setgid(Gid::from_raw(0)).is_ok()
 }
@@ -162,12 +163,12 @@ fn lookup_failed(what: &str, name: &str, errno: Errno) -> Failure {
     Failure::io(format_args!("cannot look up {what} `{name}`"), &errno.into())
 }
 
-/// The name of a user, or its number where the system's database has none.
+/// The name of a user, or the number if the user database has no name.
 fn user_name(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// The same of a group.
+/// The name of a group, or its number.
 fn group_name(gid: Gid) -> String {
     Group::from_gid(gid).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
 }
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_asked_for_is_nobody_found() {
+    fn without_user_and_group_there_is_no_identity() {
         assert_eq!(Identity::find(None, None).unwrap(), None);
     }
 
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_exist_is_a_bad_configuration() {
+    fn an_unknown_user_is_a_configuration_error() {
         let user = Identity::find(Some("no-such-user-here"), None).unwrap_err();
         assert_eq!(user, unknown("user", "no-such-user-here"));
         let group = Identity::find(None, Some("no-such-group-here")).unwrap_err();
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn to_be_who_one_is_needs_nothing() {
+    fn becoming_the_current_user_needs_no_rights() {
         let (user, group) = (Uid::current().to_string(), Gid::current().to_string());
         let identity = Identity::find(Some(&user), Some(&group)).unwrap().unwrap();
         identity.check().unwrap();
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_root_becomes_somebody_else() {
+    fn only_root_may_become_another_user() {
         let identity = Identity::find(Some("4000000001"), Some("4000000002")).unwrap().unwrap();
         match identity.check() {
             Ok(()) => assert!(Uid::effective().is_root()),

@@ -1,15 +1,16 @@
-//! What the operator asks for while pushd runs.
+//! Signals by which the operator controls a running pushd.
 //!
-//! The handlers only set a flag and write a byte to a socket pair; the thread that waits (main's) does the rest. They
-//! are installed whatever the parent process ignored. SIGPIPE is ignored by Rust's start-up code.
+//! The handlers only set a flag and write a byte to a socket pair; the waiting thread (main's) does the rest. They are
+//! installed whatever signals the parent process ignored. Rust's start-up code ignores SIGPIPE.
 //!
-//! They run on a thread that does nothing else, and are blocked in all others. Else the kernel gives a signal to main first, and where
-//! that waits for a file system that hangs no handler runs at all.
+//! The handlers run on a thread of their own; all other threads block these signals. Otherwise the kernel would deliver
+//! a signal to main first, and while main waits for a file system that hangs, no handler would run.
 //!
-//! A second SIGINT or SIGTERM, or one after SIGUSR2, ends the process at once with [`EXIT_NOW`], from inside the handler, so that no stuck
-//! thread can prevent it. It is armed when the first one is handed out by [`Signals::wait`], a moment late on purpose:
-//! `timeout` and some supervisors signal the process and then its group, which is one order said twice. Where main does not
-//! take the first one, stuck in a reload on a file system that hangs, the thread of the handlers arms it.
+//! A second SIGINT or SIGTERM, or one after SIGUSR2, ends the process at once with [`EXIT_NOW`] from inside the
+//! handler, so that no stuck thread can prevent it. This is armed when [`Signals::wait`] returns the first signal. That
+//! is a moment late on purpose: `timeout` and some supervisors signal the process and then its group, which is one
+//! request sent twice. If main does not take the first signal, because a reload hangs on a file system, the thread of
+//! the handlers arms it.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::UnixStream;
@@ -22,20 +23,21 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
-/// The exit code of a process that a second SIGINT or SIGTERM ended: not clean, and none of [`Exit`](super::Exit)'s.
+/// The exit code of a process that a second SIGINT or SIGTERM ended. It is not zero, and none of
+/// [`Exit`](super::Exit)'s.
 pub const EXIT_NOW: i32 = 1;
-/// Two orders to end that arrive within this time are one.
+/// Two requests to end that arrive within this time count as one.
 const SAME_ORDER: Duration = Duration::from_millis(10);
 
-/// How long main has to take an order to end before another one ends the process without it.
+/// How long main may take to handle a request to end, before another one ends the process at once.
 const MAIN_IS_STUCK: Duration = Duration::from_secs(1);
 
-/// An order.
+/// A request of the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGINT or SIGTERM, whose name it carries: end, gracefully.
+    /// SIGINT or SIGTERM, whose name it carries: a graceful end.
     Shutdown(&'static str),
-    /// SIGUSR2: leave the clients to the next process, and end.
+    /// SIGUSR2: hand the sessions to the next process, and end.
     HandOver,
     /// SIGHUP: read the configuration again.
     Reload,
@@ -47,19 +49,19 @@ pub enum Signal {
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
-    /// In order of importance: who asked for the end is not kept waiting by a reload.
+    /// In order of priority: a request to end does not wait behind a reload.
     flags: [(Signal, Arc<AtomicBool>); 5],
     armed: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Installs the handlers. Call it after `detach` and before any other thread, so that all threads inherit the mask. Who starts
-    /// a program sees that it does not.
+    /// Installs the handlers. Call it after `detach` and before any other thread starts, so that all threads inherit
+    /// the signal mask. Code that starts programs must reset the mask for them.
     pub fn install() -> io::Result<Signals> {
         let (wake, write) = UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // Before the flag: the signal that arms it must not be the one that fires.
+            // Before the flag: the signal that arms it must not be the one that triggers it.
             flag::register_conditional_shutdown(signal, EXIT_NOW, Arc::clone(&armed))?;
         }
         let orders = [
@@ -74,8 +76,8 @@ impl Signals {
             flag::register(*number, Arc::clone(flag))?;
             low_level::pipe::register(*number, write.try_clone()?)?;
         }
-        // A shell has what runs in the background ignore it, and what ignores a signal hands that on to the programs it starts, such as the
-        // commands of feeds. A handler is not handed on: this one does what SIGQUIT does by default.
+        // A shell makes background programs ignore SIGQUIT, and an ignored signal stays ignored in the programs they
+        // start, such as the commands of feeds. A handler is not inherited; this one does what SIGQUIT does by default.
         flag::register_conditional_default(SIGQUIT, Arc::new(AtomicBool::new(true)))?;
         let ours = [Number::SIGINT, Number::SIGTERM, Number::SIGHUP, Number::SIGUSR1, Number::SIGUSR2];
         let ours = SigSet::from_iter(ours);
@@ -86,13 +88,13 @@ impl Signals {
         }
         let arm = Arc::clone(&armed);
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            // Cannot fail: the set is a valid one.
+            // Cannot fail: the set is valid.
             let _ = ours.thread_unblock();
             if ends.read_exact(&mut [0]).is_ok() {
                 sleep(MAIN_IS_STUCK);
                 arm.store(true, Ordering::SeqCst);
             }
-            // The handlers of whatever comes still run here.
+            // This thread stays, because the handlers of later signals run on it.
             loop {
                 std::thread::park();
             }
@@ -100,7 +102,7 @@ impl Signals {
         Ok(Signals { wake, flags: flags.map(|(_, signal, flag)| (signal, flag)), armed })
     }
 
-    /// Waits for an order, however long.
+    /// Waits for a signal without a time limit.
     pub fn wait(&mut self) -> Signal {
         loop {
             if let Some(signal) = self.next(None) {
@@ -109,17 +111,17 @@ impl Signals {
         }
     }
 
-    /// Waits for an order, at most until then.
+    /// Waits for a signal until `deadline`.
     pub fn wait_until(&mut self, deadline: Instant) -> Option<Signal> {
         self.next(Some(deadline))
     }
 
-    /// An order that is already there.
+    /// A signal that has arrived already.
     pub fn poll(&mut self) -> Option<Signal> {
         self.pending()
     }
 
-    /// Whether there is an order to end, which stays there.
+    /// Whether a request to end has arrived. It is not taken.
     pub fn is_end_asked(&self) -> bool {
         let ends = |signal: &Signal| matches!(signal, Signal::Shutdown(_) | Signal::HandOver);
         self.flags.iter().any(|(signal, flag)| ends(signal) && flag.load(Ordering::SeqCst))
@@ -134,14 +136,15 @@ impl Signals {
             if left == Some(Duration::ZERO) {
                 return None;
             }
-            // The byte says only "look at the flags"; more of them than fit are not written, and not needed. The flags
-            // are looked at after the bytes were taken, so an order that comes in between costs one more round.
+            // The bytes only mean "check the flags". Bytes that do not fit into the socket are dropped, and not needed.
+            // The flags are checked after the bytes are read, so a signal that arrives in between only costs one more
+            // round.
             let mut bytes = [0; 64];
             let read = self.wake.set_read_timeout(left).and_then(|()| self.wake.read(&mut bytes));
             match read {
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                // Cannot happen while the handlers hold the other end; a busy loop would be the wrong answer anyway.
+                // Cannot happen while the handlers hold the other end. The pause avoids a busy loop in any case.
                 Err(_) => sleep(SAME_ORDER),
             }
         }
@@ -171,7 +174,8 @@ mod tests {
 
     use super::*;
 
-    /// To the process, as an operator sends it; a thread that blocks it would never hear one that is meant for it.
+    /// Sends to the process, as an operator does. A thread that blocks the signal would never receive one sent to
+    /// itself.
     fn raise(signals: &Signals, number: Number, order: Signal) {
         kill(Pid::this(), number).unwrap();
         let (_, flag) = signals.flags.iter().find(|(signal, _)| *signal == order).unwrap();
@@ -180,9 +184,9 @@ mod tests {
         }
     }
 
-    /// One test, since signals belong to the process and not to a thread.
+    /// One test, because signals belong to the process and not to a thread.
     #[test]
-    fn orders_arrive_by_name_and_importance() {
+    fn signals_arrive_by_name_and_in_order_of_priority() {
         SigSet::from_iter([Number::SIGHUP]).thread_block().unwrap();
         let mut signals = Signals::install().unwrap();
         assert_eq!(signals.poll(), None);

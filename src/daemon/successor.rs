@@ -1,7 +1,7 @@
-//! The program that comes after this one: the same file, or after an upgrade another one in its place.
+//! The program that the next start will run: the same file, or the one that an upgrade put in its place.
 //!
-//! Only that program knows whether it can start with a configuration: a new version may have keys that this one takes for mistakes, and may
-//! refuse what this one takes.
+//! Only that program knows whether it can start with a configuration: a new version may have keys that this version
+//! reports as mistakes, and may refuse what this version accepts.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -17,33 +17,33 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::exit::Exit;
 use crate::config::limits::{SUCCESSOR_PATIENCE, SUCCESSOR_SAYS_MAX};
 
-/// The program that runs: its file, whatever its name is by now.
+/// The file of the running program, whatever its name is now.
 const RUNNING: &str = "/proc/self/exe";
-/// What the kernel writes behind the name of a file that is gone.
+/// The kernel's suffix for the name of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
-/// How often it is looked whether the check has ended.
+/// How often to check whether the program has ended.
 const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
-/// Asks the program that was installed in the place of this one what it says of a configuration. `None`: there is no other, or it cannot be
-/// asked; then this one knows as much.
+/// Runs the program that was installed in the place of this one with `--check`, and returns its verdict on a
+/// configuration. `None` if there is no other program or it cannot be run; then this process must decide itself.
 pub fn check(config: &Path) -> Option<Result<(), String>> {
     let program = replaced_by()?;
     match ask(&program, config) {
         Ok((status, _)) if status.success() => Some(Ok(())),
         Ok((status, said)) if status.code() == Some(Exit::Config.code().into()) => Some(Err(said)),
         Ok((status, said)) => {
-            // Such as a user that only root may become.
-            log::info!("{} cannot say whether it could start: {status}: {said}", program.display());
+            // For example, it needs to become a user that only root may become.
+            log::info!("cannot find out whether {} could start: {status}: {said}", program.display());
             None
         }
         Err(error) => {
-            log::warn!("{} cannot be asked whether it could start: {error}", program.display());
+            log::warn!("cannot run {} to check whether it could start: {error}", program.display());
             None
         }
     }
 }
 
-/// The program in the place of this one, if it is another.
+/// The program installed in the place of this one, if it is another file.
 fn replaced_by() -> Option<PathBuf> {
     let name = fs::read_link(RUNNING).ok()?.into_os_string().into_vec();
     let program = PathBuf::from(OsString::from_vec(name.strip_suffix(DELETED).unwrap_or(&name).to_vec()));
@@ -52,11 +52,11 @@ fn replaced_by() -> Option<PathBuf> {
 }
 
 fn ask(program: &Path, config: &Path) -> io::Result<(ExitStatus, String)> {
-    // A file has room for all it says, so it never waits for a reader.
+    // Its output goes to a file in memory, so it never waits for a reader.
     let mut said = File::from(memfd_create("pushd-check", MFdFlags::MFD_CLOEXEC)?);
     let mut command = Command::new(program);
     command.arg("--check").arg("-c").arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
-    // It says nothing to the service manager, and takes nothing from it.
+    // Without these variables it can neither notify the service manager nor take its sockets.
     for name in
         ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE"]
     {

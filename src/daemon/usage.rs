@@ -1,8 +1,8 @@
-//! What is said of a command line that was not understood, of `pushd` as of `pushctl`.
+//! Messages about errors of the command line, for `pushd` and `pushctl`.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// The same mistake; one that looks like a configuration without its switch says how it is named.
+/// The same error. If an unexpected argument looks like a configuration file, a hint names the switch for it.
 pub fn with_tip(mut error: clap::Error) -> clap::Error {
     let found = match (error.kind(), error.get(ContextKind::InvalidArg)) {
         (ErrorKind::UnknownArgument, Some(ContextValue::String(found))) if found.ends_with(".toml") => found.clone(),

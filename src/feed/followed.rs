@@ -1,11 +1,11 @@
-//! An open file that is read on from a place, whatever is done to it meanwhile.
+//! An open file that is read from an offset on, even if it is truncated or rewritten meanwhile.
 //!
-//! A file that was cut short may be as long as before by the next look: its size and its times say nothing certain. So the last bytes
-//! before the place are remembered, and compared with what stands there before more is read. Where they differ, the file holds
-//! something else now, and is read from its start.
+//! A truncated file may be as long as before at the next read, so its size and times prove nothing. So the last bytes
+//! before the offset are remembered, and compared with the file before more is read. If they differ, the file was
+//! rewritten, and is read from its start.
 //!
-//! A writer that goes on where it was in a file that was cut short leaves a hole, which reads as zeros. Holes are skipped, and so are zeros
-//! where a line begins.
+//! A writer that continues at its old offset in a truncated file leaves a hole, which reads as zeros. Holes are
+//! skipped, and so are zeros at the start of a line.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -15,48 +15,48 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-use super::mark::Place;
+use super::mark::FileMark;
 use crate::config::limits::{FEED_READ_BYTES, TAIL_REMEMBERED_BYTES};
 
-/// A file and a place in it.
+/// A file and the offset up to which it was read.
 pub(super) struct Followed {
     file: Arc<File>,
-    /// How far it was read.
+    /// The offset of the next byte to read.
     at: u64,
-    /// `at` is in a line that began before the feed did.
+    /// `at` is inside a line that began before the feed did.
     inside: bool,
-    /// `at` is where a line begins.
+    /// `at` is the start of a line.
     fresh: bool,
     /// The last bytes before `at`.
     before: Vec<u8>,
 }
 
 impl Followed {
-    /// From `at` on; what is left of a line that has begun there is left out.
+    /// Starts at offset `at`. The rest of a line that began before it is left out.
     pub(super) fn from(file: File, at: u64) -> io::Result<Followed> {
         let before = bytes_before(&file, at)?;
         let inside = before.last().is_some_and(|last| *last != b'\n');
         Ok(Followed { file: Arc::new(file), at, inside, fresh: !inside, before })
     }
 
-    /// From where another process was.
-    pub(super) fn at(Place { file, at, inside }: Place) -> Followed {
-        // If it cannot be read the next look tells.
+    /// Continues where another process stopped.
+    pub(super) fn resume(FileMark { file, at, inside }: FileMark) -> Followed {
+        // A read error is reported by the next read.
         let before = bytes_before(&file, at).unwrap_or_default();
         Followed { file, at, inside, fresh: !inside, before }
     }
 
-    /// The place that is so many bytes before what was read.
-    pub(super) fn place(&self, unread: usize) -> Place {
-        Place { file: self.file.clone(), at: self.at.saturating_sub(unread as u64), inside: self.inside }
+    /// The mark `unread` bytes before `at`.
+    pub(super) fn mark(&self, unread: usize) -> FileMark {
+        FileMark { file: self.file.clone(), at: self.at.saturating_sub(unread as u64), inside: self.inside }
     }
 
     pub(super) fn metadata(&self) -> io::Result<Metadata> {
         self.file.metadata()
     }
 
-    /// Goes to the start if the file does not hold what was read any more. Whether it did.
-    pub(super) fn restarts(&mut self) -> io::Result<bool> {
+    /// Goes back to the start if the file no longer holds the bytes that were read. Returns whether it did.
+    pub(super) fn restart_if_rewritten(&mut self) -> io::Result<bool> {
         let holds =
             self.file.metadata()?.len() >= self.at && bytes_before(&self.file, self.at)?.ends_with(&self.before);
         if !holds {
@@ -66,7 +66,7 @@ impl Followed {
         Ok(!holds)
     }
 
-    /// What comes next in it; `None` at its end.
+    /// Reads the next bytes; `None` at the end of the file.
     pub(super) fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
             if self.fresh && !self.skip_hole()? {
@@ -104,7 +104,7 @@ impl Followed {
         }
     }
 
-    /// Goes to where there is something in the file. Whether there is.
+    /// Advances to the next data in the file. Returns whether there is any.
     fn skip_hole(&mut self) -> io::Result<bool> {
         let at = i64::try_from(self.at).map_err(|_| io::ErrorKind::InvalidData)?;
         match lseek(&*self.file, at, Whence::SeekData) {
@@ -113,7 +113,7 @@ impl Followed {
                 self.before = bytes_before(&self.file, self.at)?;
                 Ok(true)
             }
-            // Where file systems know nothing of holes they are read as zeros.
+            // File systems without support for holes return them as zeros.
             Ok(_) | Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(true),
             Err(Errno::ENXIO) => Ok(false),
             Err(error) => Err(error.into()),
@@ -126,12 +126,12 @@ impl Followed {
     }
 }
 
-/// The bytes before a place, so many as are remembered and are there.
+/// The bytes before an offset, at most as many as are remembered.
 fn bytes_before(file: &File, at: u64) -> io::Result<Vec<u8>> {
     let start = at.saturating_sub(TAIL_REMEMBERED_BYTES as u64);
     let mut bytes = vec![0; (at - start) as usize];
     match file.read_exact_at(&mut bytes, start) {
-        // Cut short meanwhile: nothing of it is there.
+        // The file was truncated meanwhile: these bytes no longer exist.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
         read => read.map(|()| bytes),
     }

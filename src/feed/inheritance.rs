@@ -1,12 +1,13 @@
-//! What a feed's command inherits from pushd, and what it does not.
+//! What the command of a feed inherits from pushd.
 //!
-//! Inherited: the user, the directory, the file mode creation mask, the environment, what the service manager lets the service have
-//! (`CREDENTIALS_DIRECTORY` for one). Not inherited: what makes a process *be* the service. With `NOTIFY_SOCKET` a command could
-//! tell the service manager that pushd stops; with `LISTEN_FDS` it would take descriptors for sockets that are none.
+//! It inherits the user, the directory, the file mode creation mask, the environment, and what the service manager
+//! gives the service (for example `CREDENTIALS_DIRECTORY`). It does not inherit the variables that identify a process
+//! as the service. With `NOTIFY_SOCKET` a command could report that pushd stops; with `LISTEN_FDS` it would take
+//! unrelated descriptors for sockets.
 //!
-//! The limit of open files is put back to what pushd began with: pushd raises its own, and programs that use `select` cannot bear
-//! a high one. No descriptor is inherited (all are closed on exec), nor is a blocked signal; SIGPIPE and the signals that pushd handles
-//! have their defaults in another program.
+//! The limit of open files is reset to the value at the start of pushd: pushd raises its own, and programs that use
+//! `select` fail with a high one. No descriptor is inherited (all are closed on exec), and no blocked signal. SIGPIPE
+//! and the signals that pushd handles have their default actions in another program.
 
 use std::io;
 use std::sync::OnceLock;
@@ -15,7 +16,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::process::{Child, Command};
 
-/// What a service manager says to its service alone.
+/// Variables by which a service manager addresses the service only.
 const NOT_FOR_CHILDREN: [&str; 10] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -29,34 +30,34 @@ const NOT_FOR_CHILDREN: [&str; 10] = [
     "SYSTEMD_EXEC_PID",
 ];
 
-/// How many files might be open before pushd raised that.
+/// The soft limit of open files before pushd raised it.
 static FILES: OnceLock<Option<u64>> = OnceLock::new();
 
-/// Notes the limit of open files; call it before the limit is raised. The first time counts.
+/// Records the limit of open files. Call it before the limit is raised; only the first call counts.
 pub fn note_limit() {
     FILES.get_or_init(|| getrlimit(Resource::Nofile).current);
 }
 
-/// Takes out of the environment what is not for a child.
-pub(super) fn choose(command: &mut Command) -> &mut Command {
+/// Removes the variables of the service manager from the environment of a command.
+pub(super) fn without_service_variables(command: &mut Command) -> &mut Command {
     NOT_FOR_CHILDREN.iter().fold(command, |command, name| command.env_remove(name))
 }
 
-/// Starts a program that no signal is blocked in: what this thread blocks it would inherit.
-pub(super) fn unblocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Starts a program with no signal blocked: otherwise it would inherit the signal mask of this thread.
+pub(super) fn with_signals_unblocked<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mask = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     let started = start();
     mask.thread_set_mask()?;
     started
 }
 
-/// Puts the limits of a child that has just begun back to what pushd began with.
-pub(super) fn lower(child: &Child) {
+/// Resets the limit of open files of a child that was just started.
+pub(super) fn reset_limit(child: &Child) {
     let Some(Some(files)) = FILES.get() else { return };
     let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) else { return };
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(*files), maximum }) {
-        // One that has ended already, or that became another user (sudo).
+        // The child has ended already, or became another user (sudo).
         log::debug!("the limit of open files of PID {pid:?} stays as it is: {error}");
     }
 }

@@ -1,12 +1,12 @@
-//! Lines out of bytes that come in pieces.
+//! Splits bytes that arrive in pieces into lines.
 //!
-//! A line ends at its newline, which is not part of it, nor is a carriage return before that. What is longer than
-//! the limit is cut there, and the rest of that line dropped, so that nobody can fill memory by never ending a line. Text that is not
-//! UTF-8 gets U+FFFD where it is not.
+//! A line ends at its newline. The newline is not part of the line, nor is a carriage return before it. A longer line
+//! is cut at the limit and its rest dropped, so that a line without end cannot fill the memory. Invalid UTF-8 becomes
+//! U+FFFD.
 
 use super::Limit;
 
-/// The line that has begun, and how long one may be.
+/// The current line, and the limit.
 pub(super) struct Lines {
     begun: Vec<u8>,
     /// Bytes of this line were dropped.
@@ -15,24 +15,25 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// No line has begun; none is to be longer than `line_max`.
+    /// Starts with no line. No line may be longer than `line_max`.
     pub(super) fn new(line_max: impl Into<Limit>) -> Lines {
         Lines { begun: Vec::new(), cut: false, line_max: line_max.into() }
     }
 
-    /// Takes bytes off the front of `bytes`, to the end of the first line and returns it; `None` once they are used up.
+    /// Removes bytes from the front of `bytes` up to the end of the first line, and returns that line; `None` once all
+    /// are used up.
     pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Option<String> {
         let newline = bytes.iter().position(|&byte| byte == b'\n');
         let (piece, rest) = bytes.split_at(newline.unwrap_or(bytes.len()));
-        // One more than the limit is kept, for the carriage return of a line that just fits.
-        let room = (self.line_max.bytes() + 1).saturating_sub(self.begun.len());
-        self.cut |= piece.len() > room;
-        self.begun.extend_from_slice(&piece[..piece.len().min(room)]);
+        // One byte more than the limit is kept, for the carriage return of a line that just fits.
+        let free = (self.line_max.bytes() + 1).saturating_sub(self.begun.len());
+        self.cut |= piece.len() > free;
+        self.begun.extend_from_slice(&piece[..piece.len().min(free)]);
         *bytes = rest.get(1..).unwrap_or_default();
         newline.map(|_| self.take())
     }
 
-    /// The line that has begun, when it is known that its end will not come; `None` if none has.
+    /// The current line, for the case that its end will not come; `None` if none has begun.
     pub(super) fn finish(&mut self) -> Option<String> {
         (!self.begun.is_empty() || self.cut).then(|| self.take())
     }
@@ -55,10 +56,10 @@ impl Lines {
     }
 }
 
-/// Drops the beginning of a character that the cut went through.
+/// Drops the first bytes of a character that the cut has split.
 fn drop_broken_end(line: &mut Vec<u8>) {
     let tail = line.len().saturating_sub(3);
-    let Some(start) = line[tail..].iter().rposition(|&byte| byte >= 0xC0).map(|place| tail + place) else { return };
+    let Some(start) = line[tail..].iter().rposition(|&byte| byte >= 0xC0).map(|at| tail + at) else { return };
     if let Err(error) = std::str::from_utf8(&line[start..])
         && error.error_len().is_none()
     {
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_at_newlines_wherever_the_pieces_do() {
+    fn lines_end_only_at_newlines_however_the_bytes_are_split() {
         let (whole, rest) = lines(&[b"one\ntw", b"o\r", b"\n\n\r\nr\rest"], 99);
         assert_eq!(whole, ["one", "two", "", ""]);
         assert_eq!(rest.as_deref(), Some("r\rest"));
@@ -92,23 +93,23 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_and_the_next_one_is_whole() {
+    fn long_lines_are_cut_and_the_next_line_is_complete() {
         assert_eq!(lines(&[b"abcdef", b"ghi\nxyz\n"], 4).0, ["abcd", "xyz"]);
         assert_eq!(lines(&[b"abcd\r\nabcde\r\n"], 4).0, ["abcd", "abcd"]);
         assert_eq!(lines(&[b"abcdef"], 4).1.as_deref(), Some("abcd"));
-        // Not through a character.
+        // Never inside a character.
         assert_eq!(lines(&["abcé\nab€x\n€€\n".as_bytes()], 4).0, ["abc", "ab", "€"]);
         assert_eq!(lines(&["𝄞𝄞\n".as_bytes()], 7).0, ["𝄞"]);
     }
 
     #[test]
-    fn what_is_not_utf8_becomes_text() {
+    fn invalid_utf8_is_replaced() {
         assert_eq!(lines(&[b"a\xffb\n\xc3\n"], 9).0, ["a\u{fffd}b", "\u{fffd}"]);
     }
 
     proptest! {
         #[test]
-        fn pieces_make_no_difference(bytes in prop::collection::vec(prop::sample::select(&b"ab\r\n\xc3\xa9\xf0"[..]), 0..60), cut in 0..60_usize, max in 1..9_usize) {
+        fn splitting_the_input_makes_no_difference(bytes in prop::collection::vec(prop::sample::select(&b"ab\r\n\xc3\xa9\xf0"[..]), 0..60), cut in 0..60_usize, max in 1..9_usize) {
             let cut = cut.min(bytes.len());
             prop_assert_eq!(lines(&[&bytes], max), lines(&[&bytes[..cut], &bytes[cut..]], max));
         }

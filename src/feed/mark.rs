@@ -1,41 +1,41 @@
-//! How far a feed has come: noted with each message, for another process that goes on from there.
+//! The progress of a feed, updated with each message, so that another process can continue from there.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How far.
+/// The progress.
 #[derive(Debug, Clone, Default)]
 pub struct Mark {
-    /// How many messages there were: `{n}` of the next one.
+    /// The number of messages so far: `{n}` of the next one.
     pub count: u64,
-    /// The file of a tail was looked for: one that is found later is read from its start.
+    /// The file of a tail was looked for. A file that appears later is read from its start.
     pub begun: bool,
-    /// Where a tail stands.
-    pub place: Option<Place>,
+    /// The file that a tail reads.
+    pub file: Option<FileMark>,
 }
 
-/// A place in a file.
+/// A file and how far it was published.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct FileMark {
     /// The file, whatever its name is by now.
     pub file: Arc<File>,
-    /// Where the first line begins that was not published.
+    /// Where the first unpublished line begins.
     pub at: u64,
-    /// That is inside of a line that began before the feed did.
+    /// That is inside a line that began before the feed did.
     pub inside: bool,
 }
 
-/// A mark that a feed moves along, and others look at.
+/// A mark that the feed updates and others read.
 #[derive(Debug, Clone, Default)]
 pub struct Bookmark(Arc<Mutex<Mark>>);
 
 impl Bookmark {
-    /// One that begins here.
+    /// Starts at `mark`.
     pub fn new(mark: Mark) -> Bookmark {
         Bookmark(Arc::new(Mutex::new(mark)))
     }
 
-    /// Where it is.
+    /// The current mark.
     pub fn mark(&self) -> Mark {
         self.lock().clone()
     }
@@ -48,8 +48,8 @@ impl Bookmark {
         self.lock().begun = true;
     }
 
-    pub(super) fn place(&self, place: Option<Place>) {
-        self.lock().place = place;
+    pub(super) fn file(&self, file: Option<FileMark>) {
+        self.lock().file = file;
     }
 
     fn lock(&self) -> MutexGuard<'_, Mark> {

@@ -1,16 +1,16 @@
-//! Feeds: what publishes by itself.
+//! Feeds: sources that publish by themselves.
 //!
-//! - `tick`: at a steady pace
+//! - `tick`: at a fixed interval
 //! - `tail`: the lines appended to a file
 //! - `command`: the lines a command writes
 //!
-//! A feed is one future, [`run`], that never completes; dropping it ends the feed and whatever it started. It knows an
-//! [`Outlet`], not shards: publishing waits while there is no room, and a feed that waits reads nothing, so a command
-//! that speaks too fast is held up by its own pipe and a file waits on its disk. What is published is always valid text, no
-//! longer than the hub takes.
+//! A feed is one future, [`run`], that never completes. Dropping it ends the feed and everything it started. It knows
+//! an [`Outlet`], not shards. Publishing waits while the outlet is full, and meanwhile the feed reads nothing: a
+//! command that writes too fast is slowed by its pipe, and a file stays on its disk. Each message is valid text, no
+//! longer than the hub's limit.
 //!
-//! A feed has begun once nothing that happens from then on can escape it: a tail knows where its file ends. Until then it
-//! holds its [`Beginning`].
+//! A feed has begun once it cannot miss anything that happens from then on: a tail knows where its file ends. Until
+//! then it holds its [`Beginning`].
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -30,21 +30,21 @@ pub mod mark;
 mod tail;
 mod tick;
 
-/// Where a feed's publications go.
+/// The destination of a feed's publications.
 pub trait Outlet {
-    /// Publishes `message` on `channel` of `hub`; waits while there is no room for it.
+    /// Publishes `message` on `channel` of `hub`. Waits while there is no space for it.
     fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) -> impl Future<Output = ()>;
 }
 
-/// Held by a feed until it has begun: who has the other end of all of them, sees when every feed has.
+/// A feed holds this until it has begun. When all are dropped, the receiver knows that every feed has begun.
 pub type Beginning = Sender<Infallible>;
 
-/// How long a feed's messages may be, in bytes: what its hub takes, which a reload may change while the feed goes on.
+/// The longest message of a feed, in bytes. It is the limit of its hub; a reload may change it while the feed runs.
 #[derive(Debug, Clone)]
 pub struct Limit(Arc<AtomicUsize>);
 
 impl Limit {
-    /// So long from now on.
+    /// Sets the limit.
     pub fn set(&self, bytes: usize) {
         self.0.store(bytes, Ordering::Relaxed);
     }
@@ -60,9 +60,9 @@ impl From<usize> for Limit {
     }
 }
 
-/// Runs `feed` until dropped, from where its bookmark is. Messages longer than `message_max` are cut.
+/// Runs `feed` until dropped, from its bookmark on. Messages longer than `message_max` are cut.
 ///
-/// It returns only when its runtime is shutting down. Needs a runtime with time, and for a command with IO.
+/// It returns only when its runtime shuts down. It needs a runtime with time, and for a command with IO.
 pub async fn run(
     feed: config::Feed,
     message_max: impl Into<Limit>,
@@ -87,7 +87,7 @@ pub async fn run(
     }
 }
 
-/// Makes a feed's messages and gives them to the outlet.
+/// Builds a feed's messages and passes them to the outlet.
 struct Publisher<O> {
     /// NAME in `[feed.NAME]`, for the log.
     name: String,
@@ -95,10 +95,10 @@ struct Publisher<O> {
     channel: String,
     message: Template,
     message_max: Limit,
-    /// How many messages there were: `{n}` of the next one.
+    /// The number of messages so far: `{n}` of the next one.
     count: u64,
     outlet: O,
-    /// Moved along with each message that the outlet has.
+    /// Updated after each message that the outlet took.
     bookmark: Bookmark,
 }
 
@@ -116,7 +116,7 @@ impl<O: Outlet> Publisher<O> {
                 text.truncate(text.floor_char_boundary(self.message_max.bytes()));
                 self.outlet.publish(self.hub, &self.channel, text.into_bytes()).await;
             }
-            // The configuration refuses such a template; were it not so, this says it.
+            // The configuration refuses such a template, so this should not happen.
             Err(missing) => log::error!("feed {}: {missing}", self.name),
         }
         self.bookmark.count(self.count);

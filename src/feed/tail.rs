@@ -1,14 +1,16 @@
-//! A feed of the lines appended to a file, followed over rotation.
+//! A feed of the lines appended to a file, also across rotation.
 //!
-//! The follower looks every `TAIL_INTERVAL`, on a blocking thread, and reads on while there is more:
-//! - at the start it goes to the file's end; a line that had begun there is not a line that was appended, and is left out;
-//! - a file that is not there is waited for, and read from its start once it is;
-//! - another file under the same name (renamed and created anew): the old one is read to its end, then the new one from its start. An
-//!   empty new file is no reason to leave the old one, which its writer may not have let go of yet;
-//! - a file that does not hold any more what was read of it, truncated or written anew, is read from its start ([`Followed`]);
-//! - a line that had begun when its file ended this way is published as it is;
-//! - what is not a regular file is not opened at all, and said once;
-//! - a file that cannot be read at the start was not looked at: once it can be, what stands in it by then is left out.
+//! The follower checks the file every `TAIL_INTERVAL`, on a blocking thread, and reads on while there is more:
+//! - At the start it goes to the file's end. The rest of a line that had begun there is left out.
+//! - It waits for a missing file, and reads that from its start.
+//! - If the name leads to another file (rotation), the old file is read to its end, then the new one from its start. An
+//!   empty new file does not count yet, because the writer may still write to the old one.
+//! - A file that no longer holds the bytes that were read, because it was truncated or rewritten, is read from its
+//!   start ([`Followed`]).
+//! - If its file ends in one of these ways, an incomplete last line is published as it is.
+//! - Anything but a regular file is not opened; that is logged once.
+//! - A file that cannot be read at the start counts as not seen: once it can be read, its content at that time is left
+//!   out.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -21,7 +23,7 @@ use tokio::time::sleep;
 
 use super::followed::Followed;
 use super::lines::Lines;
-use super::mark::{Mark, Place};
+use super::mark::{FileMark, Mark};
 use super::{Beginning, Outlet, Publisher};
 use crate::config::limits::TAIL_INTERVAL;
 
@@ -45,7 +47,8 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
                 return;
             }
         };
-        // Where the file ends, or that there is none, is known now; or that it cannot be known, which is not waited for.
+        // Either the end of the file is known now, or that there is no file, or that it cannot be read; the last is not
+        // waited for.
         beginning.take();
         if !follower.first {
             bookmark.begin();
@@ -55,56 +58,56 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
                 let mut bytes = bytes.as_slice();
                 while let Some(line) = lines.next(&mut bytes) {
                     publisher.publish(&line).await;
-                    bookmark.place(follower.place(bytes.len()));
+                    bookmark.file(follower.mark(bytes.len()));
                 }
             }
             Seen::End => {
                 if let Some(line) = lines.finish() {
                     publisher.publish(&line).await;
                 }
-                bookmark.place(follower.place(0));
+                bookmark.file(follower.mark(0));
             }
             Seen::Nothing => sleep(TAIL_INTERVAL).await,
         }
     }
 }
 
-/// What one look at the file gave.
+/// The result of one check of the file.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    /// More of it; look again at once.
+    /// More bytes; check again at once.
     Bytes(Vec<u8>),
-    /// What was read so far has ended, and what comes next begins a line; look again at once.
+    /// The current line has ended, and the next bytes begin a line; check again at once.
     End,
     /// Nothing new.
     Nothing,
 }
 
-/// A file being followed by its name.
+/// A file that is followed by its name.
 struct Follower {
     feed: String,
     path: PathBuf,
     open: Option<Followed>,
-    /// Nothing was looked at yet: a file found now is older than the feed.
+    /// No check has succeeded yet: a file that is found now is older than the feed.
     first: bool,
-    /// What was said about why the file cannot be read, so that it is said once.
+    /// The last problem that was logged, so that it is logged once.
     trouble: Option<String>,
 }
 
 impl Follower {
     fn new(feed: String, path: PathBuf, mark: Mark) -> Follower {
-        let open = mark.place.map(Followed::at);
+        let open = mark.file.map(Followed::resume);
         Follower { feed, path, open, first: !mark.begun, trouble: None }
     }
 
-    /// The place in the open file that is so many bytes before what was read.
-    fn place(&self, unread: usize) -> Option<Place> {
-        self.open.as_ref().map(|open| open.place(unread))
+    /// The mark in the open file, `unread` bytes before the end of what was read.
+    fn mark(&self, unread: usize) -> Option<FileMark> {
+        self.open.as_ref().map(|open| open.mark(unread))
     }
 
     fn look(&mut self) -> Seen {
         let seen = match &mut self.open {
-            Some(open) => match open.restarts() {
+            Some(open) => match open.restart_if_rewritten() {
                 Ok(true) => Ok(Seen::End),
                 Ok(false) => {
                     open.read().and_then(|bytes| bytes.map_or_else(|| self.at_end(), |bytes| Ok(Seen::Bytes(bytes))))
@@ -115,12 +118,12 @@ impl Follower {
         };
         seen.unwrap_or_else(|error| {
             self.complain(error.to_string());
-            // A file once open stays open: opened again it would be read from its start.
+            // The file stays open: if it was opened again, it would be read from its start.
             Seen::Nothing
         })
     }
 
-    /// Opens the file, if it is there: at its end if it was there `first`, else at its start.
+    /// Opens the file, if it exists: at its end if it existed before the feed, else at its start.
     fn begin(&mut self) -> io::Result<Seen> {
         let found = self.open_regular()?;
         let first = std::mem::take(&mut self.first);
@@ -137,7 +140,7 @@ impl Follower {
         Ok(Seen::End)
     }
 
-    /// The open file has no more: is there another under its name?
+    /// The open file has no more bytes. Checks whether its name leads to another file now.
     fn at_end(&mut self) -> io::Result<Seen> {
         let Some(open) = &mut self.open else { return Ok(Seen::Nothing) };
         let old = open.metadata()?;
@@ -146,7 +149,7 @@ impl Follower {
             Ok(now) if !is_old(&now) && (now.len() > 0 || !now.is_file()) => {}
             _ => return Ok(Seen::Nothing),
         }
-        // The writer has moved on, but may have written between our last read and that.
+        // The writer uses the new file, but may have written to the old one since the last read.
         if let Some(bytes) = open.read()? {
             return Ok(Seen::Bytes(bytes));
         }
@@ -154,12 +157,12 @@ impl Follower {
         Ok(Seen::End)
     }
 
-    /// The file, if there is a regular one under the name. Looked at before it is opened (a FIFO's writer must not be
-    /// woken), and again after (it may be another by then).
+    /// The file, if the name leads to a regular one. It is checked before it is opened (opening a FIFO would wake its
+    /// writer), and again after (it may have been replaced).
     fn open_regular(&mut self) -> io::Result<Option<(File, Metadata)>> {
         let first = &mut self.first;
         let mut regular = |metadata: &Metadata| {
-            // Whatever takes its place comes later than the feed.
+            // A file that replaces it later is newer than the feed.
             *first &= metadata.is_file();
             metadata.is_file().then_some(()).ok_or_else(|| io::Error::other("it is not a regular file"))
         };
@@ -203,19 +206,19 @@ mod tests {
     use super::*;
     use crate::config::Source;
     use crate::config::limits::FEED_READ_BYTES;
-    use crate::feed::testing::{Ear, feed, next};
+    use crate::feed::testing::{Queue, feed, next};
 
-    struct Ground {
+    struct Fixture {
         directory: TempDir,
         follower: Follower,
         lines: Lines,
     }
 
-    impl Ground {
-        fn new() -> Ground {
+    impl Fixture {
+        fn new() -> Fixture {
             let directory = TempDir::new().unwrap();
             let follower = Follower::new("test".into(), directory.path().join("log"), Mark::default());
-            Ground { directory, follower, lines: Lines::new(64) }
+            Fixture { directory, follower, lines: Lines::new(64) }
         }
 
         fn path(&self) -> PathBuf {
@@ -226,19 +229,19 @@ mod tests {
             append(&self.path(), text);
         }
 
-        /// Everything published until there is nothing new.
-        fn heard(&mut self) -> Vec<String> {
-            let mut heard = Vec::new();
+        /// All lines published until there is nothing new.
+        fn published(&mut self) -> Vec<String> {
+            let mut received = Vec::new();
             loop {
                 match self.follower.look() {
                     Seen::Bytes(bytes) => {
                         let mut bytes = bytes.as_slice();
                         while let Some(line) = self.lines.next(&mut bytes) {
-                            heard.push(line);
+                            received.push(line);
                         }
                     }
-                    Seen::End => heard.extend(self.lines.finish()),
-                    Seen::Nothing => return heard,
+                    Seen::End => received.extend(self.lines.finish()),
+                    Seen::Nothing => return received,
                 }
             }
         }
@@ -249,171 +252,171 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_lines_appended_after_the_start() {
-        let mut ground = Ground::new();
-        ground.append("old\n");
-        assert!(ground.heard().is_empty());
-        ground.append("one\r\ntw");
-        assert_eq!(ground.heard(), ["one"]);
-        ground.append("o\nthree\n");
-        assert_eq!(ground.heard(), ["two", "three"]);
+    fn only_complete_lines_appended_after_the_start_are_published() {
+        let mut fixture = Fixture::new();
+        fixture.append("old\n");
+        assert!(fixture.published().is_empty());
+        fixture.append("one\r\ntw");
+        assert_eq!(fixture.published(), ["one"]);
+        fixture.append("o\nthree\n");
+        assert_eq!(fixture.published(), ["two", "three"]);
     }
 
     #[test]
-    fn a_line_begun_before_the_start_is_left_out() {
-        let mut ground = Ground::new();
-        ground.append("old\nbegun");
-        assert!(ground.heard().is_empty());
-        ground.append(" and");
-        assert!(ground.heard().is_empty());
-        ground.append(" ended\nnew\n");
-        assert_eq!(ground.heard(), ["new"]);
+    fn a_line_that_began_before_the_start_is_left_out() {
+        let mut fixture = Fixture::new();
+        fixture.append("old\nbegun");
+        assert!(fixture.published().is_empty());
+        fixture.append(" and");
+        assert!(fixture.published().is_empty());
+        fixture.append(" ended\nnew\n");
+        assert_eq!(fixture.published(), ["new"]);
     }
 
     #[test]
-    fn an_absent_file_is_waited_for_and_read_from_its_start() {
-        let mut ground = Ground::new();
-        assert!(ground.heard().is_empty());
-        ground.append("first\nsecond\n");
-        assert_eq!(ground.heard(), ["first", "second"]);
+    fn a_missing_file_is_waited_for_and_read_from_its_start() {
+        let mut fixture = Fixture::new();
+        assert!(fixture.published().is_empty());
+        fixture.append("first\nsecond\n");
+        assert_eq!(fixture.published(), ["first", "second"]);
     }
 
     #[test]
-    fn rotation_loses_nothing() {
-        let mut ground = Ground::new();
-        ground.append("old\n");
-        ground.heard();
-        let old = ground.directory.path().join("log.1");
-        ground.append("a\n");
-        fs::rename(ground.path(), &old).unwrap();
+    fn rotation_loses_no_line() {
+        let mut fixture = Fixture::new();
+        fixture.append("old\n");
+        fixture.published();
+        let old = fixture.directory.path().join("log.1");
+        fixture.append("a\n");
+        fs::rename(fixture.path(), &old).unwrap();
         append(&old, "b\n");
-        assert_eq!(ground.heard(), ["a", "b"]);
-        // Created, but the writer still has the old one.
-        ground.append("");
+        assert_eq!(fixture.published(), ["a", "b"]);
+        // The new file exists, but the writer still uses the old one.
+        fixture.append("");
         append(&old, "c\nunfinis");
-        assert_eq!(ground.heard(), ["c"]);
+        assert_eq!(fixture.published(), ["c"]);
         append(&old, "hed");
-        ground.append("d\n");
-        assert_eq!(ground.heard(), ["unfinished", "d"]);
-        append(&old, "nobody hears\n");
-        ground.append("e\n");
-        assert_eq!(ground.heard(), ["e"]);
+        fixture.append("d\n");
+        assert_eq!(fixture.published(), ["unfinished", "d"]);
+        append(&old, "not published\n");
+        fixture.append("e\n");
+        assert_eq!(fixture.published(), ["e"]);
     }
 
     #[test]
-    fn removal_and_return_is_a_rotation() {
-        let mut ground = Ground::new();
-        ground.append("old\n");
-        ground.heard();
-        fs::remove_file(ground.path()).unwrap();
-        assert!(ground.heard().is_empty());
-        ground.append("new\n");
-        assert_eq!(ground.heard(), ["new"]);
+    fn removing_and_creating_the_file_is_a_rotation() {
+        let mut fixture = Fixture::new();
+        fixture.append("old\n");
+        fixture.published();
+        fs::remove_file(fixture.path()).unwrap();
+        assert!(fixture.published().is_empty());
+        fixture.append("new\n");
+        assert_eq!(fixture.published(), ["new"]);
     }
 
     #[test]
-    fn a_truncated_file_starts_over() {
-        let mut ground = Ground::new();
-        ground.append("old and long\n");
-        ground.heard();
-        ground.append("half");
-        ground.heard();
-        fs::write(ground.path(), "new\n").unwrap();
-        assert_eq!(ground.heard(), ["half", "new"]);
-        ground.append("more\n");
-        assert_eq!(ground.heard(), ["more"]);
+    fn a_truncated_file_is_read_from_its_start() {
+        let mut fixture = Fixture::new();
+        fixture.append("old and long\n");
+        fixture.published();
+        fixture.append("half");
+        fixture.published();
+        fs::write(fixture.path(), "new\n").unwrap();
+        assert_eq!(fixture.published(), ["half", "new"]);
+        fixture.append("more\n");
+        assert_eq!(fixture.published(), ["more"]);
     }
 
     #[test]
-    fn a_file_written_anew_between_two_looks_is_read_from_its_start() {
-        let mut ground = Ground::new();
-        ground.append("old line 1\n");
-        assert!(ground.heard().is_empty());
-        // Longer than before, as long, and longer than what is remembered.
+    fn a_file_rewritten_between_two_checks_is_read_from_its_start() {
+        let mut fixture = Fixture::new();
+        fixture.append("old line 1\n");
+        assert!(fixture.published().is_empty());
+        // Longer than before, of the same length, and longer than the remembered bytes.
         for text in
             ["new line three\n".to_owned(), "new line  four\n".to_owned(), format!("{}\n", "5".repeat(60)).repeat(99)]
         {
-            fs::write(ground.path(), &text).unwrap();
-            assert_eq!(ground.heard(), text.lines().collect::<Vec<_>>());
+            fs::write(fixture.path(), &text).unwrap();
+            assert_eq!(fixture.published(), text.lines().collect::<Vec<_>>());
         }
-        ground.append("appended\n");
-        assert_eq!(ground.heard(), ["appended"]);
+        fixture.append("appended\n");
+        assert_eq!(fixture.published(), ["appended"]);
     }
 
     #[test]
-    fn the_hole_of_a_writer_that_goes_on_where_it_was_is_skipped() {
-        // Within a block, over a few, and larger than any line may be.
+    fn a_hole_left_by_a_writer_that_keeps_its_offset_is_skipped() {
+        // Within a block, over several blocks, and larger than the longest line.
         for hole in [10, 5000, 10 * FEED_READ_BYTES as u64 + 17] {
-            let mut ground = Ground::new();
-            ground.append("old\n");
-            ground.heard();
-            let file = File::options().write(true).open(ground.path()).unwrap();
+            let mut fixture = Fixture::new();
+            fixture.append("old\n");
+            fixture.published();
+            let file = File::options().write(true).open(fixture.path()).unwrap();
             file.write_all_at(b"first\n", hole).unwrap();
-            assert_eq!(ground.heard(), ["first"], "after a hole of {hole}");
-            // Cut short as a rotation by copy does it; the writer does not notice.
+            assert_eq!(fixture.published(), ["first"], "after a hole of {hole}");
+            // Truncated as by a rotation that copies; the writer does not notice.
             file.set_len(0).unwrap();
             file.write_all_at(b"second\nthird\n", hole + 6).unwrap();
-            assert_eq!(ground.heard(), ["second", "third"], "after a hole of {hole}");
+            assert_eq!(fixture.published(), ["second", "third"], "after a hole of {hole}");
             file.set_len(hole + 100).unwrap();
-            assert!(ground.heard().is_empty());
+            assert!(fixture.published().is_empty());
             file.write_all_at(b"fourth\n", hole + 100).unwrap();
-            assert_eq!(ground.heard(), ["fourth"]);
+            assert_eq!(fixture.published(), ["fourth"]);
         }
     }
 
     #[test]
-    fn a_look_that_failed_was_none() {
-        let mut ground = Ground::new();
-        // A loop of links: nobody may read that, root neither.
-        std::os::unix::fs::symlink("log", ground.path()).unwrap();
-        assert!(ground.heard().is_empty());
-        assert!(ground.follower.trouble.is_some() && ground.follower.first);
-        fs::remove_file(ground.path()).unwrap();
-        ground.append("old\n");
-        assert!(ground.heard().is_empty());
-        ground.append("new\n");
-        assert_eq!(ground.heard(), ["new"]);
+    fn a_failed_check_counts_as_no_check() {
+        let mut fixture = Fixture::new();
+        // A loop of links: not even root can read that.
+        std::os::unix::fs::symlink("log", fixture.path()).unwrap();
+        assert!(fixture.published().is_empty());
+        assert!(fixture.follower.trouble.is_some() && fixture.follower.first);
+        fs::remove_file(fixture.path()).unwrap();
+        fixture.append("old\n");
+        assert!(fixture.published().is_empty());
+        fixture.append("new\n");
+        assert_eq!(fixture.published(), ["new"]);
     }
 
     #[test]
-    fn a_fifo_is_refused_once_and_never_hangs() {
-        let mut ground = Ground::new();
-        nix::unistd::mkfifo(&ground.path(), Mode::from_bits_truncate(0o600)).unwrap();
-        assert_eq!(ground.follower.look(), Seen::Nothing);
-        assert_eq!(ground.follower.trouble.as_deref(), Some("it is not a regular file"));
-        assert_eq!(ground.follower.look(), Seen::Nothing);
-        fs::remove_file(ground.path()).unwrap();
-        ground.append("a file at last\n");
-        assert_eq!(ground.heard(), ["a file at last"]);
-        assert!(ground.follower.trouble.is_none());
+    fn a_fifo_is_reported_once_and_never_blocks() {
+        let mut fixture = Fixture::new();
+        nix::unistd::mkfifo(&fixture.path(), Mode::from_bits_truncate(0o600)).unwrap();
+        assert_eq!(fixture.follower.look(), Seen::Nothing);
+        assert_eq!(fixture.follower.trouble.as_deref(), Some("it is not a regular file"));
+        assert_eq!(fixture.follower.look(), Seen::Nothing);
+        fs::remove_file(fixture.path()).unwrap();
+        fixture.append("a file at last\n");
+        assert_eq!(fixture.published(), ["a file at last"]);
+        assert!(fixture.follower.trouble.is_none());
     }
 
     #[test]
-    fn more_than_one_read_arrives_whole() {
-        let mut ground = Ground::new();
-        ground.heard();
+    fn more_lines_than_fit_into_one_read_arrive_complete() {
+        let mut fixture = Fixture::new();
+        fixture.published();
         let count = FEED_READ_BYTES / 4;
         let text: String = (0..count).map(|n| format!("line {n}\n")).collect();
-        ground.append(&text);
-        let heard = ground.heard();
-        assert_eq!(heard.len(), count);
-        assert_eq!(heard.join("\n") + "\n", text);
+        fixture.append(&text);
+        let received = fixture.published();
+        assert_eq!(received.len(), count);
+        assert_eq!(received.join("\n") + "\n", text);
     }
 
-    // Paused time moves only while no look is under way.
+    // Paused time advances only while no check runs.
     #[tokio::test(start_paused = true)]
     async fn lines_are_published_as_text_within_the_limit() {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("log");
-        let (ear, mut heard) = mpsc::channel(1);
+        let (sender, mut received) = mpsc::channel(1);
         let mut run = Box::pin(crate::feed::run(
             feed("{n}:{line}", Source::Tail(path.clone())),
             8,
-            Ear(ear),
+            Queue(sender),
             channel().0,
             Default::default(),
         ));
-        // Once it has looked and found nothing, whatever appears is read from its start.
+        // Once it has found no file, a file that appears is read from its start.
         tokio::select! {
             () = &mut run => unreachable!(),
             // The clock is paused: this takes no time.
@@ -423,7 +426,7 @@ mod tests {
         fs::write(&whole, b"one\nt\xffo\nmuch too long\n").unwrap();
         fs::rename(&whole, &path).unwrap();
         for expected in ["0:one", "1:t\u{fffd}o", "2:much t"] {
-            assert_eq!(next(&mut run, &mut heard).await, expected);
+            assert_eq!(next(&mut run, &mut received).await, expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of feeds share: a feed as the configuration has it, and an outlet that hands everything to the test.
+//! Shared by the tests of feeds: a feed as configured, and an outlet that sends every message to the test.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ pub(super) fn feed(message: &str, source: Source) -> Feed {
     }
 }
 
-/// An outlet with room for as many messages as its channel has.
-pub(super) struct Ear(pub(super) mpsc::Sender<String>);
+/// An outlet that queues messages for the test, up to the capacity of its channel.
+pub(super) struct Queue(pub(super) mpsc::Sender<String>);
 
-impl Outlet for Ear {
+impl Outlet for Queue {
     async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
         assert_eq!((hub, channel), (HubId(3), "all"));
         let text = String::from_utf8(message).expect("a feed's text is valid");
-        // A test that has heard enough no longer listens.
+        // The test may have dropped the receiver when it had received enough.
         let _ = self.0.send(text).await;
     }
 }
@@ -35,10 +35,10 @@ impl Outlet for Ear {
 /// The next message, while `run` runs.
 pub(super) async fn next(
     run: &mut std::pin::Pin<Box<impl Future<Output = ()>>>,
-    heard: &mut mpsc::Receiver<String>,
+    received: &mut mpsc::Receiver<String>,
 ) -> String {
     tokio::select! {
-        message = tokio::time::timeout(DEADLINE, heard.recv()) => message.expect("a message in time").unwrap(),
+        message = tokio::time::timeout(DEADLINE, received.recv()) => message.expect("a message in time").unwrap(),
         () = run => panic!("a feed ended"),
     }
 }

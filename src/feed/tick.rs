@@ -1,7 +1,7 @@
-//! A feed that publishes at a steady pace: the first message at once, the others on the beat.
+//! A feed that publishes at a fixed interval: the first message at once, the others at each tick.
 //!
-//! The beat is counted from the start, so it does not drift. Beats that pass while the outlet has no room, or while the
-//! machine sleeps, are left out rather than made up for in a bunch; `{n}` counts messages, not beats.
+//! Ticks are counted from the start, so they do not drift. Ticks that pass while the outlet is full, or while the
+//! machine sleeps, are skipped. `{n}` counts messages, not ticks.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{Outlet, Publisher};
 
 pub(super) async fn run<O: Outlet>(period: Duration, mut publisher: Publisher<O>) {
-    let mut beat = interval(period);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
-        beat.tick().await;
+        ticks.tick().await;
         publisher.publish("").await;
     }
 }
@@ -30,26 +30,26 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Notes when what was published; takes `slow` for the messages named.
-    struct Clocked<'a> {
+    /// Records when each message was published. Publishing takes as long as `slow` returns.
+    struct Recorder<'a> {
         start: Instant,
-        heard: &'a RefCell<Vec<(u128, String)>>,
+        received: &'a RefCell<Vec<(u128, String)>>,
         slow: fn(&str) -> Duration,
     }
 
-    impl Outlet for Clocked<'_> {
+    impl Outlet for Recorder<'_> {
         async fn publish(&self, _: HubId, _: &str, message: Vec<u8>) {
             let message = String::from_utf8(message).unwrap();
             let slow = (self.slow)(&message);
-            self.heard.borrow_mut().push((self.start.elapsed().as_millis(), message));
+            self.received.borrow_mut().push((self.start.elapsed().as_millis(), message));
             // The clock is paused: this takes no time.
             sleep(slow).await;
         }
     }
 
-    async fn heard(during: Duration, slow: fn(&str) -> Duration) -> Vec<(u128, String)> {
-        let heard = RefCell::default();
-        let outlet = Clocked { start: Instant::now(), heard: &heard, slow };
+    async fn received(during: Duration, slow: fn(&str) -> Duration) -> Vec<(u128, String)> {
+        let received = RefCell::default();
+        let outlet = Recorder { start: Instant::now(), received: &received, slow };
         let run = crate::feed::run(
             feed("tick:{n}", Source::Every(SECOND)),
             64,
@@ -58,7 +58,7 @@ mod tests {
             Default::default(),
         );
         assert!(tokio::time::timeout(during, run).await.is_err());
-        heard.into_inner()
+        received.into_inner()
     }
 
     fn named(times: &[u128]) -> Vec<(u128, String)> {
@@ -66,19 +66,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_comes_at_once_and_the_others_on_the_beat() {
+    async fn the_first_message_comes_at_once_and_the_others_at_each_tick() {
         let during = SECOND * 3 + SECOND / 2;
-        assert_eq!(heard(during, |_| Duration::ZERO).await, named(&[0, 1000, 2000, 3000]));
-        // However long publishing takes, the beat is not moved.
-        assert_eq!(heard(during, |_| SECOND * 9 / 10).await, named(&[0, 1000, 2000, 3000]));
+        assert_eq!(received(during, |_| Duration::ZERO).await, named(&[0, 1000, 2000, 3000]));
+        // Slow publishing does not move the ticks.
+        assert_eq!(received(during, |_| SECOND * 9 / 10).await, named(&[0, 1000, 2000, 3000]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn missed_beats_are_not_bunched() {
+    async fn missed_ticks_are_skipped() {
         let slow = |message: &str| if message == "tick:1" { SECOND * 5 / 2 } else { Duration::ZERO };
-        let heard = heard(SECOND * 11 / 2, slow).await;
-        let times: Vec<u128> = heard.iter().map(|(at, _)| *at).collect();
+        let received = received(SECOND * 11 / 2, slow).await;
+        let times: Vec<u128> = received.iter().map(|(at, _)| *at).collect();
         assert_eq!(times, [0, 1000, 3500, 4000, 5000]);
-        assert_eq!(heard.last().unwrap().1, "tick:4");
+        assert_eq!(received.last().unwrap().1, "tick:4");
     }
 }

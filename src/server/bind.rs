@@ -1,8 +1,9 @@
-//! Addresses to listeners.
+//! Binds addresses to listeners.
 //!
-//! All are bound before anything else happens, while the operator can still read the error. A reload hands over what it keeps: a
-//! listener whose address stays is never closed, so no connection is refused meanwhile. One that goes is closed last, also where it
-//! is in the way of one that comes: `127.0.0.1:80` of `0.0.0.0:80`.
+//! All are bound before anything else happens, while the operator can still read the error. At a reload, existing
+//! listeners are passed in: a listener whose address stays is never closed, so no connection is refused meanwhile. A
+//! listener that is no longer configured is closed last, even if a new address overlaps it, such as `127.0.0.1:80` and
+//! `0.0.0.0:80`.
 
 use std::fmt;
 use std::io;
@@ -19,28 +20,28 @@ use crate::config::{Config, Listen};
 use crate::shard::listener::{Listener, ListenerSocket};
 use crate::shard::socket_file::SocketFile;
 
-/// Listeners with the address they were configured with, in the order of the file. An address stands here as often as there: port 0
-/// is another port each time.
+/// Listeners with their configured addresses, in the order of the file. An address is listed as often as in the file:
+/// port 0 is another port each time.
 pub type Listeners = Vec<(Listen, Arc<Listener>)>;
 
 /// A bound Unix socket, and its file.
 pub type UnixSocket = (ListenerSocket, SocketFile);
 
-/// Has a Unix socket bound at a path by the user who shall own its file.
-pub type Owner<'a> = &'a dyn Fn(&Path, &dyn Fn() -> io::Result<UnixSocket>) -> io::Result<UnixSocket>;
+/// Calls a function that binds a Unix socket at a path, as the user who shall own the socket's file.
+pub type BindAs<'a> = &'a dyn Fn(&Path, &dyn Fn() -> io::Result<UnixSocket>) -> io::Result<UnixSocket>;
 
-/// A process that will not become another user.
-pub const OURSELVES: Owner<'_> = &|_, bind| bind();
+/// For a process that will not become another user.
+pub const AS_OURSELVES: BindAs<'_> = &|_, bind| bind();
 
-/// How the name of a Unix socket begins.
+/// The prefix of the name of a Unix socket.
 const UNIX: &str = "unix:";
 
 /// An address that could not be bound.
 #[derive(Debug)]
 pub struct BindError {
-    /// What was to be bound, as the configuration names it.
+    /// The address as the configuration names it.
     pub address: String,
-    /// Why it was not.
+    /// The reason.
     pub error: io::Error,
 }
 
@@ -48,7 +49,7 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.error.kind() {
             io::ErrorKind::AddrInUse if self.address.starts_with(UNIX) => {
-                write!(f, "cannot listen on {}: it is taken by another program, or is no socket", self.address)
+                write!(f, "cannot listen on {}: another program uses it, or it is not a socket", self.address)
             }
             io::ErrorKind::AddrInUse => write!(
                 f,
@@ -56,7 +57,7 @@ impl fmt::Display for BindError {
                 self.address
             ),
             io::ErrorKind::PermissionDenied if self.address.starts_with(UNIX) => match self.error.raw_os_error() {
-                Some(_) => write!(f, "cannot listen on {}: not permitted to make a file there", self.address),
+                Some(_) => write!(f, "cannot listen on {}: no permission to create a file there", self.address),
                 None => write!(f, "cannot listen on {}: {}", self.address, self.error),
             },
             io::ErrorKind::PermissionDenied => write!(
@@ -72,16 +73,16 @@ impl fmt::Display for BindError {
     }
 }
 
-/// Binds all addresses of `config`; those in `kept` are taken over as they are. One that the service manager opened is as many
-/// sockets as it passed under that name. If one cannot be bound nothing is left of the others.
+/// Binds all addresses of `config`; listeners in `kept` are used as they are. An address of the service manager becomes
+/// as many listeners as it passed sockets under that name. If one cannot be bound, no new socket is left behind.
 pub fn bind(
     config: &Config,
     kept: &Listeners,
     inherited: &Inherited,
-    owner: Owner<'_>,
+    bind_as: BindAs<'_>,
 ) -> Result<Listeners, BindError> {
     let mut listeners = Listeners::new();
-    let bound = bind_all(config, kept, inherited, owner, &mut listeners);
+    let bound = bind_all(config, kept, inherited, bind_as, &mut listeners);
     if bound.is_err() {
         let is_new = |(listen, _): &&(Listen, Arc<Listener>)| !kept.iter().any(|(before, _)| before == listen);
         unlink(listeners.iter().filter(is_new).map(|(_, listener)| listener));
@@ -93,7 +94,7 @@ fn bind_all(
     config: &Config,
     kept: &Listeners,
     inherited: &Inherited,
-    owner: Owner<'_>,
+    bind_as: BindAs<'_>,
     listeners: &mut Listeners,
 ) -> Result<(), BindError> {
     let stays = |listen: &Listen| config.servers.iter().any(|server| server.listen.contains(listen));
@@ -115,7 +116,7 @@ fn bind_all(
                 }
             }
             if listeners.len() == before {
-                for (socket, file) in open(listen, &going, inherited, owner).map_err(failed)? {
+                for (socket, file) in open(listen, &going, inherited, bind_as).map_err(failed)? {
                     listeners.push((listen.clone(), of_server(socket, file.map(Arc::new))));
                 }
             }
@@ -124,7 +125,8 @@ fn bind_all(
     Ok(())
 }
 
-/// Takes from `kept` the listener for an address of a server: its own, else one whose server no longer has that address.
+/// Removes from `kept` the listener for an address of a server: its own, else that of a server that no longer has the
+/// address.
 fn take(kept: &mut Listeners, config: &Config, server: &str, listen: &Listen) -> Option<Arc<Listener>> {
     let needed = |name: &str| config.servers.iter().any(|server| server.name == name && server.listen.contains(listen));
     let own = kept.iter().position(|(address, listener)| address == listen && *listener.server == *server);
@@ -132,7 +134,7 @@ fn take(kept: &mut Listeners, config: &Config, server: &str, listen: &Listen) ->
     own.or_else(spare).map(|at| kept.remove(at).1)
 }
 
-/// What a listener is really bound to: the port that the kernel chose, where it was asked to.
+/// The address a listener is actually bound to: with the port that the kernel chose, if it was asked to.
 pub fn bound_name(listen: &Listen, listener: &Listener) -> String {
     match &listener.socket {
         ListenerSocket::Tcp(socket) => socket.local_addr().map_or_else(|_| name(listen), |address| address.to_string()),
@@ -140,7 +142,7 @@ pub fn bound_name(listen: &Listen, listener: &Listener) -> String {
     }
 }
 
-/// An address as messages name it.
+/// An address as it is written in messages.
 pub(super) fn name(listen: &Listen) -> String {
     match listen {
         Listen::Tcp(address) => address.to_string(),
@@ -149,12 +151,12 @@ pub(super) fn name(listen: &Listen) -> String {
     }
 }
 
-/// Opens the sockets of an address; `going` are the listeners that end once all are open.
+/// Opens the sockets of an address. `going` are the listeners that will be closed once all are open.
 fn open(
     listen: &Listen,
     going: &[&(Listen, Arc<Listener>)],
     inherited: &Inherited,
-    owner: Owner<'_>,
+    bind_as: BindAs<'_>,
 ) -> io::Result<Vec<(ListenerSocket, Option<SocketFile>)>> {
     match listen {
         Listen::Tcp(address) => {
@@ -162,7 +164,7 @@ fn open(
             let in_the_way: Vec<_> = in_the_way.map(|(_, listener)| &listener.socket).collect();
             Ok(vec![(tcp(*address, &in_the_way)?, None)])
         }
-        Listen::Unix(path) => owner(path, &|| unix(path)).map(|(socket, file)| vec![(socket, Some(file))]),
+        Listen::Unix(path) => bind_as(path, &|| unix(path)).map(|(socket, file)| vec![(socket, Some(file))]),
         Listen::Systemd(name) => {
             let passed = inherited.named.get(name).ok_or_else(|| missing(name, inherited))?;
             passed.iter().map(|socket| Ok((adopt(socket.try_clone()?)?, None))).collect()
@@ -170,7 +172,7 @@ fn open(
     }
 }
 
-/// A service manager passes its sockets once, at the start: what is missing then is missing until the next one.
+/// A service manager passes its sockets only at the start, so a missing one can arrive only with the next start.
 fn missing(name: &str, inherited: &Inherited) -> io::Error {
     let mut names: Vec<_> = inherited.named.keys().map(String::as_str).collect();
     names.sort_unstable();
@@ -184,16 +186,16 @@ fn missing(name: &str, inherited: &Inherited) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, why)
 }
 
-/// Listens on `address`, beside those listeners for as long as they last.
+/// Listens on `address`, while the listeners `beside` it are still open.
 fn tcp(address: SocketAddr, beside: &[&ListenerSocket]) -> io::Result<ListenerSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restart must not wait for connections of the last run to time out.
+    // Otherwise a restart would have to wait for connections of the last run to time out.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two addresses, on every machine alike.
+        // `[::]` and `0.0.0.0` are two addresses on every machine.
         socket.set_only_v6(true)?;
     }
-    // Only while it is bound: nobody else shall share the port.
+    // Only for the moment of binding: no other program may share the port.
     let share = |on: bool| {
         beside.iter().try_for_each(|old| SockRef::from(*old).set_reuse_port(on))?;
         if beside.is_empty() { Ok(()) } else { socket.set_reuse_port(on) }
@@ -210,12 +212,12 @@ fn unix(path: &Path) -> io::Result<UnixSocket> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Err(error) = socket.bind(&address) {
-        // Held before it is tried: what is removed is what was tried.
+        // Opened before the test, so that exactly the tested file is removed.
         let found = SocketFile::at(path);
         if error.kind() != io::ErrorKind::AddrInUse || !is_abandoned(&address)? {
             return Err(error);
         }
-        // What a run that was killed left behind: nobody answers there.
+        // Left behind by a run that was killed: no process listens on it.
         found.map_err(|_| error)?.remove()?;
         socket.bind(&address)?;
     }
@@ -227,7 +229,7 @@ fn unix(path: &Path) -> io::Result<UnixSocket> {
 
 fn is_abandoned(address: &SockAddr) -> io::Result<bool> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Where somebody listens and does not accept, it would be waited for.
+    // Otherwise a listener that does not accept would block this call.
     socket.set_nonblocking(true)?;
     match socket.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
@@ -235,7 +237,7 @@ fn is_abandoned(address: &SockAddr) -> io::Result<bool> {
     }
 }
 
-/// A socket opened by the service manager, whatever its kind.
+/// Checks a socket that the service manager opened, and wraps it by its kind.
 pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
     let socket = Socket::from(descriptor);
     if !socket.is_listener().unwrap_or(false) || socket.r#type()? != Type::STREAM {
@@ -252,7 +254,7 @@ pub(super) fn adopt(descriptor: OwnedFd) -> io::Result<ListenerSocket> {
     Ok(ListenerSocket::Tcp(socket.into()))
 }
 
-/// Takes away the files of Unix sockets that end, where no other program has taken the name since.
+/// Removes the files of Unix sockets that were closed, unless another program has taken the name since.
 pub fn unlink<'l>(ended: impl Iterator<Item = &'l Arc<Listener>>) {
     for file in ended.filter_map(|listener| listener.file.as_ref()) {
         match file.remove() {
@@ -270,20 +272,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_be_made_has_nothing_to_do_with_ports() {
-        let told = |address: &str, kind: io::ErrorKind| {
+    fn a_unix_sockets_error_does_not_mention_ports() {
+        let message = |address: &str, kind: io::ErrorKind| {
             BindError { address: address.to_owned(), error: kind.into() }.to_string()
         };
         let refused = io::Error::from_raw_os_error(nix::errno::Errno::EACCES as i32);
         let made = BindError { address: "unix:/run/x".to_owned(), error: refused }.to_string();
-        assert_eq!(made, "cannot listen on unix:/run/x: not permitted to make a file there");
-        assert!(told("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("below 1024"));
-        assert!(told("unix:/etc/passwd", io::ErrorKind::AddrInUse).ends_with("or is no socket"));
-        assert!(told("10.9.8.7:80", io::ErrorKind::AddrNotAvailable).contains("no interface"));
+        assert_eq!(made, "cannot listen on unix:/run/x: no permission to create a file there");
+        assert!(message("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("below 1024"));
+        assert!(message("unix:/etc/passwd", io::ErrorKind::AddrInUse).ends_with("or it is not a socket"));
+        assert!(message("10.9.8.7:80", io::ErrorKind::AddrNotAvailable).contains("no interface"));
     }
 
     #[test]
-    fn only_what_listens_is_adopted() {
+    fn only_listening_stream_sockets_are_adopted() {
         let connected: OwnedFd = std::os::unix::net::UnixStream::pair().unwrap().0.into();
         let datagrams: OwnedFd = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into();
         for socket in [connected, datagrams] {

@@ -1,4 +1,4 @@
-//! What the limit of open files is spent on: connections, files that are sent, and what pushd needs for itself.
+//! Divides the limit of open files between connections, files that are sent, and pushd's own needs.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -6,17 +6,17 @@ use crate::config::limits::{DESCRIPTORS_PER_SHARD, DESCRIPTORS_RESERVED, FILES_O
 use crate::config::{Action, Config};
 use crate::feed::inheritance;
 
-/// How many descriptors there are for what clients make pushd open.
+/// How many descriptors clients may make pushd open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Descriptors {
     /// For their connections.
     pub(super) connections: usize,
-    /// For the files that they are sent.
+    /// For the files that are sent to them.
     pub(super) files: usize,
 }
 
 impl Descriptors {
-    /// As many as the limit allows, once it is raised as far as it goes.
+    /// Raises the limit as far as possible and divides it.
     pub(super) fn find(config: &Config, shards: usize) -> Descriptors {
         inheritance::note_limit();
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_for_clients() {
+    fn clients_get_what_pushd_does_not_need() {
         for (limit, shards, sends_files, connections, files) in [
             (1 << 20, 2, false, (1 << 20) - 144, 0),
             (1 << 20, 2, true, (1 << 20) - 144 - 1024, 1024),

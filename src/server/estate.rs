@@ -1,6 +1,8 @@
-//! What the service manager passed: sockets that it opened for us, and what a process before this one left ([`super::handover`]).
+//! What the service manager passed: sockets that it opened, and what the previous process handed over
+//! ([`super::handover`]).
 //!
-//! All of it may be from another version, or damaged. What cannot be used is told and closed; the server starts anyway.
+//! All of it may come from another version, or be damaged. What cannot be used is logged and closed, and the server
+//! starts anyway.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -12,7 +14,7 @@ use std::sync::mpsc::channel;
 use socket2::{SockAddr, SockRef, Socket};
 
 use super::bind::{Listeners, adopt, unlink};
-use super::feeds::Left;
+use super::feeds::StoppedFeed;
 use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state};
 use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
@@ -26,40 +28,41 @@ use crate::shard::parcel::{self, Item, Opened};
 use crate::shard::socket_file::SocketFile;
 use crate::shard::stream::{Place, Raw};
 
-/// How many sessions are given to a shard at once.
+/// How many sessions are given to a shard with one command.
 const SESSIONS_PER_COMMAND: usize = 64;
 
 /// Everything that was passed.
 #[derive(Debug, Default)]
 pub struct Inherited {
-    /// Sockets that the service manager opened, by name; kept for as long as the process lives, whatever the file asks for now.
+    /// Sockets that the service manager opened, by name. They are kept for the life of the process, whatever the file
+    /// says now.
     pub(super) named: HashMap<String, Vec<OwnedFd>>,
-    /// Listeners of the process before, each with the name it was left under.
+    /// Listeners of the previous process, each with the name under which it was handed over.
     listeners: Vec<(String, Listen, Arc<Listener>)>,
     /// Its feeds.
-    pub(super) feeds: Vec<Left>,
+    pub(super) feeds: Vec<StoppedFeed>,
     /// Sessions of each of its shards: records and sockets.
     parcels: BTreeMap<String, (Option<OwnedFd>, Vec<OwnedFd>)>,
-    /// How many starts before this one have begun to open them, and have not lived to serve.
-    tries: usize,
-    /// The names of all that was left.
-    left: Vec<String>,
-    /// What could not be used, said once there is a log.
+    /// How many starts before this one have begun to open the parcels, and died before they served.
+    attempts: usize,
+    /// The names of everything that was handed over.
+    names: Vec<String>,
+    /// What could not be used. It is logged once there is a log.
     troubles: Vec<String>,
 }
 
 impl Inherited {
-    /// Sorts what was passed, each under its name.
+    /// Sorts what was passed by its names.
     pub fn new(passed: impl IntoIterator<Item = (String, OwnedFd)>) -> Inherited {
         let mut inherited = Inherited::default();
         let (mut state, mut listeners, mut socket_files, mut files) =
             (None, Vec::new(), HashMap::new(), HashMap::new());
         for (name, descriptor) in passed {
-            if name.starts_with(PREFIX) && !inherited.left.contains(&name) {
-                inherited.left.push(name.clone());
+            if name.starts_with(PREFIX) && !inherited.names.contains(&name) {
+                inherited.names.push(name.clone());
             }
             if name == TRIED {
-                inherited.tries += 1;
+                inherited.attempts += 1;
             } else if name == STATE {
                 state = Some(descriptor);
             } else if let Some(number) = name.strip_prefix(LISTENER) {
@@ -77,16 +80,16 @@ impl Inherited {
             }
         }
         let state = state.map_or(Ok(State::default()), read_state).unwrap_or_else(|why| {
-            inherited.troubles.push(format!("the process before left its state, which cannot be read: {why}"));
+            inherited.troubles.push(format!("the state of the previous process cannot be read: {why}"));
             State::default()
         });
-        inherited.take_listeners(state.listeners, listeners, socket_files);
+        inherited.add_listeners(state.listeners, listeners, socket_files);
         let feeds = state.feeds.into_iter().enumerate();
         inherited.feeds = feeds.map(|(number, feed)| feed.with(files.remove(&number.to_string()))).collect();
         inherited
     }
 
-    fn take_listeners(
+    fn add_listeners(
         &mut self,
         described: Vec<ListenerState>,
         listeners: Vec<(String, OwnedFd)>,
@@ -95,18 +98,18 @@ impl Inherited {
         for (number, descriptor) in listeners {
             let known = number.parse().ok().and_then(|number: usize| described.get(number));
             let known = known.and_then(|known| Some((known.server.clone(), known.listen()?)));
-            match take_listener(known, descriptor, files.remove(&number)) {
+            match make_listener(known, descriptor, files.remove(&number)) {
                 Ok((listen, listener)) => {
                     self.listeners.push((format!("{LISTENER}{number}"), listen, Arc::new(listener)));
                 }
-                Err(error) => self.troubles.push(format!("a listener of the process before cannot be used: {error}")),
+                Err(error) => self.troubles.push(format!("a listener of the previous process cannot be used: {error}")),
             }
         }
     }
 
-    /// Lets go of the listeners that are not asked for any more; under which names they were left. Until the service manager has
-    /// forgotten them too their addresses are taken.
-    pub fn let_go(&mut self, config: &Config) -> Vec<String> {
+    /// Closes the listeners that are no longer configured, and returns their names. Their addresses stay taken until the
+    /// service manager has dropped its copies, too.
+    pub fn close_unneeded_listeners(&mut self, config: &Config) -> Vec<String> {
         let is_needed = |listen: &Listen| config.servers.iter().any(|server| server.listen.contains(listen));
         let (needed, gone) =
             std::mem::take(&mut self.listeners).into_iter().partition(|(_, listen, _)| is_needed(listen));
@@ -115,39 +118,42 @@ impl Inherited {
         gone.into_iter().map(|(name, ..)| name).collect()
     }
 
-    /// Whether there are sessions among it.
+    /// Whether sessions were handed over.
     pub(super) fn has_sessions(&self) -> bool {
         !self.parcels.is_empty()
     }
 
-    /// The names of everything that another process left.
-    pub fn left(&self) -> &[String] {
-        &self.left
+    /// The names under which the service manager keeps what was handed over.
+    pub fn kept_names(&self) -> &[String] {
+        &self.names
     }
 
-    /// The listeners of the process before, as a reload has those that are there.
-    pub(super) fn kept(&mut self) -> Listeners {
+    /// Takes out the listeners of the previous process, in the form that a reload has them.
+    pub(super) fn take_listeners(&mut self) -> Listeners {
         std::mem::take(&mut self.listeners).into_iter().map(|(_, listen, listener)| (listen, listener)).collect()
     }
 
-    /// What the sessions' clock says.
+    /// The clock of the sessions that were handed over.
     pub(super) fn clock(&self) -> Seconds {
         let records = self.parcels.values().filter_map(|(records, _)| records.as_ref());
-        // A damaged clock must not run out.
+        // A damaged value must leave the clock time to run.
         records.map(parcel::clock).max().unwrap_or_default().min(Seconds::MAX / 2)
     }
 
-    /// Opens the parcels. From here on nobody else can take them up.
-    pub(super) fn open(&mut self) -> Vec<Opened> {
+    /// Opens the parcels. From here on no other process can take the sessions up.
+    pub(super) fn open_parcels(&mut self) -> Vec<Opened> {
         self.troubles.drain(..).for_each(|trouble| log::warn!("{trouble}"));
-        if self.tries >= TAKE_UP_TRIES_MAX && self.has_sessions() {
-            log::error!("{} starts have died of the sessions of the process before: they are given up", self.tries);
+        if self.attempts >= TAKE_UP_TRIES_MAX && self.has_sessions() {
+            log::error!(
+                "{} starts died while they took up the sessions of the previous process: these sessions are ended",
+                self.attempts
+            );
             self.parcels.clear();
         }
         let parcels = std::mem::take(&mut self.parcels).into_values().map(|(records, pipes)| {
             let (opened, why) = Opened::new(records, pipes);
             if let Some(why) = why {
-                log::warn!("sessions of the process before cannot be taken up: {why}");
+                log::warn!("sessions of the previous process cannot be taken up: {why}");
             }
             opened
         });
@@ -155,8 +161,8 @@ impl Inherited {
     }
 }
 
-/// What a listener was configured as, or where that is not known, what the kernel says of it.
-fn take_listener(
+/// Makes a listener for the address that was configured for it, or if that is not known, for the one that the kernel reports.
+fn make_listener(
     known: Option<(String, Listen)>,
     descriptor: OwnedFd,
     file: Option<OwnedFd>,
@@ -169,7 +175,8 @@ fn take_listener(
     };
     let file = match &listen {
         Listen::Unix(path) => {
-            // Nobody finds a socket whose name is gone. An older version leaves no file: then it is the one that stands there.
+            // A socket without a name cannot be reached. An older version does not hand over the file: then the one at
+            // the path is used.
             let named = SocketFile::at(path)?;
             Some(file.map_or(Ok(named), |file| SocketFile::held(path, file))?)
         }
@@ -183,24 +190,25 @@ fn address(bound: &SockAddr) -> Option<Listen> {
     bound.as_socket().map(Listen::Tcp).or_else(path)
 }
 
-/// Waits until all shards have done what they were told so far; whether all of them run.
-pub(super) fn are_up(mailboxes: &[Mailbox]) -> bool {
+/// Waits until all shards have carried out the commands sent so far. Returns whether all of them run.
+pub(super) fn wait_for_shards(mailboxes: &[Mailbox]) -> bool {
     let (done, answers) = channel();
     mailboxes.iter().for_each(|mailbox| mailbox.send(Command::HandOver(Step::Wait, done.clone())));
     drop(done);
-    // What a shard does not answer any more is dropped with its mailbox's commands.
+    // The sender of a shard that has ended is dropped with its mailbox's commands.
     answers.iter().count() == mailboxes.len()
 }
 
-/// Gives the sessions of the process before to the shards, evenly; returns once they have them. None of them is read before
-/// all are there. Connections without a request in flight are left, to be served once everybody is.
+/// Distributes the sessions of the previous process evenly over the shards, and returns once the shards have them. No
+/// session is read before all have arrived. Connections without a request in flight are returned, to be served after
+/// that.
 pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) -> Vec<(usize, Command)> {
     let mut silent = Vec::new();
     if parcels.is_empty() {
         return silent;
     }
     let (mut taken, mut gone, mut lost) = (0, 0, 0);
-    // Why and how often: another version may have left ten thousand that are unreadable alike.
+    // Errors are counted by reason: another version may have written ten thousand records that are all unreadable.
     let mut unreadable = BTreeMap::<String, usize>::new();
     let mut batches: Vec<Vec<Returning>> = mailboxes.iter().map(|_| Vec::new()).collect();
     for mut parcel in parcels {
@@ -240,29 +248,29 @@ pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) 
     for (mailbox, batch) in mailboxes.iter().zip(batches) {
         mailbox.send(Command::TakeUp(batch));
     }
-    // One that has ended meanwhile is seen by the server.
-    are_up(mailboxes);
-    log::info!("Took up {taken} sessions of the process before");
+    // If a shard has ended meanwhile, the server notices that.
+    wait_for_shards(mailboxes);
+    log::info!("Took up {taken} sessions of the previous process");
     if gone > 0 {
         log::warn!("{gone} of them came by a route that is no longer served, and are closed");
     }
     for (why, count) in unreadable {
-        log::warn!("{count} records of the process before cannot be read: {why}");
+        log::warn!("{count} records of the previous process cannot be read: {why}");
     }
     if lost > 0 {
-        log::warn!("{lost} connections of the process before could not be taken up and were ended");
+        log::warn!("{lost} connections of the previous process could not be taken up and were ended");
     }
     silent
 }
 
-/// A place for a connection. One that had a place keeps it, however few there are now.
+/// Counts a connection in the limits. A connection that was counted before is admitted even if the limit is lower now.
 fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Place {
     let peer = || SockRef::from(socket).peer_addr().ok()?.as_socket().map(|peer| peer.ip());
     let counted = plan.gate.readmit(plan, server, plan.connections_per_address_max.and_then(|_| peer()));
     Place { shard: mailbox.connections.enter(), counted: counted.boxed() }
 }
 
-/// A session with what it may now.
+/// A session with the terms that its route has now.
 fn returning(record: Record, socket: Raw, plan: &Plan) -> Returning {
     let terms = plan.sites.get(&record.server).and_then(|site| site.terms(&record.path));
     let terms = terms.filter(|terms| terms.hub.name == record.hub).cloned();
@@ -270,12 +278,12 @@ fn returning(record: Record, socket: Raw, plan: &Plan) -> Returning {
     Returning { socket, record, terms, membership: members.enter() }
 }
 
-/// Ends a connection of which nothing is known, so that its client sees an end and no reset.
+/// Ends a connection about which nothing is known, so that its client receives an end of stream and not a reset.
 fn end(descriptor: OwnedFd) {
     let mut socket = Socket::from(descriptor);
     let mut sink = [0; 4096];
     let mut left = LINGER_BYTES_MAX;
-    // What fails here is a connection that has ended already.
+    // If this fails, the connection has ended already.
     let _ = socket.shutdown(Shutdown::Write);
     let _ = socket.set_nonblocking(true);
     while let Ok(count @ 1..) = socket.read(&mut sink)

@@ -1,7 +1,8 @@
-//! The thread that feeds run on, apart from the shards: a command's output and a file's lines never hold up a delivery.
+//! The thread of the feeds, separate from the shards, so that a command's output or a slow file never delays a
+//! delivery.
 //!
-//! Whoever starts or changes them waits until the new ones have begun: a line appended to a file after the server said that
-//! it serves, or goes by another configuration, is heard.
+//! Starting or changing feeds waits until the new ones have begun. So a line is published if it was appended to a file
+//! after the server reported that it serves, or that it was reloaded.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,75 +22,75 @@ use crate::feed::{self, Beginning, Limit, Outlet};
 use crate::hub::{Kind, Message};
 use crate::shard::mailbox::Mailbox;
 
-/// How long a feed waits before it looks for room again.
-const ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// How long a feed waits before it tries a full lane again.
+const LANE_PAUSE: Duration = Duration::from_millis(5);
 
-/// A feed, and the largest message its hub takes.
+/// A feed, and the largest message that its hub accepts.
 pub type Planned = (Feed, usize);
 
-/// A feed that another process goes on with.
+/// A feed that has ended here, and that another process may continue.
 #[derive(Debug)]
-pub struct Left {
+pub struct StoppedFeed {
     /// NAME in `[feed.NAME]`.
     pub name: String,
-    /// Where its messages come from: as long as that is the same, it goes on.
-    pub origin: Vec<u8>,
-    /// How far it has come.
+    /// Identifies its source: the feed is continued only if its source is still the same.
+    pub source_key: Vec<u8>,
+    /// Its progress.
     pub mark: Mark,
 }
 
 /// The feeds that run, by name.
 type Running = HashMap<String, (Feed, Limit, AbortHandle, Bookmark)>;
 
-/// The running feeds.
+/// The thread of the feeds.
 #[derive(Debug)]
 pub struct Feeds {
     plans: mpsc::UnboundedSender<(Vec<Planned>, Beginning)>,
-    thread: JoinHandle<Vec<Left>>,
+    thread: JoinHandle<Vec<StoppedFeed>>,
 }
 
 impl Feeds {
-    /// Starts the thread, without any feed; those that another process `left` go on once they are asked for.
+    /// Starts the thread, without any feed. The feeds in `stopped` are continued once they are configured.
     ///
     /// # Errors
-    /// The thread or its runtime could not be made.
-    pub fn start(mailboxes: Arc<[Mailbox]>, left: Vec<Left>) -> io::Result<Feeds> {
+    /// The thread or its runtime could not be created.
+    pub fn start(mailboxes: Arc<[Mailbox]>, stopped: Vec<StoppedFeed>) -> io::Result<Feeds> {
         let (plans, mut arriving) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("feeds".to_owned()).spawn(move || {
             let local = LocalSet::new();
             let running = local.block_on(&runtime, async move {
-                let (mut running, mut left) = (Running::new(), left);
+                let (mut running, mut stopped) = (Running::new(), stopped);
                 while let Some((planned, beginning)) = arriving.recv().await {
-                    change(&mut running, planned, std::mem::take(&mut left), &mailboxes, &beginning);
+                    change(&mut running, planned, std::mem::take(&mut stopped), &mailboxes, &beginning);
                 }
                 running
             });
-            // This drops the feeds, and with them what they started.
+            // This drops the feeds, and everything they started.
             drop(local);
             runtime.shutdown_timeout(BLOCKED_FILE);
-            let left = running.into_iter().map(|(name, (feed, _, _, bookmark))| {
-                let (origin, mark) = (origin(&feed.source), bookmark.mark());
-                Left { name, origin, mark }
+            let stopped = running.into_iter().map(|(name, (feed, _, _, bookmark))| {
+                let (source_key, mark) = (source_key(&feed.source), bookmark.mark());
+                StoppedFeed { name, source_key, mark }
             });
-            left.collect()
+            stopped.collect()
         })?;
         Ok(Feeds { plans, thread })
     }
 
-    /// Goes by these feeds from now on; those that stay as they were go on undisturbed. Returns once the new ones have
-    /// begun, or would keep the caller for too long: a file may lie where nobody answers.
+    /// Applies a new list of feeds; unchanged feeds continue undisturbed. Returns once the new ones have begun, or
+    /// after a time limit: a file may lie on a file system that does not answer.
     pub fn change(&self, feeds: Vec<Planned>) {
         let (beginning, begun) = std::sync::mpsc::channel();
-        // The thread ends only after this handle does.
+        // The thread ends only after this handle is dropped.
         let _ = self.plans.send((feeds, beginning));
         if begun.recv_timeout(FEED_BEGIN) == Err(RecvTimeoutError::Timeout) {
-            log::warn!("a feed's file is slow to open: lines appended until it is are not heard");
+            log::warn!("a feed's file is slow to open: lines appended before it is open are not published");
         }
     }
 
-    /// Ends all feeds; how far they have come.
-    pub fn stop(self) -> Vec<Left> {
+    /// Ends all feeds and returns their progress.
+    pub fn stop(self) -> Vec<StoppedFeed> {
         drop(self.plans);
         self.thread.join().unwrap_or_else(|_| {
             log::error!("the thread of the feeds ended in a panic");
@@ -101,7 +102,7 @@ impl Feeds {
 fn change(
     running: &mut Running,
     planned: Vec<Planned>,
-    mut left: Vec<Left>,
+    mut stopped: Vec<StoppedFeed>,
     mailboxes: &Arc<[Mailbox]>,
     beginning: &Beginning,
 ) {
@@ -116,8 +117,9 @@ fn change(
     for (feed, message_bytes_max) in planned {
         let name = feed.name.clone();
         running.entry(name).or_insert_with(|| {
-            let before = left.iter().position(|left| left.name == feed.name && left.origin == origin(&feed.source));
-            let mark = before.map_or_else(Mark::default, |at| left.swap_remove(at).mark);
+            let key = source_key(&feed.source);
+            let before = stopped.iter().position(|stopped| stopped.name == feed.name && stopped.source_key == key);
+            let mark = before.map_or_else(Mark::default, |at| stopped.swap_remove(at).mark);
             let (outlet, bookmark) = (Lanes(mailboxes.clone()), Bookmark::new(mark));
             let limit = Limit::from(message_bytes_max);
             let run = feed::run(feed.clone(), limit.clone(), outlet, beginning.clone(), bookmark.clone());
@@ -126,8 +128,8 @@ fn change(
     }
 }
 
-/// Where a feed's messages come from, as bytes to compare.
-fn origin(source: &Source) -> Vec<u8> {
+/// A feed's source as bytes that can be compared.
+fn source_key(source: &Source) -> Vec<u8> {
     match source {
         Source::Every(_) => b"every".to_vec(),
         Source::Tail(path) => [b"tail ", path.as_os_str().as_encoded_bytes()].concat(),
@@ -135,7 +137,7 @@ fn origin(source: &Source) -> Vec<u8> {
     }
 }
 
-/// Where feeds publish: the lane of the channel's owner.
+/// The outlet of the feeds: the request lane of the channel's owner.
 struct Lanes(Arc<[Mailbox]>);
 
 impl Outlet for Lanes {
@@ -144,7 +146,7 @@ impl Outlet for Lanes {
         let owner = message.topic.partition().owner(self.0.len());
         while let Err(refused) = self.0[owner].request(message) {
             message = refused;
-            tokio::time::sleep(ROOM_PAUSE).await;
+            tokio::time::sleep(LANE_PAUSE).await;
         }
     }
 }
@@ -160,11 +162,11 @@ mod tests {
     use super::*;
     use crate::config::Template;
 
-    /// So many that none could have begun by luck.
+    /// So many that they cannot all have begun by chance.
     const FILES: usize = 64;
 
     #[test]
-    fn lines_appended_once_feeds_have_started_are_heard() {
+    fn lines_appended_after_the_start_of_feeds_are_published() {
         let directory = TempDir::new().unwrap();
         let path = |n: usize| directory.path().join(n.to_string());
         let feeds = (0..FILES).map(|n| {

@@ -1,15 +1,15 @@
-//! What a process leaves to the next one: a few descriptors, each under a name, which a service manager keeps meanwhile.
+//! What a process hands over to the next one: descriptors under names, which the service manager keeps meanwhile.
 //!
-//! - `pushd-handover-state`: which listener is which, and how far the feeds have come
-//! - `pushd-handover-listener-N`: the addresses, which so never cease to listen: who connects meanwhile waits in the kernel
-//! - `pushd-handover-file-N`: the file of such a listener, if it is a Unix socket: which one is to be removed with it
-//! - `pushd-handover-feed-N`: the file that a tail follows, whatever its name is by now
+//! - `pushd-handover-state`: a description of the listeners, and the progress of the feeds
+//! - `pushd-handover-listener-N`: a listener. It stays open, so clients that connect meanwhile wait in the kernel.
+//! - `pushd-handover-file-N`: the file of listener N, if that is a Unix socket, so that this file can be removed with it
+//! - `pushd-handover-feed-N`: the file that a tail follows, whatever its name is now
 //! - `pushd-handover-records-N`, `pushd-handover-sockets-N`: the sessions of a shard ([`crate::shard::parcel`])
 //!
-//! Nothing of it is used up before the next process serves: one that cannot start leaves all of it to yet another.
+//! Nothing is consumed before the next process serves: if it cannot start, everything is left to the start after it.
 //!
-//! The next process may be of another version. A descriptor under a name that it does not know, but for the beginning, is closed and
-//! forgotten; the rest is written as fields with tags ([`crate::wire::tagged`]).
+//! The next process may be of another version. It closes and drops descriptors whose names begin with the prefix but
+//! are unknown. Everything else is written as fields with tags ([`crate::wire::tagged`]).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -24,11 +24,11 @@ use std::time::Instant;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::bind::Listeners;
-use super::feeds::{Feeds, Left};
+use super::feeds::{Feeds, StoppedFeed};
 use super::{DRAIN_INTERVAL, End, Server};
 use crate::config::Listen;
 use crate::config::limits::{CONFIG_BYTES_MAX, HANDOVER};
-use crate::feed::mark::{Mark, Place};
+use crate::feed::mark::{FileMark, Mark};
 use crate::shard::handover::{Packed, Step};
 use crate::shard::listener::ListenerSocket;
 use crate::shard::mailbox::{Command, Mailbox};
@@ -37,7 +37,7 @@ use crate::wire::fields::{self, Damaged, Fields};
 use crate::wire::format1;
 use crate::wire::tagged::{Field, tagged};
 
-/// What the name of everything that is left begins with.
+/// The prefix of all these names.
 pub(super) const PREFIX: &str = "pushd-handover-";
 /// See the head of this file.
 pub(super) const STATE: &str = "pushd-handover-state";
@@ -52,33 +52,33 @@ pub(super) const RECORDS: &str = "pushd-handover-records-";
 /// See the head of this file.
 pub(super) const SOCKETS: &str = "pushd-handover-sockets-";
 
-/// Left by a start that began to open the rest, once for each: where it is found, such a start died of it.
+/// A marker of each start that began to open the parcels. If it is found, that start died before it served.
 pub const TRIED: &str = "pushd-handover-tried";
 
-/// What the state begins with, and the number of its format.
+/// The first bytes of the state, and the number of its format.
 const MAGIC: &[u8] = b"pushd state ";
 const FORMAT: u64 = 2;
 
-/// Everything that is left, on its way.
+/// Everything that is handed over.
 #[derive(Debug)]
 pub struct Handover {
     state: OwnedFd,
     listeners: Vec<(String, ListenerSocket)>,
     socket_files: Vec<(String, Arc<SocketFile>)>,
-    feeds: Vec<Left>,
+    feeds: Vec<StoppedFeed>,
     packed: Vec<Packed>,
     /// Requests that were not finished in time.
     pub unfinished: usize,
 }
 
 impl Handover {
-    /// What is to be kept, under its names; the sockets last, so that where they are kept the rest is.
+    /// The descriptors to keep, with their names. The sockets come last: if those are kept, so is the rest.
     pub fn descriptors(&self) -> impl Iterator<Item = (String, BorrowedFd<'_>)> {
         let listeners = self.listeners.iter().map(|(name, socket)| (name.clone(), socket.as_fd()));
         let socket_files = self.socket_files.iter().map(|(name, file)| (name.clone(), file.as_fd()));
         let files = self.feeds.iter().enumerate().filter_map(|(number, feed)| {
-            let place = feed.mark.place.as_ref()?;
-            Some((format!("{FEED}{number}"), place.file.as_fd()))
+            let followed = feed.mark.file.as_ref()?;
+            Some((format!("{FEED}{number}"), followed.file.as_fd()))
         });
         let records = self.packed.iter().enumerate();
         let records = records.map(|(number, packed)| (format!("{RECORDS}{number}"), packed.parcel.records.as_fd()));
@@ -90,43 +90,44 @@ impl Handover {
         state.chain(listeners).chain(socket_files).chain(files).chain(records).chain(pipes)
     }
 
-    /// Whether somebody else holds the sessions now: asked once the service manager has had time to take them.
-    pub fn is_kept(&mut self) -> bool {
+    /// Closes our own ends of the pipes that hold the sessions, and returns whether another process holds all of them. Call
+    /// it after [`crate::daemon::notify::barrier`], when the service manager has had time to take them.
+    pub fn release_pipes(&mut self) -> bool {
         let pipes = self.packed.iter_mut().flat_map(|packed| &mut packed.parcel.pipes);
-        // Each is asked, for that lets go of our own hold.
+        // Each pipe must be checked, because the check closes our end.
         pipes.filter_map(|pipe| (!pipe.is_kept()).then_some(())).count() == 0
     }
 
-    /// How many sessions are handed over.
+    /// The number of sessions that are handed over.
     pub fn sessions(&self) -> usize {
         self.packed.iter().map(|packed| packed.sessions).sum()
     }
 
-    /// How many connections beside them, which have no request in flight.
-    pub fn silent(&self) -> usize {
+    /// The number of other connections that are handed over; they have no request in flight.
+    pub fn idle(&self) -> usize {
         self.packed.iter().map(|packed| packed.parcel.count - packed.sessions).sum()
     }
 
-    /// How many could not be.
+    /// The number of sessions that could not be handed over.
     pub fn left_out(&self) -> usize {
         self.packed.iter().map(|packed| packed.left_out).sum()
     }
 
-    /// How many addresses are.
+    /// The number of addresses that are handed over.
     pub fn listeners(&self) -> usize {
         self.listeners.len()
     }
 }
 
 impl Server {
-    /// Stops serving, without a word to the clients, and packs everything for another process. Afterwards either
-    /// [`Server::leave`] or [`Server::resume`] is due.
+    /// Stops serving without closing connections, and packs everything for another process. Call either
+    /// [`Server::leave`] or [`Server::resume`] afterwards.
     ///
     /// # Errors
-    /// A shard could not pack; then [`Server::resume`] is due.
+    /// A shard could not pack. Then call [`Server::resume`].
     pub fn hand_over(&mut self) -> Result<Handover, String> {
         let feeds = self.feeds.take().map(Feeds::stop).unwrap_or_default();
-        // Whoever connects meanwhile waits, so a slow request may take only a part of the grace.
+        // Clients that connect meanwhile wait, so slow requests get only a part of the grace.
         let finished = Instant::now() + self.config.daemon.grace / 3;
         let deadline = finished + HANDOVER;
         self.step(Step::Rest, deadline)?;
@@ -145,14 +146,15 @@ impl Server {
         Ok(Handover { state, listeners, socket_files, feeds, packed, unfinished })
     }
 
-    /// Goes on as if nothing had been packed.
+    /// Continues as if nothing had been packed.
     pub fn resume(&self) {
         if let Err(why) = self.step(Step::Resume, Instant::now() + HANDOVER) {
             log::error!("{why}");
         }
     }
 
-    /// Ends, now that another process has what was packed; those left out are asked to come back. How many connections were cut off.
+    /// Ends this process's service, after another process has taken what was packed. Clients of sessions that were left
+    /// out are asked to reconnect. Returns the number of connections that were cut off.
     pub fn leave(self, handover: &Handover) -> usize {
         if handover.left_out() + handover.unfinished == 0 {
             super::stop(&self.mailboxes, self.shards);
@@ -164,14 +166,14 @@ impl Server {
         self.drain(End::HandedOver)
     }
 
-    /// Connections that wait for an answer.
+    /// The number of connections with a request in flight.
     fn requests(&self) -> usize {
         let others =
             |mailbox: &Mailbox| mailbox.counters.sessions.value() as usize + mailbox.aside.load(Ordering::Relaxed);
         self.connections().saturating_sub(self.mailboxes.iter().map(others).sum())
     }
 
-    /// Has all shards take a step together.
+    /// Has all shards take a step, and waits for all of them.
     fn step(&self, step: Step, deadline: Instant) -> Result<Vec<Packed>, String> {
         let (done, answers) = channel();
         for mailbox in self.mailboxes.iter() {
@@ -192,20 +194,20 @@ impl Server {
     }
 }
 
-/// The listeners that the next process cannot get elsewhere, by name.
+/// The listeners that the next process cannot get from the service manager's own sockets, by name.
 fn passed_on(listeners: &Listeners) -> io::Result<Vec<(String, ListenerSocket)>> {
     let own = listeners.iter().enumerate().filter(|(_, (listen, _))| !matches!(listen, Listen::Systemd(_)));
     own.map(|(number, (_, listener))| Ok((format!("{LISTENER}{number}"), listener.socket.try_clone()?))).collect()
 }
 
-/// The files of Unix sockets among them, by name.
+/// The files of the Unix sockets among them, by name.
 fn socket_files(listeners: &Listeners) -> Vec<(String, Arc<SocketFile>)> {
     let files = listeners.iter().enumerate();
     files.filter_map(|(number, (_, listener))| Some((format!("{FILE}{number}"), listener.file.clone()?))).collect()
 }
 
-/// Which of them is which, and how far the feeds have come.
-fn write_state(listeners: &Listeners, feeds: &[Left]) -> io::Result<OwnedFd> {
+/// Writes the description of the listeners and the progress of the feeds.
+fn write_state(listeners: &Listeners, feeds: &[StoppedFeed]) -> io::Result<OwnedFd> {
     let mut out = MAGIC.to_vec();
     fields::number(FORMAT, &mut out);
     State::of(listeners, feeds).write(&mut out);
@@ -214,7 +216,7 @@ fn write_state(listeners: &Listeners, feeds: &[Left]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// What another process wrote of its state.
+/// The state as another process wrote it.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct State {
     /// Its listeners, by number.
@@ -225,7 +227,7 @@ pub(super) struct State {
 
 tagged!(State { 1 listeners, 2 feeds });
 
-/// A listener without its socket. It has one address, of a kind that this version knows or not.
+/// A listener without its socket. It has one address; its kind may be unknown to this version.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct ListenerState {
     pub(super) server: String,
@@ -240,17 +242,17 @@ tagged!(ListenerState { 1 server, 2 tcp, 3 unix, 4 systemd });
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct FeedState {
     name: String,
-    origin: Vec<u8>,
+    source_key: Vec<u8>,
     count: u64,
     begun: bool,
     at: u64,
     inside: bool,
 }
 
-tagged!(FeedState { 1 name, 2 origin, 3 count, 4 begun, 5 at, 6 inside });
+tagged!(FeedState { 1 name, 2 source_key, 3 count, 4 begun, 5 at, 6 inside });
 
 impl State {
-    fn of(listeners: &Listeners, feeds: &[Left]) -> State {
+    fn of(listeners: &Listeners, feeds: &[StoppedFeed]) -> State {
         let listeners = listeners.iter().map(|(listen, listener)| {
             let server = listener.server.to_string();
             match listen {
@@ -261,17 +263,17 @@ impl State {
                 Listen::Systemd(name) => ListenerState { server, systemd: name.clone(), ..Default::default() },
             }
         });
-        let feeds = feeds.iter().map(|Left { name, origin, mark }| {
-            let (at, inside) = mark.place.as_ref().map_or((0, false), |place| (place.at, place.inside));
-            let (name, origin) = (name.clone(), origin.clone());
-            FeedState { name, origin, count: mark.count, begun: mark.begun, at, inside }
+        let feeds = feeds.iter().map(|StoppedFeed { name, source_key, mark }| {
+            let (at, inside) = mark.file.as_ref().map_or((0, false), |file| (file.at, file.inside));
+            let (name, source_key) = (name.clone(), source_key.clone());
+            FeedState { name, source_key, count: mark.count, begun: mark.begun, at, inside }
         });
         State { listeners: listeners.collect(), feeds: feeds.collect() }
     }
 }
 
 impl ListenerState {
-    /// What it was configured as, if this version knows such addresses.
+    /// The configured address, if this version knows its kind.
     pub(super) fn listen(&self) -> Option<Listen> {
         let tcp = self.tcp.parse().ok().map(Listen::Tcp);
         let unix = || (!self.unix.is_empty()).then(|| Listen::Unix(OsStr::from_bytes(&self.unix).into()));
@@ -280,15 +282,15 @@ impl ListenerState {
 }
 
 impl FeedState {
-    /// With its file, if it was left.
-    pub(super) fn with(self, file: Option<OwnedFd>) -> Left {
-        let FeedState { name, origin, count, begun, at, inside } = self;
-        let place = file.map(|file| Place { file: Arc::new(File::from(file)), at, inside });
-        Left { name, origin, mark: Mark { count, begun, place } }
+    /// Adds the file that was handed over with it, if any.
+    pub(super) fn with(self, file: Option<OwnedFd>) -> StoppedFeed {
+        let FeedState { name, source_key, count, begun, at, inside } = self;
+        let file = file.map(|file| FileMark { file: Arc::new(File::from(file)), at, inside });
+        StoppedFeed { name, source_key, mark: Mark { count, begun, file } }
     }
 }
 
-/// Reads what another process wrote of its state.
+/// Reads the state that another process wrote.
 pub(super) fn read_state(state: OwnedFd) -> Result<State, String> {
     let (mut file, mut bytes) = (File::from(state), Vec::new());
     let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.take(CONFIG_BYTES_MAX).read_to_end(&mut bytes));
@@ -312,7 +314,7 @@ mod tests {
     use crate::shard::listener::Listener;
 
     #[test]
-    fn what_is_written_of_listeners_is_read_and_damage_is_told() {
+    fn the_written_state_can_be_read_and_damage_is_reported() {
         let socket = || ListenerSocket::Tcp(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let all = [
             ("main", Listen::Tcp("[::1]:0".parse().unwrap())),
@@ -322,26 +324,26 @@ mod tests {
         let listeners =
             all.clone().map(|(server, listen)| (listen, Arc::new(Listener::new(server.into(), socket(), None))));
         let listeners = Listeners::from(listeners);
-        let feeds = [(5, true), (u64::MAX, false)].map(|(count, begun)| Left {
+        let feeds = [(5, true), (u64::MAX, false)].map(|(count, begun)| StoppedFeed {
             name: "f".into(),
-            origin: b"tail /x".to_vec(),
-            mark: Mark { count, begun, place: None },
+            source_key: b"tail /x".to_vec(),
+            mark: Mark { count, begun, file: None },
         });
         let state = write_state(&listeners, &feeds).unwrap();
         let read = read_state(state.try_clone().unwrap()).unwrap();
         let described: Vec<_> = read.listeners.iter().map(|known| (&*known.server, known.listen().unwrap())).collect();
         assert_eq!(described, all);
-        let read: Vec<Left> = read.feeds.into_iter().map(|feed| feed.with(None)).collect();
+        let read: Vec<StoppedFeed> = read.feeds.into_iter().map(|feed| feed.with(None)).collect();
         assert_eq!(format!("{read:?}"), format!("{feeds:?}"));
-        // Those of a service manager come from there again.
+        // Sockets of the service manager are passed by itself again.
         assert_eq!(passed_on(&listeners).unwrap().len(), 2);
 
         let mut bytes = Vec::new();
         let mut file = File::from(state);
         file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes)).unwrap();
-        // A file is cut nowhere, but where a field ends.
+        // A truncated state is readable only if it ends between two fields.
         let read = (0..bytes.len()).filter(|cut| parse_state(&bytes[..*cut]).is_ok()).count();
-        assert_eq!(read, 2, "nothing, and the listeners");
+        assert_eq!(read, 2, "no field, and the listeners");
         bytes[MAGIC.len()] += 1;
         assert_eq!(parse_state(&bytes), Err(Damaged("it is written in a format of another version")));
     }

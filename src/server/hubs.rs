@@ -1,8 +1,8 @@
-//! The numbers of hubs.
+//! The ids of hubs.
 //!
-//! A configuration names its hubs by their place in the file, and a reload may change that order. The running server gives each hub a
-//! number, which it keeps for as long as it is configured or has sessions. A number is never given to another hub: a session
-//! that outlives its hub must not hear a new one.
+//! A configuration identifies its hubs by their index in the file, and a reload may change that order. The running
+//! server gives each hub an id, which stays as long as the hub is configured or has sessions. An id is never given to
+//! another hub: a session that outlives its hub must not receive the publications of a new one.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,12 +14,13 @@ use crate::hub::Members;
 #[derive(Debug, Default)]
 pub struct Hubs {
     known: HashMap<String, (HubId, Members)>,
-    /// The number that the next new hub gets.
+    /// The id of the next new hub.
     next: u32,
 }
 
 impl Hubs {
-    /// The hubs of a configuration, in its order, each with its number. Those that are neither configured nor in use are forgotten.
+    /// The hubs of a configuration, in its order, each with its id. Hubs that are neither configured nor in use are
+    /// dropped.
     pub fn number(&mut self, configured: &[config::Hub]) -> Vec<HubInUse> {
         let names: HashSet<&str> = configured.iter().map(|hub| hub.name.as_str()).collect();
         self.known.retain(|name, (_, members)| names.contains(name.as_str()) || members.count() > 0);
@@ -48,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_hubs_ever_share_a_number() {
+    fn no_two_hubs_ever_share_an_id() {
         let mut known = Hubs::default();
         let first = known.number(&hubs(&["first", "kept"]));
         let session = first[0].members.enter();
@@ -58,10 +59,10 @@ mod tests {
             let now = known.number(&configured);
             assert_eq!(now[1].id, first[1].id, "the order of the file does not matter");
             assert_ne!(now[0].id, first[0].id, "round {round}");
-            assert!(known.known.len() <= 3, "what is gone is forgotten");
+            assert!(known.known.len() <= 3, "unused hubs are dropped");
         }
         let again = known.number(&hubs(&["first"]));
-        assert_eq!(again[0].id, first[0].id, "a hub with sessions keeps its number");
+        assert_eq!(again[0].id, first[0].id, "a hub with sessions keeps its id");
         drop(session);
     }
 }

@@ -1,7 +1,8 @@
-//! The machine's own names, as far as they are known without asking the network: what clients that mean this machine call it.
+//! The names of this machine, as far as they are known without asking the network.
 //!
-//! Its host name, whole and without its domain; that with `.local`, by which multicast DNS knows it; and the names that
-//! `/etc/hosts` has beside it, where its full name usually stands. Looked up at the start and with each reload.
+//! They are its host name, with and without its domain; the short name with `.local`, used by multicast DNS; and the
+//! other names on its line of `/etc/hosts`, where its full name usually is. They are looked up at the start and at each
+//! reload.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,7 +22,7 @@ pub(super) fn names() -> Vec<String> {
     names_of(&host, &String::from_utf8_lossy(&bytes))
 }
 
-/// Those of `host` by a table of hosts (hosts(5)).
+/// The names of `host` according to a hosts table (hosts(5)).
 fn names_of(host: &str, table: &str) -> Vec<String> {
     let short = host.split('.').next().unwrap_or(host);
     if short.is_empty() {
@@ -44,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_has_the_names_of_its_line() {
+    fn a_machine_has_all_names_on_its_line() {
         let table =
             "127.0.0.1 localhost\n127.0.1.1 web1.example.com web1 # web2\n0.0.0.0 ads.example\n10.0.0.2 web2 db\n";
         assert_eq!(names_of("web1", table), ["web1", "web1", "web1.local", "web1.example.com", "web1"]);

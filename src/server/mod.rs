@@ -1,7 +1,7 @@
-//! Wiring: a valid configuration becomes bound sockets, those become a running server, and that can be changed and ended.
+//! Wiring: a valid configuration becomes bound sockets, then a running server, which can be reloaded and ended.
 //!
-//! [`bind`](Bound::bind) happens in the launching process, [`Bound::serve`] in the daemon: it starts the threads. Everything here runs on the
-//! control thread and may take its time; shards are told what to do by messages.
+//! [`bind`](Bound::bind) runs in the launching process. [`Bound::serve`] runs in the daemon and starts the threads.
+//! Everything here runs on the control thread and may block; shards receive commands through their mailboxes.
 
 mod bind;
 mod descriptors;
@@ -31,15 +31,15 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::{self, Plan};
 use crate::wire::Close;
-pub use bind::{BindError, Owner};
-use bind::{Listeners, OURSELVES, bound_name};
+use bind::{AS_OURSELVES, Listeners, bound_name};
+pub use bind::{BindAs, BindError};
 use descriptors::Descriptors;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::{Handover, TRIED};
 use hubs::Hubs;
 
-/// How often it is looked whether everybody has gone.
+/// How often to check whether all connections have ended.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A configuration whose addresses are bound.
@@ -50,14 +50,14 @@ pub struct Bound {
     inherited: Inherited,
 }
 
-/// What lasts from one configuration to the next.
+/// State that survives a reload.
 #[derive(Debug, Default)]
 struct Lasting {
-    /// The hubs, each with its number.
+    /// The hubs, each with its id.
     hubs: Hubs,
-    /// How many connections each server holds that was ever bounded, by its name.
+    /// The number of connections of each server that ever had a limit, by its name.
     servers: HashMap<String, Members>,
-    /// What counts the other connections.
+    /// Counts the connections for the other limits.
     gate: Gate,
     /// The files being sent.
     files: Files,
@@ -66,11 +66,11 @@ struct Lasting {
 /// Why a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// For now: sessions are told that it goes away.
+    /// A stop: sessions are closed as "going away".
     Stop,
-    /// To begin anew, without its sessions: they are asked to come back, not all in the same moment.
+    /// A restart without handover: clients are asked to reconnect, spread over time.
     Restart,
-    /// To go on in another process: those who could not be handed over are asked to come back, and not waited for long.
+    /// After a handover: clients that could not be handed over are asked to reconnect, and get little time.
     HandedOver,
 }
 
@@ -78,37 +78,38 @@ pub enum End {
 #[derive(Debug)]
 pub struct Server {
     config: Config,
-    /// The part of it that the process began with, and keeps.
+    /// The `[daemon]` section at the start, part of which only a restart can change.
     began_with: config::Daemon,
     listeners: Listeners,
     inherited: Inherited,
     lasting: Lasting,
     mailboxes: Arc<[Mailbox]>,
     shards: Vec<JoinHandle<()>>,
-    /// None once the server is about to end.
+    /// `None` once the server is about to end.
     feeds: Option<Feeds>,
 }
 
 impl Bound {
-    /// Binds every address of `config`, but those that are passed on; Unix sockets as `owner` has it.
+    /// Binds every address of `config` that is not inherited; Unix sockets by `bind_as`.
     ///
     /// # Errors
     /// The first address that could not be bound.
-    pub fn bind(config: Config, mut inherited: Inherited, owner: Owner<'_>) -> Result<Bound, BindError> {
-        let kept = inherited.kept();
-        let listeners = bind::bind(&config, &kept, &inherited, owner)?;
+    pub fn bind(config: Config, mut inherited: Inherited, bind_as: BindAs<'_>) -> Result<Bound, BindError> {
+        let kept = inherited.take_listeners();
+        let listeners = bind::bind(&config, &kept, &inherited, bind_as)?;
         Ok(Bound { config, listeners, inherited })
     }
 
-    /// Whether sessions of the process before wait to be taken up.
+    /// Whether sessions of the previous process wait to be taken up.
     pub fn takes_up(&self) -> bool {
         self.inherited.has_sessions()
     }
 
-    /// Starts serving; first of all those whom the process before served.
+    /// Starts serving, first the sessions of the previous process.
     ///
     /// # Errors
-    /// A thread or a runtime could not be made, or a shard could not start. Then nothing that was inherited is used up.
+    /// A thread or a runtime could not be created, or a shard could not start. Then nothing that was inherited is
+    /// consumed.
     pub fn serve(self) -> io::Result<Server> {
         let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
@@ -122,13 +123,13 @@ impl Bound {
         let clock = inherited.clock();
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
-        if !estate::are_up(&mailboxes) {
+        if !estate::wait_for_shards(&mailboxes) {
             return Err(io::Error::other("a shard could not start"));
         }
         let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
-        // Whatever could fail is done: a start that fails leaves the sessions to the next one.
-        let silent = estate::take_up(inherited.open(), &plan, &mailboxes);
-        // Now that everybody is here, they may speak, and others may come.
+        // No step after this can fail: a start that fails before leaves the sessions to the next one.
+        let silent = estate::take_up(inherited.open_parcels(), &plan, &mailboxes);
+        // All sessions are in place: now shards read them, and accept connections.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
         silent.into_iter().for_each(|(index, command)| mailboxes[index].send(command));
         feeds.change(planned_feeds);
@@ -139,13 +140,13 @@ impl Bound {
 }
 
 impl Server {
-    /// Goes by another configuration, as a whole: connections stay, but for sessions whose route is gone. What only a
-    /// restart can change is returned by key.
+    /// Applies another configuration as a whole. Connections stay, except sessions whose route is gone. Returns the
+    /// keys that only a restart can change.
     ///
     /// # Errors
-    /// An address that could not be bound: then nothing has changed.
+    /// An address could not be bound. Then nothing has changed.
     pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
-        let listeners = bind::bind(&config, &self.listeners, &self.inherited, OURSELVES)?;
+        let listeners = bind::bind(&config, &self.listeners, &self.inherited, AS_OURSELVES)?;
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
@@ -164,8 +165,8 @@ impl Server {
         Ok(fixed)
     }
 
-    /// Waits until the shards have closed those of `before` that are no longer listened on: their addresses may be asked for
-    /// by the next reload.
+    /// Waits until the shards have closed those listeners of `before` that are no longer configured: the next reload
+    /// may need their addresses.
     fn wait_for_end_of(&self, before: Listeners) {
         let stays = |listener: &Arc<Listener>| self.listeners.iter().any(|(_, stays)| Arc::ptr_eq(stays, listener));
         let ended = before.into_iter().filter(|(_, listener)| !stays(listener));
@@ -181,33 +182,33 @@ impl Server {
         &self.config
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub fn connections(&self) -> usize {
         self.mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum()
     }
 
-    /// How many turns each shard has taken: one that is alive takes one every second at least.
+    /// How many turns each shard has taken. A shard that works takes at least one every second.
     pub fn turns(&self) -> Vec<u64> {
         self.mailboxes.iter().map(|mailbox| mailbox.turns.load(Ordering::Relaxed)).collect()
     }
 
-    /// A line about now, for the service manager.
+    /// A status line for the service manager.
     pub fn status(&self) -> String {
         let sum = |figure: fn(&Counters) -> u64| self.mailboxes.iter().map(|m| figure(&m.counters)).sum::<u64>();
         let (sessions, published, delivered) =
             (sum(|c| c.sessions.value()), sum(|c| c.published.value()), sum(|c| c.delivered.value()));
-        // Nothing of channels: a shard knows its own, and one that several have would be counted as several.
+        // Without the number of channels: a channel that several shards have would be counted several times.
         let connections = self.connections();
         format!("{connections} connections, {sessions} sessions; {published} publications, {delivered} deliveries")
     }
 
     /// Whether every shard still runs.
-    pub fn is_whole(&self) -> bool {
+    pub fn all_shards_run(&self) -> bool {
         self.shards.iter().all(|shard| !shard.is_finished())
     }
 
-    /// Ends gracefully: no new connections, requests in flight are finished, sessions are told, and whoever is not gone
-    /// after the grace is cut off. How many those were.
+    /// Ends gracefully: accepts no connections, finishes requests in flight, closes sessions, and cuts off connections
+    /// that remain after the grace. Returns how many were cut off.
     pub fn drain(self, why: End) -> usize {
         let Server { config, listeners, mailboxes, shards, feeds, .. } = self;
         let grace = if why == End::HandedOver { LINGER_ENDING.min(config.daemon.grace) } else { config.daemon.grace };
@@ -223,22 +224,23 @@ impl Server {
         for mailbox in mailboxes.iter() {
             mailbox.send(Command::Drain(farewell.clone()));
         }
-        // Whoever comes now is refused at once, and not left waiting in the kernel's queue; but for one who has them waiting.
+        // New clients are refused at once and do not wait in the kernel's queue, unless the next process has the
+        // listeners.
         if why != End::HandedOver {
             bind::unlink(listeners.iter().map(|(_, listener)| listener));
         }
         drop(listeners);
-        let left = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();
-        while left() > 0 && Instant::now() < deadline {
+        let remaining = || mailboxes.iter().map(|mailbox| mailbox.connections.count()).sum::<usize>();
+        while remaining() > 0 && Instant::now() < deadline {
             std::thread::sleep(DRAIN_INTERVAL);
         }
-        let cut = left();
+        let cut = remaining();
         stop(&mailboxes, shards);
         cut
     }
 }
 
-/// Ends the shards now.
+/// Ends the shards at once.
 fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
     mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Stop));
     for shard in shards {
@@ -248,7 +250,7 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
     }
 }
 
-/// What the shards and the feeds are told of a configuration.
+/// Derives the plan of the shards and the list of feeds from a configuration.
 fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
     let machine = machine::names();
@@ -260,7 +262,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         feed.hub = hub.id;
         (feed, hub.hub.message_bytes_max)
     });
-    // Raised whatever the file says: what it allows must find descriptors.
+    // The limit is raised whatever the file says, so that there are descriptors for all connections that it allows.
     let descriptors = Descriptors::find(config, shards);
     let allowed = descriptors.connections;
     let connections_max = config.daemon.connections_max.map_or(allowed, usize::from);
@@ -297,13 +299,13 @@ fn log_addresses(config: &Config, listeners: &Listeners) {
             if let Action::WebSocket(socket) = &route.action
                 && socket.draft76
             {
-                log::debug!("draft-76 is spoken at {} of server {}", route.pattern, server.name);
+                log::debug!("draft-76 is served at {} of server {}", route.pattern, server.name);
             }
         }
     }
 }
 
-/// The keys that differ and that a running process cannot change. All of those are in `[daemon]`.
+/// The keys that differ and that only a restart can change. All of those are in `[daemon]`.
 fn needs_restart(now: &config::Daemon, new: &config::Daemon) -> Vec<String> {
     let fixed = |name: &&str| keys::DAEMON.key(name).is_some_and(|key| key.change == Change::Restart);
     let changed = now.changed_keys(new).into_iter();
@@ -316,7 +318,7 @@ mod tests {
 
     use super::*;
 
-    /// A valid file with this value of a key of `[daemon]`.
+    /// A valid configuration with this value of a key of `[daemon]`.
     fn file(key: &str, value: &str) -> Config {
         let text = format!(
             "[daemon]\n{key} = {value}\n[server.s]\nlisten = \"127.0.0.1:1\"\nroutes.\"/\" = {{ health = true }}\n"
@@ -325,10 +327,10 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_what_the_table_of_keys_says() {
+    fn the_keys_that_need_a_restart_are_those_of_the_table_of_keys() {
         for section in keys::SECTIONS.into_iter().filter(|section| **section != keys::DAEMON) {
             let fixed = section.keys.iter().find(|key| key.change == Change::Restart);
-            assert_eq!(fixed.map(|key| key.name), None, "{}: only [daemon] is looked at", section.title);
+            assert_eq!(fixed.map(|key| key.name), None, "{}: only [daemon] is checked", section.title);
         }
         for key in keys::DAEMON.keys {
             let values = match key.name {

@@ -1,10 +1,11 @@
-//! Whether the addresses of a configuration could be bound now, beside a pushd that runs already.
+//! Checks whether the addresses of a configuration could be bound now, beside a running pushd.
 //!
-//! A restart inherits the listeners of the process before, so an address that this one holds is free for the next. Whose a taken
-//! address is stands in `/proc`: in the descriptors of the process where they may be looked at, else (in another user
-//! namespace, as that of a systemd unit with `PrivateUsers=`) in the user who owns the socket.
+//! A restart inherits the listeners of the previous process, so an address that the running process holds is free for
+//! the next one. `/proc` shows which process holds a taken address: by the descriptors of the running process if they
+//! may be read, otherwise by the user that owns the socket. The latter happens in another user namespace, as of a
+//! systemd unit with `PrivateUsers=`.
 //!
-//! Nothing listens meanwhile, and no file of a Unix socket is made.
+//! Nothing listens during the check, and no file of a Unix socket is created.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,35 +22,35 @@ use super::BindError;
 use super::bind::name;
 use crate::config::{Action, Config, Listen, Source};
 
-/// How `/proc/net/tcp` writes that a socket listens.
+/// The state "listening" in `/proc/net/tcp`.
 const LISTENS: &str = "0A";
 
-/// The pushd that runs already, as its pidfile has it.
+/// The running pushd, according to its pidfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Predecessor {
     /// There is none.
     None,
-    /// This process; without a number, one that has not written it yet.
+    /// This process; `None` if it has not written its PID yet.
     Running(Option<i32>),
 }
 
-/// By what its sockets are known.
+/// How the sockets of the running process are recognised.
 #[derive(Debug)]
-enum Owner {
-    Nobody,
+enum Held {
+    None,
     Inodes(BTreeSet<u64>),
     User(u32),
 }
 
-/// What a start with `config` could not bind.
+/// The addresses that a start with `config` could not bind.
 pub fn rehearse(config: &Config, predecessor: Predecessor) -> Vec<BindError> {
-    let owner = Owner::of(predecessor);
+    let held = Held::by(predecessor);
     let mut errors = Vec::new();
     for listen in config.servers.iter().flat_map(|server| &server.listen) {
         let tried = match listen {
-            Listen::Tcp(address) => tcp(*address, &owner),
-            Listen::Unix(path) => unix(path, &owner),
-            // The service manager passes it at the start, or does not.
+            Listen::Tcp(address) => tcp(*address, &held),
+            Listen::Unix(path) => unix(path, &held),
+            // Whether the service manager passes it is known only at the start.
             Listen::Systemd(_) => Ok(()),
         };
         errors.extend(tried.err().map(|error| BindError { address: name(listen), error }));
@@ -57,7 +58,8 @@ pub fn rehearse(config: &Config, predecessor: Predecessor) -> Vec<BindError> {
     errors
 }
 
-/// What this process could not read once it serves. No start fails for it: files come and go.
+/// The files that this process could not read while it serves. They do not make a start fail, because files may change
+/// at any time.
 pub fn unreadable(config: &Config) -> Vec<String> {
     let refused = |path: &Path, flags| match access(path, flags) {
         Err(Errno::EACCES) => Some(format!("user {} has no permission to read {}", Uid::effective(), path.display())),
@@ -78,23 +80,23 @@ pub fn unreadable(config: &Config) -> Vec<String> {
     pages.chain(tails).collect()
 }
 
-fn tcp(address: SocketAddr, owner: &Owner) -> io::Result<()> {
+fn tcp(address: SocketAddr, held: &Held) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     match socket.bind(&address.into()) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse && owner.holds(address) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse && held.holds(address) => Ok(()),
         bound => bound,
     }
 }
 
-fn unix(path: &Path, owner: &Owner) -> io::Result<()> {
+fn unix(path: &Path, held: &Held) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(entry) if !entry.file_type().is_socket() => return Err(ErrorKind::AddrInUse.into()),
-        Ok(entry) if answers(path)? && !owner.holds_file(path, entry.uid()) => return Err(ErrorKind::AddrInUse.into()),
-        // What nobody listens on is taken away at the start, as it is made: in the directory.
+        Ok(entry) if answers(path)? && !held.holds_file(path, entry.uid()) => return Err(ErrorKind::AddrInUse.into()),
+        // A start removes an abandoned socket, which needs the same right in the directory as creating one.
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -103,7 +105,7 @@ fn unix(path: &Path, owner: &Owner) -> io::Result<()> {
     Ok(access(directory, AccessFlags::W_OK | AccessFlags::X_OK)?)
 }
 
-/// Whether somebody listens there.
+/// Whether a process listens on the socket.
 fn answers(path: &Path) -> io::Result<bool> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     probe.set_nonblocking(true)?;
@@ -111,16 +113,16 @@ fn answers(path: &Path) -> io::Result<bool> {
     Ok(!probe.connect(&SockAddr::unix(path)?).is_err_and(refused))
 }
 
-impl Owner {
-    fn of(predecessor: Predecessor) -> Owner {
-        let Predecessor::Running(pid) = predecessor else { return Owner::Nobody };
+impl Held {
+    fn by(predecessor: Predecessor) -> Held {
+        let Predecessor::Running(pid) = predecessor else { return Held::None };
         match pid.and_then(|pid| sockets(pid).ok()) {
-            Some(inodes) => Owner::Inodes(inodes),
-            None => Owner::User(Uid::effective().as_raw()),
+            Some(inodes) => Held::Inodes(inodes),
+            None => Held::User(Uid::effective().as_raw()),
         }
     }
 
-    /// Whether all that listens where `address` would be in the way is its own.
+    /// Whether all listeners that conflict with `address` belong to the running process.
     fn holds(&self, address: SocketAddr) -> bool {
         let table = if address.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
         let listeners = fs::read_to_string(table).map(|text| listeners(&text)).unwrap_or_default();
@@ -129,19 +131,19 @@ impl Owner {
             bound.port() == address.port() && (bound.ip() == address.ip() || everywhere)
         });
         let own = |&(_, user, inode): &(SocketAddr, u32, u64)| match self {
-            Owner::Nobody => false,
-            Owner::Inodes(inodes) => inodes.contains(&inode),
-            Owner::User(uid) => *uid == user,
+            Held::None => false,
+            Held::Inodes(inodes) => inodes.contains(&inode),
+            Held::User(uid) => *uid == user,
         };
         in_the_way.clone().next().is_some() && in_the_way.all(own)
     }
 
-    /// The same of a Unix socket, whose file belongs to `user`.
+    /// The same for a Unix socket, whose file belongs to `user`.
     fn holds_file(&self, path: &Path, user: u32) -> bool {
         match self {
-            Owner::Nobody => false,
-            Owner::User(uid) => *uid == user,
-            Owner::Inodes(inodes) => {
+            Held::None => false,
+            Held::User(uid) => *uid == user,
+            Held::Inodes(inodes) => {
                 let table = fs::read_to_string("/proc/self/net/unix").unwrap_or_default();
                 let named = table.lines().filter(|line| line.split(' ').next_back().map(Path::new) == Some(path));
                 named
@@ -158,11 +160,11 @@ fn sockets(pid: i32) -> io::Result<BTreeSet<u64>> {
     let inode = |target: std::path::PathBuf| -> Option<u64> {
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
     };
-    // A descriptor that was closed meanwhile is no error of the rest.
+    // A descriptor that was closed meanwhile does not matter.
     Ok(names.filter_map(|target| inode(target.ok()?)).collect())
 }
 
-/// What listens, of a table as `/proc/net/tcp` or `tcp6`: address, user, inode.
+/// The listening sockets in a table like `/proc/net/tcp` or `tcp6`: address, user, inode.
 fn listeners(table: &str) -> Vec<(SocketAddr, u32, u64)> {
     let read = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
@@ -172,7 +174,7 @@ fn listeners(table: &str) -> Vec<(SocketAddr, u32, u64)> {
     table.lines().filter_map(read).collect()
 }
 
-/// `0100007F:22B8` is 127.0.0.1:8888: words of 32 bits as this machine has them in memory.
+/// `0100007F:22B8` is 127.0.0.1:8888: 32-bit words in the byte order of this machine.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(ip.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_has_is_taken_and_what_the_predecessor_has_is_not() {
+    fn addresses_of_other_programs_are_taken_and_those_of_the_predecessor_are_not() {
         let this = Predecessor::Running(Some(std::process::id() as i32));
         for bound in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(bound).unwrap();
@@ -214,7 +216,8 @@ mod tests {
             for wanted in [address.to_string(), everywhere] {
                 let [error] = &tried(from_ref(&wanted), Predecessor::None)[..] else { panic!("{wanted} is taken") };
                 assert!(error.contains(&wanted) && error.contains("another program uses this port"), "{error}");
-                // A process that has it, one that does not, and one of this user that cannot be looked into.
+                // The process that holds it, another process, and a process of this user whose descriptors cannot be
+                // read.
                 assert_eq!(tried(from_ref(&wanted), this), [""; 0]);
                 assert_eq!(
                     tried(from_ref(&wanted), Predecessor::Running(Some(1))).len(),
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_tried_without_making_it() {
+    fn a_unix_socket_is_checked_without_creating_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let wanted = [format!("unix:{}", path.display())];
@@ -241,10 +244,10 @@ mod tests {
             assert_eq!(tried(&wanted, Predecessor::Running(predecessor)), [""; 0]);
         }
         drop(listener);
-        assert_eq!(tried(&wanted, Predecessor::None), [""; 0], "nobody listens");
+        assert_eq!(tried(&wanted, Predecessor::None), [""; 0], "no process listens");
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
-        assert!(tried(&wanted, Predecessor::None)[0].contains("is no socket"));
+        assert!(tried(&wanted, Predecessor::None)[0].contains("is not a socket"));
         let nowhere = [format!("unix:{}/none/s", dir.path().display())];
         assert_eq!(tried(&nowhere, Predecessor::None).len(), 1);
     }

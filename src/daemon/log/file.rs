@@ -1,7 +1,7 @@
-//! The log file: appended to, rotated by size, reopened when somebody moved it.
+//! The log file: appended to, rotated by size, reopened after it was moved.
 //!
-//! Its mode (and owner) is kept over rotation and reopening. A write that fails loses what it held and is counted;
-//! half a line left behind by a full disk is ended before anything else is written.
+//! Rotation and reopening keep its mode and owner. Lines of a failed write are lost and counted. If a full disk left an
+//! incomplete line, it is ended before the next line is written.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -15,9 +15,9 @@ use crate::daemon::behalf::Behalf;
 use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Uid};
 
-/// The mode of a log that pushd creates, whatever the mask: for its owner, and for a group that may read logs.
+/// The mode of a log that pushd creates, whatever the mask: its owner writes, and a group may read.
 const MODE: u32 = 0o640;
-/// How often the path is looked at for a file that was moved without a signal.
+/// How often to check whether the file was moved without a signal.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Lines that could not be written.
@@ -31,36 +31,36 @@ pub(super) struct Loss {
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    /// Only a regular file has a size, and can be moved.
+    /// Only a regular file has a size and can be rotated.
     regular: bool,
     bytes: u64,
-    /// The size at which a rotation is tried (again).
+    /// The size at which the next rotation is tried.
     rotate_at: u64,
     rotate: Option<Rotate>,
-    /// The file ends in half a line.
+    /// The file ends with an incomplete line.
     torn: bool,
     looked: Instant,
     missing: bool,
 }
 
-/// How a file was and its successor shall be.
+/// Mode and owner that the next file takes over from the current one.
 #[derive(Debug, Clone, Copy)]
-struct Looks {
+struct Attributes {
     mode: u32,
     owner: Option<(u32, u32)>,
 }
 
 impl LogFile {
-    /// Opens the file at `path` for appending; one that is not there is created, on `behalf` of the user to come.
+    /// Opens the file at `path` for appending. If it does not exist, it is created on `behalf` of the later user.
     pub(super) fn open(path: &Path, rotate: Option<Rotate>, behalf: &Behalf) -> io::Result<LogFile> {
-        // A link may lead out of the directory that was looked at on behalf of another user.
+        // A link could lead out of the directory that was checked on behalf of the other user.
         let links = if *behalf == Behalf::default() { OFlag::empty() } else { OFlag::O_NOFOLLOW };
-        let looks = Looks { mode: MODE, owner: None };
+        let attributes = Attributes { mode: MODE, owner: None };
         let give = |(file, made): &(File, bool), uid: Uid, gid: Gid| match made {
             true => fchown(file, Some(uid.as_raw()), Some(gid.as_raw())),
             false => Ok(()),
         };
-        let (file, _) = behalf.open(path, || open_append(path, looks, links), give)?;
+        let (file, _) = behalf.open(path, || open_append(path, attributes, links), give)?;
         let metadata = file.metadata()?;
         let mut log = LogFile {
             path: path.to_path_buf(),
@@ -82,8 +82,8 @@ impl LogFile {
         self.rotate_at = self.rotate.map_or(u64::MAX, |rotate| rotate.size_bytes);
     }
 
-    /// Whether it should be rotated before `more` bytes that follow the `staged` ones. What is too long for any file
-    /// gets one of its own.
+    /// Whether to rotate before `more` bytes are written after the `staged` ones. An entry longer than the limit gets a
+    /// file of its own.
     pub(super) fn is_full(&self, staged: usize, more: usize) -> bool {
         let before = self.bytes.saturating_add(staged as u64);
         before > 0 && before.saturating_add(more as u64) > self.rotate_at
@@ -113,26 +113,27 @@ impl LogFile {
         Ok(())
     }
 
-    /// Notices, once in a while, that the file was moved away (and the signal forgotten) and opens the path again.
-    /// True if it did.
+    /// Checks at intervals whether the file was moved without a signal, and then opens the path again. True if it did.
     pub(super) fn look(&mut self) -> bool {
         if !self.regular || self.looked.elapsed() < LOOK_INTERVAL {
             return false;
         }
         self.looked = Instant::now();
-        // Truncated by somebody else, it is as small as it now is.
+        // Another program may have truncated it.
         self.bytes = self.file.metadata().map_or(self.bytes, |metadata| metadata.len());
         match self.named() {
             Some(true) => self.missing = false,
             Some(false) => return self.open_again().is_ok(),
-            // A rotation by others makes the new file right after moving the old one: it is given a second for that.
+            // A rotation by another program creates the new file right after it moved the old one: wait one interval
+            // for it.
             None if self.missing => return self.open_again().is_ok(),
             None => self.missing = true,
         }
         false
     }
 
-    /// SIGUSR1: opens the path again if somebody moved the file; where nobody did and rotation is ours, rotates.
+    /// SIGUSR1: opens the path again if the file was moved. If it was not, and pushd rotates the log itself, rotates
+    /// it.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         if self.named() == Some(true) && self.rotate.is_some() && self.bytes > 0 {
             return self.rotate();
@@ -140,9 +141,9 @@ impl LogFile {
         self.open_again()
     }
 
-    /// Moves the file to `.1`, the former `.1` to `.2` and so on, and begins a new one. If that fails the old file is
-    /// kept in use, and it is not tried again before as much has been written once more. What somebody else moved away is
-    /// only begun anew.
+    /// Moves the file to `.1`, the former `.1` to `.2` and so on, and starts a new one. If that fails, the old file
+    /// stays in use, and the next attempt waits until as many bytes again were written. If another program moved the
+    /// file, only a new one is started.
     pub(super) fn rotate(&mut self) -> io::Result<()> {
         let Some(rotate) = self.rotate else { return Ok(()) };
         let shifted = if self.named() == Some(true) { self.shift(rotate.keep) } else { Ok(()) };
@@ -158,7 +159,7 @@ impl LogFile {
         if keep == 0 {
             return fs::remove_file(&self.path);
         }
-        // Those beyond, from a time when more were kept.
+        // Files beyond `keep`, from a time when more were kept.
         let mut beyond = keep.saturating_add(1);
         while fs::remove_file(self.numbered(beyond)).is_ok() {
             beyond = beyond.saturating_add(1);
@@ -178,8 +179,8 @@ impl LogFile {
 
     fn open_again(&mut self) -> io::Result<()> {
         let before = self.file.metadata()?;
-        let looks = Looks { mode: before.mode() & 0o7777, owner: Some((before.uid(), before.gid())) };
-        let (file, _) = open_append(&self.path, looks, OFlag::empty())?;
+        let attributes = Attributes { mode: before.mode() & 0o7777, owner: Some((before.uid(), before.gid())) };
+        let (file, _) = open_append(&self.path, attributes, OFlag::empty())?;
         let metadata = file.metadata()?;
         self.regular = metadata.is_file();
         self.bytes = metadata.len();
@@ -201,25 +202,26 @@ fn count(lines: &[u8]) -> u64 {
     lines.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
-/// The file, and whether it was made just now.
-fn open_append(path: &Path, looks: Looks, links: OFlag) -> io::Result<(File, bool)> {
+/// The file, and whether this call created it.
+fn open_append(path: &Path, attributes: Attributes, links: OFlag) -> io::Result<(File, bool)> {
     let mut options = OpenOptions::new();
-    // Not blocking, so that a FIFO nobody reads is an error and not a hang.
+    // Non-blocking, so that a FIFO without a reader is an error and not a hang.
     options.append(true).mode(MODE).custom_flags((links | OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
     match options.open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         opened => return Ok((opened?, false)),
     }
     let file = match options.create_new(true).open(path) {
-        // Somebody was faster: then the file, and its mode, are theirs. (Also the answer to a link to nowhere.)
+        // Another program created it in the meantime: the file and its mode are that program's. (A dangling link gives
+        // this error, too.)
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             return Ok((options.create_new(false).create(true).open(path)?, false));
         }
         created => created?,
     };
-    file.set_permissions(Permissions::from_mode(looks.mode))?;
-    if let Some((uid, gid)) = looks.owner {
-        // Only root can give a file away; for everybody else it already is the right one's, or cannot be.
+    file.set_permissions(Permissions::from_mode(attributes.mode))?;
+    if let Some((uid, gid)) = attributes.owner {
+        // Only root can change the owner. Otherwise the owner is right already, or cannot be changed.
         let _ = fchown(&file, Some(uid), Some(gid));
     }
     Ok((file, true))
@@ -232,7 +234,7 @@ mod tests {
 
     const SMALL: Rotate = Rotate { size_bytes: 10, keep: 3 };
 
-    fn place() -> (tempfile::TempDir, PathBuf) {
+    fn temporary_path() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pushd.log");
         (dir, path)
@@ -250,8 +252,8 @@ mod tests {
     }
 
     #[test]
-    fn appends_and_keeps_a_mode_that_is_there() {
-        let (_dir, path) = place();
+    fn appends_and_keeps_the_mode_of_an_existing_file() {
+        let (_dir, path) = temporary_path();
         fs::write(&path, "old\n").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
@@ -265,23 +267,23 @@ mod tests {
     }
 
     #[test]
-    fn on_behalf_of_somebody_else_no_link_is_followed() {
-        let (dir, path) = place();
+    fn on_behalf_of_another_user_no_link_is_followed() {
+        let (dir, path) = temporary_path();
         let (uid, gid) = (Uid::current().to_string(), Gid::current().to_string());
-        let somebody = Behalf::of(Identity::find(Some(&uid), Some(&gid)).unwrap().as_ref());
+        let another = Behalf::of(Identity::find(Some(&uid), Some(&gid)).unwrap().as_ref());
         for victim in ["one", "another"].map(|name| dir.path().join(name)) {
             std::os::unix::fs::symlink(&victim, &path).unwrap();
-            let refused = LogFile::open(&path, None, &somebody).unwrap_err();
+            let refused = LogFile::open(&path, None, &another).unwrap_err();
             assert_eq!(refused.raw_os_error(), Some(nix::errno::Errno::ELOOP as i32));
             assert!(!victim.exists());
-            assert!(LogFile::open(&path, None, &Behalf::default()).is_ok(), "one's own links are one's own affair");
+            assert!(LogFile::open(&path, None, &Behalf::default()).is_ok(), "a user's own links are followed");
             fs::remove_file(&path).unwrap();
         }
     }
 
     #[test]
-    fn one_is_the_newest_and_only_so_many_are_kept() {
-        let (dir, path) = place();
+    fn number_one_is_the_newest_and_no_more_than_keep_are_kept() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         assert_eq!(mode(&path), MODE);
         for number in 0..6 {
@@ -300,8 +302,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_filled_and_nothing_beyond_it_moves() {
-        let (_dir, path) = place();
+    fn rotation_fills_a_gap_and_moves_no_file_beyond_it() {
+        let (_dir, path) = temporary_path();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         fs::write(log.numbered(1), "one").unwrap();
         fs::write(log.numbered(3), "three").unwrap();
@@ -311,8 +313,8 @@ mod tests {
     }
 
     #[test]
-    fn moved_by_others_it_is_reopened_and_not_rotated() {
-        let (dir, path) = place();
+    fn a_file_moved_by_another_program_is_reopened_and_not_rotated() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"a\n").unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
@@ -323,8 +325,8 @@ mod tests {
     }
 
     #[test]
-    fn full_at_the_moment_when_others_moved_it_it_is_only_begun_anew() {
-        let (dir, path) = place();
+    fn a_full_file_that_another_program_moved_is_not_rotated_again() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"0123456789\n").unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
@@ -339,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn asked_to_reopen_what_nobody_moved_it_rotates_if_that_is_its_own_affair() {
-        let (dir, path) = place();
+    fn reopening_a_file_that_was_not_moved_rotates_it_if_rotation_is_configured() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, None, &Behalf::default()).unwrap();
         log.write(b"a\n").unwrap();
         log.reopen().unwrap();
@@ -351,37 +353,37 @@ mod tests {
     }
 
     #[test]
-    fn a_move_without_a_signal_is_noticed() {
-        let (dir, path) = place();
+    fn a_move_without_a_signal_is_detected() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, None, &Behalf::default()).unwrap();
         let long_ago = Instant::now().checked_sub(LOOK_INTERVAL).unwrap();
         log.looked = long_ago;
         assert!(!log.look());
         fs::rename(&path, dir.path().join("moved")).unwrap();
         log.looked = long_ago;
-        assert!(!log.look(), "given time");
+        assert!(!log.look(), "waits for the new file");
         log.looked = long_ago;
         assert!(log.look());
         assert_eq!(names(dir.path()), ["moved", "pushd.log"]);
     }
 
     #[test]
-    fn a_directory_that_refuses_a_rotation_does_not_stop_the_log() {
-        let (dir, path) = place();
+    fn a_failed_rotation_does_not_stop_the_log() {
+        let (dir, path) = temporary_path();
         let mut log = LogFile::open(&path, Some(SMALL), &Behalf::default()).unwrap();
         log.write(b"0123456789\n").unwrap();
         log.set_rotate(Some(Rotate { size_bytes: 10, keep: 1 }));
         fs::create_dir(log.numbered(1)).unwrap();
         assert!(log.is_full(0, 1));
         assert!(log.rotate().is_err());
-        assert!(!log.is_full(0, 1), "not again at once");
+        assert!(!log.is_full(0, 1), "the next attempt must wait");
         log.write(b"more\n").unwrap();
         assert!(fs::read_to_string(&path).unwrap().ends_with("more\n"));
         drop(dir);
     }
 
     #[test]
-    fn a_full_disk_is_counted_in_lines() {
+    fn lines_lost_to_a_full_disk_are_counted() {
         let mut log = LogFile::open(Path::new("/dev/full"), Some(SMALL), &Behalf::default()).unwrap();
         let loss = log.write(b"a\nb\nc\n").unwrap_err();
         assert_eq!(loss.lines, 3);

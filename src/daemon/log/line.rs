@@ -1,7 +1,7 @@
-//! One event, and how it looks as one line.
+//! One event, and its form as one line.
 //!
-//! Text is twistd's: `2026-11-20T21:08:03+0000 [hub#info] text`; the alternative is a JSON object a line. Whatever a
-//! client managed to get into a text, it stays one line: control characters are escaped.
+//! The text format is twistd's: `2026-11-20T21:08:03+0000 [hub#info] text`. The alternative is one JSON object a line.
+//! Control characters are escaped, so that text from a client cannot break the line.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -17,10 +17,10 @@ use crate::config::LogFormat;
 use crate::config::limits::LOG_LINE_BYTES_MAX;
 use crate::daemon::journal;
 
-/// This crate, as it begins the path of each of its modules.
+/// This crate's name, the first segment of the path of each of its modules.
 const CRATE: &str = env!("CARGO_PKG_NAME");
 
-/// An event on its way to the log.
+/// An event to be logged.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     pub(super) time: SystemTime,
@@ -34,11 +34,11 @@ impl Line {
         Line { time: SystemTime::now(), level, target: Cow::Borrowed(target), text }
     }
 
-    /// What the facade was told.
+    /// The event of a record of the `log` facade.
     pub(super) fn of(record: &Record<'_>) -> Line {
         let target = match record.module_path_static() {
-            Some(path) if path == record.target() => Cow::Borrowed(room(path)),
-            _ => Cow::Owned(room(record.target()).to_string()),
+            Some(path) if path == record.target() => Cow::Borrowed(module(path)),
+            _ => Cow::Owned(module(record.target()).to_string()),
         };
         let mut text = record.args().to_string();
         if text.len() > LOG_LINE_BYTES_MAX {
@@ -54,11 +54,11 @@ pub(super) fn is_foreign(record: &Record<'_>) -> bool {
     record.module_path().is_some_and(|path| path.split("::").next() != Some(CRATE))
 }
 
-/// `pushd::shard::accept` → `shard`; another crate is one room to us: `hyper::proto` → `hyper`.
-fn room(target: &str) -> &str {
+/// `pushd::shard::accept` → `shard`. Another crate is shown by its name: `hyper::proto` → `hyper`.
+fn module(target: &str) -> &str {
     let mut segments = target.split("::");
     match (segments.next(), segments.next()) {
-        (Some(CRATE), Some(room)) => room,
+        (Some(CRATE), Some(module)) => module,
         (Some(name), _) => name,
         (None, _) => target,
     }
@@ -69,7 +69,7 @@ fn room(target: &str) -> &str {
 pub(super) struct Pen {
     pub(super) format: LogFormat,
     zone: TimeZone,
-    /// The second last written, and how: most lines share it with the one before.
+    /// The last second that was formatted, and its text: most lines have the same second as the line before.
     second: (i64, String),
 }
 
@@ -86,7 +86,7 @@ impl Pen {
         Pen { format, zone: TimeZone::system(), second: (i64::MIN, String::new()) }
     }
 
-    /// Appends `line`, which ends with the only newline in it.
+    /// Appends `line` and a newline, the only one in it.
     pub(super) fn write(&mut self, line: &Line, out: &mut Vec<u8>) {
         match self.format {
             LogFormat::Text => {
@@ -100,7 +100,7 @@ impl Pen {
         out.push(b'\n');
     }
 
-    /// Appends `line` without newline for a receiver that notes the time by itself.
+    /// Appends `line` without newline and time, for a receiver that adds the time itself.
     pub(super) fn write_timeless(&mut self, line: &Line, out: &mut Vec<u8>) {
         match self.format {
             LogFormat::Text => text(line, out),
@@ -108,15 +108,15 @@ impl Pen {
         }
     }
 
-    /// Appends `line` for the journal: its priority instead of the time.
+    /// Appends `line` for the journal, with its priority instead of the time.
     pub(super) fn write_with_priority(&mut self, line: &Line, out: &mut Vec<u8>) {
-        // Into memory: there is nothing that could fail.
+        // Writing into memory cannot fail.
         let _ = write!(out, "<{}>", journal::priority(line.level));
         self.write_timeless(line, out);
         out.push(b'\n');
     }
 
-    /// The moment in the form that the oldest syslog protocol wants: local, without zone and year.
+    /// The time in the format of the oldest syslog protocol: local, without zone and year.
     pub(super) fn syslog_stamp(&self, time: SystemTime) -> String {
         self.local(time).strftime("%b %e %H:%M:%S").to_string()
     }
@@ -124,7 +124,7 @@ impl Pen {
     fn json(&mut self, line: &Line, out: &mut Vec<u8>) {
         let time = self.local(line.time).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
         let json = Json { time, level: level(line.level), target: &line.target, message: &line.text };
-        // Strings into memory: there is nothing that could fail.
+        // Serializing strings into memory cannot fail.
         let _ = serde_json::to_writer(out, &json);
     }
 
@@ -153,12 +153,12 @@ fn level(level: Level) -> &'static str {
 }
 
 fn text(line: &Line, out: &mut Vec<u8>) {
-    // Into memory: there is nothing that could fail.
+    // Writing into memory cannot fail.
     let _ = write!(out, "[{}#{}] ", line.target, level(line.level));
     escape(&line.text, out);
 }
 
-/// Appends `text` with whatever could break a line, or drive a terminal, made visible.
+/// Appends `text` with every character escaped that could break a line or control a terminal.
 fn escape(text: &str, out: &mut Vec<u8>) {
     if !text.contains(breaks) {
         out.extend_from_slice(text.as_bytes());
@@ -175,7 +175,7 @@ fn escape(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(escaped.as_bytes());
 }
 
-/// Whether `c` ends a line, drives a terminal, or turns the direction of what is read after it (UAX 9, section 2).
+/// Whether `c` ends a line, controls a terminal, or changes the direction of the text after it (UAX 9, section 2).
 fn breaks(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}')
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn text_looks_like_twistd() {
+    fn the_text_format_is_twistds() {
         let utc = pen(LogFormat::Text, TimeZone::UTC);
         assert_eq!(written(utc, "a message"), "2026-11-20T21:08:03+0000 [hub#info] a message\n");
         let there = pen(LogFormat::Text, TimeZone::fixed(jiff::tz::offset(-5)));
@@ -223,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn an_event_stays_one_line() {
+    fn control_characters_cannot_break_a_line() {
         let out = written(pen(LogFormat::Text, TimeZone::UTC), "a\nb\r\t\u{1b}[31m\u{0}\u{85}\u{2028}\u{202e}z");
         assert_eq!(out.lines().count(), 1);
         assert!(out.ends_with("a\\nb\\r\\t\\u{1b}[31m\\u{0}\\u{85}\\u{2028}\\u{202e}z\n"), "{out}");
     }
 
     #[test]
-    fn the_room_is_the_module_after_the_crate() {
-        assert_eq!(room("pushd::shard::accept"), "shard");
-        assert_eq!(room("pushd"), "pushd");
-        assert_eq!(room("hyper::proto::h1"), "hyper");
-        assert_eq!(room("access"), "access");
+    fn the_target_is_the_first_module_after_the_crate() {
+        assert_eq!(module("pushd::shard::accept"), "shard");
+        assert_eq!(module("pushd"), "pushd");
+        assert_eq!(module("hyper::proto::h1"), "hyper");
+        assert_eq!(module("access"), "access");
     }
 
     #[test]

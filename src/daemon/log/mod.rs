@@ -1,10 +1,10 @@
-//! Where events are written: the other side of the `log` facade.
+//! The log: the backend of the `log` facade.
 //!
-//! `line` is one event and its looks; `queue` the bounded way to `writer`, the one thread that touches the disk;
-//! `sink` where it goes: `file` (append, rotation), a standard stream, the journal, `syslog`. Who logs never waits: a full queue
-//! counts what it refuses, a full disk what it swallowed, and the log says how many as soon as it can.
+//! `line` is one event and its format; `queue` is the bounded queue to `writer`, the only thread that touches the disk;
+//! `sink` is the destination: `file` (append, rotation), a standard stream, the journal, `syslog`. Logging never waits:
+//! lines that a full queue or a full disk refuses are counted, and the log reports their number as soon as it can.
 //!
-//! Our own modules log at the level asked for; those of others only warnings, unless the level is `trace`.
+//! Modules of this crate log at the configured level; other crates log only warnings, unless the level is `trace`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,36 +30,36 @@ mod sink;
 mod syslog;
 mod writer;
 
-/// The log of a daemon that was not told another; relative to the run directory.
+/// The default log of a daemon; relative to the run directory.
 pub const DEFAULT_FILE: &str = "pushd.log";
 
-/// What the log must know beyond its part of the configuration.
+/// What the log needs to know beyond its part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Whether there is a terminal: then standard error is the log that nobody asked for by name.
+pub struct LogContext {
+    /// Whether there is a terminal: then standard error is the default target.
     pub foreground: bool,
     /// The program name in the system log (`--prefix`).
     pub prefix: String,
-    /// On whose behalf a log file is opened while still root.
+    /// The user on whose behalf a log file is opened while the process is still root.
     pub behalf: Behalf,
 }
 
-/// The running log. Dropping it writes what is queued, within [`LOG_CLOSE_TIMEOUT`].
+/// The running log. Dropping it writes the queued lines, within [`LOG_CLOSE_TIMEOUT`].
 #[derive(Debug)]
 pub struct LogHandle {
     queue: Arc<Queue>,
-    place: Place,
-    /// The run directory as it was at the start; a relative path means the same at every reload.
+    context: LogContext,
+    /// The run directory at the start, so that a relative path means the same at every reload.
     base: PathBuf,
     destination: Destination,
     closed: bool,
 }
 
-/// Opens the log and connects it to the facade. Starts a thread, so: after `detach`. Relative paths are relative to
-/// the current directory. Fails if the log cannot be opened, or if it is the second one in this process.
-pub fn init(config: &config::Log, place: Place) -> Result<LogHandle, Failure> {
-    let to_terminal = place.foreground && matches!(config.target, None | Some(LogTarget::Stderr));
-    let (handle, front) = start(config, place, LOG_LINES_MAX)?;
+/// Opens the log and connects it to the facade. It starts a thread, so call it after `detach`. Relative paths are
+/// relative to the current directory. Fails if the log cannot be opened, or if this process has a log already.
+pub fn init(config: &config::Log, context: LogContext) -> Result<LogHandle, Failure> {
+    let to_terminal = context.foreground && matches!(config.target, None | Some(LogTarget::Stderr));
+    let (handle, front) = start(config, context, LOG_LINES_MAX)?;
     ::log::set_boxed_logger(Box::new(front))
         .map_err(|_| Failure::new(Exit::System, "a log is already open in this process"))?;
     ::log::set_max_level(config.level);
@@ -67,17 +67,18 @@ pub fn init(config: &config::Log, place: Place) -> Result<LogHandle, Failure> {
     Ok(handle)
 }
 
-/// Whether the log could be opened, without making it. Relative paths are relative to the current directory.
+/// Whether the log could be opened. Does not create it. Relative paths are relative to the current directory.
 ///
 /// # Errors
-/// It is a file that cannot be written to, or cannot be made.
-pub fn rehearse(config: &config::Log, place: &Place) -> Result<(), Failure> {
+/// The file cannot be written to, or cannot be created.
+pub fn rehearse(config: &config::Log, context: &LogContext) -> Result<(), Failure> {
     let base = std::env::current_dir().unwrap_or_default();
-    let Destination::File(path, _) = destination(config, place, &base) else { return Ok(()) };
+    let Destination::File(path, _) = destination(config, context, &base) else { return Ok(()) };
     behalf::rehearse(&path).map_err(|error| Failure::create("the log", &path, &error))
 }
 
-/// A panic goes to the log: a daemon's standard error is `/dev/null`. Not twice to the same terminal.
+/// Writes panics to the log, because a daemon's standard error is `/dev/null`. If the log is the terminal already, the
+/// panic is not printed a second time.
 fn report_panics(to_terminal: bool) {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -90,9 +91,9 @@ fn report_panics(to_terminal: bool) {
     }));
 }
 
-fn start(config: &config::Log, place: Place, lines_max: usize) -> Result<(LogHandle, Front), Failure> {
+fn start(config: &config::Log, context: LogContext, lines_max: usize) -> Result<(LogHandle, Front), Failure> {
     let base = std::env::current_dir().map_err(|error| Failure::io("cannot tell the current directory", &error))?;
-    let destination = destination(config, &place, &base);
+    let destination = destination(config, &context, &base);
     let sink = Sink::open(&destination, config.format, config.rotate)?;
     let queue = Arc::new(Queue::new(lines_max));
     let writer = Writer::new(Arc::clone(&queue), sink);
@@ -101,29 +102,29 @@ fn start(config: &config::Log, place: Place, lines_max: usize) -> Result<(LogHan
         .spawn(move || writer.run())
         .map_err(|error| Failure::io("cannot start the log's thread", &error))?;
     let front = Front { queue: Arc::clone(&queue) };
-    Ok((LogHandle { queue, place, base, destination, closed: false }, front))
+    Ok((LogHandle { queue, context, base, destination, closed: false }, front))
 }
 
-fn destination(config: &config::Log, place: &Place, base: &std::path::Path) -> Destination {
+fn destination(config: &config::Log, context: &LogContext, base: &std::path::Path) -> Destination {
     match &config.target {
-        Some(LogTarget::File(path)) => Destination::File(base.join(path), place.behalf.clone()),
+        Some(LogTarget::File(path)) => Destination::File(base.join(path), context.behalf.clone()),
         Some(LogTarget::Stderr) => Destination::Stderr,
         Some(LogTarget::Stdout) => Destination::Stdout,
-        Some(LogTarget::Syslog) => Destination::Syslog(place.prefix.clone()),
-        None if place.foreground => Destination::Stderr,
-        None => Destination::File(base.join(DEFAULT_FILE), place.behalf.clone()),
+        Some(LogTarget::Syslog) => Destination::Syslog(context.prefix.clone()),
+        None if context.foreground => Destination::Stderr,
+        None => Destination::File(base.join(DEFAULT_FILE), context.behalf.clone()),
     }
 }
 
 impl LogHandle {
-    /// SIGUSR1: opens the file anew if it was moved; if it was not and pushd rotates by itself, rotates.
+    /// SIGUSR1: opens the file again if it was moved. If it was not, and pushd rotates the log itself, rotates it.
     pub fn reopen(&self) {
         self.queue.order(Order::Reopen);
     }
 
-    /// Takes over a changed configuration. If the new target cannot be opened nothing changes.
+    /// Applies a changed configuration. If the new target cannot be opened, nothing changes.
     pub fn reconfigure(&mut self, config: &config::Log) -> Result<(), Failure> {
-        let destination = destination(config, &self.place, &self.base);
+        let destination = destination(config, &self.context, &self.base);
         if destination == self.destination {
             self.queue.order(Order::Restyle(config.format, config.rotate));
         } else {
@@ -135,13 +136,12 @@ impl LogHandle {
         Ok(())
     }
 
-    /// Waits until what was logged so far is written, at most so long; whether it was.
+    /// Waits until everything logged so far is written, for at most `time`. Returns whether it was.
     pub fn flush(&self, time: Duration) -> bool {
         self.settle(Order::Flush, time)
     }
 
-    /// The last thing a process does: the same as [`flush`](LogHandle::flush), and the end of the writer. What is
-    /// logged later is not written.
+    /// Like [`flush`](LogHandle::flush), and ends the writer. Call it last: lines logged later are not written.
     pub fn close(mut self, time: Duration) -> bool {
         self.closed = true;
         self.settle(Order::Close, time)
@@ -162,7 +162,7 @@ impl Drop for LogHandle {
     }
 }
 
-/// What the facade calls, on whatever thread.
+/// The part that the facade calls, on any thread.
 struct Front {
     queue: Arc<Queue>,
 }
@@ -181,7 +181,7 @@ impl ::log::Log for Front {
         self.queue.push(Line::of(record));
     }
 
-    /// Nothing: who logs never waits. See [`LogHandle::flush`].
+    /// Does nothing, because logging never waits. See [`LogHandle::flush`].
     fn flush(&self) {}
 }
 

@@ -1,8 +1,8 @@
-//! The bounded queue between those who log and the one thread that writes.
+//! The bounded queue between the threads that log and the thread that writes.
 //!
-//! A push costs a short lock and never waits for the disk; what does not fit is counted. The writer takes everything
-//! at once, so a burst becomes one write. Orders (reopen, flush, …) travel beside the lines, so that a full queue
-//! cannot keep them out; they take effect after the lines that were there before them.
+//! Adding a line takes a lock for a moment and never waits for the disk. Lines that do not fit are counted. The writer
+//! takes everything at once, so a burst becomes one write. Orders (reopen, flush, …) are kept in a list of their own,
+//! so that a full queue does not block them. They are carried out after the lines that were queued before them.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,27 +12,27 @@ use super::line::Line;
 use super::sink::Sink;
 use crate::config::{LogFormat, Rotate};
 
-/// Something for the writer to do once it has written what was queued.
+/// An order to the writer, carried out after the queued lines were written.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Reopen the file (SIGUSR1).
     Reopen,
-    /// Write elsewhere from now on.
+    /// Write to another destination from now on.
     Replace(Box<Sink>),
-    /// Write to the same place, differently.
+    /// Write to the same destination, with another format or rotation.
     Restyle(LogFormat, Option<Rotate>),
-    /// Answer once everything before is written.
+    /// Answer once all lines before it are written.
     Flush(Sender<()>),
-    /// The same, and end.
+    /// The same, and end the writer.
     Close(Sender<()>),
 }
 
-/// What the writer took.
+/// Everything that was queued when the writer looked.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) lines: Vec<Line>,
     pub(super) orders: Vec<Order>,
-    /// Lines that found no room, after those in `lines`.
+    /// Lines that did not fit into the queue, after those in `lines`.
     pub(super) lost: u64,
 }
 
@@ -64,19 +64,19 @@ impl Queue {
         let first = waiting.is_empty();
         waiting.lines.push(line);
         drop(waiting);
-        // Whoever is not the first finds a writer that was woken already, or one that will look before it sleeps.
+        // If the batch was not empty, the writer was woken already or will look before it sleeps.
         if first {
             self.wake.notify_one();
         }
     }
 
-    /// Queues an order; there are only ever a few.
+    /// Queues an order. There are only ever a few.
     pub(super) fn order(&self, order: Order) {
         self.lock().orders.push(order);
         self.wake.notify_one();
     }
 
-    /// Takes everything; waits while there is nothing, at most for `time` if that is given.
+    /// Takes everything. Waits while the queue is empty, for at most `time` if that is given.
     pub(super) fn take(&self, time: Option<Duration>) -> Batch {
         let empty = |waiting: &mut Batch| waiting.is_empty();
         let waiting = self.lock();
@@ -91,7 +91,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Batch> {
-        // A thread that panicked here left at worst one line unpushed.
+        // A thread that panicked while holding the lock left at worst one line unqueued.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_orders_still_pass() {
+    fn lines_that_do_not_fit_are_counted_and_orders_still_pass() {
         let queue = Queue::new(2);
         for text in ["a", "b", "c", "d"] {
             queue.push(line(text));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_sleeps_is_woken() {
+    fn a_waiting_writer_is_woken() {
         let queue = std::sync::Arc::new(Queue::new(8));
         let writer = std::thread::spawn({
             let queue = queue.clone();

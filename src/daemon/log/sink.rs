@@ -1,7 +1,7 @@
-//! Where lines end up: a file, a standard stream, the journal behind one, the system logger.
+//! The destinations of lines: a file, a standard stream, the journal behind one, the system logger.
 //!
-//! A sink takes a batch and puts it out in as few writes as it can. It never fails for good: what could not be written
-//! is reported as a [`Loss`], and the next batch is tried again.
+//! A sink writes a batch in as few writes as possible. A failure is never final: lines that could not be written are
+//! reported as a [`Loss`], and the next batch is tried again.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
@@ -15,19 +15,19 @@ use crate::daemon::exit::{Exit, Failure, reason};
 use crate::daemon::journal;
 use ::log::Level;
 
-/// A write is made of about so many bytes.
+/// The target size of one write.
 const WRITE_BYTES: usize = 64 << 10;
-/// The room the log's own lines come from.
+/// The module name in the log's own lines.
 const OWN: &str = "log";
 
-/// Where to, with everything that is needed to get there.
+/// A destination, with everything needed to open it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
-    /// An absolute path, and on whose behalf it is opened.
+    /// An absolute path, and the user on whose behalf it is opened.
     File(PathBuf, Behalf),
     Stderr,
     Stdout,
-    /// The program name to appear under.
+    /// The program name to log under.
     Syslog(String),
 }
 
@@ -35,7 +35,7 @@ pub(super) enum Destination {
 enum Out {
     File(LogFile),
     Stderr,
-    /// Standard error, with the journal behind it.
+    /// Standard error, read by the journal.
     Journal,
     Stdout,
     Syslog(Syslog),
@@ -65,7 +65,7 @@ impl Sink {
         Ok(Sink { out, pen: Pen::new(format), buffer: Vec::new() })
     }
 
-    /// Changes how lines look, and when the file rotates.
+    /// Changes the format of lines and the size at which the file rotates.
     pub(super) fn restyle(&mut self, format: LogFormat, rotate: Option<Rotate>) {
         self.pen.format = format;
         if let Out::File(file) = &mut self.out {
@@ -73,7 +73,7 @@ impl Sink {
         }
     }
 
-    /// The first line of a log.
+    /// Writes the first line of a log.
     pub(super) fn greet(&mut self) -> Result<(), Loss> {
         self.write(&[greeting()])
     }
@@ -174,7 +174,7 @@ fn complaint(what: &str, error: &io::Error) -> Line {
     Line::new(Level::Error, OWN, format!("cannot {what} the log, going on with the old file: {}", reason(error)))
 }
 
-/// What several writes lost together.
+/// The sum of the losses of several writes.
 #[derive(Default)]
 struct Tally(Option<Loss>);
 
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_spread_over_files_of_the_size_asked_for() {
+    fn a_large_batch_is_split_into_files_of_the_configured_size() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pushd.log");
         let rotate = Rotate { size_bytes: 1000, keep: 100 };
@@ -222,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn every_line_a_full_disk_swallows_is_counted() {
+    fn every_line_lost_to_a_full_disk_is_counted() {
         let destination = Destination::File("/dev/full".into(), Behalf::default());
         let mut sink = Sink::open(&destination, LogFormat::Json, None).unwrap();
         assert_eq!(sink.write(&lines(5000)).unwrap_err().lines, 5000);
     }
 
     #[test]
-    fn a_place_that_is_not_there_is_said() {
+    fn the_error_names_a_path_that_does_not_exist() {
         let destination = Destination::File("/nonexistent/pushd.log".into(), Behalf::default());
         let failure = Sink::open(&destination, LogFormat::Text, None).unwrap_err();
         assert_eq!(failure.exit, Exit::CannotCreate);

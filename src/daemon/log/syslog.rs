@@ -1,8 +1,8 @@
 //! The system logger, through `/dev/log`.
 //!
-//! The crate `syslog` connects once and for all, so a restart of the logger would silence us: here a send that fails
-//! connects anew, once, and only then counts the line as lost. The crate's own formatter writes the time in UTC where
-//! the protocol (RFC 3164) means local time; ours does not.
+//! The crate `syslog` connects only once, so after a restart of the logger all lines would be lost. Here a failed send
+//! connects again, once, and only then counts the line as lost. The crate's own formatter writes the time in UTC,
+//! although the protocol (RFC 3164) requires local time; the formatter here writes local time.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -14,15 +14,15 @@ use ::syslog::{Error, Facility, LogFormat, Logger, LoggerBackend, Severity};
 
 use super::line::{Line, Pen};
 
-/// A connection that heals.
+/// A connection that is made again when it fails.
 pub(super) struct Syslog {
     prefix: String,
-    /// Where the logger listens; `None`: where it does on this system.
+    /// The logger's socket; `None` for the default of this system.
     path: Option<PathBuf>,
     logger: Option<Logger<LoggerBackend, Header>>,
 }
 
-/// What stands before the text: `<PRIORITY>Nov 20 21:08:03 pushd[4711]: `.
+/// The text before a message: `<PRIORITY>Nov 20 21:08:03 pushd[4711]: `.
 #[derive(Debug, Clone)]
 struct Header {
     prefix: String,
@@ -33,21 +33,21 @@ impl<T: Display> LogFormat<T> for Header {
     fn format<W: Write>(&self, out: &mut W, severity: Severity, message: T) -> ::syslog::Result<()> {
         let priority = Facility::LOG_DAEMON as u8 | severity as u8;
         let pid = std::process::id();
-        // One call, since each is a datagram.
+        // One call, because each call sends a datagram.
         out.write_fmt(format_args!("<{priority}>{} {}[{pid}]: {message}", self.stamp, self.prefix))
             .map_err(Error::Write)
     }
 }
 
 impl Syslog {
-    /// Connects under the program name `prefix`.
+    /// Connects, with `prefix` as the program name.
     pub(super) fn connect(prefix: &str, path: Option<PathBuf>) -> io::Result<Syslog> {
         let mut syslog = Syslog { prefix: prefix.to_string(), path, logger: None };
         syslog.logger = Some(syslog.open()?);
         Ok(syslog)
     }
 
-    /// Sends one line, over a new connection if the old one is dead.
+    /// Sends one line, over a new connection if the old one fails.
     pub(super) fn send(&mut self, line: &Line, pen: &mut Pen) -> io::Result<()> {
         let mut text = Vec::new();
         pen.write_timeless(line, &mut text);
@@ -94,7 +94,7 @@ fn say(logger: &mut Logger<LoggerBackend, Header>, level: Level, stamp: &str, te
     said.map_err(plain)
 }
 
-/// The system's error inside the crate's, where there is one.
+/// The system's error inside the crate's error, if there is one.
 fn plain(error: Error) -> io::Error {
     match error {
         Error::Io(error) | Error::Write(error) => error,
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_logger_is_found_again() {
+    fn a_restarted_logger_is_connected_to_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         assert!(Syslog::connect("pushd", Some(path.clone())).is_err());

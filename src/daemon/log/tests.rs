@@ -1,4 +1,4 @@
-//! The log as a whole, from the facade's side to the file, without installing it as the process's own.
+//! The whole log, from the facade to the file, without installing it as the logger of this process.
 
 use std::fs;
 use std::path::Path;
@@ -15,8 +15,8 @@ fn config(path: &Path) -> Log {
     Log { target, level: LevelFilter::Info, format: LogFormat::Text, rotate: None }
 }
 
-fn place() -> Place {
-    Place { foreground: false, prefix: "pushd".to_string(), behalf: Behalf::default() }
+fn context() -> LogContext {
+    LogContext { foreground: false, prefix: "pushd".to_string(), behalf: Behalf::default() }
 }
 
 fn say(front: &Front, text: &str) {
@@ -29,10 +29,10 @@ fn texts(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_first_line_says_so_and_the_rest_follow_in_order() {
+fn the_log_begins_with_log_opened_and_keeps_the_order() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
-    let (handle, front) = start(&config(&path), place(), 100_000).unwrap();
+    let (handle, front) = start(&config(&path), context(), 100_000).unwrap();
     for number in 0..1000 {
         say(&front, &number.to_string());
     }
@@ -46,10 +46,10 @@ fn the_first_line_says_so_and_the_rest_follow_in_order() {
 }
 
 #[test]
-fn a_moved_file_is_left_alone_after_reopening() {
+fn after_reopening_nothing_is_written_to_the_moved_file() {
     let dir = tempfile::tempdir().unwrap();
     let (path, moved) = (dir.path().join("a.log"), dir.path().join("moved"));
-    let (handle, front) = start(&config(&path), place(), 100).unwrap();
+    let (handle, front) = start(&config(&path), context(), 100).unwrap();
     say(&front, "before");
     assert!(handle.flush(LONG));
     fs::rename(&path, &moved).unwrap();
@@ -57,16 +57,16 @@ fn a_moved_file_is_left_alone_after_reopening() {
     handle.reopen();
     say(&front, "after");
     assert!(handle.close(LONG));
-    // `between` and `after` may share a batch, which is written before the order is obeyed.
+    // `between` and `after` may share a batch, which is written before the order is carried out.
     assert_eq!(texts(&moved)[1..3], ["before", "between"]);
     assert!(texts(&path)[0].starts_with("Log opened"));
 }
 
 #[test]
-fn a_new_configuration_takes_over_and_a_bad_one_does_not() {
+fn a_new_configuration_is_applied_and_a_bad_one_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("a.log"), dir.path().join("b.log"));
-    let (mut handle, front) = start(&config(&first), place(), 100).unwrap();
+    let (mut handle, front) = start(&config(&first), context(), 100).unwrap();
     let bad = handle.reconfigure(&config(Path::new("/nonexistent/b.log"))).unwrap_err();
     assert_eq!(bad.exit, Exit::CannotCreate);
     say(&front, "still here");
@@ -89,12 +89,12 @@ fn a_new_configuration_takes_over_and_a_bad_one_does_not() {
 }
 
 #[test]
-fn lost_lines_are_told_once_there_is_room() {
+fn the_number_of_lost_lines_is_logged_once_writing_works_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.log");
     let destination = Destination::File("/dev/full".into(), Behalf::default());
     let queue = Arc::new(Queue::new(2));
-    for text in ["swallowed", "swallowed too", "refused"] {
+    for text in ["lost to the disk", "lost to the disk, too", "refused by the queue"] {
         queue.push(Line::new(Level::Info, "test", text.to_string()));
     }
     let full = Sink::open(&destination, LogFormat::Text, None).unwrap();
@@ -105,34 +105,34 @@ fn lost_lines_are_told_once_there_is_room() {
     let (done, flushed) = channel();
     queue.order(Order::Flush(done));
     flushed.recv_timeout(LONG).unwrap();
-    let roomy = Sink::open(&Destination::File(path.clone(), Behalf::default()), LogFormat::Text, None).unwrap();
-    queue.order(Order::Replace(Box::new(roomy)));
+    let working = Sink::open(&Destination::File(path.clone(), Behalf::default()), LogFormat::Text, None).unwrap();
+    queue.order(Order::Replace(Box::new(working)));
     let (done, closed) = channel();
-    queue.push(Line::new(Level::Info, "test", "heard".to_string()));
+    queue.push(Line::new(Level::Info, "test", "written".to_string()));
     queue.order(Order::Flush(done.clone()));
-    flushed_or(&closed);
-    queue.push(Line::new(Level::Info, "test", "heard again".to_string()));
+    wait_for(&closed);
+    queue.push(Line::new(Level::Info, "test", "written again".to_string()));
     queue.order(Order::Close(done));
-    flushed_or(&closed);
+    wait_for(&closed);
     writer.join().unwrap();
     let found = texts(&path);
     assert!(found[0].starts_with("Log opened"));
-    // The greeting and two lines on the full disk, one refused by the queue, and perhaps `heard` with them.
-    let told = found.iter().find(|line| line.contains("log lines were lost")).expect("told");
-    let number: u32 = told.split(' ').next().unwrap().parse().unwrap();
-    assert!((4..=5).contains(&number), "{told}");
-    assert_eq!(found.last().unwrap(), "heard again");
+    // The first line and two more on the full disk, one refused by the queue, and perhaps `written` with them.
+    let report = found.iter().find(|line| line.contains("log lines were lost")).expect("the loss is reported");
+    let number: u32 = report.split(' ').next().unwrap().parse().unwrap();
+    assert!((4..=5).contains(&number), "{report}");
+    assert_eq!(found.last().unwrap(), "written again");
 }
 
-fn flushed_or(done: &std::sync::mpsc::Receiver<()>) {
+fn wait_for(done: &std::sync::mpsc::Receiver<()>) {
     done.recv_timeout(LONG).expect("the writer answers");
 }
 
 #[test]
-fn other_crates_are_heard_only_when_they_warn() {
+fn other_crates_are_logged_only_from_level_warn_on() {
     let queue = Arc::new(Queue::new(10));
     let front = Front { queue: Arc::clone(&queue) };
-    // The facade's own level is for the whole process: set to what no other test here relies on.
+    // The facade's level applies to the whole process. No other test here relies on it.
     ::log::set_max_level(LevelFilter::Info);
     for (module, level) in [
         ("hyper::proto", Level::Info),
@@ -149,13 +149,13 @@ fn other_crates_are_heard_only_when_they_warn() {
 }
 
 #[test]
-fn nobody_asked_is_a_file_for_a_daemon_and_the_terminal_otherwise() {
-    let silent = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
+fn the_default_target_is_a_file_for_a_daemon_and_standard_error_otherwise() {
+    let unset = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
     let base = Path::new("/run/here");
     assert_eq!(
-        destination(&silent, &place(), base),
+        destination(&unset, &context(), base),
         Destination::File("/run/here/pushd.log".into(), Behalf::default())
     );
-    let foreground = Place { foreground: true, ..place() };
-    assert_eq!(destination(&silent, &foreground, base), Destination::Stderr);
+    let foreground = LogContext { foreground: true, ..context() };
+    assert_eq!(destination(&unset, &foreground, base), Destination::Stderr);
 }

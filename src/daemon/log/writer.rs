@@ -1,7 +1,8 @@
-//! The one thread that writes the log.
+//! The thread that writes the log.
 //!
-//! A round: take what is queued, write it, say how many lines were lost if any were, carry out the orders. While lines
-//! are lost and untold (a full disk) it looks again every so often, so that the telling does not wait for an event.
+//! In each round it takes the queued lines, writes them, reports the number of lost lines, and carries out the orders.
+//! While losses are not yet reported (because the disk is full), it tries again at an interval, so that the report does
+//! not have to wait for the next event.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -15,14 +16,14 @@ use super::queue::{Order, Queue};
 use super::sink::Sink;
 use crate::daemon::exit::reason;
 
-/// How often telling of a loss is tried again.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often to try again to report a loss.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: Arc<Queue>,
     sink: Sink,
-    /// Lines lost and not yet told, and why the last of them was.
+    /// Lines lost and not yet reported, and the reason of the last loss.
     lost: u64,
     why: String,
 }
@@ -32,13 +33,13 @@ impl Writer {
         Writer { queue, sink, lost: 0, why: String::new() }
     }
 
-    /// Until told to close.
+    /// Runs until it is ordered to close.
     pub(super) fn run(mut self) {
         let greeted = self.sink.greet();
         self.note(greeted);
         loop {
-            let batch = self.queue.take((self.lost > 0).then_some(TELL_INTERVAL));
-            self.tell();
+            let batch = self.queue.take((self.lost > 0).then_some(REPORT_INTERVAL));
+            self.report_loss();
             if !batch.lines.is_empty() {
                 let written = self.sink.write(&batch.lines);
                 self.note(written);
@@ -46,11 +47,11 @@ impl Writer {
             if batch.lost > 0 {
                 self.lost += batch.lost;
                 self.why = "they came faster than they could be written".to_string();
-                self.tell();
+                self.report_loss();
             }
             for order in batch.orders {
-                if let Some(closed) = self.obey(order) {
-                    // Whoever asked may have stopped waiting.
+                if let Some(closed) = self.carry_out(order) {
+                    // The caller may have stopped waiting.
                     let _ = closed.send(());
                     return;
                 }
@@ -58,14 +59,14 @@ impl Writer {
         }
     }
 
-    fn obey(&mut self, order: Order) -> Option<Sender<()>> {
+    fn carry_out(&mut self, order: Order) -> Option<Sender<()>> {
         match order {
             Order::Reopen => {
                 let reopened = self.sink.reopen();
                 self.note(reopened);
             }
             Order::Replace(sink) => {
-                self.tell();
+                self.report_loss();
                 self.sink = *sink;
                 let greeted = self.sink.greet();
                 self.note(greeted);
@@ -86,7 +87,7 @@ impl Writer {
         }
     }
 
-    fn tell(&mut self) {
+    fn report_loss(&mut self) {
         if self.lost == 0 {
             return;
         }

@@ -1,27 +1,29 @@
-//! Waiting for a file system without being held up by it.
+//! Waiting for a file system with a time limit.
 //!
-//! A call that touches a file may take for ever: a network file system does not answer. So it runs on a thread of its own, and the caller
-//! waits only for so long, with other things to do meanwhile. A thread that is given up ends with the process.
+//! A call that touches a file may block for ever, because a network file system may not answer. So the call runs on a
+//! thread of its own. The caller waits for a limited time and can do other work meanwhile. An abandoned thread ends
+//! with the process.
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether there is something else to do.
+/// How often `goes_on` is called.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What `work` came to, if it did within `patience`. Meanwhile `goes_on` is asked again and again, and says whether to wait on.
+/// Returns the result of `work` if it ends within `timeout`. Meanwhile `goes_on` is called again and again, and returns
+/// whether to wait on.
 ///
 /// # Errors
-/// There is no thread to be had, or the work was given up.
+/// No thread could be started, `work` panicked, or the wait ended.
 pub fn within<T: Send + 'static>(
-    patience: Duration,
+    timeout: Duration,
     work: impl FnOnce() -> T + Send + 'static,
     mut goes_on: impl FnMut() -> bool,
 ) -> io::Result<T> {
     let (done, worked) = channel();
-    let deadline = Instant::now() + patience;
-    std::thread::Builder::new().name("patience".to_owned()).spawn(move || done.send(work()))?;
+    let deadline = Instant::now() + timeout;
+    std::thread::Builder::new().name("timeout".to_owned()).spawn(move || done.send(work()))?;
     loop {
         match worked.recv_timeout(LOOK_INTERVAL) {
             Ok(result) => return Ok(result),
@@ -37,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_end_is_given_up() {
+    fn work_that_does_not_end_is_abandoned() {
         let long = Duration::from_secs(60);
         assert_eq!(within(long, || 5, || true).unwrap(), 5);
         let (_never, ends) = channel::<()>();
