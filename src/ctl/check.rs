@@ -1,4 +1,5 @@
-//! `pushctl check`: everything wrong with a configuration, as `pushd --check` tells it, and for root as its unit would find it.
+//! `pushctl check`: reports everything that is wrong with a configuration, as `pushd --check` does. For root it also
+//! rehearses a start of the unit that would run it.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,7 @@ impl Check {
         let file = absolute(&self.file);
         let config = load(&file)?;
         let daemon = &config.daemon;
-        // A user that does not exist is a mistake; whether this process could become it is not what was asked.
+        // A user that does not exist is an error. Whether this process may become that user is not checked.
         Identity::find(daemon.user.as_deref(), daemon.group.as_deref())?;
         if let Some(unit) = Unit::that_runs(&file) {
             match unit.rehearse() {
@@ -48,7 +49,7 @@ impl Check {
     }
 }
 
-/// Why the unit could not be started, with what it says of itself that may be why.
+/// Reports why the unit could not be started, with the settings of the unit that may be the cause.
 fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
     let (code, why) = match rehearsal {
         Rehearsal::Refused(code, why) => (code, why),
@@ -59,23 +60,23 @@ fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
     };
     let mut message = format!("{} could not be started:\n{why}", unit.name());
     if code == Exit::Config.code() || code == Exit::NoPermission.code() {
-        let says = unit.in_the_way().join(", ");
+        let says = unit.restrictions().join(", ");
         message += &format!(
-            "\nthis is how it is found there; the unit says {says} (systemd.exec(5), `systemctl edit {}`)",
+            "\nthis is the result under the settings of the unit, which has {says} (systemd.exec(5), `systemctl edit {}`)",
             unit.name()
         );
     }
     Err(Fault { code, message })
 }
 
-/// The configuration at `file`; its warnings are printed.
+/// The configuration at `file`. Its warnings are printed.
 pub(super) fn load(file: &Path) -> Result<Config, Fault> {
     let config = config::load(file).map_err(Failure::from)?;
     warn(&config);
     Ok(config)
 }
 
-/// The configuration at `file` with what counts for every key; its warnings are printed.
+/// The configuration at `file` with the effective value of every key. Its warnings are printed.
 pub(super) fn load_settings(file: &Path) -> Result<(Config, Vec<Settings>), Fault> {
     let (config, settings) = config::load_settings(&absolute(file)).map_err(Failure::from)?;
     warn(&config);

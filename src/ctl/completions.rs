@@ -1,6 +1,8 @@
-//! `pushctl completions`: what a shell needs to complete `pushctl` on TAB. The packages ship it as a file for each shell.
+//! `pushctl completions`: prints a script with which a shell completes `pushctl` on TAB. The packages contain one for
+//! each shell.
 //!
-//! Not for `pushd`: that word is the shell's own directory stack in all three, where TAB must go on to offer directories.
+//! There is none for `pushd`: in all three shells this word is also the built-in command of the directory stack, for
+//! which TAB must keep offering directories.
 
 use clap::{Args, CommandFactory, ValueEnum};
 
@@ -23,7 +25,7 @@ pub(super) struct Completions {
     shell: Shell,
 }
 
-/// A shell whose file was tried; clap could write some for others.
+/// The shells whose scripts were tested; clap could generate scripts for others.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Shell {
     Bash,

@@ -1,4 +1,4 @@
-//! `pushctl config show`: every key as it counts, with where it is said, as a file that says the same.
+//! `pushctl config show`: prints every key with its effective value and where it is set, as a valid configuration file.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::config::keys::Fallback;
 use crate::config::{Origin, Setting, Settings};
 use crate::daemon::exit::Exit;
 
-/// Comments stand in one column, unless a value reaches beyond it.
+/// The column of comments, unless a value reaches beyond it.
 const COLUMN: usize = 40;
 
 /// Look at a configuration as a whole: the file, its drop-ins and the defaults
@@ -66,20 +66,20 @@ fn key(text: &mut String, setting: &Setting) {
 }
 
 fn line(text: &mut String, said: &str, comment: &str) {
-    // To write to a string cannot fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "{said:COLUMN$} # {comment}");
 }
 
 fn origin(origin: &Origin) -> String {
     match origin {
         Origin::Default => "default".to_owned(),
-        Origin::Line(file, line) => place(file, *line),
+        Origin::Line(file, line) => location(file, *line),
     }
 }
 
-/// A line of a file, as editors and compilers write it.
-pub(super) fn place(file: &Path, line: usize) -> String {
-    // A name may hold anything; a comment ends with its line.
+/// A line of a file, in the form that editors and compilers use.
+pub(super) fn location(file: &Path, line: usize) -> String {
+    // A file name may contain control characters; a comment ends with its line.
     let name: String = file.display().to_string().chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     format!("{name}:{line}")
 }

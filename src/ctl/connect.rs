@@ -1,4 +1,4 @@
-//! `pushctl connect`: open, send lines, print what comes, close.
+//! `pushctl connect`: opens a WebSocket, sends lines, prints received messages, closes.
 
 use std::io::{BufRead, IsTerminal};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::fault::Fault;
 use super::talk::{Plan, talk};
 use super::url::Url;
-use super::websocket::{self, Printer, Wishes};
+use super::websocket::{self, Options, Printer};
 use super::{Outcome, block_on, duration, say};
 use crate::config::limits::CTL_ANSWERS_TIMEOUT;
 
-/// Lines of standard input that may wait for the network; then reading waits.
+/// Lines of standard input that may be queued for the network. Reading waits while the queue is full.
 const LINES_AHEAD: usize = 16;
 
 const EXAMPLES: &str = "\
@@ -58,30 +58,31 @@ pub(super) struct Connect {
 impl Connect {
     pub fn run(&self) -> Outcome {
         block_on(async {
-            let wishes = Wishes { origin: self.origin.clone(), subprotocol: self.subprotocol.clone() };
-            let socket = websocket::open(&self.url, &wishes).await?;
+            let options = Options { origin: self.origin.clone(), subprotocol: self.subprotocol.clone() };
+            let socket = websocket::open(&self.url, &options).await?;
             talk(socket, Printer::new(self.binary), self.plan()?).await
         })
     }
 
     fn plan(&self) -> Result<Plan, Fault> {
-        let patience = self.timeout.unwrap_or(CTL_ANSWERS_TIMEOUT);
+        let timeout = self.timeout.unwrap_or(CTL_ANSWERS_TIMEOUT);
         if self.lines.is_empty() {
             let typed = std::io::stdin().is_terminal();
             let lines = Some(lines_of_stdin()?);
-            return Ok(Plan { lines, patience: (!typed).then_some(patience), ..Plan::default() });
+            return Ok(Plan { lines, answer_timeout: (!typed).then_some(timeout), ..Plan::default() });
         }
         let (sender, lines) = mpsc::channel(self.lines.len());
         for line in &self.lines {
-            // There is room for all of them.
+            // The channel has space for all of them.
             let _ = sender.try_send(line.clone());
         }
-        let deadline = Some(Instant::now() + patience);
-        Ok(Plan { lines: Some(lines), deadline, patience: Some(patience), ..Plan::default() })
+        let deadline = Some(Instant::now() + timeout);
+        Ok(Plan { lines: Some(lines), deadline, answer_timeout: Some(timeout), ..Plan::default() })
     }
 }
 
-/// The lines of standard input, read by a thread of its own: a read that waits for a key must not hold up the rest, nor the end.
+/// The lines of standard input. A thread of its own reads them, because a read that waits for input must block neither
+/// the network nor the end of the program.
 fn lines_of_stdin() -> Result<mpsc::Receiver<String>, Fault> {
     let (sender, lines) = mpsc::channel(LINES_AHEAD);
     let read = move || {

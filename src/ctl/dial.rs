@@ -1,4 +1,4 @@
-//! To a server and back: a connection, over TCP or a Unix socket, and one HTTP request with its answer.
+//! The connection to a server, over TCP or a Unix socket, and one HTTP request with its response.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -27,7 +27,7 @@ use crate::config::limits::{
 };
 use crate::daemon::exit::{Exit, reason};
 
-/// How this program names itself.
+/// The value of the User-Agent field.
 pub(super) const AGENT: &str = concat!("pushctl/", env!("CARGO_PKG_VERSION"));
 
 /// A connection of either kind.
@@ -35,21 +35,21 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-/// What is sent with a request.
+/// The body of a request.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// An answer, read whole.
+/// A response, read completely.
 #[derive(Debug)]
 pub(super) struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// Seconds after which another try may do better, if the server says so.
+    /// The server's Retry-After in seconds, if it sent one.
     pub retry_after: Option<String>,
     /// Its body.
     pub body: Bytes,
 }
 
-/// Connects to where `url` points.
+/// Connects to the address of `url`.
 pub(super) async fn dial(url: &Url) -> Result<Box<dyn Io>, Fault> {
     let connecting = async {
         Ok::<Box<dyn Io>, io::Error>(match &url.address {
@@ -65,14 +65,14 @@ pub(super) async fn dial(url: &Url) -> Result<Box<dyn Io>, Fault> {
         Ok(Ok(io)) => Ok(io),
         Ok(Err(error)) => Err(unreachable(url, &error)),
         Err(_) => {
-            let patience = duration_text(CTL_CONNECT_TIMEOUT);
-            let message = format!("cannot connect to {}: no answer within {patience}", url.address);
+            let limit = duration_text(CTL_CONNECT_TIMEOUT);
+            let message = format!("cannot connect to {}: no answer within {limit}", url.address);
             Err(Fault::new(Exit::Unavailable, message))
         }
     }
 }
 
-/// What is said where a server could not be connected to.
+/// The error for a failed connection, with a hint.
 pub(super) fn unreachable(url: &Url, error: &io::Error) -> Fault {
     let hint = match error.kind() {
         ErrorKind::ConnectionRefused => ". Nothing listens there: is pushd running, and on that port?",
@@ -83,28 +83,28 @@ pub(super) fn unreachable(url: &Url, error: &io::Error) -> Fault {
     Fault::new(Exit::Unavailable, format!("cannot connect to {}: {}{hint}", url.address, reason(error)))
 }
 
-/// A request to `url`, with what every request has.
+/// A request to `url`, with the header fields that all requests have.
 pub(super) fn request(method: Method, url: &Url) -> Builder {
     Request::builder().method(method).uri(&url.path).header(HOST, url.authority()).header(USER_AGENT, AGENT)
 }
 
-/// Sends one request and reads its answer. A server that refuses a large body is heard before the body is sent.
+/// Sends one request and reads its response. A large body is sent only after the server has had time to refuse it.
 pub(super) async fn exchange(url: &Url, request: Builder, body: Bytes) -> Result<Answer, Fault> {
     let request = with_body(request, body)
-        .map_err(|error| Fault::new(Exit::Usage, format!("{url} cannot be asked for: {error}")))?;
+        .map_err(|error| Fault::new(Exit::Usage, format!("{url} cannot be requested: {error}")))?;
     let io = dial(url).await?;
     match timeout(CTL_ANSWER_TIMEOUT, ask(io, request)).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(why)) => Err(Fault::new(Exit::Unavailable, format!("{} gave no proper answer: {why}", url.address))),
         Err(_) => {
-            let patience = duration_text(CTL_ANSWER_TIMEOUT);
-            Err(Fault::new(Exit::Unavailable, format!("{} did not answer within {patience}", url.address)))
+            let limit = duration_text(CTL_ANSWER_TIMEOUT);
+            Err(Fault::new(Exit::Unavailable, format!("{} did not answer within {limit}", url.address)))
         }
     }
 }
 
-/// A large body waits a moment for the server's "100 Continue" (RFC 9110 §10.1.1): one that would refuse it says so instead,
-/// where otherwise it might close the connection amid the body and its reason be lost.
+/// A large body waits a moment for "100 Continue" (RFC 9110 §10.1.1), so that a server can refuse it first. Otherwise
+/// the server might close the connection in the middle of the body, and its reason would be lost.
 fn with_body(request: Builder, body: Bytes) -> http::Result<Request<Body>> {
     if body.len() <= CTL_BODY_BYTES_UNASKED {
         return request.body(Full::new(body).boxed_unsync());
@@ -113,7 +113,7 @@ fn with_body(request: Builder, body: Bytes) -> http::Result<Request<Body>> {
     let welcome = Arc::new(Notify::new());
     let awaited = Arc::clone(&welcome);
     let frames = once(async move {
-        // Not every server says so; then it is sent all the same.
+        // Not every server sends it. After the timeout the body is sent anyway.
         let _ = timeout(CTL_CONTINUE_TIMEOUT, awaited.notified()).await;
         Ok(Frame::data(body))
     });
@@ -125,7 +125,7 @@ fn with_body(request: Builder, body: Bytes) -> http::Result<Request<Body>> {
 
 async fn ask(io: Box<dyn Io>, request: Request<Body>) -> Result<Answer, BoxError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await?;
-    // What goes wrong with the connection is seen by the request too.
+    // Errors of the connection are also returned by the request.
     let connection = tokio::spawn(async move { drop(connection.await) });
     let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
@@ -137,21 +137,21 @@ async fn ask(io: Box<dyn Io>, request: Request<Body>) -> Result<Answer, BoxError
 
 /// Why a request was refused, from the status and the body of its answer.
 pub(super) fn refusal(status: StatusCode, retry_after: Option<&str>, body: &[u8]) -> String {
-    /// A page in the place of a sentence is cut here, in characters.
+    /// The length, in characters, at which a response is cut that is not a short sentence.
     const SENTENCE_MAX: usize = 300;
     let error = serde_json::from_slice::<serde_json::Value>(body).ok();
     let text = error.as_ref().and_then(|value| value.get("error")?.as_str().map(str::to_owned));
     let text = text.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     let line = text.trim().lines().next().unwrap_or("").trim();
-    let mut told = match line.char_indices().nth(SENTENCE_MAX) {
+    let mut text = match line.char_indices().nth(SENTENCE_MAX) {
         _ if line.is_empty() || line.starts_with('<') => status.to_string(),
         Some((end, _)) => format!("{}…, {status}", &line[..end]),
         None => format!("{line} ({status})"),
     };
     if let Some(seconds) = retry_after {
-        told.push_str(&format!("; it asks to be tried again after {seconds} s"));
+        text.push_str(&format!("; it asks to be tried again after {seconds} s"));
     }
-    told
+    text
 }
 
 #[cfg(test)]
@@ -159,14 +159,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_told_in_the_servers_words() {
-        let told = |status, body: &str| refusal(status, None, body.as_bytes());
+    fn a_refusal_is_reported_in_the_servers_words() {
+        let reported = |status, body: &str| refusal(status, None, body.as_bytes());
         let json = "{\"error\":\"missing argument `userid`\"}\n";
-        assert_eq!(told(StatusCode::BAD_REQUEST, json), "missing argument `userid` (400 Bad Request)");
-        assert_eq!(told(StatusCode::NOT_FOUND, "no such path\n"), "no such path (404 Not Found)");
-        assert_eq!(told(StatusCode::BAD_GATEWAY, "<html>\n<b>502</b>"), "502 Bad Gateway");
-        assert_eq!(told(StatusCode::FORBIDDEN, ""), "403 Forbidden");
-        assert!(told(StatusCode::FORBIDDEN, &"ä".repeat(5000)).len() < 1000);
+        assert_eq!(reported(StatusCode::BAD_REQUEST, json), "missing argument `userid` (400 Bad Request)");
+        assert_eq!(reported(StatusCode::NOT_FOUND, "no such path\n"), "no such path (404 Not Found)");
+        assert_eq!(reported(StatusCode::BAD_GATEWAY, "<html>\n<b>502</b>"), "502 Bad Gateway");
+        assert_eq!(reported(StatusCode::FORBIDDEN, ""), "403 Forbidden");
+        assert!(reported(StatusCode::FORBIDDEN, &"ä".repeat(5000)).len() < 1000);
         let later = refusal(StatusCode::SERVICE_UNAVAILABLE, Some("1"), b"{\"error\":\"full\"}");
         assert_eq!(later, "full (503 Service Unavailable); it asks to be tried again after 1 s");
     }

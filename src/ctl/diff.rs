@@ -1,25 +1,25 @@
-//! `pushctl diff`: what a reload with another file would change, and when that would be felt.
+//! `pushctl diff`: shows what a reload with another file would change, and when the changes take effect.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::config::place;
+use super::config::location;
 use super::fault::Fault;
 use super::{CONFIG, Outcome, check, print};
 use crate::config::keys::Change;
 use crate::config::{self, Difference, Origin};
 use crate::daemon::exit::Exit;
 
-/// What is felt when, in the order in which it is told.
+/// When a change takes effect, in the order of the output.
 const PARTS: [(Change, &str); 3] = [
     (Change::AtOnce, "At once:"),
     (Change::NewConnections, "For new connections only:"),
     (Change::Restart, "Only by a restart:"),
 ];
 
-/// Names stand in one column, unless one reaches beyond it.
+/// The width of the names' column, unless a name is longer.
 const COLUMN: usize = 36;
 
 /// Say key by key what another configuration would change, and when: at once, for new connections, or by a restart
@@ -42,11 +42,11 @@ impl Diff {
         }
         let (_, now) = check::load_settings(&self.config)?;
         let (_, new) = check::load_settings(&self.new)?;
-        print(&told(&config::differences(&now, &new))).map(|()| Exit::Clean.code())
+        print(&report(&config::differences(&now, &new))).map(|()| Exit::Clean.code())
     }
 }
 
-fn told(differences: &[Difference]) -> String {
+fn report(differences: &[Difference]) -> String {
     if differences.is_empty() {
         return "Nothing would change.\n".to_owned();
     }
@@ -56,12 +56,12 @@ fn told(differences: &[Difference]) -> String {
         if part.is_empty() {
             continue;
         }
-        // To write to a string cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "{title}");
         for Difference { name, text: what, origin, .. } in part {
             let at = match origin {
                 Origin::Default => String::new(),
-                Origin::Line(file, line) => format!("  ({})", place(file, *line)),
+                Origin::Line(file, line) => format!("  ({})", location(file, *line)),
             };
             let _ = writeln!(text, "  {name:COLUMN$}  {what}{at}");
         }

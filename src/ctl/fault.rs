@@ -1,31 +1,31 @@
-//! Why a command could not do what it was asked: what, where, what would do, and the exit code.
+//! Why a command failed: what, where, a way out, and the exit code.
 
 use std::fmt;
 use std::io;
 
 use crate::daemon::exit::{Exit, Failure, reason};
 
-/// The end of a command that failed.
+/// The failure of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The exit code.
     pub code: u8,
-    /// What is said on standard error.
+    /// The message for standard error.
     pub message: String,
 }
 
 impl Fault {
-    /// It was tried, and refused.
+    /// The command was tried and refused.
     pub(super) fn failed(message: impl Into<String>) -> Fault {
         Fault { code: super::FAILED, message: message.into() }
     }
 
-    /// One of the codes that pushd has too.
+    /// A failure with one of pushd's exit codes.
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Fault {
         Fault { code: exit.code(), message: message.into() }
     }
 
-    /// `what` failed with `error`.
+    /// Operation `what` failed with `error`.
     pub(super) fn io(what: impl fmt::Display, error: &io::Error) -> Fault {
         Fault::new(Exit::of_error(error), format!("{what}: {}", reason(error)))
     }

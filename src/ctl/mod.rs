@@ -1,16 +1,17 @@
-//! `pushctl`: what operators and users say to a pushd, over the same HTTP, WebSocket, pidfile and signals anyone can use.
+//! `pushctl`: the command line of operators and users. It uses only interfaces that are open to everyone: HTTP,
+//! WebSocket, pidfile and signals.
 //!
 //! ```text
-//! publish                 url -> dial -> one request, one answer
+//! publish                 url -> dial -> one request, one response
 //! subscribe  connect      url -> dial -> websocket -> talk
-//! check  config  diff     config; check also unit: what systemd makes of it
-//! stop  reload  status    place: which pidfile, whether its lock is held, by whom
-//! bench                   url -> a room of its own, without the runtime
+//! check  config  diff     config; check also unit: the start of a systemd unit
+//! stop  reload  status    instance: which pidfile, whether it is locked, by which process
+//! bench                   url -> a module of its own, without the runtime
 //! completions             the definition of the command line below
 //! ```
 //!
-//! Standard output has what was asked for, standard error what there is to say about it, and the exit code is one of
-//! [`Exit`]'s, or [`FAILED`], or [`NOT_RUNNING`]. One runtime on one thread; nothing here is imported by the daemon.
+//! Results go to standard output, messages to standard error. The exit code is one of [`Exit`]'s, or [`FAILED`], or
+//! [`NOT_RUNNING`]. There is one runtime on one thread. The daemon imports nothing from here.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,7 +30,7 @@ mod connect;
 mod dial;
 mod diff;
 mod fault;
-mod place;
+mod instance;
 mod publish;
 mod reload;
 mod status;
@@ -42,15 +43,15 @@ mod websocket;
 
 pub use fault::Fault;
 
-/// It was understood and tried, and did not come out as asked.
+/// The command was valid and was tried, but failed.
 pub const FAILED: u8 = 1;
-/// `status`: nobody holds the pidfile (as systemctl and the LSB have it).
+/// `status`: no process holds the pidfile (the code that systemctl and the LSB use).
 pub const NOT_RUNNING: u8 = 3;
 
-/// Where the configuration is unless a command says otherwise: where pushd itself looks.
+/// The default path of the configuration, the same as pushd's.
 const CONFIG: &str = "/etc/pushd/config.toml";
 
-/// What a command comes to: the exit code, or why there was no way to have it.
+/// The exit code of a command, or why it failed.
 type Outcome = Result<u8, Fault>;
 
 const EXAMPLES: &str = "\
@@ -98,7 +99,7 @@ pub fn main() -> ExitCode {
     let ctl = match Ctl::try_parse().map_err(usage::with_tip) {
         Ok(ctl) => ctl,
         Err(error) => {
-            // Nowhere to print to is no reason for another code.
+            // A failure to print does not change the exit code.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Clean.into() };
         }
@@ -125,22 +126,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs what needs a network to its end.
+/// Runs a command that uses the network.
 fn block_on(outcome: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Fault::io("cannot start a runtime", &error))?;
     let outcome = runtime.block_on(outcome);
-    // A name that is still being looked up would be waited for.
+    // Do not wait for a name that is still being looked up.
     runtime.shutdown_background();
     outcome
 }
 
-/// One line to standard error, under the program's name.
+/// Prints one line on standard error, with the program's name.
 fn say(message: &str) {
     use std::io::Write;
-    // Who closed standard error does not want to know.
+    // If standard error is closed, the message is lost.
     let _ = writeln!(std::io::stderr(), "pushctl: {message}");
 }
 
@@ -148,7 +149,7 @@ fn print(text: &str) -> Result<(), Fault> {
     exit::print(text).map_err(|error| Fault::io("cannot write the output", &error))
 }
 
-/// A duration as the configuration writes it; a bare number is in seconds, as `timeout` and `curl` take it.
+/// A duration in the syntax of the configuration. A plain number is in seconds, as for `timeout` and `curl`.
 fn duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return crate::config::duration(&format!("{text}s"));
@@ -163,17 +164,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_line_definition_is_valid() {
         Ctl::command().debug_assert();
     }
 
     #[test]
-    fn examples_fit_80_columns_and_prose_is_left_to_be_wrapped() {
+    fn examples_fit_80_columns_and_prose_is_not_wrapped_by_hand() {
         let ctl = Ctl::command();
-        let told = ctl.get_subcommands().chain([&ctl]).filter_map(clap::Command::get_after_help);
-        let told: Vec<String> = told.map(ToString::to_string).collect();
-        assert!(told.len() > 5, "{told:?}");
-        for text in told {
+        let texts = ctl.get_subcommands().chain([&ctl]).filter_map(clap::Command::get_after_help);
+        let texts: Vec<String> = texts.map(ToString::to_string).collect();
+        assert!(texts.len() > 5, "{texts:?}");
+        for text in texts {
             let lines: Vec<&str> = text.lines().collect();
             let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
             let example = lines.iter().find(|line| line.starts_with(' ') && line.chars().count() > 80);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_number_is_in_seconds() {
+    fn a_plain_number_is_in_seconds() {
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));

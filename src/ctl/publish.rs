@@ -1,4 +1,4 @@
-//! `pushctl publish`: one message to a publish route, by POST.
+//! `pushctl publish`: sends one message to a publish route by POST.
 
 use std::io::{IsTerminal, Read};
 
@@ -15,10 +15,10 @@ use super::{Outcome, block_on, print};
 use crate::config::limits::MESSAGE_BYTES_CEILING;
 use crate::daemon::exit::Exit;
 
-/// Where a channel without an address is published: the route of the default configuration.
+/// The default publish route: that of the default configuration.
 const URL: &str = "http://127.0.0.1:8888/publish/{channel}";
 
-/// What a channel's name keeps as it is in one segment of a path (RFC 3986, unreserved).
+/// The characters that are not escaped in a channel's name as one segment of a path (RFC 3986, unreserved).
 const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const EXAMPLES: &str = "\
@@ -75,7 +75,7 @@ impl Publish {
     }
 }
 
-/// The address that TARGET stands for. The error says what would do.
+/// The URL that TARGET means. The error contains a hint.
 fn destination(target: &str, template: &str) -> Result<Url, String> {
     if Url::is_meant(target) {
         return match template {
@@ -100,7 +100,7 @@ fn destination(target: &str, template: &str) -> Result<Url, String> {
     text.parse().map_err(|why| format!("--url '{template}': {why}"))
 }
 
-/// All of standard input, as far as a message can be large.
+/// Reads all of standard input, up to the largest possible message.
 fn read_all(input: impl Read, binary: bool) -> Result<Vec<u8>, Fault> {
     let mut message = Vec::new();
     let read = input.take(MESSAGE_BYTES_CEILING as u64 + 1).read_to_end(&mut message);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_one_segment_of_the_route() {
+    fn a_channel_becomes_one_segment_of_the_path() {
         assert_eq!(goes_to("news", URL), "http://127.0.0.1:8888/publish/news");
         assert_eq!(goes_to("user/7?x#y", URL), "http://127.0.0.1:8888/publish/user%2F7%3Fx%23y");
         assert_eq!(goes_to("größe 100%", URL), "http://127.0.0.1:8888/publish/gr%C3%B6%C3%9Fe%20100%25");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_alone_has_the_usual_route() {
+    fn a_server_without_a_path_has_the_default_route() {
         for template in ["http://[::1]:9000", "http://[::1]:9000/"] {
             assert_eq!(goes_to("news", template), "http://[::1]:9000/publish/news");
         }
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_as_it_is() {
+    fn a_url_is_used_unchanged() {
         assert_eq!(goes_to("ws://h:1/pushtoall?message=hi", URL), "http://h:1/pushtoall?message=hi");
         assert!(destination("http://h/", "http://i/{channel}").unwrap_err().contains("--url"));
         for meant in ["127.0.0.1:8888/publish/news", "[::1]:80", "localhost:8888/publish/news"] {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn text_ends_before_its_last_newline_and_bytes_do_not() {
+    fn the_last_newline_is_removed_from_text_and_kept_in_bytes() {
         assert_eq!(read_all(&b"hi\n\n"[..], false).unwrap(), b"hi\n");
         assert_eq!(read_all(&b"hi\n"[..], true).unwrap(), b"hi\n");
         assert_eq!(read_all(&b"\xff"[..], true).unwrap(), b"\xff");

@@ -1,4 +1,4 @@
-//! `pushctl reload`: check the configuration, SIGHUP, and wait for what comes of it.
+//! `pushctl reload`: checks the configuration, sends SIGHUP, and waits for the outcome.
 
 use std::thread::sleep;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::fault::Fault;
-use super::place::{Found, Held, Place, signal};
+use super::instance::{Found, Held, Instance, signal};
 use super::{FAILED, Outcome, check, print, say};
 use crate::config::duration_text;
 use crate::config::limits::{CTL_POLL, CTL_RELOAD_TIMEOUT};
@@ -19,12 +19,12 @@ use crate::daemon::reloads::{self, Report};
 #[derive(Debug, Args)]
 pub(super) struct Reload {
     #[command(flatten)]
-    place: Place,
+    instance: Instance,
 }
 
 impl Reload {
     pub fn run(&self) -> Outcome {
-        match self.place.config_file() {
+        match self.instance.config_file() {
             Some(file) => {
                 check::load(&file).map_err(|fault| Fault {
                     message: format!("not reloaded, nothing has changed:\n{}", fault.message),
@@ -33,10 +33,10 @@ impl Reload {
             }
             None => say("no --config was given, so pushd itself checks the file"),
         }
-        let found = self.place.find()?;
+        let found = self.instance.find()?;
         let Some(pid) = found.holder()? else { return Err(found.nothing_to_signal()) };
         let named = found.named(pid);
-        let before = told(&found, pid);
+        let before = report(&found, pid);
         if !signal(pid, Signal::SIGHUP)? {
             return Err(found.nothing_to_signal());
         }
@@ -45,7 +45,7 @@ impl Reload {
             return Ok(Exit::Clean.code());
         };
         let reloads::Outcome { code, message } = outcome(&found, pid, before.begun + 1)?;
-        // The words of another process, on a terminal.
+        // The message comes from another process and is shown on a terminal.
         let message: String = message.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect();
         match code {
             0 => {
@@ -62,19 +62,19 @@ impl Reload {
     }
 }
 
-/// What that process says of its reloads.
-fn told(found: &Found, pid: Pid) -> Option<Report> {
-    reloads::read(&found.pidfile).filter(|told| told.pid == pid)
+/// The report of that process about its reloads.
+fn report(found: &Found, pid: Pid) -> Option<Report> {
+    reloads::read(&found.pidfile).filter(|report| report.pid == pid)
 }
 
-/// What came of the reload of that number, or of a later one.
+/// Waits for the outcome of reload `number`, or of a later one.
 fn outcome(found: &Found, pid: Pid, number: u64) -> Result<reloads::Outcome, Fault> {
     let deadline = Instant::now() + CTL_RELOAD_TIMEOUT;
     loop {
-        if let Some(told) = told(found, pid)
-            && told.ended >= number
+        if let Some(report) = report(found, pid)
+            && report.ended >= number
         {
-            return Ok(told.last);
+            return Ok(report.last);
         }
         if found.held()? != Held::By(pid) {
             let message = format!("{} has ended before it had reloaded; its log says why", found.named(pid));
@@ -83,7 +83,7 @@ fn outcome(found: &Found, pid: Pid, number: u64) -> Result<reloads::Outcome, Fau
         if Instant::now() >= deadline {
             let waited = duration_text(CTL_RELOAD_TIMEOUT);
             let message =
-                format!("{} has been told to reload and has not after {waited}; its log says more", found.named(pid));
+                format!("{} was asked to reload and did not within {waited}; its log says more", found.named(pid));
             return Err(Fault { code: FAILED, message });
         }
         sleep(CTL_POLL);

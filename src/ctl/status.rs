@@ -1,4 +1,4 @@
-//! `pushctl status`: whether pushd runs, and a few of its figures.
+//! `pushctl status`: shows whether pushd runs, and a few of its metrics.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,13 +7,13 @@ use http::Method;
 
 use super::dial::{self, Answer};
 use super::fault::Fault;
-use super::place::{Held, Place};
+use super::instance::{Held, Instance};
 use super::url::{Address, Url};
 use super::{NOT_RUNNING, Outcome, block_on, print, say};
 use crate::config::{self, Action, Config, Listen};
 use crate::daemon::exit::Exit;
 
-/// What is shown: a word, the metric, and what kind of figure it is.
+/// The lines shown: a word, the metric, and a comment.
 const FIGURES: [(&str, &str, &str); 5] = [
     ("connections", "pushd_connections_accepted_total", "accepted"),
     ("sessions", "pushd_sessions", "open"),
@@ -26,7 +26,7 @@ const FIGURES: [(&str, &str, &str); 5] = [
 #[derive(Debug, Args)]
 pub(super) struct Status {
     #[command(flatten)]
-    place: Place,
+    instance: Instance,
 
     /// Its metrics, as in http://127.0.0.1:8888/metrics [default: found in the configuration]
     #[arg(long, value_name = "URL")]
@@ -35,7 +35,7 @@ pub(super) struct Status {
 
 impl Status {
     pub fn run(&self) -> Outcome {
-        let found = self.place.find()?;
+        let found = self.instance.find()?;
         let held = match found.held() {
             Err(fault) if fault.code == Exit::NoPermission.code() => return self.ask(fault),
             held => held?,
@@ -55,7 +55,7 @@ impl Status {
             }
             Held::By(pid) => print(&format!("pushd is running, PID {pid} ({})\n", found.pidfile.display()))?,
         }
-        // Without figures it runs all the same.
+        // A failure to get the metrics does not change the exit code.
         match self.url.clone().or_else(|| self.url_from_config()) {
             Some(url) => block_on(async move {
                 match metrics(&url).await {
@@ -68,7 +68,7 @@ impl Status {
         }
     }
 
-    /// Where this user may not look at the pidfile: a server that answers runs.
+    /// If this user may not read the pidfile, a server that answers proves that pushd runs.
     fn ask(&self, fault: Fault) -> Outcome {
         let Some(url) = self.url.clone().or_else(|| self.url_from_config()) else { return Err(fault) };
         block_on(async move {
@@ -84,7 +84,7 @@ impl Status {
     }
 
     fn url_from_config(&self) -> Option<Url> {
-        config::load(&self.place.config_file()?).ok().as_ref().and_then(metrics_url)
+        config::load(&self.instance.config_file()?).ok().as_ref().and_then(metrics_url)
     }
 }
 
@@ -97,7 +97,7 @@ async fn metrics(url: &Url) -> Result<String, Fault> {
     }
 }
 
-/// Where the first server that has metrics, and an address to ask, tells them.
+/// The metrics route of the first server that has one and can be reached.
 fn metrics_url(config: &Config) -> Option<Url> {
     config.servers.iter().find_map(|server| {
         let route = server.routes.iter().find(|route| route.action == Action::Metrics)?;
@@ -110,7 +110,7 @@ fn metrics_url(config: &Config) -> Option<Url> {
     })
 }
 
-/// Who listens everywhere is reached on the loopback.
+/// A listener on all addresses is reached by the loopback address.
 fn reachable(address: SocketAddr) -> Address {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -120,7 +120,7 @@ fn reachable(address: SocketAddr) -> Address {
     Address::Tcp(ip.to_string(), address.port())
 }
 
-/// The figures worth a line, those that are there.
+/// The lines for those metrics that are present.
 fn figures(text: &str) -> String {
     let line = |(word, metric, kind): (&str, &str, &str)| {
         sum(text, metric).map(|value| format!("  {word:<13}{value:>10}  {kind}\n"))
@@ -129,12 +129,12 @@ fn figures(text: &str) -> String {
     if lines.is_empty() { "  none of pushd's figures are among the metrics\n".to_owned() } else { lines }
 }
 
-/// The samples of a metric, over all its labels; `None` where there are none.
+/// The sum of a metric over all its labels; `None` if it is not present.
 fn sum(text: &str, metric: &str) -> Option<u64> {
     let samples = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(metric)?;
         let value = match rest.strip_prefix('{') {
-            // A label's value may hold spaces and braces; what follows the last brace does not.
+            // The value of a label may contain spaces and braces. There are none after the last brace.
             Some(labelled) => labelled.rsplit_once('}')?.1,
             None => rest.strip_prefix(' ')?,
         };
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_summed_over_their_labels() {
+    fn a_metric_is_summed_over_its_labels() {
         let text = "# HELP pushd_sessions x\npushd_sessions{hub=\"a } 9\"} 2\npushd_sessions{hub=\"b\"} 3 1700000000\n\
                     pushd_sessions_opened_total 70\npushd_channels 0\npushd_odd NaN\n";
         assert_eq!(sum(text, "pushd_sessions"), Some(5));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_found_in_the_configuration() {
+    fn the_metrics_route_is_found_in_the_configuration() {
         let url = |listen: &str, route: &str| {
             let text = format!(
                 "[server.a]\nlisten = \"127.0.0.1:1\"\n[server.a.routes]\n\"/\" = {{ health = true }}\n\

@@ -1,4 +1,4 @@
-//! `pushctl stop`: SIGINT, and wait until the pidfile is free.
+//! `pushctl stop`: sends SIGINT, and waits until the pidfile is free.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::fault::Fault;
-use super::place::{Found, Held, Place, signal};
+use super::instance::{Found, Held, Instance, signal};
 use super::{Outcome, print};
 use crate::config::duration_text;
 use crate::config::limits::{CTL_POLL, CTL_STOP_MARGIN};
 use crate::daemon::exit::Exit;
 
-/// The pause between two signals of `--now`: pushd takes two that come within a moment as one.
+/// The pause between two signals of `--now`: pushd counts two signals within a moment as one.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// End pushd gracefully, and wait until it has ended
 #[derive(Debug, Args)]
 pub(super) struct Stop {
     #[command(flatten)]
-    place: Place,
+    instance: Instance,
 
     /// Do not wait for the grace: clients are cut off
     #[arg(long)]
@@ -30,14 +30,14 @@ pub(super) struct Stop {
 
 impl Stop {
     pub fn run(&self) -> Outcome {
-        let found = self.place.find()?;
+        let found = self.instance.find()?;
         let Some(pid) = found.holder()? else { return Err(found.nothing_to_signal()) };
-        let patience = if self.now { CTL_STOP_MARGIN } else { found.grace + CTL_STOP_MARGIN };
+        let limit = if self.now { CTL_STOP_MARGIN } else { found.grace + CTL_STOP_MARGIN };
         let begin = Instant::now();
         let mut signalled = None;
         while is_held(&found, pid)? {
-            if begin.elapsed() >= patience {
-                return Err(self.still_there(&found, pid, patience));
+            if begin.elapsed() >= limit {
+                return Err(self.still_there(&found, pid, limit));
             }
             if signalled.is_none_or(|last: Instant| self.now && last.elapsed() >= AGAIN) {
                 signal(pid, Signal::SIGINT)?;
@@ -49,17 +49,17 @@ impl Stop {
         Ok(Exit::Clean.code())
     }
 
-    fn still_there(&self, found: &Found, pid: Pid, patience: Duration) -> Fault {
+    fn still_there(&self, found: &Found, pid: Pid, limit: Duration) -> Fault {
         let hint = match self.now {
-            true => format!("`kill -KILL {pid}` is what is left"),
+            true => format!("only `kill -KILL {pid}` remains"),
             false => "`pushctl stop --now` does not wait for clients".to_owned(),
         };
-        let waited = duration_text(patience);
-        Fault::failed(format!("{} was told to stop and has not after {waited}: {hint}", found.named(pid)))
+        let waited = duration_text(limit);
+        Fault::failed(format!("{} was asked to stop and did not within {waited}: {hint}", found.named(pid)))
     }
 }
 
-/// Whether `pid` still holds the pidfile: a successor that was started meanwhile is not it.
+/// Whether `pid` still holds the pidfile, and not a pushd that was started meanwhile.
 fn is_held(found: &Found, pid: Pid) -> Result<bool, Fault> {
     Ok(found.held()? == Held::By(pid))
 }

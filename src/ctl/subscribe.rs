@@ -1,4 +1,4 @@
-//! `pushctl subscribe`: what a WebSocket route sends, one message a line.
+//! `pushctl subscribe`: prints the messages of a WebSocket route, one a line.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::talk::{Plan, talk};
 use super::url::Url;
-use super::websocket::{self, Printer, Wishes};
+use super::websocket::{self, Options, Printer};
 use super::{Outcome, block_on, duration};
 
 const EXAMPLES: &str = "\
@@ -47,8 +47,8 @@ pub(super) struct Subscribe {
 impl Subscribe {
     pub fn run(&self) -> Outcome {
         block_on(async {
-            let wishes = Wishes { origin: self.origin.clone(), subprotocol: None };
-            let socket = websocket::open(&self.url, &wishes).await?;
+            let options = Options { origin: self.origin.clone(), subprotocol: None };
+            let socket = websocket::open(&self.url, &options).await?;
             let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
             talk(socket, Printer::new(self.binary), Plan { count: self.count, deadline, ..Plan::default() }).await
         })

@@ -1,6 +1,6 @@
-//! A conversation over one WebSocket: lines go out, messages come in and are printed, until there is enough of it.
+//! A conversation over one WebSocket: sends lines and prints received messages until an end condition is met.
 //!
-//! Both directions run at once, so that a server that answers before it has heard all is never waited for in vain.
+//! Both directions run at once: a server may answer before it has received all lines.
 
 use std::io;
 use std::pin::pin;
@@ -22,73 +22,74 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::fault::Fault;
-use super::websocket::{Printer, Socket, tell};
+use super::websocket::{Printer, Socket, print_status};
 use super::{FAILED, Outcome, say};
 use crate::config::limits::CLOSE_TIMEOUT;
 use crate::daemon::exit::Exit;
 
-/// What a second Ctrl-C ends with, as shells count a process that the signal ended.
+/// The exit code after a second Ctrl-C, as shells report a process that a signal ended.
 const EXIT_INTERRUPTED: i32 = 130;
 /// The connection ended without a closing handshake (RFC 6455 §7.1.5).
 const ABNORMAL: u16 = 1006;
-/// The closing handshake named no code.
+/// The close frame had no code.
 const NO_CODE: u16 = 1005;
 
-/// When there is enough of a conversation.
+/// The end conditions of a conversation.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// What is sent; `None`: nothing ever.
+    /// The lines to send; `None` to send nothing.
     pub lines: Option<mpsc::Receiver<String>>,
-    /// Enough after so many messages. `None`: after as many as lines were sent, once all were.
+    /// End after this number of messages. `None`: after as many messages as lines, once all lines were sent.
     pub count: Option<u64>,
-    /// Enough at this time, whatever came.
+    /// End at this time in any case.
     pub deadline: Option<Instant>,
-    /// How long answers to the lines are waited for once all are sent; `None`: not at all.
-    pub patience: Option<Duration>,
+    /// How long to wait for answers once all lines were sent; `None` for not at all.
+    pub answer_timeout: Option<Duration>,
 }
 
-/// Why a conversation came to its end.
+/// Why a conversation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Why {
-    /// All that was wanted was heard.
+    /// All wanted messages were received.
     Enough,
-    /// Time was up.
+    /// The deadline has passed.
     Late,
-    /// Ctrl-C, or nobody reads the output any more.
+    /// Ctrl-C, or the reader of the output has gone.
     Unwanted,
-    /// The server ended it, or something between.
+    /// The server or something on the way closed the connection.
     Closed,
 }
 
-/// One end of a conversation.
+/// The state of a conversation.
 struct Talk {
     sink: SplitSink<Socket, Message>,
     stream: SplitStream<Socket>,
     printer: Printer,
-    heard: u64,
+    received: u64,
     wanted: Option<u64>,
-    /// What the server said at the end, or what became of the connection.
+    /// The close code and reason, or how the connection was lost.
     closed: Option<(u16, String)>,
 }
 
-/// Talks until the plan is fulfilled or the server ends it; closes with 1000 where nobody has, and says how it went.
+/// Runs the conversation until an end condition is met or the server closes. Closes with 1000 if the server did not,
+/// and reports the outcome.
 pub(super) async fn talk(socket: Socket, printer: Printer, plan: Plan) -> Outcome {
     let mut interrupt = Interrupt::install().map_err(|error| Fault::io("cannot install a signal handler", &error))?;
     let all_that_comes = plan.count.is_none();
     let (sink, stream) = socket.split();
-    let mut talk = Talk { sink, stream, printer, heard: 0, wanted: plan.count, closed: None };
+    let mut talk = Talk { sink, stream, printer, received: 0, wanted: plan.count, closed: None };
     let why = talk.converse(plan, &mut interrupt).await?;
-    // What still comes while it closes belongs to the conversation, unless an exact number was asked for.
+    // Messages that arrive during the close are printed, unless an exact number was requested.
     talk.close(all_that_comes && why != Why::Unwanted).await?;
     let (code, reason) = talk.closed.unwrap_or((ABNORMAL, "the server did not answer the close".to_owned()));
-    tell(format!("closed {code} {reason}").trim_end());
-    if let Some(wanted) = talk.wanted.filter(|wanted| talk.heard < *wanted && why != Why::Unwanted) {
+    print_status(format!("closed {code} {reason}").trim_end());
+    if let Some(wanted) = talk.wanted.filter(|wanted| talk.received < *wanted && why != Why::Unwanted) {
         let late = if why == Why::Late { " in time" } else { "" };
-        let hint = match talk.heard == 0 && all_that_comes {
+        let hint = match talk.received == 0 && all_that_comes {
             true => "; the route must echo or broadcast (on_message)",
             false => "",
         };
-        say(&format!("{} of {wanted} messages came{late}{hint}", talk.heard));
+        say(&format!("{} of {wanted} messages came{late}{hint}", talk.received));
         return Ok(FAILED);
     }
     Ok(if matches!(code, 1000 | 1001) { Exit::Clean.code() } else { FAILED })
@@ -100,7 +101,7 @@ impl Talk {
         let mut deadline = plan.deadline;
         let mut all_sent = false;
         loop {
-            if self.wanted.is_some_and(|wanted| self.heard >= wanted) {
+            if self.wanted.is_some_and(|wanted| self.received >= wanted) {
                 return Ok(Why::Enough);
             }
             tokio::select! {
@@ -108,30 +109,30 @@ impl Talk {
                 () = interrupt.wait() => return Ok(Why::Unwanted),
                 message = self.stream.next() => match message {
                     Some(Ok(message)) if is_application(&message) => {
-                        self.heard += 1;
+                        self.received += 1;
                         if !self.printer.print(&message)? {
                             return Ok(Why::Unwanted);
                         }
                     }
                     Some(Ok(Message::Close(frame))) => {
-                        self.closed = Some(said(frame));
+                        self.closed = Some(close_reason(frame));
                         return Ok(Why::Closed);
                     }
                     Some(Ok(_)) => {}
                     end => {
-                        self.closed = Some(lost(end.and_then(Result::err)));
+                        self.closed = Some(loss(end.and_then(Result::err)));
                         return Ok(Why::Closed);
                     }
                 },
                 lines = &mut sending, if !all_sent => {
                     all_sent = true;
-                    match (lines, plan.patience) {
-                        (Ok(lines), Some(patience)) => {
+                    match (lines, plan.answer_timeout) {
+                        (Ok(lines), Some(timeout)) => {
                             self.wanted = Some(lines);
-                            deadline = deadline.or(Some(Instant::now() + patience));
+                            deadline = deadline.or(Some(Instant::now() + timeout));
                         }
                         (Ok(_), None) => return Ok(Why::Enough),
-                        // The server has its reason, and the stream will have it too.
+                        // The server had a reason, which is still to be read from the stream.
                         (Err(_), _) => deadline = Some(Instant::now() + CLOSE_TIMEOUT),
                     }
                 }
@@ -142,24 +143,24 @@ impl Talk {
         }
     }
 
-    /// The closing handshake: ours, or the answer to the server's, which the socket writes while it is read.
+    /// Runs the closing handshake. If the server closed first, the socket sends the answer while it is read.
     async fn close(&mut self, print: bool) -> Result<(), Fault> {
         let closing = async {
             if self.closed.is_none() {
                 let farewell = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                // A server that is gone is noticed below.
+                // If the connection is gone, the loop below notices it.
                 let _ = self.sink.send(Message::Close(Some(farewell))).await;
             }
             while let Some(message) = self.stream.next().await {
                 match message {
-                    Ok(Message::Close(frame)) => self.closed = Some(said(frame)),
+                    Ok(Message::Close(frame)) => self.closed = Some(close_reason(frame)),
                     Ok(message) if print && is_application(&message) => {
-                        self.heard += 1;
+                        self.received += 1;
                         self.printer.print(&message)?;
                     }
                     Ok(_) => {}
                     Err(error) => {
-                        self.closed.get_or_insert_with(|| lost(Some(error)));
+                        self.closed.get_or_insert_with(|| loss(Some(error)));
                         break;
                     }
                 }
@@ -170,7 +171,7 @@ impl Talk {
     }
 }
 
-/// Sends every line; how many there were.
+/// Sends all lines. Returns their number.
 async fn send_all(
     sink: &mut SplitSink<Socket, Message>,
     lines: Option<mpsc::Receiver<String>>,
@@ -188,25 +189,25 @@ fn is_application(message: &Message) -> bool {
     matches!(message, Message::Text(_) | Message::Binary(_))
 }
 
-fn said(frame: Option<CloseFrame>) -> (u16, String) {
+fn close_reason(frame: Option<CloseFrame>) -> (u16, String) {
     match frame {
         Some(frame) => (frame.code.into(), frame.reason.escape_debug().to_string()),
         None => (NO_CODE, "the server named no code".to_owned()),
     }
 }
 
-fn lost(error: Option<Error>) -> (u16, String) {
+fn loss(error: Option<Error>) -> (u16, String) {
     let why = match error {
         None | Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => {
             "the connection was cut without a closing handshake".to_owned()
         }
         Some(Error::Io(error)) => format!("the connection was lost: {}", crate::daemon::exit::reason(&error)),
-        Some(error) => format!("what came was no WebSocket: {error}"),
+        Some(error) => format!("the data received is not WebSocket: {error}"),
     };
     (ABNORMAL, why)
 }
 
-/// SIGINT and SIGTERM, the first of which ends the conversation politely and the second at once.
+/// SIGINT and SIGTERM: the first ends the conversation gracefully, the second ends the program at once.
 struct Interrupt(UnixStream);
 
 impl Interrupt {
@@ -214,7 +215,7 @@ impl Interrupt {
         let (wake, write) = std::os::unix::net::UnixStream::pair()?;
         let armed = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            // Before the flag: the signal that arms it must not be the one that fires.
+            // Before the flag: the signal that arms it must not be the one that triggers it.
             flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&armed))?;
             flag::register(signal, Arc::clone(&armed))?;
             low_level::pipe::register(signal, write.try_clone()?)?;
@@ -224,7 +225,7 @@ impl Interrupt {
     }
 
     async fn wait(&mut self) {
-        // The handlers hold the other end, so there is no end of file.
+        // The handlers hold the other end, so there is never an end of file.
         let _ = self.0.read_u8().await;
     }
 }

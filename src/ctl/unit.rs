@@ -1,9 +1,9 @@
 //! The systemd unit that runs pushd, and a rehearsal of its start.
 //!
-//! Whether pushd could start depends on what its unit makes of it: another user, a file system without /home, no port below 1024.
-//! So the start is rehearsed where it would happen. Of the unit as systemd has it (`systemctl cat`: the file and its drop-ins,
-//! in the order in which they count) the part `[Service]` is made a unit of its own for a moment, in which pushd is told to
-//! `--rehearse` and to end. The service itself is not touched. Only root can do this, and only where systemd runs.
+//! Whether pushd can start depends on the settings of its unit: another user, a file system without /home, no ports
+//! below 1024. So the start is rehearsed under these settings. The `[Service]` section of the unit (from `systemctl
+//! cat`: the file and its drop-ins, in order) becomes a temporary unit, in which pushd runs with `--rehearse` and ends.
+//! The service itself is not touched. This needs root, and a running systemd.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -16,16 +16,16 @@ use nix::unistd::Uid;
 use super::fault::Fault;
 use crate::daemon::exit::Exit;
 
-/// The services that the packages have.
+/// The services of the packages.
 const UNITS: [&str; 2] = ["pushd.service", "pushd-socket.service"];
-/// What is there where systemd runs.
+/// This directory exists if systemd runs.
 const SYSTEMD: &str = "/run/systemd/system";
-/// What the rehearsal has instead of the unit: no other command, nothing that lasts, and no directory that it takes away
-/// from the service at its end.
-const INSTEAD: &str = "Type=oneshot\nRemainAfterExit=no\nRestart=no\nTimeoutStartSec=30s\nWatchdogSec=0\nRuntimeDirectoryPreserve=yes\n\
+/// Settings that the rehearsal replaces: no other commands, nothing permanent. And its end must not remove the
+/// service's runtime directory.
+const OVERRIDES: &str = "Type=oneshot\nRemainAfterExit=no\nRestart=no\nTimeoutStartSec=30s\nWatchdogSec=0\nRuntimeDirectoryPreserve=yes\n\
     ExecCondition=\nExecStartPre=\nExecStartPost=\nExecReload=\nExecStop=\nExecStopPost=\nStandardInput=null\n";
-/// What of a unit may be why pushd finds less in it than outside.
-const IN_THE_WAY: [&str; 14] = [
+/// Settings of a unit that may hide something from pushd or forbid it.
+const RESTRICTIONS: [&str; 14] = [
     "User",
     "Group",
     "DynamicUser",
@@ -46,21 +46,21 @@ const IN_THE_WAY: [&str; 14] = [
 #[derive(Debug)]
 pub(super) struct Unit {
     name: String,
-    /// The lines of `[Service]`, each whole.
+    /// The lines of `[Service]`, with continued lines joined.
     service: Vec<String>,
 }
 
-/// How a rehearsal went.
+/// The outcome of a rehearsal.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rehearsal {
-    /// It could be started; and what it could not read then.
+    /// The unit could be started. The list names files that could not be read.
     Good(Vec<String>),
-    /// It could not: the exit code, and why.
+    /// The unit could not be started: the exit code, and why.
     Refused(u8, String),
 }
 
 impl Unit {
-    /// The unit of that name.
+    /// The unit with that name.
     pub fn named(name: &str) -> Result<Unit, Fault> {
         if !Uid::effective().is_root() {
             let message =
@@ -77,7 +77,8 @@ impl Unit {
         }
     }
 
-    /// The unit of the packages that would run `file`, if one would: of two the one that runs, or that is enabled.
+    /// The packaged unit that would run `file`, if there is one. Of two, the one that is active, or else the one that
+    /// is enabled.
     pub fn that_runs(file: &Path) -> Option<Unit> {
         if !Uid::effective().is_root() || !Path::new(SYSTEMD).is_dir() {
             return None;
@@ -93,13 +94,13 @@ impl Unit {
         &self.name
     }
 
-    /// What may be in the way of pushd there, as the unit says it.
-    pub fn in_the_way(&self) -> Vec<&str> {
-        let is_one = |line: &&String| line.split_once('=').is_some_and(|(key, _)| IN_THE_WAY.contains(&key.trim()));
+    /// The settings that may hide something from pushd or forbid it, as the unit has them.
+    pub fn restrictions(&self) -> Vec<&str> {
+        let is_one = |line: &&String| line.split_once('=').is_some_and(|(key, _)| RESTRICTIONS.contains(&key.trim()));
         self.service.iter().filter(is_one).map(String::as_str).collect()
     }
 
-    /// The command that counts: the last one, since an empty one takes back those before.
+    /// The effective command: the last one, because an empty one resets the list.
     fn start(&self) -> Option<&str> {
         self.service.iter().filter_map(|line| line.strip_prefix("ExecStart=")).next_back().map(str::trim)
     }
@@ -112,7 +113,7 @@ impl Unit {
     /// Rehearses a start.
     ///
     /// # Errors
-    /// It could not be rehearsed, so nothing is known.
+    /// The rehearsal was not possible.
     pub fn rehearse(&self) -> Result<Rehearsal, Fault> {
         let start = self.start().filter(|start| is_pushd(start)).ok_or_else(|| {
             Fault::failed(format!("cannot rehearse {}: its ExecStart= is not pushd itself", self.name))
@@ -120,7 +121,7 @@ impl Unit {
         let trial = Trial::new().map_err(|error| Fault::io("cannot make a unit for the rehearsal", &error))?;
         let [answer, said] = ["answer", "said"].map(|name| trial.directory.join(name));
         let text = format!(
-            "[Unit]\nDescription=Rehearsal of {}\n[Service]\n{}\n{INSTEAD}ExecStart=\nExecStart={start} --rehearse\n\
+            "[Unit]\nDescription=Rehearsal of {}\n[Service]\n{}\n{OVERRIDES}ExecStart=\nExecStart={start} --rehearse\n\
              StandardOutput=append:{}\nStandardError=append:{}\n",
             self.name,
             self.service.join("\n"),
@@ -148,7 +149,7 @@ impl Unit {
     }
 }
 
-/// The unit of a rehearsal, and what it says; gone in the end.
+/// The temporary unit of a rehearsal, and its output. Removed on drop.
 struct Trial {
     name: String,
     directory: PathBuf,
@@ -172,14 +173,14 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // What is left of it in /run is gone with the next boot.
+        // If something remains in /run, the next boot removes it.
         let _ = systemctl(&["reset-failed", "--", &self.name]);
         let _ = fs::remove_file(self.file());
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// Runs systemctl: whether it succeeded, and what it said.
+/// Runs systemctl. Returns whether it succeeded, and its output.
 fn systemctl(words: &[&str]) -> Result<(bool, String), Fault> {
     let ran = Command::new("systemctl").args(words).stdin(Stdio::null()).output();
     let ran = ran.map_err(|error| Fault::io("cannot run systemctl", &error))?;
@@ -187,7 +188,7 @@ fn systemctl(words: &[&str]) -> Result<(bool, String), Fault> {
     Ok((ran.status.success(), String::from_utf8_lossy(&said).into_owned()))
 }
 
-/// The lines of `[Service]` in the text of a unit, continued ones as one.
+/// The lines of `[Service]` in the text of a unit, with continued lines joined.
 fn service(text: &str) -> Vec<String> {
     let (mut lines, mut inside, mut begun) = (Vec::new(), false, String::new());
     for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
@@ -206,16 +207,16 @@ fn service(text: &str) -> Vec<String> {
     lines
 }
 
-/// Whether a command is pushd, and not a shell that would be told to rehearse instead of it.
+/// Whether a command is pushd itself, and not a shell, which would get the option `--rehearse` instead.
 fn is_pushd(start: &str) -> bool {
     let program = start.trim_start_matches(['@', '-', ':', '+', '!']).split_whitespace().next();
     program.is_some_and(|program| Path::new(program).file_name().is_some_and(|name| name == "pushd"))
 }
 
-/// What an exit code means that is systemd's, of a program that it could not start.
+/// The meaning of an exit code of systemd, for a program that it could not start.
 fn of_systemd(code: u8) -> String {
     let why = match code {
-        // A library that is missing, or of another version, is told by the loader.
+        // A missing library, or one of the wrong version, is reported by the loader.
         1..=127 => return format!("the program ended with exit code {code}"),
         200 => "the working directory cannot be entered (200/CHDIR)",
         203 => "the program cannot be executed (203/EXEC)",
@@ -241,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_its_lines_of_service_in_their_order() {
+    fn a_unit_consists_of_its_service_lines_in_order() {
         let unit = unit(TEXT);
         let start = "ExecStart=/usr/bin/pushd -n  -c /etc/pushd/config.toml";
         assert_eq!(unit.service, ["Type=notify", start, "User=pushd", "ProtectHome=read-only"]);
         assert!(unit.starts_with(Path::new("/etc/pushd/config.toml")));
         assert!(!unit.starts_with(Path::new("/etc/pushd/other.toml")));
-        assert_eq!(unit.in_the_way(), ["User=pushd", "ProtectHome=read-only"]);
+        assert_eq!(unit.restrictions(), ["User=pushd", "ProtectHome=read-only"]);
     }
 
     #[test]
-    fn the_last_command_counts_and_must_be_pushd() {
+    fn the_last_command_is_used_and_must_be_pushd() {
         let other = unit(&format!("{TEXT}ExecStart=\nExecStart=-/opt/pushd -n -c \"/srv/x.toml\"\n"));
         assert!(other.starts_with(Path::new("/srv/x.toml")) && is_pushd(other.start().unwrap()));
         for shell in ["/bin/sh -c 'exec /usr/bin/pushd -n'", "/usr/bin/env pushd", "/usr/bin/pushd2", ""] {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_units_that_ship_can_be_rehearsed() {
+    fn the_packaged_units_can_be_rehearsed() {
         for text in [
             include_str!("../../packaging/systemd/pushd.service"),
             include_str!("../../packaging/systemd/pushd-socket.service"),
@@ -270,7 +271,7 @@ mod tests {
             let unit = unit(text);
             assert!(unit.service.len() > 40, "{:?}", unit.service);
             assert!(unit.starts_with(Path::new(super::super::CONFIG)) && is_pushd(unit.start().unwrap()));
-            assert!(unit.in_the_way().contains(&"ProtectHome=yes"));
+            assert!(unit.restrictions().contains(&"ProtectHome=yes"));
         }
     }
 }

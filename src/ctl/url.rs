@@ -1,8 +1,8 @@
-//! The addresses people type: `http://127.0.0.1:8888/publish/news`, `ws://[::1]:8888/ws?channel=news`,
+//! URLs as people type them: `http://127.0.0.1:8888/publish/news`, `ws://[::1]:8888/ws?channel=news`,
 //! `unix:/run/pushd/main.sock:/publish/news`.
 //!
-//! `http` and `ws` mean the same here: which of the two is spoken depends on the command. What may not stand in a request line is
-//! percent-encoded, so that `'…?message=Grüß Gott'` works as typed.
+//! `http` and `ws` mean the same here, because the command decides which protocol is used. Characters that are not
+//! allowed in a request line are percent-encoded, so that `'…?message=Grüß Gott'` works as typed.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -11,16 +11,16 @@ use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// What a path and a query may not hold as it is. `%` may: what is encoded already stays.
+/// The characters that are encoded in a path and a query. `%` is not: what is encoded already stays as it is.
 const IN_PATH: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
 
-/// Where a server is, and what is asked of it.
+/// The address of a server, and a path on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     /// Where it listens.
     pub address: Address,
-    /// As it goes into the request line.
+    /// The path and query of the request line.
     pub path: String,
 }
 
@@ -34,12 +34,12 @@ pub(super) enum Address {
 }
 
 impl Url {
-    /// Whether `text` was meant as an address, and not as the name of a channel.
+    /// Whether `text` is meant as a URL, and not as the name of a channel.
     pub fn is_meant(text: &str) -> bool {
         text.contains("://") || text.starts_with("unix:")
     }
 
-    /// Host and port as the `Host` field has them.
+    /// Host and port for the `Host` field.
     pub fn authority(&self) -> String {
         match &self.address {
             Address::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
@@ -77,7 +77,7 @@ impl fmt::Display for Url {
 impl FromStr for Url {
     type Err = String;
 
-    /// The error says what would do.
+    /// The error contains a hint.
     fn from_str(text: &str) -> Result<Url, String> {
         if let Some(rest) = text.strip_prefix("unix:") {
             return unix(rest);
@@ -88,9 +88,9 @@ impl FromStr for Url {
         match scheme.to_ascii_lowercase().as_str() {
             "http" | "ws" => {}
             "https" | "wss" => {
-                return Err("TLS is not spoken here: ask the plain address behind the proxy that ends it".to_owned());
+                return Err("TLS is not supported here: use the plain address behind the TLS proxy".to_owned());
             }
-            _ => return Err(format!("`{scheme}` is not spoken here: http, ws, or unix:/path/of.sock:/path")),
+            _ => return Err(format!("`{scheme}` is not supported here: use http, ws, or unix:/path/of.sock:/path")),
         }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
@@ -100,7 +100,7 @@ impl FromStr for Url {
 
 fn unix(rest: &str) -> Result<Url, String> {
     let rest = rest.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(rest);
-    // As nginx writes it: the first colon before a slash ends the socket's path.
+    // As in nginx, the first colon before a slash ends the socket's path.
     let (socket, path) = rest.find(":/").map_or((rest, ""), |colon| (&rest[..colon], &rest[colon + 1..]));
     if socket.is_empty() {
         return Err("name the socket, as in `unix:/run/pushd/main.sock:/publish/news`".to_owned());
@@ -110,7 +110,7 @@ fn unix(rest: &str) -> Result<Url, String> {
 
 fn tcp(authority: &str) -> Result<Address, String> {
     if authority.contains('@') {
-        return Err("names and passwords are not sent: leave out what stands before the `@`".to_owned());
+        return Err("user names and passwords are not sent: leave out the part before the `@`".to_owned());
     }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_stands_in_brackets() {
+    fn ipv6_addresses_need_brackets() {
         assert_eq!(tcp_url("ws://[::1]:8888/ws"), ("::1".into(), 8888, "/ws".into()));
         assert_eq!(tcp_url("http://[2001:db8::7]"), ("2001:db8::7".into(), 80, "/".into()));
         let url: Url = "http://[::1]:8888/x".parse().unwrap();
@@ -181,14 +181,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_as_typed_is_encoded() {
+    fn characters_that_are_not_allowed_are_encoded() {
         let (.., path) = tcp_url("http://h/pushtoall?message=Grüß Gott 100%25 \"x\"&y={z}");
         assert_eq!(path, "/pushtoall?message=Gr%C3%BC%C3%9F%20Gott%20100%25%20%22x%22&y=%7Bz%7D");
         assert!(path.parse::<http::Uri>().is_ok());
     }
 
     #[test]
-    fn a_socket_has_a_path_of_its_own() {
+    fn a_unix_socket_and_its_path_are_separated() {
         let url: Url = "unix:/run/pushd/main.sock:/publish/a:/b".parse().unwrap();
         assert_eq!(url.address, Address::Unix("/run/pushd/main.sock".into()));
         assert_eq!((url.path.as_str(), url.authority().as_str()), ("/publish/a:/b", "localhost"));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_says_what_would_do() {
+    fn an_error_contains_a_hint() {
         for (bad, hint) in [
             ("127.0.0.1:8888/ws", "http://127.0.0.1:8888/ws"),
             ("https://h/", "TLS"),

@@ -1,4 +1,4 @@
-//! Opening a WebSocket, and what is printed of it.
+//! Opens a WebSocket, and prints its messages.
 
 use std::io::{self, ErrorKind, IsTerminal, Stdout, Write};
 
@@ -21,18 +21,18 @@ use crate::daemon::exit::{Exit, reason};
 /// An open WebSocket.
 pub(super) type Socket = WebSocketStream<Box<dyn Io>>;
 
-/// What is asked for beside the URL.
+/// Optional header fields of the handshake.
 #[derive(Debug, Default)]
-pub(super) struct Wishes {
-    /// The page that it is opened for.
+pub(super) struct Options {
+    /// The value of Origin.
     pub origin: Option<String>,
-    /// The subprotocol to speak.
+    /// The subprotocol to offer.
     pub subprotocol: Option<String>,
 }
 
-/// Opens a WebSocket, and says so.
-pub(super) async fn open(url: &Url, wishes: &Wishes) -> Result<Socket, Fault> {
-    let request = request(url, wishes)?;
+/// Opens a WebSocket, and reports that on standard error.
+pub(super) async fn open(url: &Url, options: &Options) -> Result<Socket, Fault> {
+    let request = request(url, options)?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_BYTES_CEILING))
         .max_frame_size(Some(MESSAGE_BYTES_CEILING));
@@ -40,32 +40,33 @@ pub(super) async fn open(url: &Url, wishes: &Wishes) -> Result<Socket, Fault> {
     match timeout(CTL_ANSWER_TIMEOUT, client_async_with_config(request, io, Some(config))).await {
         Ok(Ok((socket, answer))) => {
             match answer.headers().get(SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()) {
-                Some(spoken) => tell(&format!("opened, subprotocol {spoken}")),
-                None => tell("opened"),
+                Some(spoken) => print_status(&format!("opened, subprotocol {spoken}")),
+                None => print_status("opened"),
             }
             Ok(socket)
         }
         Ok(Err(error)) => Err(not_opened(url, &error)),
         Err(_) => {
-            let patience = duration_text(CTL_ANSWER_TIMEOUT);
-            Err(Fault::new(Exit::Unavailable, format!("{} did not answer within {patience}", url.address)))
+            let limit = duration_text(CTL_ANSWER_TIMEOUT);
+            Err(Fault::new(Exit::Unavailable, format!("{} did not answer within {limit}", url.address)))
         }
     }
 }
 
-fn request(url: &Url, wishes: &Wishes) -> Result<Request, Fault> {
+fn request(url: &Url, options: &Options) -> Result<Request, Fault> {
     let text = format!("ws://{}{}", url.authority(), url.path);
     let mut request = text
         .into_client_request()
-        .map_err(|error| Fault::new(Exit::Usage, format!("{url} cannot be asked for: {error}")))?;
+        .map_err(|error| Fault::new(Exit::Usage, format!("{url} cannot be requested: {error}")))?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-    let wished: [(HeaderName, &str, &Option<String>); 2] =
-        [(ORIGIN, "--origin", &wishes.origin), (SEC_WEBSOCKET_PROTOCOL, "--subprotocol", &wishes.subprotocol)];
-    for (name, switch, value) in wished {
+    let given: [(HeaderName, &str, &Option<String>); 2] =
+        [(ORIGIN, "--origin", &options.origin), (SEC_WEBSOCKET_PROTOCOL, "--subprotocol", &options.subprotocol)];
+    for (name, switch, value) in given {
         if let Some(text) = value {
-            let value = HeaderValue::from_str(text)
-                .map_err(|_| Fault::new(Exit::Usage, format!("{switch} {text:?} holds what no header may hold")))?;
+            let value = HeaderValue::from_str(text).map_err(|_| {
+                Fault::new(Exit::Usage, format!("{switch} {text:?} has characters that no header may have"))
+            })?;
             headers.insert(name, value);
         }
     }
@@ -84,39 +85,39 @@ fn not_opened(url: &Url, error: &Error) -> Fault {
             Fault::failed(format!("{url} was not opened: {}", refusal(answer.status(), retry_after, body)))
         }
         Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(SubProtocolError::NoSubProtocol)) => {
-            Fault::failed(format!("{url} was not opened: the server does not speak the subprotocol asked for"))
+            Fault::failed(format!("{url} was not opened: the server does not support the requested subprotocol"))
         }
         Error::Io(error) => {
             Fault::new(Exit::Unavailable, format!("{} gave no proper answer: {}", url.address, reason(error)))
         }
-        _ => Fault::failed(format!("{url} was not opened, its answer is no WebSocket handshake: {error}")),
+        _ => Fault::failed(format!("{url} was not opened, its answer is not a WebSocket handshake: {error}")),
     }
 }
 
-/// One line to standard error, as it is: scripts read these.
-pub(super) fn tell(line: &str) {
-    // Who closed standard error does not want to know.
+/// Prints one line on standard error. Scripts parse these lines.
+pub(super) fn print_status(line: &str) {
+    // If standard error is closed, the line is lost.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Prints messages as they come, one a line.
+/// Prints received messages, one a line.
 #[derive(Debug)]
 pub(super) struct Printer {
     out: Stdout,
-    /// Control characters are shown, not obeyed: what comes over a network does not command a terminal.
-    harmless: bool,
+    /// Escape control characters: data from the network must not control the terminal.
+    escape: bool,
     raw: bool,
 }
 
 impl Printer {
-    /// One for standard output; binary messages go through unchanged if `raw`.
+    /// A printer to standard output. If `raw`, binary messages are printed unchanged.
     pub fn new(raw: bool) -> Printer {
         let out = io::stdout();
-        let harmless = out.is_terminal();
-        Printer { out, harmless, raw }
+        let escape = out.is_terminal();
+        Printer { out, escape, raw }
     }
 
-    /// Prints one. Whether anybody still reads.
+    /// Prints one message. Returns whether the output is still read.
     pub fn print(&mut self, message: &Message) -> Result<bool, Fault> {
         let written = match message {
             Message::Text(text) => self.print_text(text),
@@ -131,7 +132,7 @@ impl Printer {
     }
 
     fn print_text(&mut self, text: &str) -> io::Result<()> {
-        if self.harmless {
+        if self.escape {
             return writeln!(self.out, "{}", shown(text));
         }
         self.out.write_all(text.as_bytes())?;
@@ -147,7 +148,7 @@ impl Printer {
     }
 }
 
-/// `text` as a terminal may see it.
+/// `text` with control characters escaped.
 fn shown(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
         match c {
@@ -164,21 +165,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_does_not_command_the_terminal() {
+    fn a_message_cannot_control_the_terminal() {
         assert_eq!(shown("plain: ä\tb\nc"), "plain: ä\tb\nc");
         assert_eq!(shown("\u{1b}[2J\u{7}\u{9b}x\r"), "\\u{1b}[2J\\u{7}\\u{9b}x\\r");
     }
 
     #[test]
-    fn the_handshake_has_what_was_wished() {
+    fn the_handshake_has_the_given_options() {
         let url: Url = "http://[::1]:8888/ws?a=b".parse().unwrap();
-        let wishes = Wishes { origin: Some("http://x".into()), subprotocol: Some("chat".into()) };
-        let asked = request(&url, &wishes).unwrap();
+        let options = Options { origin: Some("http://x".into()), subprotocol: Some("chat".into()) };
+        let asked = request(&url, &options).unwrap();
         let field = |name: &str| asked.headers().get(name).unwrap().to_str().unwrap().to_owned();
         assert_eq!((field("host"), field("origin")), ("[::1]:8888".into(), "http://x".into()));
         assert_eq!(field("sec-websocket-protocol"), "chat");
         assert_eq!(asked.uri().path_and_query().unwrap(), "/ws?a=b");
-        let wishes = Wishes { origin: Some("a\nb".into()), subprotocol: None };
-        assert_eq!(request(&url, &wishes).unwrap_err().code, 64);
+        let options = Options { origin: Some("a\nb".into()), subprotocol: None };
+        assert_eq!(request(&url, &options).unwrap_err().code, 64);
     }
 }

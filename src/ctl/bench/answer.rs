@@ -1,40 +1,41 @@
-//! The head of an HTTP answer, read from bytes as they come: to a handshake, and to a publication.
+//! Parses the head of an HTTP response from bytes as they arrive: the response to a handshake, or to a publication.
 
 use http::StatusCode;
 
 use crate::ctl::dial::refusal;
 
-/// An answer whose head is whole.
+/// A response with a complete head.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer<'a> {
     /// Its status.
     pub status: StatusCode,
-    /// What follows the head, as far as it came.
+    /// The bytes after the head that have arrived.
     pub rest: &'a [u8],
     fields: &'a str,
 }
 
 impl<'a> Answer<'a> {
-    /// The answer at the start of `bytes`; `None`: its head is not whole. An error is something that is no answer.
+    /// The response at the start of `bytes`; `None` if its head is incomplete. Fails if the bytes are not an HTTP
+    /// response.
     pub fn parse(bytes: &'a [u8]) -> Result<Option<Answer<'a>>, String> {
         if !b"HTTP/1.1 ".starts_with(&bytes[..bytes.len().min(9)]) && !bytes.starts_with(b"HTTP/1.0 ") {
-            return Err(format!("{:?} is no HTTP", String::from_utf8_lossy(&bytes[..bytes.len().min(40)])));
+            return Err(format!("{:?} is not HTTP", String::from_utf8_lossy(&bytes[..bytes.len().min(40)])));
         }
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its head is no text".to_owned())?;
+        let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its head is not text".to_owned())?;
         let (line, fields) = head.split_once("\r\n").unwrap_or((head, ""));
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| format!("{line:?} has no status"))?;
         Ok(Some(Answer { status, rest: &bytes[end + 4..], fields }))
     }
 
-    /// The value of a field.
+    /// The value of a header field.
     pub fn field(&self, name: &str) -> Option<&'a str> {
         let mut fields = self.fields.split("\r\n").filter_map(|field| field.split_once(':'));
         fields.find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// How long its body is once it is whole; `None`: it is not whole yet.
+    /// The length of the body, if all of it has arrived.
     pub fn whole_body(&self) -> Option<usize> {
         if let Some(length) = self.field("content-length").and_then(|length| length.parse().ok()) {
             return (self.rest.len() >= length).then_some(length);
@@ -45,7 +46,7 @@ impl<'a> Answer<'a> {
         Some(0)
     }
 
-    /// Why it refuses, in the server's words.
+    /// The reason of a refusal, in the server's words.
     pub fn refusal(&self) -> String {
         refusal(self.status, self.field("retry-after"), self.rest)
     }
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_in_pieces() {
+    fn a_response_is_parsed_once_it_is_complete() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: a: b\r\n\r\nabc";
         for end in 0..text.len() {
             let whole = Answer::parse(&text[..end]).unwrap().and_then(|answer| answer.whole_body());

@@ -1,4 +1,5 @@
-//! One subscriber's socket: connects, asks for its upgrade, then brings bytes; what it is to send waits while the kernel refuses it.
+//! The socket of one subscriber: it connects, requests the upgrade, then receives. Bytes to send wait while the kernel
+//! accepts no more.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,62 +7,62 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::Socket;
 
 use super::answer::Answer;
-use super::ledger::Listener;
+use super::ledger::Subscriber;
 use super::target::Target;
 use crate::ctl::dial::AGENT;
 
-/// The key of RFC 6455 §1.3 and what must be answered to it: the same for all, so that nothing has to be computed here.
+/// The key of RFC 6455 §1.3 and the required answer to it. All connections use it, so nothing is computed here.
 const KEY: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Being connected.
+    /// Connecting.
     Connecting,
-    /// The upgrade is asked for.
+    /// The upgrade was requested.
     Asked,
-    /// A session.
+    /// The session is open.
     Open,
-    /// It has ended.
+    /// The connection has ended.
     Gone,
 }
 
 /// One subscriber.
 #[derive(Debug)]
 pub struct Connection {
-    /// Where it stands.
+    /// Its state.
     pub phase: Phase,
-    /// When it began, by the load's clock.
+    /// When it was started, in nanoseconds of the load's clock.
     pub began: u64,
-    /// What it hears.
-    pub listener: Listener,
-    /// Bytes that the kernel did not take yet.
+    /// Its progress in its stream.
+    pub subscriber: Subscriber,
+    /// Bytes that the kernel has not accepted yet.
     pub out: Vec<u8>,
-    /// Bytes that came and are not used yet: the beginning of a frame, or of an answer.
+    /// Bytes received and not consumed yet: an incomplete frame, or an incomplete response.
     pub held: Vec<u8>,
-    /// Whether the poller is asked to say when it takes more.
-    pub watched_for_room: bool,
+    /// Whether the epoll set waits until the socket is writable.
+    pub awaits_writable: bool,
     socket: Socket,
 }
 
 impl Connection {
-    /// On a socket that is being connected.
-    pub fn new(socket: Socket, listener: Listener, began: u64) -> Connection {
+    /// Uses a socket that is connecting.
+    pub fn new(socket: Socket, subscriber: Subscriber, began: u64) -> Connection {
         Connection {
             phase: Phase::Connecting,
             began,
-            listener,
+            subscriber,
             out: Vec::new(),
             held: Vec::new(),
-            watched_for_room: true,
+            awaits_writable: true,
             socket,
         }
     }
 
-    /// The socket can be written to for the first time: asks for the upgrade.
+    /// Requests the upgrade. Call it when the socket becomes writable for the first time.
     ///
     /// # Errors
-    /// It was not connected.
+    /// The connection failed.
     pub fn ask(&mut self, target: &Target) -> io::Result<()> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
@@ -76,11 +77,11 @@ impl Connection {
         self.flush()
     }
 
-    /// Whether `held` has the whole answer that opens the session; it is taken away.
+    /// Removes the response that opens the session from `held`. Returns whether all of it had arrived.
     ///
     /// # Errors
-    /// Why the server refuses.
-    pub fn is_answered(&mut self) -> Result<bool, String> {
+    /// The server refused; why.
+    pub fn take_answer(&mut self) -> Result<bool, String> {
         let Some(answer) = Answer::parse(&self.held)? else { return Ok(false) };
         if answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
             return match answer.status.is_success() {
@@ -89,17 +90,17 @@ impl Connection {
             };
         }
         if answer.field("sec-websocket-accept") != Some(KEY.1) {
-            return Err("its answer is no WebSocket handshake".to_owned());
+            return Err("its answer is not a WebSocket handshake".to_owned());
         }
         self.held = answer.rest.to_vec();
         self.phase = Phase::Open;
         Ok(true)
     }
 
-    /// Reads behind what is held: all of it, in `buffer`. `None`: nothing is there.
+    /// Reads into `buffer`, after a copy of the held bytes, and returns all of it. `None` if nothing was received.
     ///
     /// # Errors
-    /// The connection is broken, or has ended.
+    /// The connection failed, or has ended.
     pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
         let held = self.held.len();
         match self.socket.read(&mut buffer[held..]) {
@@ -113,7 +114,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what was not used.
+    /// Keeps the bytes that were not consumed.
     pub fn hold(&mut self, rest: &[u8]) {
         self.held.clear();
         self.held.extend_from_slice(rest);
@@ -122,10 +123,10 @@ impl Connection {
         }
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes what the kernel accepts of the waiting bytes.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// The connection failed.
     pub fn flush(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             match self.socket.write(&self.out) {

@@ -1,77 +1,78 @@
-//! What a load comes to, in figures.
+//! The results of a load, as numbers.
 
 use serde::Serialize;
 
 use super::histogram::Histogram;
 pub use super::ledger::Faults;
 
-/// What was measured.
+/// The results.
 #[derive(Debug, Clone, Serialize)]
 pub struct Figures {
     /// Subscribers.
     pub connections: usize,
     /// Bytes of each message.
     pub size_bytes: usize,
-    /// How many messages were on their way at most; of an echo, for each connection.
+    /// The largest number of messages in flight; with --echo, for each connection.
     pub window: usize,
-    /// How long deliveries were counted.
+    /// The time during which deliveries were counted.
     pub seconds: f64,
-    /// Connections opened, from the first to the last.
+    /// Connections opened each second, from the first to the last.
     pub connections_per_second: f64,
-    /// From connecting to the answer that opens the session.
+    /// The time from connecting to the response that opens the session.
     pub handshake: Times,
-    /// Messages that arrived.
+    /// Messages received.
     pub deliveries: u64,
-    /// The same by time.
+    /// Messages received each second.
     pub deliveries_per_second: f64,
-    /// Bytes that arrived by time, with the headers of their frames.
+    /// Bytes received each second, including frame headers.
     pub bytes_per_second: f64,
-    /// From sending a message to its arrival, over all deliveries.
+    /// The time from sending a message to its arrival, over all deliveries.
     pub latency: Times,
-    /// What it cost the server, where its process was named.
+    /// The cost on the server, if its process was named.
     pub server: Option<Cost>,
-    /// What must not happen.
+    /// Errors that must not happen.
     pub faults: Faults,
-    /// Messages of others that came by.
+    /// Messages of other publishers.
     pub foreign: u64,
-    /// Why the first of the connections that ended too early did.
+    /// The reason why the first prematurely closed connection was closed.
     pub first_closed: Option<String>,
-    /// It was ended before its time: nothing arrived any more, or somebody stopped it.
+    /// Measuring ended early: no more messages arrived, or it was interrupted.
     pub cut_short: bool,
 }
 
 /// Quantiles of a time, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Times {
-    /// Half took no longer.
+    /// The median.
     pub p50_ms: f64,
-    /// Nine of ten took no longer.
+    /// The 90th percentile.
     pub p90_ms: f64,
-    /// 99 of 100 took no longer.
+    /// The 99th percentile.
     pub p99_ms: f64,
-    /// None took longer.
+    /// The maximum.
     pub max_ms: f64,
 }
 
-/// What the server's process used.
+/// The resources used by the server's process.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Cost {
     /// Its process id.
     pub pid: u32,
-    /// Processor time for each delivery, in microseconds, the kernel's part of it included.
+    /// Processor time for each delivery, in microseconds, including the kernel's part.
     pub cpu_us_per_delivery: f64,
     /// Processor time for each connection opened, in microseconds.
     pub cpu_us_per_handshake: f64,
-    /// How many processors it kept busy while deliveries were counted.
+    /// The average number of processors it used while deliveries were counted.
     pub processors: f64,
-    /// How many processors others kept busy meanwhile, this program left out: what disturbs a measurement.
+    /// The average number of processors that other programs used meanwhile, except this one: they disturb the
+    /// measurement.
     pub processors_of_others: f64,
     /// Memory that each idle connection added, in bytes.
     pub resident_bytes_per_connection: f64,
 }
 
 impl Times {
-    /// Of the times counted.
+    /// The quantiles of a histogram.
     pub fn of(histogram: &Histogram) -> Times {
         let ms = |nanoseconds: u64| nanoseconds as f64 / 1e6;
         Times {

@@ -1,4 +1,4 @@
-//! The generator: one thread, one epoll set, all connections of a load.
+//! The load generator: one thread and one epoll set for all connections.
 
 use std::io;
 use std::mem;
@@ -11,7 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::connection::{Connection, Phase};
 use super::figures::Times;
 use super::histogram::Histogram;
-use super::ledger::{Heard, Ledger};
+use super::ledger::{Ledger, Received};
 use super::load::{Handshakes, Load, Progress, Publisher};
 use super::poster::Poster;
 use super::script::Script;
@@ -25,12 +25,12 @@ use crate::daemon::exit::{Exit, reason};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
-/// Names the publisher's connection in the epoll set; the others are named by their number.
+/// The id of the publisher's connection in the epoll set; the others use their number.
 const POSTER: u64 = u64::MAX;
-/// What the header of a frame takes at most.
+/// The longest frame header.
 const HEADER_BYTES: usize = 10;
 
-/// All that a load is made of while it lasts.
+/// The state of a running load.
 pub struct Generator<'a> {
     load: &'a Load,
     run: u32,
@@ -38,9 +38,9 @@ pub struct Generator<'a> {
     events: Vec<EpollEvent>,
     connections: Vec<Connection>,
     poster: Option<Poster>,
-    /// Who has heard what.
+    /// Expected and received messages.
     pub ledger: Ledger,
-    /// Why the first connection that ended too early did.
+    /// The reason why the first prematurely closed connection was closed.
     pub first_closed: Option<String>,
     handshakes: Histogram,
     opened: usize,
@@ -53,11 +53,11 @@ pub struct Generator<'a> {
 }
 
 impl<'a> Generator<'a> {
-    /// Nothing is open yet.
+    /// Creates a generator without connections.
     pub fn new(load: &'a Load, watch: &'a mut dyn FnMut(Progress)) -> Result<Generator<'a>, Fault> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let epoll = epoll.map_err(|errno| Fault::io("cannot make an epoll set", &errno.into()))?;
-        // Two loads at once must not take each other's messages for their own.
+        // Two loads that run at once must be able to distinguish their messages.
         let run = std::process::id() ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
         let buffer = vec![0; BENCH_READ_BYTES + load.size];
         let ledger = Ledger::new(Script::new(run, load.size, load.window), load.window, buffer.len() - HEADER_BYTES);
@@ -81,17 +81,17 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// Nanoseconds since the beginning.
+    /// Nanoseconds since the start.
     pub fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// How the handshakes went, which took so many seconds together.
+    /// The rate and times of the handshakes, which took `seconds` altogether.
     pub fn handshakes_in(&self, seconds: f64) -> Handshakes {
         Handshakes { per_second: self.opened as f64 / seconds, times: Times::of(&self.handshakes) }
     }
 
-    /// Opens all connections, some at once.
+    /// Opens all connections, several at once.
     pub fn open_all(&mut self) -> Result<(), Fault> {
         let all = self.load.connections;
         let mut last = (self.opened, self.now());
@@ -104,8 +104,8 @@ impl<'a> Generator<'a> {
             if self.opened > last.0 {
                 last = (self.opened, now);
             } else if now - last.1 > CTL_ANSWER_TIMEOUT.as_nanos() as u64 {
-                let patience = CTL_ANSWER_TIMEOUT.as_secs();
-                return Err(self.refused(&format!("no answer within {patience} s")));
+                let limit = CTL_ANSWER_TIMEOUT.as_secs();
+                return Err(self.refused(&format!("no answer within {limit} s")));
             }
             if now - self.watched > BENCH_WATCH.as_nanos() as u64 {
                 self.watched = now;
@@ -131,7 +131,7 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// The server refused a connection, in its words.
+    /// The server refused a connection, for the reason `why`.
     fn refused(&self, why: &str) -> Fault {
         let (url, opened, all) = (&self.load.target.url, self.opened, self.load.connections);
         Fault::failed(match opened {
@@ -140,7 +140,7 @@ impl<'a> Generator<'a> {
         })
     }
 
-    /// A connection could not be made, or broke before it was answered.
+    /// A connection could not be made, or failed before the response.
     fn unreachable(&self, error: &io::Error) -> Fault {
         let (url, opened, all) = (&self.load.target.url, self.opened, self.load.connections);
         match opened {
@@ -153,7 +153,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Only takes what comes, for a while.
+    /// Receives for a while without sending.
     pub fn rest(&mut self, time: Duration) -> Result<(), Fault> {
         let end = self.now() + time.as_nanos() as u64;
         while self.now() < end {
@@ -162,13 +162,13 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// From now on messages are sent.
+    /// Messages are sent from now on.
     pub fn begin_publishing(&mut self) {
         self.publishing = true;
         self.spinning = self.load.spin;
     }
 
-    /// Keeps the window full, for a while. Whether that went on to the end: no, if nothing arrived any more.
+    /// Keeps the window full for a while. Returns false if it ended early because no more messages arrived.
     pub fn deliver(&mut self, time: Duration) -> Result<bool, Fault> {
         let end = self.now() + time.as_nanos() as u64;
         let mut told = (self.ledger.tally.deliveries, self.now());
@@ -198,24 +198,24 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Sends no more, and waits for what is on its way; what does not come is lost.
+    /// Stops sending and waits for the messages in flight. Those that do not arrive count as lost.
     pub fn finish(&mut self) -> Result<(), Fault> {
         self.publishing = false;
-        let mut last = (self.ledger.on_their_way(), self.now());
+        let mut last = (self.ledger.in_flight(), self.now());
         while last.0 > 0 && self.now() - last.1 < BENCH_PATIENCE.as_nanos() as u64 {
             self.turn()?;
-            let left = self.ledger.on_their_way();
+            let left = self.ledger.in_flight();
             if left != last.0 {
                 last = (left, self.now());
             }
         }
         for connection in self.connections.iter_mut().filter(|connection| connection.phase == Phase::Open) {
-            self.ledger.give_up(&mut connection.listener);
+            self.ledger.give_up(&mut connection.subscriber);
         }
         Ok(())
     }
 
-    /// Takes what the kernel has, or waits a moment for it.
+    /// Handles the events of one wait.
     fn turn(&mut self) -> Result<(), Fault> {
         let wait = if self.spinning { Duration::ZERO } else { BENCH_TURN };
         let mut events = mem::take(&mut self.events);
@@ -226,13 +226,13 @@ impl<'a> Generator<'a> {
         };
         for event in &events[..count] {
             match event.data() {
-                POSTER => self.poster_is_ready()?,
-                number => self.is_ready(number as usize, event.events())?,
+                POSTER => self.handle_poster()?,
+                number => self.handle_ready(number as usize, event.events())?,
             }
         }
         self.events = events;
         if self.spinning && count < EVENTS / 2 {
-            // Asking the kernel all the time would hold up the server, whose sends need the same lock.
+            // Polling without a pause would delay the server, whose sends need the same lock in the kernel.
             let until = Instant::now() + BENCH_POLL_GAP;
             while Instant::now() < until {
                 std::hint::spin_loop();
@@ -241,7 +241,7 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    fn is_ready(&mut self, number: usize, ready: EpollFlags) -> Result<(), Fault> {
+    fn handle_ready(&mut self, number: usize, ready: EpollFlags) -> Result<(), Fault> {
         let connection = &mut self.connections[number];
         match connection.phase {
             Phase::Gone => return Ok(()),
@@ -259,17 +259,17 @@ impl<'a> Generator<'a> {
         self.flush(number)
     }
 
-    /// Writes what a connection is to send, and has the rest watched for.
+    /// Writes the waiting bytes of a connection. If some remain, the epoll set waits until it is writable.
     fn flush(&mut self, number: usize) -> Result<(), Fault> {
         let connection = &mut self.connections[number];
-        if connection.phase == Phase::Gone || (connection.out.is_empty() && !connection.watched_for_room) {
+        if connection.phase == Phase::Gone || (connection.out.is_empty() && !connection.awaits_writable) {
             return Ok(());
         }
         if let Err(error) = connection.flush() {
-            return self.is_broken(number, &error);
+            return self.handle_error(number, &error);
         }
         let waits = !connection.out.is_empty();
-        if mem::replace(&mut connection.watched_for_room, waits) != waits {
+        if mem::replace(&mut connection.awaits_writable, waits) != waits {
             let mut flags = EpollFlags::EPOLLIN;
             flags.set(EpollFlags::EPOLLOUT, waits);
             let changed = self.epoll.modify(&*connection, &mut EpollEvent::new(flags, number as u64));
@@ -285,13 +285,13 @@ impl<'a> Generator<'a> {
         let length = match connection.read(&mut self.buffer) {
             Ok(None) => return Ok(()),
             Ok(Some(bytes)) => bytes.len(),
-            Err(error) => return self.is_broken(number, &error),
+            Err(error) => return self.handle_error(number, &error),
         };
         let mut bytes = &self.buffer[..length];
         let answer;
         if connection.phase == Phase::Asked {
             connection.hold(bytes);
-            match connection.is_answered() {
+            match connection.take_answer() {
                 Ok(false) => return Ok(()),
                 Ok(true) => {}
                 Err(why) => return Err(self.refused(&why)),
@@ -303,33 +303,33 @@ impl<'a> Generator<'a> {
         } else {
             self.ledger.tally.bytes += (length - held) as u64;
         }
-        match self.ledger.hear(&mut connection.listener, bytes, now, &mut connection.out) {
-            Heard::Used(used) if used == bytes.len() && held == 0 => {}
-            Heard::Used(used) => connection.hold(&bytes[used..]),
-            Heard::Ended(why) => return self.has_ended(number, &why),
+        match self.ledger.receive(&mut connection.subscriber, bytes, now, &mut connection.out) {
+            Received::Used(used) if used == bytes.len() && held == 0 => {}
+            Received::Used(used) => connection.hold(&bytes[used..]),
+            Received::Ended(why) => return self.end_session(number, &why),
         }
         match self.load.publisher {
-            Publisher::Echo => self.say(number),
+            Publisher::Echo => self.send(number),
             _ => Ok(()),
         }
     }
 
-    /// A connection came to its end without a word.
-    fn is_broken(&mut self, number: usize, error: &io::Error) -> Result<(), Fault> {
+    /// A connection failed without a close frame.
+    fn handle_error(&mut self, number: usize, error: &io::Error) -> Result<(), Fault> {
         match self.connections[number].phase {
-            Phase::Open => self.has_ended(number, &reason(error)),
+            Phase::Open => self.end_session(number, &reason(error)),
             _ => Err(self.unreachable(error)),
         }
     }
 
-    /// The server has ended a session, or the network has.
-    fn has_ended(&mut self, number: usize, why: &str) -> Result<(), Fault> {
+    /// A session was ended by the server or by the network.
+    fn end_session(&mut self, number: usize, why: &str) -> Result<(), Fault> {
         let connection = &mut self.connections[number];
         if number == 0 && matches!(self.load.publisher, Publisher::Subscriber) {
             return Err(Fault::failed(format!("the publisher's own connection was ended: {why}")));
         }
         connection.phase = Phase::Gone;
-        self.ledger.leave(&mut connection.listener);
+        self.ledger.leave(&mut connection.subscriber);
         self.first_closed.get_or_insert_with(|| why.to_owned());
         let gone = self.epoll.delete(&*connection);
         gone.map_err(|errno| Fault::io("cannot change the epoll set", &errno.into()))
@@ -338,45 +338,45 @@ impl<'a> Generator<'a> {
     /// Fills the windows for the first time.
     fn publish_all(&mut self) -> Result<(), Fault> {
         match self.load.publisher {
-            Publisher::Echo => (0..self.connections.len()).try_for_each(|number| self.say(number)),
+            Publisher::Echo => (0..self.connections.len()).try_for_each(|number| self.send(number)),
             _ => self.publish(),
         }
     }
 
-    /// Sends what the window has room for, where there is one publisher.
+    /// Sends as many messages as the window allows, if there is one publisher.
     fn publish(&mut self) -> Result<(), Fault> {
         match &self.load.publisher {
-            Publisher::Subscriber => self.say(0),
+            Publisher::Subscriber => self.send(0),
             Publisher::Post(_) => self.post(),
             Publisher::Echo => Ok(()),
         }
     }
 
-    /// One connection says what the window of its stream has room for.
-    fn say(&mut self, number: usize) -> Result<(), Fault> {
+    /// Sends on one connection as many messages as the window of its stream allows.
+    fn send(&mut self, number: usize) -> Result<(), Fault> {
         let now = self.now();
         let connection = &mut self.connections[number];
         if !self.publishing || !connection.out.is_empty() || connection.phase != Phase::Open {
             return Ok(());
         }
-        let stream = connection.listener.stream;
+        let stream = connection.subscriber.stream;
         while let Some(message) = self.ledger.send(stream, now) {
             self.ledger.script.client_frame_into(stream, message, &mut connection.out);
         }
         self.flush(number)
     }
 
-    /// Posts the next message, if the last one is answered and the window has room.
+    /// Posts the next message, if the last one was answered and the window allows it.
     fn post(&mut self) -> Result<(), Fault> {
         let Publisher::Post(target) = &self.load.publisher else { return Ok(()) };
-        if !self.publishing || self.poster.as_ref().is_some_and(|poster| !poster.is_free()) {
+        if !self.publishing || self.poster.as_ref().is_some_and(|poster| !poster.is_idle()) {
             return Ok(());
         }
-        let poster = match self.poster.take().filter(|poster| !poster.is_at_its_end()) {
+        let poster = match self.poster.take().filter(|poster| !poster.must_reconnect()) {
             Some(poster) => self.poster.insert(poster),
             None => {
                 let poster = Poster::new(target.clone())?;
-                // Edges: it is looked at whenever something changed, which with one connection is cheap.
+                // Edge-triggered: for one connection it is cheap to handle every change.
                 let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                 let added = self.epoll.add(&poster, EpollEvent::new(flags, POSTER));
                 added.map_err(|errno| Fault::io("cannot change the epoll set", &errno.into()))?;
@@ -390,7 +390,7 @@ impl<'a> Generator<'a> {
         poster.post(&payload)
     }
 
-    fn poster_is_ready(&mut self) -> Result<(), Fault> {
+    fn handle_poster(&mut self) -> Result<(), Fault> {
         let Some(poster) = &mut self.poster else { return Ok(()) };
         poster.flush()?;
         poster.read(&mut self.buffer)?;

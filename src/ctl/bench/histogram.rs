@@ -1,13 +1,14 @@
-//! Durations counted in buckets: 64 to each doubling, so that a quantile is at most 1.6 % too high, in 19 KiB whatever is counted.
+//! A histogram of durations with 64 buckets for each power of two. A quantile is at most 1.6 % too high, and the size
+//! is 19 KiB, however many durations are counted.
 
-/// Buckets to each doubling, as a power of two.
+/// Buckets for each power of two, as a power of two.
 const FINE_BITS: u32 = 6;
 const FINE: u64 = 1 << FINE_BITS;
-/// The longest time told apart, as a power of two of nanoseconds: more than an hour.
+/// The longest time that has a bucket of its own, as a power of two of nanoseconds: more than an hour.
 const LONGEST_BITS: u32 = 42;
 const BUCKETS: usize = ((LONGEST_BITS - FINE_BITS + 1) << FINE_BITS) as usize;
 
-/// Times in nanoseconds, counted.
+/// Counts of times in nanoseconds.
 #[derive(Debug, Clone)]
 pub struct Histogram {
     counts: Box<[u64]>,
@@ -29,17 +30,17 @@ impl Histogram {
         self.longest = self.longest.max(nanoseconds);
     }
 
-    /// How many were counted.
+    /// The number of times counted.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The longest, exactly.
+    /// The exact longest time.
     pub fn longest(&self) -> u64 {
         self.longest
     }
 
-    /// The time that `share` (0 to 1) of all did not exceed; 0 where nothing was counted.
+    /// The time that a `share` (0 to 1) of all did not exceed; 0 if nothing was counted.
     pub fn quantile(&self, share: f64) -> u64 {
         let rank = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -52,14 +53,14 @@ impl Histogram {
         self.longest
     }
 
-    /// Forgets everything.
+    /// Resets all counts.
     pub fn clear(&mut self) {
         self.counts.fill(0);
         (self.count, self.longest) = (0, 0);
     }
 }
 
-/// The bucket of a time: its highest bit says which doubling, the six bits below where in it.
+/// The bucket of a time: its highest bit gives the power of two, the next six bits the bucket within it.
 fn bucket(nanoseconds: u64) -> usize {
     let time = nanoseconds.min((1 << LONGEST_BITS) - 1);
     if time < FINE {
@@ -69,7 +70,7 @@ fn bucket(nanoseconds: u64) -> usize {
     ((u64::from(shift) << FINE_BITS) + (time >> shift)) as usize
 }
 
-/// The longest time that falls into a bucket.
+/// The longest time in a bucket.
 fn upper_end(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < 2 * FINE {
@@ -84,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_time_falls_into_the_bucket_that_ends_at_or_above_it() {
+    fn every_time_is_in_a_bucket_that_ends_at_or_above_it() {
         let powers = (10..LONGEST_BITS).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1]);
         for time in (0..100_000).chain(powers) {
             let end = upper_end(bucket(time));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_near_the_truth() {
+    fn quantiles_are_within_the_stated_error() {
         let mut times = Histogram::default();
         assert_eq!(times.quantile(0.5), 0);
         (1..=1000).for_each(|n| times.add(n * 1000));

@@ -1,7 +1,8 @@
-//! A load, from its first connection to its figures.
+//! A load, from its first connection to its results.
 //!
-//! Open all connections, rest a moment, look at the server; then messages in a closed loop: a while to warm up, then counted; then no more is
-//! sent, and what is on its way is waited for. Whatever has not come by then is lost.
+//! Steps: open all connections; wait a moment; measure the server's memory; send messages in a closed loop, first to
+//! warm up, then counted; stop sending; wait for the messages in flight. Messages that have not arrived by then are
+//! lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,60 +17,61 @@ use crate::config::limits::{BENCH_PATIENCE, BENCH_REST, BENCH_WARM_UP};
 use crate::ctl::fault::Fault;
 use crate::daemon::exit::Exit;
 
-/// What is done to a server.
+/// The parameters of a load.
 #[derive(Debug, Clone)]
 pub struct Load {
     /// The WebSocket route of the subscribers.
     pub target: Target,
     /// How messages are sent.
     pub publisher: Publisher,
-    /// How many subscribers.
+    /// The number of subscribers.
     pub connections: usize,
     /// Bytes of each message.
     pub size: usize,
-    /// How many messages are on their way at most; of an echo, for each connection.
+    /// The largest number of messages in flight; with echo, for each connection.
     pub window: usize,
-    /// How long deliveries are counted.
+    /// The time during which deliveries are counted.
     pub duration: Duration,
-    /// The server's process, where it is known.
+    /// The server's process, if known.
     pub pid: Option<u32>,
-    /// Never sleep while deliveries are counted, so that no send of the server pays for waking this program.
+    /// Poll without sleeping while deliveries are counted, so that no send of the server includes the time to wake this
+    /// program.
     pub spin: bool,
-    /// Ends it early once it is true.
+    /// Ends the load early once it is true.
     pub stop: Arc<AtomicBool>,
 }
 
 /// How messages are sent.
 #[derive(Debug, Clone)]
 pub enum Publisher {
-    /// The first subscriber says them, and the route broadcasts them.
+    /// The first subscriber sends them, and the route broadcasts them.
     Subscriber,
-    /// They are posted there.
+    /// They are posted to this publish route.
     Post(Target),
-    /// Each subscriber says its own, and hears them again.
+    /// Each subscriber sends its own messages and receives them back.
     Echo,
 }
 
-/// How far a load is.
+/// The progress of a load.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress {
     /// Connections are being opened.
     Opening {
-        /// So many are open.
+        /// The number of open connections.
         opened: usize,
-        /// Of so many.
+        /// The number of connections to open.
         all: usize,
     },
-    /// Messages are on their way.
+    /// Messages are being sent.
     Delivering {
-        /// Deliveries a second, since this was told last.
+        /// Deliveries a second, since the last report.
         per_second: f64,
-        /// How long it goes on.
+        /// The remaining time.
         left: Duration,
     },
 }
 
-/// What the machine has spent so far, in nanoseconds.
+/// The processor time used so far, in nanoseconds.
 #[derive(Debug, Clone, Copy)]
 struct Spent {
     at: u64,
@@ -78,12 +80,13 @@ struct Spent {
     all: u64,
 }
 
-/// Puts the load on its server; `watch` is told how far it is, several times a second.
+/// Runs the load. `watch` is called with its progress several times a second.
 ///
 /// # Errors
-/// A connection could not be opened, or the publisher lost its own. What happens to subscribers is among the figures.
+/// A connection could not be opened, or the publisher lost its connection. Faults of other subscribers are part of the
+/// figures.
 pub fn measure(load: &Load, watch: &mut dyn FnMut(Progress)) -> Result<Figures, Fault> {
-    target::make_room(load.connections)?;
+    target::raise_descriptor_limit(load.connections)?;
     let resident = load.pid.map(resident).transpose()?;
     let mut generator = Generator::new(load, watch)?;
     let before = spent(load, &generator);
@@ -121,11 +124,11 @@ pub fn measure(load: &Load, watch: &mut dyn FnMut(Progress)) -> Result<Figures, 
     Ok(figures(load, &measured, end, seconds, &generator.handshakes_in(opening), cost, !whole))
 }
 
-/// The rate of opening, and how long each took.
+/// The rate of opening, and the time of each handshake.
 pub struct Handshakes {
-    /// Opened by time.
+    /// Connections opened each second.
     pub per_second: f64,
-    /// How long each took.
+    /// The time of each handshake.
     pub times: Times,
 }
 
@@ -159,7 +162,8 @@ fn figures(
 
 fn resident(pid: u32) -> Result<f64, Fault> {
     let found = process::resident(pid).filter(|_| process::cpu(pid).is_some());
-    let unknown = || Fault::new(Exit::Usage, format!("there is no process {pid} on this machine to be looked at"));
+    let unknown =
+        || Fault::new(Exit::Usage, format!("there is no process {pid} on this machine, or it cannot be read"));
     found.map(|bytes| bytes as f64).ok_or_else(unknown)
 }
 
@@ -177,16 +181,16 @@ fn spent(load: &Load, generator: &Generator<'_>) -> Spent {
     }
 }
 
-/// Seconds of processors that neither the server nor this program used.
+/// Processor seconds used by neither the server nor this program.
 fn others(begun: Spent, ended: Spent) -> f64 {
     let ours = (ended.server - begun.server) + (ended.own - begun.own);
     (ended.all - begun.all).saturating_sub(ours) as f64 / 1e9
 }
 
-/// Nothing ever came: most likely the route does something else than was thought.
+/// No message ever arrived. Most likely the route does something else than expected.
 fn silence(load: &Load, generator: &Generator<'_>) -> Fault {
     let url = &load.target.url;
-    let patience = BENCH_PATIENCE.as_secs();
+    let limit = BENCH_PATIENCE.as_secs();
     let foreign = generator.ledger.tally.foreign;
     let closed = generator.first_closed.as_ref().map(|why| format!("; connections were closed ({why})"));
     let hint = match &load.publisher {
@@ -197,7 +201,7 @@ fn silence(load: &Load, generator: &Generator<'_>) -> Fault {
         Publisher::Post(to) => format!("does {} publish to the channel that it hears?", to.url),
         Publisher::Echo => "does it echo?".to_owned(),
     };
-    let others = if foreign > 0 { format!(" (but {foreign} of somebody else)") } else { String::new() };
+    let others = if foreign > 0 { format!(" (but {foreign} of other publishers)") } else { String::new() };
     let closed = closed.unwrap_or_default();
-    Fault::failed(format!("no message came back from {url} within {patience} s{others}{closed}: {hint}"))
+    Fault::failed(format!("no message came back from {url} within {limit} s{others}{closed}: {hint}"))
 }

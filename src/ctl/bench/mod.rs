@@ -1,16 +1,17 @@
 //! `pushctl bench`: how fast a server delivers, and whether it delivers everything.
 //!
 //! ```text
-//! load       open, rest, warm up, count, finish; the figures
+//! load       open, wait, warm up, count, finish; the results
 //!   generator  one thread, one epoll set
-//!     target     where to, from which address      connection  handshake, bytes in, bytes out
-//!     ledger     who has heard what, what is wrong  poster      the publisher over HTTP
-//!     script     the messages, byte for byte        histogram   times
+//!     target     where to connect, and from where   connection  handshake, bytes received and sent
+//!     ledger     expected and received messages     poster      the publisher over HTTP
+//!     script     the content of the messages        histogram   times
 //!   process    processor time and memory of the server
-//! report     the table, the line that lives, JSON
+//! report     the table, the progress line, JSON
 //! ```
 //!
-//! No runtime here: what a runtime costs would be measured too. `benches/fan_out.rs` uses the same [`measure`].
+//! There is no async runtime here, because its cost would be measured, too. `benches/fan_out.rs` uses the same
+//! [`measure`].
 
 mod answer;
 mod connection;
@@ -113,9 +114,9 @@ impl Bench {
             return Err(Fault::new(Exit::Usage, message));
         }
         let load = self.load()?;
-        let strangers = [Some(&load.target), posted(&load.publisher)].into_iter().flatten();
-        for stranger in strangers.filter(|target| !target.is_here()) {
-            let address = &stranger.url.address;
+        let targets = [Some(&load.target), posted(&load.publisher)].into_iter().flatten();
+        for target in targets.filter(|target| !target.is_here()) {
+            let address = &target.url.address;
             say(&format!("{address} is another machine: put load only on what is yours, with its owner's consent"));
         }
         let mut line = report::Line::new(std::io::stderr().is_terminal());
@@ -124,21 +125,21 @@ impl Bench {
         let figures = measured?;
         print(&if self.json { report::json(&figures) } else { report::table(&figures, &self.url.to_string()) })?;
         if !figures.faults.is_none() {
-            say(&(report::faults(&figures) + self.suspicion(&figures)));
+            say(&(report::faults(&figures) + self.hint(&figures)));
             return Ok(FAILED);
         }
         Ok(Exit::Clean.code())
     }
 
-    /// What may be meant where everything is wrong: the other kind of route.
-    fn suspicion(&self, figures: &Figures) -> &'static str {
+    /// A hint if everything is wrong: the route may be of the other kind.
+    fn hint(&self, figures: &Figures) -> &'static str {
         let found = figures.faults;
         match (self.echo, &self.publish) {
             (true, _) if found.corrupt > 0 => {
-                "; each heard what others said: for a route that broadcasts leave out --echo"
+                "; subscribers received messages of others: for a route that broadcasts leave out --echo"
             }
             (false, None) if found.lost > 0 && figures.deliveries == 0 => {
-                "; not everybody heard anything: for a route that echoes add --echo"
+                "; not every subscriber received messages: for a route that echoes add --echo"
             }
             _ => "",
         }
@@ -146,7 +147,7 @@ impl Bench {
 
     fn load(&self) -> Result<Load, Fault> {
         let stop = Arc::new(AtomicBool::new(false));
-        // The first Ctrl-C ends the counting, the second one everything.
+        // The first Ctrl-C ends the measurement, the second one the program.
         let second = signal_hook::flag::register_conditional_default(SIGINT, stop.clone());
         let first = second.and_then(|_| signal_hook::flag::register(SIGINT, stop.clone()));
         first.map_err(|error| Fault::io("cannot install a signal handler", &error))?;
@@ -187,7 +188,7 @@ fn size(text: &str) -> Result<usize, String> {
     let size = config::size(text)?;
     match usize::try_from(size) {
         Ok(size) if size < MARKER_BYTES => {
-            Err(format!("at least {MARKER_BYTES} bytes: a message says which one it is"))
+            Err(format!("at least {MARKER_BYTES} bytes, because each message contains its number"))
         }
         Ok(size) if size <= BENCH_MESSAGE_BYTES_MAX => Ok(size),
         _ => Err(format!("at most {} MiB", BENCH_MESSAGE_BYTES_MAX >> 20)),

@@ -1,4 +1,5 @@
-//! The publisher over HTTP: one POST after the other on one connection, so that their order is the order of their numbers.
+//! The publisher over HTTP. It posts one message after the other on one connection, so that they arrive in the order of
+//! their numbers.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,36 +19,36 @@ pub struct Poster {
     socket: Socket,
     out: Vec<u8>,
     held: Vec<u8>,
-    /// An answer is awaited.
+    /// A response is awaited.
     asked: bool,
-    /// The last answer said that the connection ends behind it.
+    /// The server closes the connection after the last response.
     last: bool,
 }
 
 impl Poster {
-    /// Connects to the route that publishes.
+    /// Connects to a publish route.
     ///
     /// # Errors
-    /// There was no way there.
+    /// The connection could not be started.
     pub fn new(target: Target) -> Result<Poster, Fault> {
         let socket = target.connect(0, 0, 0).map_err(|error| lost(&target, &error))?;
         Ok(Poster { target, socket, out: Vec::new(), held: Vec::new(), asked: false, last: false })
     }
 
     /// Whether the next message can be posted.
-    pub fn is_free(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         !self.asked
     }
 
-    /// Whether the connection must be made anew before that.
-    pub fn is_at_its_end(&self) -> bool {
+    /// Whether a new connection is needed for the next message.
+    pub fn must_reconnect(&self) -> bool {
         self.last
     }
 
     /// Posts a message.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// The connection failed.
     pub fn post(&mut self, payload: &[u8]) -> Result<(), Fault> {
         let (path, host, length) = (&self.target.url.path, self.target.url.authority(), payload.len());
         let head = format!(
@@ -60,15 +61,15 @@ impl Poster {
         self.flush()
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes what the kernel accepts of the waiting bytes.
     ///
     /// # Errors
-    /// The connection is broken.
+    /// The connection failed.
     pub fn flush(&mut self) -> Result<(), Fault> {
         while !self.out.is_empty() {
             match self.socket.write(&self.out) {
                 Ok(written) => drop(self.out.drain(..written)),
-                // Not connected yet is the same as no room.
+                // Not yet connected is the same as not writable.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected) => break,
                 Err(error) => return Err(lost(&self.target, &error)),
             }
@@ -76,10 +77,10 @@ impl Poster {
         Ok(())
     }
 
-    /// Reads what came.
+    /// Reads what has arrived.
     ///
     /// # Errors
-    /// The server refused the message, or the connection is broken.
+    /// The server refused the message, or the connection failed.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
         let mut ended = false;
         loop {
@@ -102,7 +103,7 @@ impl Poster {
         Ok(())
     }
 
-    /// Takes the answer from what is held, if it is whole.
+    /// Consumes the response, if all of it has arrived.
     fn take_answer(&mut self) -> Result<(), Fault> {
         if self.held.is_empty() {
             return Ok(());

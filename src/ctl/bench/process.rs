@@ -1,16 +1,18 @@
-//! What a process costs, as `/proc` tells it: processor time and memory.
+//! The resources of a process according to `/proc`: processor time and memory.
 
 use std::fs;
 
-/// A tick of `/proc/stat` and `/proc/PID/stat`, in nanoseconds: a hundredth of a second on every Linux that there is.
+/// A tick of `/proc/stat` and `/proc/PID/stat`, in nanoseconds: 10 ms, as user space sees it on all common
+/// architectures.
 const TICK: u64 = 10_000_000;
 
-/// Processor time that the process has used, in nanoseconds: to the nanosecond where the kernel tells, else to the tick.
+/// Processor time that the process has used, in nanoseconds. It is exact if the kernel has the number, otherwise in
+/// ticks.
 pub fn cpu(pid: u32) -> Option<u64> {
     exact_cpu(pid).filter(|time| *time > 0).or_else(|| ticks(pid))
 }
 
-/// The time of all its threads, those that have ended left out.
+/// The time of all its current threads. Threads that have ended are not included.
 fn exact_cpu(pid: u32) -> Option<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
@@ -22,14 +24,15 @@ fn exact_cpu(pid: u32) -> Option<u64> {
 
 fn ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // What follows the name, which may hold anything; user and system time are fields 14 and 15, the name was the second.
+    // The fields after the name, which may contain anything: user and system time are fields 14 and 15, and the name is
+    // field 2.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let mut field = || fields.next()?.parse::<u64>().ok();
     Some((field()? + field()?) * TICK)
 }
 
-/// Memory that the process holds, in bytes: added up page by page where the kernel lets us, else as it keeps count, which may be
-/// wrong by some dozens of pages for each processor.
+/// Resident memory of the process, in bytes. It is summed up page by page if the kernel permits that. Otherwise the
+/// kernel's counter is used, which may be wrong by some dozens of pages for each processor.
 pub fn resident(pid: u32) -> Option<u64> {
     let figure = |file: &str, name: &str| {
         let text = fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?;
@@ -39,7 +42,7 @@ pub fn resident(pid: u32) -> Option<u64> {
     figure("smaps_rollup", "Rss:").or_else(|| figure("status", "VmRSS:"))
 }
 
-/// Time that all processors were busy for anybody, in nanoseconds.
+/// Processor time used by all processes on all processors, in nanoseconds.
 pub fn busy() -> Option<u64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
@@ -54,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_costs_something() {
+    fn the_resources_of_this_process_are_found() {
         let pid = std::process::id();
         assert!(resident(pid).unwrap() > 1 << 18);
         assert!(busy().unwrap() > 0);

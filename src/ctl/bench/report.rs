@@ -1,11 +1,11 @@
-//! What people and programs read of a load: a line while it lasts, a table or JSON at its end.
+//! The output of a load: a progress line while it runs, a table or JSON at its end.
 
 use std::io::{Write, stderr};
 
 use super::figures::{Figures, Times};
 use super::load::Progress;
 
-/// The line that lives, on a terminal.
+/// The progress line on a terminal.
 #[derive(Debug)]
 pub struct Line {
     shown: bool,
@@ -13,12 +13,12 @@ pub struct Line {
 }
 
 impl Line {
-    /// On standard error, if that is a terminal; nowhere else.
+    /// Writes to standard error if that is a terminal; otherwise nothing is written.
     pub fn new(terminal: bool) -> Line {
         Line { shown: false, terminal }
     }
 
-    /// Shows how far the load is.
+    /// Shows the progress.
     pub fn show(&mut self, progress: Progress) {
         let text = match progress {
             Progress::Opening { opened, all } => format!("opening connections: {opened} of {all}"),
@@ -29,7 +29,7 @@ impl Line {
         self.write(&text);
     }
 
-    /// Makes room for what follows.
+    /// Erases the line.
     pub fn clear(&mut self) {
         if self.shown {
             self.write("");
@@ -39,7 +39,7 @@ impl Line {
     fn write(&mut self, text: &str) {
         if self.terminal {
             self.shown = true;
-            // Back to the first column, and away with what stood there. Who closed standard error does not want to know.
+            // Move to the first column and erase the line. If standard error is closed, nothing can be shown.
             let _ = write!(stderr(), "\r\x1b[K{text}").and_then(|()| stderr().flush());
         }
     }
@@ -47,11 +47,11 @@ impl Line {
 
 /// The figures as one JSON object.
 pub fn json(figures: &Figures) -> String {
-    // Nothing in it can fail to be JSON.
+    // Every field can be serialized, so this does not fail.
     serde_json::to_string_pretty(figures).map_or_else(|_| String::new(), |text| text + "\n")
 }
 
-/// The figures for people.
+/// The figures as a table for people.
 pub fn table(figures: &Figures, url: &str) -> String {
     let Figures { connections, size_bytes, window, seconds, .. } = figures;
     let messages = if *window == 1 { "message" } else { "messages" };
@@ -82,14 +82,14 @@ pub fn table(figures: &Figures, url: &str) -> String {
     let checked = if figures.faults.is_none() { "every delivery came once, in order, unchanged" } else { "FAILED" };
     rows.push(("checked", checked.to_owned()));
     if figures.foreign > 0 {
-        rows.push(("others", format!("{} messages that are not of this load", figures.foreign)));
+        rows.push(("others", format!("{} messages of other publishers", figures.foreign)));
     }
     let end = if figures.cut_short { ", cut short" } else { "" };
     let head = format!("{url}: {size_bytes} bytes, {window} {messages} on the way at most{end}\n");
     rows.iter().fold(head, |table, (name, value)| table + &format!("  {name:<13}{value}\n"))
 }
 
-/// What went wrong, in a sentence.
+/// All faults in one sentence.
 pub fn faults(figures: &Figures) -> String {
     let found = figures.faults;
     let kinds = [
@@ -98,16 +98,16 @@ pub fn faults(figures: &Figures) -> String {
         (found.reordered, "reordered"),
         (found.corrupt, "corrupt"),
     ];
-    let mut told: Vec<String> =
+    let mut sentences: Vec<String> =
         kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}")).collect();
-    if !told.is_empty() {
-        told = vec![format!("deliveries: {}", told.join(", "))];
+    if !sentences.is_empty() {
+        sentences = vec![format!("deliveries: {}", sentences.join(", "))];
     }
     if found.closed > 0 {
         let why = figures.first_closed.as_deref().unwrap_or("no reason");
-        told.push(format!("connections ended by the server: {} (the first: {why})", found.closed));
+        sentences.push(format!("connections ended by the server: {} (the first: {why})", found.closed));
     }
-    told.join("; ")
+    sentences.join("; ")
 }
 
 fn times(times: &Times) -> String {
@@ -115,7 +115,7 @@ fn times(times: &Times) -> String {
     format!("p50 {p50_ms:.2}  p90 {p90_ms:.2}  p99 {p99_ms:.2}  max {max_ms:.2} ms")
 }
 
-/// A number with the prefix that keeps it short: `12.3 k`.
+/// A number with an SI prefix: `12.3 k`.
 fn short(number: f64) -> String {
     match number {
         0.0..1e4 => format!("{number:.0} "),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_what_was_measured() {
+    fn the_table_shows_the_results() {
         let table = table(&figures(), "http://h/");
         assert!(table.contains("12.3 k a second") && table.contains("2.50 MB a second"), "{table}");
         assert!(table.contains("every delivery came once"), "{table}");
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_one_sentence() {
+    fn faults_are_one_sentence() {
         let faults_of =
             |found: Faults| faults(&Figures { faults: found, first_closed: Some("1008 slow".into()), ..figures() });
         assert_eq!(faults_of(Faults { lost: 3, corrupt: 1, ..Faults::default() }), "deliveries: 3 lost, 1 corrupt");
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn json_can_be_read_again() {
+    fn the_json_output_is_valid() {
         let value: serde_json::Value = serde_json::from_str(&json(&figures())).unwrap();
         assert_eq!((&value["deliveries"], &value["faults"]["lost"]), (&7.into(), &0.into()));
         assert!(value["server"].is_null() && value["latency"]["p50_ms"] == 0.5);

@@ -1,48 +1,49 @@
-//! What is said and must be heard: every message of a load follows from the load's number, its stream and its own number, so each
-//! delivery can be compared byte for byte with what it must be.
+//! The messages of a load. The content of a message is computed from the load's number, the stream and the message's
+//! number, so each delivery can be compared byte for byte.
 //!
-//! A payload is text: a marker of fixed length, then the alphabet, begun at a letter that depends on the number, up to the size asked for.
+//! A payload is text: a marker of fixed length, then the alphabet up to the configured size. The first letter depends
+//! on the number.
 
-/// Bytes of a marker: `pushbench RUN STREAM NUMBER `, the numbers in hexadecimal.
+/// The length of a marker: `pushbench RUN STREAM NUMBER `, with hexadecimal numbers.
 pub const MARKER_BYTES: usize = 10 + 8 + 1 + 6 + 1 + 12 + 1;
-/// Where the stream and the number stand in it.
+/// The offsets of the stream and the number in it.
 const STREAM_AT: usize = 10 + 8 + 1;
 const NUMBER_AT: usize = STREAM_AT + 6 + 1;
 const LETTERS: usize = 26;
 
-/// The messages of one load. Keeps those on their way, framed as a server sends them.
+/// The messages of one load. It caches those in flight, framed as a server sends them.
 #[derive(Debug)]
 pub struct Script {
     run: u32,
     size: usize,
-    /// The alphabet over and over, as long as the longest payload needs wherever it begins.
+    /// The alphabet repeated, long enough for a payload from any first letter.
     letters: Vec<u8>,
     header: Vec<u8>,
     frames: Vec<u8>,
-    /// Whose frame lies in each place of `frames`.
-    places: Vec<Option<(u32, u64)>>,
+    /// The message whose frame is in each slot of `frames`.
+    slots: Vec<Option<(u32, u64)>>,
 }
 
 impl Script {
-    /// Of messages of `size` bytes, at least [`MARKER_BYTES`], of which some `window` are on their way at once.
+    /// Messages of `size` bytes, at least [`MARKER_BYTES`], of which about `window` are in flight at once.
     pub fn new(run: u32, size: usize, window: usize) -> Script {
         let size = size.max(MARKER_BYTES);
         let letters = (b'a'..=b'z').cycle().take(size - MARKER_BYTES + LETTERS).collect();
         let mut header = Vec::new();
         header_into(false, size, &mut header);
-        // A power of two, because a place is looked for with every delivery.
-        let places = window.next_power_of_two();
-        let frames = vec![0; places * (header.len() + size)];
-        Script { run, size, letters, header, frames, places: vec![None; places] }
+        // A power of two, because a slot is looked up with every delivery.
+        let slots = window.next_power_of_two();
+        let frames = vec![0; slots * (header.len() + size)];
+        Script { run, size, letters, header, frames, slots: vec![None; slots] }
     }
 
-    /// The message as a server frames it.
+    /// The message, framed as a server sends it.
     pub fn frame(&mut self, stream: u32, number: u64) -> &[u8] {
-        let place = number as usize & (self.places.len() - 1);
+        let slot = number as usize & (self.slots.len() - 1);
         let length = self.header.len() + self.size;
-        let range = place * length..(place + 1) * length;
-        if self.places[place] != Some((stream, number)) {
-            self.places[place] = Some((stream, number));
+        let range = slot * length..(slot + 1) * length;
+        if self.slots[slot] != Some((stream, number)) {
+            self.slots[slot] = Some((stream, number));
             let mut frame = self.header.clone();
             self.payload_into(stream, number, &mut frame);
             self.frames[range.clone()].copy_from_slice(&frame);
@@ -57,7 +58,7 @@ impl Script {
         out.extend_from_slice(&self.letters[begin..begin + self.size - MARKER_BYTES]);
     }
 
-    /// Appends a message as a client frames it: masked, with another mask each time.
+    /// Appends a message as a client sends it: masked, with another mask each time.
     pub fn client_frame_into(&self, stream: u32, number: u64, out: &mut Vec<u8>) {
         let mask = (number as u32 ^ self.run).wrapping_mul(0x9e37_79b1).to_be_bytes();
         header_into(true, self.size, out);
@@ -67,8 +68,8 @@ impl Script {
         out[start..].iter_mut().enumerate().for_each(|(i, byte)| *byte ^= mask[i % 4]);
     }
 
-    /// The stream and the number of the message in `payload`, wherever in it that stands, and whether all of it is as it was
-    /// sent. `None`: it is not one of this load.
+    /// Finds a message of this load anywhere in `payload`. Returns its stream, its number, and whether it is unchanged.
+    /// `None` if there is none.
     pub fn recognise(&self, payload: &[u8]) -> Option<(u32, u64, bool)> {
         let start = format!("pushbench {:08x} ", self.run);
         let at = payload.windows(start.len()).position(|window| window == start.as_bytes())?;
@@ -84,7 +85,7 @@ impl Script {
     }
 }
 
-/// Appends the header of a whole text frame, less the mask.
+/// Appends the header of an unfragmented text frame, without the mask.
 fn header_into(masked: bool, length: usize, out: &mut Vec<u8>) {
     let bit = if masked { 0x80 } else { 0 };
     out.push(0x81);
@@ -106,13 +107,13 @@ fn header_into(masked: bool, length: usize, out: &mut Vec<u8>) {
 pub struct Frame<'a> {
     /// Its first byte.
     pub first: u8,
-    /// What it carries.
+    /// Its payload.
     pub payload: &'a [u8],
-    /// All its bytes, header and payload.
+    /// Its length, header and payload.
     pub length: usize,
 }
 
-/// The frame at the start of `bytes`; `None`: more is needed. An error is a length that nobody sends.
+/// The frame at the start of `bytes`; `None` if it is incomplete. Fails if it is masked or too long.
 pub fn parse(bytes: &[u8], longest: usize) -> Result<Option<Frame<'_>>, ()> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     let (start, length) = match (second, rest) {
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_framed_is_recognised() {
+    fn a_framed_message_is_recognised() {
         for size in [1, MARKER_BYTES, 64, 125, 126, 1024, 70_000] {
             let mut script = Script::new(7, size, 4);
             for number in [0, 1, 25, 26, 5] {
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_and_a_wrapping_is_not_one() {
+    fn a_changed_message_is_detected_and_text_around_it_is_allowed() {
         let script = Script::new(1, 64, 2);
         let mut payload = Vec::new();
         script.payload_into(0, 5, &mut payload);
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_no_server_sends_are_refused() {
+    fn frames_that_no_server_sends_are_rejected() {
         assert_eq!(parse(&[0x81, 0x85, 0, 0, 0, 0], 100), Err(()));
         assert_eq!(parse(&[0x82, 126, 1, 0], 100), Err(()));
         assert_eq!(parse(&[0x82, 127, 0, 0, 0], 100), Ok(None));

@@ -1,4 +1,4 @@
-//! Where a load goes, from which addresses, and with how many descriptors.
+//! The destination of a load, its source addresses, and its descriptors.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -20,10 +20,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Where `text` points, as in `ws://127.0.0.1:8888/ws`; names are looked up.
+    /// Parses an address like `ws://127.0.0.1:8888/ws`. Names are looked up.
     ///
     /// # Errors
-    /// It is no address, or a name that nobody knows.
+    /// It is not an address, or the name is unknown.
     pub fn parse(text: &str) -> Result<Target, Fault> {
         let url: Url = text.parse().map_err(|why| Fault::new(Exit::Usage, format!("'{text}': {why}")))?;
         Target::new(&url)
@@ -41,15 +41,15 @@ impl Target {
         Ok(Target { url: url.clone(), address })
     }
 
-    /// Whether it is this machine for certain.
+    /// Whether it is certainly this machine.
     pub fn is_here(&self) -> bool {
         self.address.is_unix() || self.address.as_socket().is_some_and(|address| address.ip().is_loopback())
     }
 
-    /// Begins to connect, as number `number` of `all` connections of a load.
+    /// Starts to connect, as connection number `number` of `all`.
     ///
     /// # Errors
-    /// There was no socket, or no way there.
+    /// No socket could be created, or the address cannot be reached.
     pub fn connect(&self, number: usize, all: usize, run: u32) -> io::Result<Socket> {
         let domain = Domain::from(i32::from(self.address.family()));
         let socket = Socket::new(domain, Type::STREAM, None)?;
@@ -69,23 +69,24 @@ impl Target {
         Ok(socket)
     }
 
-    /// The address a connection comes from, where the ports of one address might not do: 127.0.1.1 to 127.0.1.254, begun
-    /// anywhere, so that one load does not wait for the ports of the last one to be free again.
+    /// The source address of a connection, if the ports of one address may not suffice: one of 127.0.1.1 to
+    /// 127.0.1.254. The first one depends on the load, so that a load does not have to wait until the ports of the
+    /// previous one are free again.
     fn source(&self, number: usize, all: usize, run: u32) -> Option<Ipv4Addr> {
         let IpAddr::V4(to) = self.address.as_socket()?.ip() else { return None };
         if !to.is_loopback() || all <= BENCH_PORTS_PER_ADDRESS {
             return None;
         }
-        let place = (run as usize + number / BENCH_PORTS_PER_ADDRESS) % 254;
-        Some(Ipv4Addr::new(127, 0, 1, place as u8 + 1))
+        let host = (run as usize + number / BENCH_PORTS_PER_ADDRESS) % 254;
+        Some(Ipv4Addr::new(127, 0, 1, host as u8 + 1))
     }
 }
 
-/// Raises the limit of open files as far as it goes, and sees that `connections` fit.
+/// Raises the limit of open files as far as possible, and checks that it suffices for `connections`.
 ///
 /// # Errors
-/// They do not.
-pub fn make_room(connections: usize) -> Result<(), Fault> {
+/// It does not suffice.
+pub fn raise_descriptor_limit(connections: usize) -> Result<(), Fault> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
     let limit = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
     let needed = (connections + BENCH_DESCRIPTORS_RESERVED) as u64;
@@ -95,7 +96,7 @@ pub fn make_room(connections: usize) -> Result<(), Fault> {
     let most = limit.saturating_sub(BENCH_DESCRIPTORS_RESERVED as u64);
     let message = format!(
         "{connections} connections need {needed} open files, and this process may have {limit}: \
-         ask for {most} connections at most, or raise the limit (`ulimit -Hn`)"
+         request at most {most} connections, or raise the limit (`ulimit -Hn`)"
     );
     Err(Fault::new(Exit::System, message))
 }
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_many_connections_to_loopback_are_spread() {
+    fn only_many_connections_to_loopback_use_several_addresses() {
         let from = |url: &str, number: usize, all: usize| Target::parse(url).unwrap().source(number, all, 253);
         let many = 3 * BENCH_PORTS_PER_ADDRESS;
         assert_eq!(from("ws://127.0.0.1:1/", 0, BENCH_PORTS_PER_ADDRESS), None);
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_is_told_from_others() {
+    fn this_machine_is_distinguished_from_others() {
         for (url, here) in [("ws://127.0.0.1:1/", true), ("unix:/x:/", true), ("ws://192.0.2.1/", false)] {
             assert_eq!(Target::parse(url).unwrap().is_here(), here, "{url}");
         }
@@ -125,9 +126,9 @@ mod tests {
     }
 
     #[test]
-    fn too_many_connections_are_refused_with_what_would_do() {
-        assert!(make_room(10).is_ok());
-        let fault = make_room(1 << 40).unwrap_err();
+    fn too_many_connections_are_refused_with_the_possible_number() {
+        assert!(raise_descriptor_limit(10).is_ok());
+        let fault = raise_descriptor_limit(1 << 40).unwrap_err();
         assert!(fault.message.contains("at most"), "{}", fault.message);
     }
 }

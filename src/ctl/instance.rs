@@ -1,8 +1,9 @@
-//! Where a pushd of this machine is found: its configuration, its pidfile, and who holds that.
+//! Finds a pushd of this machine: its configuration, its pidfile, and the process that holds it.
 //!
-//! The lock decides whether it runs, the number in the file whom to signal. A number that something else wrote there, or
-//! that belongs to another PID namespace (a container's), is recognised where `/proc` tells who has the file open. A pushd says
-//! beside its pidfile which configuration it runs on: where one was named, no pushd on another is meant.
+//! The lock decides whether it runs; the PID in the file decides which process to signal. A PID that another program
+//! wrote, or that belongs to another PID namespace (of a container), is detected if `/proc` shows which processes have
+//! the file open. A pushd writes the path of its configuration to a file beside its pidfile: if a configuration was
+//! named, a pushd that runs on another one is left alone.
 
 use std::fs;
 use std::io;
@@ -24,14 +25,14 @@ use crate::daemon::exit::{Exit, reason};
 use crate::daemon::pidfile;
 use crate::daemon::reloads;
 
-/// The pidfile of a pushd without other instructions.
+/// The default pidfile.
 const PIDFILE: &str = "pushd.pid";
-/// The run directory of the systemd unit that is shipped.
+/// The run directory of the packaged systemd unit.
 const RUN_DIRECTORY: &str = "/run/pushd";
 
 /// Which pushd is meant.
 #[derive(Debug, Args)]
-pub(super) struct Place {
+pub(super) struct Instance {
     /// The configuration it runs on, which says where its pidfile is; one that runs on another is left alone
     /// [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]
     #[arg(short, long, value_name = "FILE")]
@@ -42,32 +43,33 @@ pub(super) struct Place {
     pub pidfile: Option<PathBuf>,
 }
 
-/// A pushd that was looked for, running or not.
+/// A pushd that was looked for; it may or may not run.
 #[derive(Debug)]
 pub(super) struct Found {
     /// Its pidfile.
     pub pidfile: PathBuf,
-    /// Where else it was looked for.
+    /// The other paths where it was looked for.
     others: Vec<PathBuf>,
-    /// The configuration that it must run on, where one was named.
+    /// The configuration that it must run on, if one was named.
     config: Option<PathBuf>,
-    /// How long it may take to end.
+    /// The grace of its shutdown.
     pub grace: Duration,
 }
 
-/// Who holds a pidfile.
+/// The process that holds a pidfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
-    /// Nobody: it does not run.
+    /// No process: pushd does not run.
     Not,
-    /// A pushd that is not ready yet, or whose number cannot be read.
+    /// A pushd that is not ready yet, or whose PID cannot be read.
     WithoutNumber,
     /// This process.
     By(Pid),
 }
 
-impl Place {
-    /// The configuration that is meant, if one is: named, or the usual one where no pidfile was named and it is there.
+impl Instance {
+    /// The configuration, if there is one: the named one, or else the default one if no pidfile was named and the file
+    /// exists.
     pub fn config_file(&self) -> Option<PathBuf> {
         let usual = || Some(PathBuf::from(CONFIG)).filter(|file| self.pidfile.is_none() && file.exists());
         self.config.clone().or_else(usual)
@@ -78,7 +80,7 @@ impl Place {
         let daemon = match self.config_file() {
             None => None,
             Some(file) => match config::load_daemon(&file) {
-                // A pushd can be stopped although its file is broken by now, or gone.
+                // It must be possible to stop a pushd whose file is invalid or missing by now.
                 None if self.pidfile.is_none() => {
                     let errors = config::load_again(&file).err();
                     let why = errors.as_ref().and_then(|errors| errors.0.first()).map_or("", |error| error.summary());
@@ -92,43 +94,43 @@ impl Place {
         let (pidfile, config) = match &self.pidfile {
             Some(pidfile) => (pidfile.clone(), None),
             None => {
-                let said = daemon.map(|daemon| daemon.rundir.unwrap_or_default().join(daemon.pidfile));
-                (said.unwrap_or_else(|| PathBuf::from(PIDFILE)), self.config.clone())
+                let configured = daemon.map(|daemon| daemon.rundir.unwrap_or_default().join(daemon.pidfile));
+                (configured.unwrap_or_else(|| PathBuf::from(PIDFILE)), self.config.clone())
             }
         };
-        let mut places = vec![std::path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone())];
-        // Where nothing says it, the run directory is the one it was started in: here, or by the unit.
+        let mut paths = vec![std::path::absolute(&pidfile).unwrap_or_else(|_| pidfile.clone())];
+        // Without a run directory in the file, it is the directory where pushd was started: the current one, or the
+        // unit's.
         let of_the_unit = config.as_deref().is_none_or(|config| is_same(config, Path::new(CONFIG)));
         if self.pidfile.is_none() && pidfile.is_relative() && of_the_unit {
-            places.push(Path::new(RUN_DIRECTORY).join(&pidfile));
-            places.dedup();
+            paths.push(Path::new(RUN_DIRECTORY).join(&pidfile));
+            paths.dedup();
         }
-        let found = |place: &PathBuf| Found {
-            pidfile: place.clone(),
-            others: places.iter().filter(|other| *other != place).cloned().collect(),
+        let found = |path: &PathBuf| Found {
+            pidfile: path.clone(),
+            others: paths.iter().filter(|other| *other != path).cloned().collect(),
             config: config.as_deref().map(|config| std::path::absolute(config).unwrap_or_else(|_| config.to_owned())),
             grace,
         };
-        // One that cannot be looked at may be it.
-        let held: Vec<Found> =
-            places.iter().map(found).filter(|found| !matches!(found.held(), Ok(Held::Not))).collect();
+        // If a pidfile cannot be examined, it may be the right one.
+        let held: Vec<Found> = paths.iter().map(found).filter(|found| !matches!(found.held(), Ok(Held::Not))).collect();
         let meant = held.iter().position(|found| found.runs_on_another().is_none()).unwrap_or(0);
-        Ok(held.into_iter().nth(meant).unwrap_or_else(|| found(&places[0])))
+        Ok(held.into_iter().nth(meant).unwrap_or_else(|| found(&paths[0])))
     }
 }
 
-/// Whether both paths mean the same file.
+/// Whether both paths lead to the same file.
 fn is_same(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 impl Found {
-    /// Who holds the pidfile now.
+    /// The process that holds the pidfile now.
     pub fn held(&self) -> Result<Held, Fault> {
         match pidfile::running(&self.pidfile) {
             Ok(None) => Ok(Held::Not),
             Ok(Some(holder)) => Ok(holder.pid.map_or(Held::WithoutNumber, Held::By)),
-            // A directory that is not there holds no pidfile either.
+            // A missing directory contains no pidfile.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(Held::Not),
             Err(error) => {
                 let what = format!("cannot look at the pidfile {}: {}", self.pidfile.display(), reason(&error));
@@ -137,15 +139,15 @@ impl Found {
         }
     }
 
-    /// The process that holds the pidfile; waits a little for one that is starting. `None`: nobody.
+    /// The process that holds the pidfile; `None` if there is none. Waits a little for a pushd that is starting.
     pub fn holder(&self) -> Result<Option<Pid>, Fault> {
-        let patience = Instant::now() + CTL_STARTING_TIMEOUT;
+        let deadline = Instant::now() + CTL_STARTING_TIMEOUT;
         loop {
             match self.held()? {
                 Held::Not => return Ok(None),
                 Held::By(pid) if has_open(pid, &self.pidfile) == Some(false) => {
                     return Err(Fault::failed(format!(
-                        "the pidfile {} is held, but not by PID {pid} that stands in it \
+                        "the pidfile {} is held, but not by PID {pid}, which it names \
                          (a container's? something else wrote it?): nothing was done",
                         self.pidfile.display()
                     )));
@@ -154,8 +156,8 @@ impl Found {
                     return Err(Fault::new(
                         Exit::NoPermission,
                         format!(
-                            "PID {pid} that stands in {} is not a process of the user whom that file belongs to: root does \
-                             not signal what another user names, and nothing was done",
+                            "PID {pid}, which {} names, is not a process of the user that owns that file: root does \
+                             not signal a process that another user names, and nothing was done",
                             self.pidfile.display()
                         ),
                     ));
@@ -170,7 +172,7 @@ impl Found {
                         }
                     };
                 }
-                Held::WithoutNumber if Instant::now() < patience => sleep(CTL_POLL),
+                Held::WithoutNumber if Instant::now() < deadline => sleep(CTL_POLL),
                 Held::WithoutNumber => {
                     return Err(Fault::failed(format!(
                         "a pushd holds {} but has not written its PID: it is still starting, try again",
@@ -181,39 +183,39 @@ impl Found {
         }
     }
 
-    /// What is said of a pushd that does not run.
+    /// The message for a pushd that does not run.
     pub fn not_running(&self) -> String {
-        let places: Vec<String> =
-            [&self.pidfile].into_iter().chain(&self.others).map(|place| place.display().to_string()).collect();
-        format!("pushd is not running (no process has locked {})", places.join(" or "))
+        let paths: Vec<String> =
+            [&self.pidfile].into_iter().chain(&self.others).map(|path| path.display().to_string()).collect();
+        format!("pushd is not running (no process has locked {})", paths.join(" or "))
     }
 
-    /// Why nothing was signalled: none runs.
+    /// The failure of a command that found no pushd to signal.
     pub fn nothing_to_signal(&self) -> Fault {
         let hint = "If it was started in another directory, or with another `pidfile` or `rundir`, name its pidfile: --pidfile FILE";
         Fault::failed(format!("{}. {hint}", self.not_running()))
     }
 
-    /// A running pushd, for people.
+    /// The name of a running pushd in messages.
     pub fn named(&self, pid: Pid) -> String {
         format!("pushd, PID {pid} ({}),", self.pidfile.display())
     }
 
-    /// What is said of one that runs on another configuration than the one that was named; `None` where it is that one, or where
-    /// this cannot be known.
+    /// A message if the process runs on another configuration than the named one; `None` if it runs on that one, or if
+    /// that is unknown.
     pub fn runs_on_another(&self) -> Option<String> {
         let wanted = self.config.as_deref()?;
-        let told = reloads::read(&self.pidfile)?;
-        let config = told.config?;
+        let report = reloads::read(&self.pidfile)?;
+        let config = report.config?;
         if config == reloads::one_line(wanted) || is_same(Path::new(&config), wanted) {
             return None;
         }
-        let (pid, pidfile, wanted) = (told.pid, self.pidfile.display(), wanted.display());
+        let (pid, pidfile, wanted) = (report.pid, self.pidfile.display(), wanted.display());
         Some(format!("PID {pid} ({pidfile}) runs on {config}, not on {wanted}"))
     }
 }
 
-/// Signals `pid`. Whether it was there to be signalled.
+/// Sends a signal to `pid`. Returns whether the process existed.
 pub(super) fn signal(pid: Pid, signal: Signal) -> Result<bool, Fault> {
     match kill(pid, signal) {
         Ok(()) => Ok(true),
@@ -227,7 +229,7 @@ pub(super) fn signal(pid: Pid, signal: Signal) -> Result<bool, Fault> {
     }
 }
 
-/// Whether the user whom `file` belongs to, who can write any number into it, could signal process `pid` too.
+/// Whether the owner of `file`, who can write any PID into it, could also signal process `pid`.
 fn may_name(pid: Pid, file: &Path) -> bool {
     let Ok(owner) = file.symlink_metadata().map(|found| found.uid()) else { return false };
     let user = || {
@@ -237,12 +239,13 @@ fn may_name(pid: Pid, file: &Path) -> bool {
     owner == 0 || user() == Some(owner)
 }
 
-/// Whether process `pid` has `file` open; `None` where this cannot be known.
+/// Whether process `pid` has `file` open; `None` if that is unknown.
 fn has_open(pid: Pid, file: &Path) -> Option<bool> {
     let wanted = file.metadata().ok().map(|found| (found.dev(), found.ino()))?;
     let open = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(open) => open,
-        // One that is there and not shown belongs to somebody else, or to another user namespace (hidepid, ProtectProc=).
+        // A process that exists but is not shown belongs to another user, or to another user namespace (hidepid,
+        // ProtectProc=).
         Err(error) if error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/fd").exists() => {
             return (kill(pid, None) == Err(Errno::ESRCH)).then_some(false);
         }
@@ -260,17 +263,17 @@ mod tests {
     use super::*;
     use crate::daemon::pidfile::Pidfile;
 
-    fn place(config: Option<PathBuf>, pidfile: Option<PathBuf>) -> Place {
-        Place { config, pidfile }
+    fn instance(config: Option<PathBuf>, pidfile: Option<PathBuf>) -> Instance {
+        Instance { config, pidfile }
     }
 
     #[test]
-    fn a_pidfile_begins_in_the_run_directory() {
+    fn a_relative_pidfile_is_in_the_run_directory() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         let found = |text: &str| {
             fs::write(&file, text).unwrap();
-            place(Some(file.clone()), None).find().unwrap()
+            instance(Some(file.clone()), None).find().unwrap()
         };
         let run = dir.path().join("run");
         assert_eq!(found("[daemon]\nrundir = \"run\"\n").pidfile, run.join("pushd.pid"));
@@ -283,32 +286,32 @@ mod tests {
     }
 
     #[test]
-    fn a_pidfile_can_be_named_without_any_configuration() {
+    fn a_pidfile_can_be_named_without_a_configuration() {
         let dir = tempfile::tempdir().unwrap();
         let pidfile = dir.path().join("p");
         let none = Some(dir.path().join("none.toml"));
-        assert_eq!(place(none.clone(), Some(pidfile.clone())).find().unwrap().pidfile, pidfile);
-        assert_eq!(place(None, Some(pidfile)).config_file(), None);
-        assert_eq!(place(none, None).find().unwrap_err().code, Exit::Config.code());
+        assert_eq!(instance(none.clone(), Some(pidfile.clone())).find().unwrap().pidfile, pidfile);
+        assert_eq!(instance(None, Some(pidfile)).config_file(), None);
+        assert_eq!(instance(none, None).find().unwrap_err().code, Exit::Config.code());
     }
 
     #[test]
-    fn a_named_configuration_is_looked_for_where_it_says_alone() {
+    fn with_a_named_configuration_only_its_own_pidfile_is_tried() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         fs::write(&file, "").unwrap();
-        let named = place(Some(file), None).find().unwrap();
+        let named = instance(Some(file), None).find().unwrap();
         assert!(named.others.is_empty(), "{named:?}");
         let here = std::env::current_dir().unwrap().join("pushd.pid");
-        let usual = place(None, None).find().unwrap();
-        let places: Vec<&PathBuf> = [&usual.pidfile].into_iter().chain(&usual.others).collect();
-        assert!(places.contains(&&here) && places.contains(&&PathBuf::from("/run/pushd/pushd.pid")), "{places:?}");
+        let usual = instance(None, None).find().unwrap();
+        let paths: Vec<&PathBuf> = [&usual.pidfile].into_iter().chain(&usual.others).collect();
+        assert!(paths.contains(&&here) && paths.contains(&&PathBuf::from("/run/pushd/pushd.pid")), "{paths:?}");
     }
 
     #[test]
-    fn the_lock_decides_and_the_number_is_not_believed_blindly() {
+    fn the_lock_decides_and_a_wrong_pid_is_detected() {
         let dir = tempfile::tempdir().unwrap();
-        let found = place(None, Some(dir.path().join("p"))).find().unwrap();
+        let found = instance(None, Some(dir.path().join("p"))).find().unwrap();
         assert_eq!(found.held().unwrap(), Held::Not);
         fs::write(&found.pidfile, "1\n").unwrap();
         assert_eq!((found.held().unwrap(), found.holder().unwrap()), (Held::Not, None));
@@ -316,7 +319,7 @@ mod tests {
         assert_eq!(found.held().unwrap(), Held::WithoutNumber);
         lock.write().unwrap();
         assert_eq!(found.holder().unwrap(), Some(Pid::this()));
-        // A process that exists, and one that does not; neither has the file open.
+        // A process that exists, and one that does not. Neither has the file open.
         for other in [nix::unistd::getppid().as_raw(), i32::MAX] {
             fs::write(&found.pidfile, format!("{other}\n")).unwrap();
             assert!(found.holder().unwrap_err().message.contains("not by PID"), "{other}");
