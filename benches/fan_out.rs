@@ -1,14 +1,14 @@
-//! Fan-out beside the floor: the same load on pushd and on the smallest broadcasters there can be, in turns within one run.
+//! Fan-out compared with the floor: the same load on pushd and on minimal broadcasters, in alternation within one run.
 //!
 //!     cargo bench --bench fan_out                    three repetitions, about three minutes
-//!     cargo bench --bench fan_out -- --quick         one short one: whether it works, not how fast it is
-//!     cargo bench --bench fan_out -- --echo          each client says its own messages and hears them again
+//!     cargo bench --bench fan_out -- --quick         one short repetition: a check, not a measurement
+//!     cargo bench --bench fan_out -- --echo          each client sends its own messages and receives them back
 //!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too, which broadcasts at / and echoes at /echo
 //!     PUSHD_BENCH_CONNECTIONS=10000 cargo bench --bench fan_out       with more connections too
 //!
-//! The floor is this executable again, started as a server (see `floor`): what the kernel alone costs; so is the usual way to
-//! build one (see `task`). BENCHMARKS.md says what the columns
-//! mean, and what makes a figure worth something.
+//! The floor is this executable, started as a server (see `floor`): it shows the cost of the kernel alone. So is the
+//! common design with a task for each connection (see `task`). BENCHMARKS.md explains the columns, and when a figure is
+//! reliable.
 
 #[path = "fan_out/floor.rs"]
 mod floor;
@@ -31,22 +31,22 @@ use pushd::ctl::bench::{Figures, Load, Publisher, Target, measure};
 use processors::{pin, two_processors};
 use server::{Kind, Server};
 
-/// How many connections, unless PUSHD_BENCH_CONNECTIONS adds some.
+/// The numbers of connections; PUSHD_BENCH_CONNECTIONS adds more.
 const CONNECTIONS: [usize; 2] = [100, 1000];
-/// Bytes of a message, and how many are on their way at most.
+/// Bytes of a message, and the largest number of messages in flight.
 const LOADS: [(usize, usize); 3] = [(64, 1), (64, 64), (1024, 64)];
 
-/// The same of an echo: in flight for each connection.
+/// The same for echo; in flight for each connection.
 const ECHOES: [(usize, usize); 1] = [(64, 1)];
 
-/// How much is done.
+/// The parameters of a run.
 struct Plan {
     kinds: Vec<Kind>,
     echo: bool,
     connections: Vec<usize>,
     repetitions: usize,
     duration: Duration,
-    /// The processors of the server and of the generator, where there are two.
+    /// The processors of the server and of the generator, if there are two.
     processors: Option<(usize, usize)>,
 }
 
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         return if kind == "task" { task::main() } else { floor::main(kind == "coalesce") };
     }
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    // Without `--bench` it is `cargo test` that runs this, to see that it works.
+    // Without `--bench`, `cargo test` runs this as a check.
     let mut plan = match (has("--bench"), has("--quick")) {
         (false, _) => plan(&[10], 1, Duration::from_millis(100)),
         (true, true) => plan(&CONNECTIONS, 1, Duration::from_millis(300)),
@@ -115,9 +115,9 @@ fn run(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// One load on one server, which is started for it.
+/// Runs one load on a server that is started for it.
 fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
-    // A process inherits where it may run, and so do its threads.
+    // A process and its threads inherit the CPU affinity.
     pin(plan.processors.map(|(server, _)| server))?;
     let server = Server::start(kind)?;
     pin(plan.processors.map(|(_, generator)| generator))?;
@@ -136,7 +136,7 @@ fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize)
     let figures = measure(&load, &mut |_| {}).map_err(said)?;
     match figures.faults.is_none() && !figures.cut_short {
         true => Ok(figures),
-        false => Err(format!("not every delivery was as it should be: {:?}", figures.faults)),
+        false => Err(format!("not every delivery arrived once, in order and unchanged: {:?}", figures.faults)),
     }
 }
 

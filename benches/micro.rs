@@ -1,7 +1,8 @@
-//! The inner parts, each alone and without a kernel: what a change to one of them costs, before it is measured as a whole.
+//! The inner parts, each measured alone and without the kernel. They show the cost of a change before the whole is
+//! measured.
 //!
-//!     cargo bench --bench micro                every one
-//!     cargo bench --bench micro -- decode      those with this in their name
+//!     cargo bench --bench micro                all of them
+//!     cargo bench --bench micro -- decode      those with this in their names
 
 use std::borrow::Cow;
 use std::hint::black_box;
@@ -27,11 +28,11 @@ use pushd::wire::{Framing, rfc6455};
 const SOCKETS: usize = 1000;
 
 fn main() {
-    // Long enough that one interruption is not the median.
+    // Long enough that a single interruption does not affect the median.
     divan::Divan::default().min_time(Duration::from_millis(500)).config_with_args().main();
 }
 
-/// A client's frame: masked; `first` is its first byte.
+/// A masked frame of a client. `first` is its first byte.
 fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = vec![first];
@@ -51,24 +52,24 @@ fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Text that is neither random nor all the same.
+/// Text that is neither random nor uniform.
 fn text(length: usize) -> Vec<u8> {
     let words = "{\"user\":17,\"event\":\"moved\",\"at\":[48.2082,16.3738],\"text\":\"hello\"},";
     words.bytes().cycle().take(length).collect()
 }
 
-/// Decodes `input` to its end; a copy of it each time, because decoding unmasks in place.
+/// Decodes `input` completely. It needs a copy each time, because decoding unmasks in place.
 fn decode(bencher: Bencher<'_, '_>, input: &[u8], messages: usize) {
     let mut codec = Codec::new(Framing::Rfc6455, false);
     let count = ItemsCount::new(messages);
     bencher.counter(count).with_inputs(|| input.to_vec()).bench_local_refs(|input| {
-        let (mut at, mut heard) = (0, 0);
+        let (mut at, mut decoded) = (0, 0);
         while at < input.len() {
             let Ok((used, event)) = codec.next(&mut input[at..], MESSAGE_BYTES_CEILING) else { break };
             at += used;
-            heard += usize::from(event.is_some());
+            decoded += usize::from(event.is_some());
         }
-        assert_eq!(heard, messages);
+        assert_eq!(decoded, messages);
     });
 }
 
@@ -111,7 +112,7 @@ fn deflate_1_kib(bencher: Bencher<'_, '_>) {
     bencher.counter(count).bench_local(|| deflater.frame(Kind::Text, black_box(&payload), 256));
 }
 
-/// A socket that takes everything.
+/// A socket that accepts everything.
 struct Sink;
 
 impl Socket for Sink {
@@ -160,7 +161,7 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
     }
 }
 
-/// A turn of a shard with a thousand subscribers: so many messages are published, staged and flushed.
+/// One turn of a shard with a thousand subscribers: this number of messages is published, staged and flushed.
 #[divan::bench(args = [1, 64])]
 fn turn_for_1000_sockets(bencher: Bencher<'_, '_>, messages: usize) {
     let site = site();
@@ -220,7 +221,7 @@ fn find_a_route(bencher: Bencher<'_, '_>, path: &str) {
     bencher.bench_local(|| site.find(black_box(path)).is_some());
 }
 
-/// The most that a client may send as a path, where each route could begin like it.
+/// The longest path that a client may send, with routes that all could match its beginning.
 #[divan::bench(args = [1, 10, 100, 1000])]
 fn find_a_long_path_among_routes(bencher: Bencher<'_, '_>, routes: usize) {
     let mut file = "[server.main]\nlisten = \"127.0.0.1:1\"\n[server.main.routes]\n".to_owned();

@@ -1,11 +1,12 @@
-//! What a client notices of its neighbours: the time from its ping to the pong, while others flood the server, or an operator changes it.
+//! The effect of neighbours on a client: the time from its ping to the pong, while others flood the server, or an
+//! operator changes it.
 //!
 //!     cargo bench --bench neighbour                  each scene for some seconds, about a minute
-//!     cargo bench --bench neighbour -- --quick       each for a moment: whether it works
-//!     PUSHD_BENCH_CONNECTIONS=5000 cargo bench --bench neighbour     fewer than 10,000 idle clients, where files are few
+//!     cargo bench --bench neighbour -- --quick       each for a moment, as a check
+//!     PUSHD_BENCH_CONNECTIONS=5000 cargo bench --bench neighbour     fewer than 10,000 idle clients, if the limit of open files is low
 //!
-//! One client pings, a millisecond after each pong, on a hub of its own. The first line is what it measures when nothing else
-//! happens; the others have to be read beside that, since server, flood and neighbour share the processors.
+//! One client sends a ping one millisecond after each pong, on a hub of its own. The first row is the result when
+//! nothing else happens. Compare the other rows with it, because server, flood and neighbour share the processors.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -26,7 +27,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
-/// How many idle clients there are, unless PUSHD_BENCH_CONNECTIONS says otherwise.
+/// The number of idle clients; PUSHD_BENCH_CONNECTIONS changes it.
 const CROWD: usize = 10_000;
 
 fn config(crowd: &str) -> String {
@@ -58,7 +59,7 @@ const CHANGED: &str = "\"/crowd\" = { websocket = \"push\", on_message = \"echo\
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    // Without `--bench` it is `cargo test` that runs this, to see that it works.
+    // Without `--bench`, `cargo test` runs this as a check.
     let (crowd, time) = match (has("--bench"), has("--quick")) {
         (false, _) => (50, Duration::from_millis(50)),
         (true, true) => (CROWD, Duration::from_millis(500)),
@@ -73,17 +74,17 @@ fn main() {
     operator(crowd, time);
 }
 
-/// Clients that say the same again and again.
+/// Clients that send the same bytes again and again.
 struct Scene<'b> {
     name: &'static str,
     path: &'static str,
     clients: usize,
     bytes: &'b [u8],
-    /// How many bytes they say in a second together; `None`: as many as the server takes.
+    /// The bytes they send each second altogether; `None` for as many as the server accepts.
     rate: Option<usize>,
 }
 
-/// Clients that say more than they should.
+/// Clients that send too much.
 fn floods(time: Duration) {
     let empty = [0x81, 0x80, 0, 0, 0, 0].repeat(8 << 10);
     let bombs = bomb().repeat(64);
@@ -108,12 +109,12 @@ fn floods(time: Duration) {
         neighbour.report(name);
         drop(neighbour);
         flood.end();
-        // Its end is not what is measured.
+        // The shutdown is not measured.
         service.kill();
     }
 }
 
-/// What is ordered while there are many idle clients.
+/// Commands of an operator, while there are many idle clients.
 fn operator(count: usize, time: Duration) {
     let mut service = Service::started(&config(ROUTE));
     let crowd = Crowd::open(service.address(), "/crowd", count);
@@ -150,7 +151,7 @@ fn operator(count: usize, time: Duration) {
     crowd.end();
 }
 
-/// One client that pings.
+/// The client that sends pings.
 struct Neighbour {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -206,7 +207,7 @@ impl Drop for Neighbour {
     }
 }
 
-/// Clients that say the same again and again, as fast as the server takes it or at some rate.
+/// Clients that send the same bytes again and again, as fast as the server accepts them or at a given rate.
 struct Flood {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -218,30 +219,30 @@ impl Flood {
         let (ended, bytes) = (Arc::<AtomicBool>::default(), bytes.to_vec());
         let stop = ended.clone();
         let thread = std::thread::spawn(move || {
-            // Where each stands in what it says.
-            let mut places = vec![0; streams.len()];
+            // The offset of each stream in the bytes it sends.
+            let mut offsets = vec![0; streams.len()];
             let mut sink = [0; 64 << 10];
             let (began, mut sent) = (Instant::now(), 0);
             while !stop.load(Ordering::Relaxed) {
                 let mut moved = false;
-                for (stream, place) in streams.iter_mut().zip(&mut places) {
+                for (stream, offset) in streams.iter_mut().zip(&mut offsets) {
                     while matches!(std::io::Read::read(stream, &mut sink), Ok(1..)) {}
                     let allowed =
                         rate.map_or(usize::MAX, |rate| (began.elapsed().as_secs_f64() * rate as f64) as usize);
                     if sent >= allowed {
                         continue;
                     }
-                    match stream.write(&bytes[*place..]) {
+                    match stream.write(&bytes[*offset..]) {
                         Ok(count) => {
-                            *place = (*place + count) % bytes.len();
+                            *offset = (*offset + count) % bytes.len();
                             sent += count;
                             moved = true;
                         }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                        // It was closed for its flood, and comes again.
+                        // It was closed because of its flood, and connects again.
                         Err(_) => {
                             *stream = crowd::open(address, "/ignore");
-                            *place = 0;
+                            *offset = 0;
                         }
                     }
                 }
@@ -259,7 +260,7 @@ impl Flood {
     }
 }
 
-/// A frame of few bytes that inflates to 64 KiB.
+/// A small frame that inflates to 64 KiB.
 fn bomb() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4096);
     let mut deflate = Compress::new(Compression::best(), false);

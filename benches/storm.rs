@@ -1,16 +1,17 @@
-//! A storm of clients: many come at once, stay or go, and come again. What each of them costs, and what is left of them.
+//! A storm of clients: many connect at once, stay or leave, and come again. Measures the cost of each, and the memory
+//! that remains.
 //!
 //!     cargo bench --bench storm                                10,000 clients, 512 at a time, four times over
-//!     cargo bench --bench storm -- --quick                     fewer of all: whether it works
+//!     cargo bench --bench storm -- --quick                     less of everything, as a check
 //!     cargo bench --bench storm -- --beside 'NAME=COMMAND {port}'   another server too
-//!     PUSHD_BENCH_BINARY=PATH cargo bench --bench storm        that executable of pushd instead of the one just built
+//!     PUSHD_BENCH_BINARY=PATH cargo bench --bench storm        with this executable of pushd instead of the one just built
 //!
-//! Each server is started anew, and goes through the same: a few clients for what is taken once; four rounds, in each of which
-//! all clients come, stay idle while its memory is read, and go; clients that come and go at once, a million of them; and on pushd a
-//! burst of the largest messages to eight subscribers. Memory is what the process holds for itself (`Private_Dirty`), so pages of the
-//! executable do not count.
+//! Each server is started for the run and goes through the same steps. A few clients trigger what is allocated only
+//! once. In each of four rounds, all clients connect, stay idle while the memory is read, and leave. Then a million
+//! clients connect and leave at once. On pushd, a burst of the largest messages to eight subscribers follows. Memory is
+//! the private memory of the process (`Private_Dirty`), so pages of the executable do not count.
 
-// What the other bench needs of these and this one does not.
+// The other benchmark uses more of these modules than this one.
 #[allow(dead_code)]
 #[path = "fan_out/floor.rs"]
 mod floor;
@@ -32,17 +33,17 @@ use socket2::SockRef;
 use processors::{pin, two_processors};
 use server::{Kind, Server};
 
-/// How many a server has come to know before its memory is read first.
+/// How many clients a server has served before its memory is read for the first time.
 const WARM_UP: usize = 16;
-/// Bytes of a message in the burst, which is the most `message_max` may be, and how many.
+/// Bytes of a message in the burst (the largest possible `message_max`), and the number of messages.
 const LARGE_BYTES: usize = 64 << 20;
 const LARGE_MESSAGES: usize = 4;
 const LARGE_SUBSCRIBERS: usize = 8;
-/// How long a server may take to see that its clients are gone, and to give back what they took.
+/// How long a server may take to notice that its clients have gone, and to free their memory.
 const SETTLE: Duration = Duration::from_millis(1500);
-const PATIENCE: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much is done.
+/// The parameters of a run.
 struct Plan {
     clients: usize,
     at_once: usize,
@@ -51,11 +52,11 @@ struct Plan {
     large: bool,
 }
 
-/// What was seen of one server.
-struct Seen {
-    /// Bytes for each idle client, round by round, and CPU time for each handshake.
+/// The results for one server.
+struct Results {
+    /// Bytes for each idle client, and CPU time for each handshake, round by round.
     rounds: Vec<(f64, f64)>,
-    /// What is left beyond the beginning once all are gone; after the million; after the burst. In bytes.
+    /// The additional memory, in bytes: after all clients have left, after the million, after the burst.
     left: f64,
     left_by_short_lived: f64,
     left_by_large: Option<f64>,
@@ -69,7 +70,7 @@ fn main() -> ExitCode {
         return floor::main(kind == "coalesce");
     }
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    // Without `--bench` it is `cargo test` that runs this, to see that it works.
+    // Without `--bench`, `cargo test` runs this as a check.
     let plan = match (has("--bench"), has("--quick")) {
         (false, _) => Plan { clients: 64, at_once: 32, rounds: 2, short_lived: 64, large: false },
         (true, true) => Plan { clients: 2000, at_once: 512, rounds: 2, short_lived: 20_000, large: true },
@@ -114,7 +115,7 @@ fn run(plan: &Plan, kinds: impl Iterator<Item = Kind>) -> Result<(), String> {
     Ok(())
 }
 
-fn one(plan: &Plan, kind: &Kind) -> Result<Seen, Box<dyn std::error::Error>> {
+fn one(plan: &Plan, kind: &Kind) -> Result<Results, Box<dyn std::error::Error>> {
     let processors = two_processors();
     pin(processors.map(|(server, _)| server))?;
     let server = Server::start(kind)?;
@@ -148,18 +149,19 @@ fn one(plan: &Plan, kind: &Kind) -> Result<Seen, Box<dyn std::error::Error>> {
         }
         false => None,
     };
-    Ok(Seen { rounds, left, left_by_short_lived, left_by_large })
+    Ok(Results { rounds, left, left_by_short_lived, left_by_large })
 }
 
-/// Opens sessions until there are so many, a batch at a time: all of a batch are connected, then all ask, then all are answered.
+/// Opens sessions up to the number `clients`, in batches: all of a batch connect, then all send a request, then all
+/// receive the response.
 fn storm(server: &Server, path: &str, open: &mut Vec<TcpStream>, clients: usize, at_once: usize) -> io::Result<()> {
     let request = request(server, path);
     while open.len() < clients {
         let begun = open.len();
         for _ in begun..clients.min(begun + at_once) {
             let stream = TcpStream::connect(&server.address)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            // It goes without a trace: a port that waits for stragglers is one fewer, and there are a million to come.
+            stream.set_read_timeout(Some(READ_TIMEOUT))?;
+            // Close without TIME_WAIT: otherwise the ports would run out during a million connections.
             SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
             open.push(stream);
         }
@@ -172,7 +174,7 @@ fn storm(server: &Server, path: &str, open: &mut Vec<TcpStream>, clients: usize,
 }
 
 fn request(server: &Server, path: &str) -> Vec<u8> {
-    // What a browser sends, more or less.
+    // About what a browser sends.
     format!(
         "GET {path} HTTP/1.1\r\nHost: {0}\r\nConnection: Upgrade\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n\
          User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36\r\n\
@@ -198,38 +200,38 @@ fn expect_upgrade(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// All clients go, and the server has seen it.
+/// Closes all clients, and waits until the server has noticed.
 fn leave(open: &mut Vec<TcpStream>) {
     open.clear();
     std::thread::sleep(SETTLE);
 }
 
-/// One client says the largest messages there are, and the others hear them.
+/// One client sends the largest possible messages, and all subscribers receive them.
 fn large(server: &Server) -> io::Result<()> {
     let mut open = Vec::new();
     storm(server, "/large", &mut open, LARGE_SUBSCRIBERS + 1, LARGE_SUBSCRIBERS + 1)?;
     std::thread::scope(|scope| {
-        let heard = LARGE_MESSAGES * (LARGE_BYTES + 10);
-        let mut speaker = open.pop().ok_or(io::ErrorKind::NotFound)?;
-        let subscribers: Vec<_> = open.iter_mut().map(|stream| scope.spawn(move || drain(stream, heard))).collect();
-        let mut ear = speaker.try_clone()?;
-        let own = scope.spawn(move || drain(&mut ear, heard));
+        let expected = LARGE_MESSAGES * (LARGE_BYTES + 10);
+        let mut publisher = open.pop().ok_or(io::ErrorKind::NotFound)?;
+        let subscribers: Vec<_> = open.iter_mut().map(|stream| scope.spawn(move || drain(stream, expected))).collect();
+        let mut own_copy = publisher.try_clone()?;
+        let own = scope.spawn(move || drain(&mut own_copy, expected));
         let mut frame = vec![0x82, 0xff];
         frame.extend((LARGE_BYTES as u64).to_be_bytes());
-        // A mask of nothing leaves the payload as it is.
+        // A mask of zeros leaves the payload unchanged.
         frame.extend([0; 4]);
         frame.resize(frame.len() + LARGE_BYTES, b'x');
         for _ in 0..LARGE_MESSAGES {
-            speaker.write_all(&frame)?;
+            publisher.write_all(&frame)?;
         }
         let mut ended = subscribers.into_iter().chain([own]).map(std::thread::ScopedJoinHandle::join);
-        ended.try_for_each(|heard| heard.map_err(|_| io::Error::other("a subscriber panicked"))?)
+        ended.try_for_each(|read| read.map_err(|_| io::Error::other("a subscriber panicked"))?)
     })?;
     leave(&mut open);
     Ok(())
 }
 
-/// Reads so many bytes.
+/// Reads this number of bytes.
 fn drain(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     while left > 0 {
@@ -242,7 +244,7 @@ fn drain(stream: &mut TcpStream, mut left: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// What the process holds for itself, in bytes.
+/// The private memory of the process, in bytes.
 fn held(server: &Server) -> io::Result<u64> {
     let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", server.pid()))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));

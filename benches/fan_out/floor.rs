@@ -1,7 +1,8 @@
-//! The floor: the smallest broadcaster there can be, one thread with one epoll set and nothing else that a server needs.
+//! The floor: a minimal broadcaster with one thread and one epoll set, and nothing else that a server needs.
 //!
-//! No limits, no routes, no pings, no care for the slow: what is left is what the kernel costs. Whatever a client says goes to all, in
-//! the order in which they came: one `send` for each message and client, or for each client what one read brought.
+//! It has no limits, routes or pings, and does not handle slow clients, so its cost is the kernel's. Each message of a
+//! client is sent to all clients, in order of arrival. There is one `send` for each message and client, or with
+//! coalescing one for each read and client.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,11 +17,11 @@ const LISTENER: u64 = u64::MAX;
 struct Client {
     stream: TcpStream,
     open: bool,
-    /// It came to /echo, and hears only itself.
+    /// It connected to /echo, and receives only its own messages.
     echo: bool,
-    /// What came and is not whole yet.
+    /// Bytes received, not yet a complete frame.
     inbox: Vec<u8>,
-    /// What the kernel did not take yet.
+    /// Bytes that the kernel did not accept.
     backlog: Vec<u8>,
 }
 
@@ -31,7 +32,7 @@ struct Floor {
     coalesce: bool,
 }
 
-/// Serves until it is killed; its first line says where.
+/// Serves until it is killed. The first line of its output is its address.
 pub fn main(coalesce: bool) -> ExitCode {
     let Err(error) = serve(coalesce);
     eprintln!("floor: {error}");
@@ -58,7 +59,7 @@ fn serve(coalesce: bool) -> io::Result<std::convert::Infallible> {
     }
 }
 
-/// As many open files as the machine allows: one for each client.
+/// Raises the limit of open files as far as possible: each client needs one.
 pub fn raise_descriptors() -> io::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
@@ -122,7 +123,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Sends on the frames that a client said in `bytes`; how much of it they take.
+    /// Forwards the frames in `bytes`. Returns the number of bytes used.
     fn take(&mut self, number: usize, bytes: &mut [u8]) -> io::Result<usize> {
         let mut used = 0;
         let mut run = Vec::new();
@@ -137,7 +138,7 @@ impl Floor {
         Ok(used)
     }
 
-    /// To all, or back to who said it.
+    /// Sends to all clients, or only back to the sender for an echo.
     fn pass_on(&mut self, from: usize, bytes: &[u8]) -> io::Result<()> {
         if bytes.is_empty() {
             return Ok(());
@@ -164,13 +165,13 @@ impl Floor {
 }
 
 impl Client {
-    /// Writes, and keeps what the kernel does not take; a broken connection is seen when it is read.
+    /// Writes, and keeps what the kernel does not accept. A broken connection is noticed by the next read.
     fn send(&mut self, bytes: &[u8]) {
         let written = if self.backlog.is_empty() { self.stream.write(bytes).unwrap_or(0) } else { 0 };
         self.backlog.extend_from_slice(&bytes[written..]);
     }
 
-    /// Answers the handshake, once it is whole.
+    /// Answers the handshake, once it is complete.
     fn answer(&mut self) {
         let text = String::from_utf8_lossy(&self.inbox);
         if !text.ends_with("\r\n\r\n") {
@@ -189,7 +190,7 @@ impl Client {
     }
 }
 
-/// Appends the frame at the start of `bytes` as a server sends it; how long it was, if it is whole.
+/// Appends the frame at the start of `bytes` in the form that a server sends. Returns its length, if it is complete.
 fn frame_into(bytes: &mut [u8], out: &mut Vec<u8>) -> Option<usize> {
     let (header, length) = match *bytes {
         [_, second, ..] if second & 0x7f < 126 => (2, usize::from(second & 0x7f)),
@@ -205,7 +206,7 @@ fn frame_into(bytes: &mut [u8], out: &mut Vec<u8>) -> Option<usize> {
     for (i, byte) in payload.iter_mut().enumerate() {
         *byte ^= head[header + i % 4];
     }
-    // Control frames are nobody else's business.
+    // Control frames are not forwarded.
     if head[0] & 0x08 == 0 {
         out.push(head[0]);
         out.push(head[1] & 0x7f);

@@ -1,4 +1,4 @@
-//! A processor for the server and one for the generator, so that neither takes the other's time.
+//! One processor for the server and one for the generator, so that they do not compete.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -10,7 +10,7 @@ pub fn two_processors() -> Option<(usize, usize)> {
     Some((numbers.next()?, numbers.next()?))
 }
 
-/// From now on this process, and what it starts, runs there alone.
+/// Restricts this process, and those it starts, to one processor.
 pub fn pin(processor: Option<usize>) -> Result<(), String> {
     let Some(processor) = processor else { return Ok(()) };
     let mut set = CpuSet::new();

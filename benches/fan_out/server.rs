@@ -1,4 +1,4 @@
-//! The servers that are measured: each a process of its own, on a port of its own, gone when it is dropped.
+//! The measured servers. Each is a process of its own on a port of its own, and is killed when dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// What pushd serves here.
+/// The configuration of pushd.
 const CONFIG: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -25,25 +25,25 @@ queue_max = "512MiB"
 workers = 1
 "#;
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which one.
+/// The kind of server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The floor: one `send` for each delivery.
     Send,
-    /// The floor: what came in one read leaves in one `send`.
+    /// The floor: the messages of one read are sent with one `send`.
     Coalesce,
     /// pushd with one shard.
     Pushd,
     /// tokio-tungstenite with a task and a channel for each connection.
     Task,
-    /// Another server: what the table calls it, and the words that start it on `{port}`. Its one process is looked at.
+    /// Another server: its name in the table, and the command that starts it on `{port}`. It must be one process.
     Beside(String, String),
 }
 
 impl Kind {
-    /// Those that are always measured, in the order of their turns.
+    /// The kinds that are always measured, in this order.
     pub const OWN: [Kind; 4] = [Kind::Send, Kind::Coalesce, Kind::Pushd, Kind::Task];
 
     /// Another server, written as `NAME=COMMAND`.
@@ -52,7 +52,7 @@ impl Kind {
         Some(Kind::Beside(name.to_owned(), command.to_owned())).filter(|_| command.contains("{port}"))
     }
 
-    /// As the table names it.
+    /// The name in the table.
     pub fn name(&self) -> &str {
         match self {
             Kind::Send => "floor: send",
@@ -64,16 +64,16 @@ impl Kind {
     }
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
-    /// Where it listens.
+    /// Its address.
     pub address: String,
     child: Child,
-    place: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 impl Server {
-    /// Starts one, and waits until it listens.
+    /// Starts a server, and waits until it listens.
     pub fn start(kind: &Kind) -> Result<Server, String> {
         match kind {
             Kind::Send => Server::this("send"),
@@ -85,12 +85,12 @@ impl Server {
         .map_err(|error| format!("cannot be started: {error}"))
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// This executable again, as another server.
+    /// Starts this executable as another server.
     fn this(kind: &str) -> std::io::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut child = command.args(["--serve", kind]).stdout(Stdio::piped()).spawn()?;
@@ -98,23 +98,23 @@ impl Server {
         if let Some(stdout) = child.stdout.take() {
             BufReader::new(stdout).read_line(&mut address)?;
         }
-        Ok(Server { address: address.trim().to_owned(), child, place: None })
+        Ok(Server { address: address.trim().to_owned(), child, directory: None })
     }
 
-    /// A port that was free a moment ago: other servers do not tell which one they found.
+    /// Uses a port that was free a moment ago, because other servers do not report a port of their choice.
     fn beside(command: &str) -> std::io::Result<Server> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let command = format!("exec {}", command.replace("{port}", &address.port().to_string()));
-        let place = tempfile::tempdir()?;
-        let log = fs::File::create(place.path().join("log"))?;
+        let directory = tempfile::tempdir()?;
+        let log = fs::File::create(directory.path().join("log"))?;
         let mut shell = Command::new("sh");
         shell.args(["-c", &command]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = shell.spawn()?;
-        let mut server = Server { address: address.to_string(), child, place: Some(place) };
+        let mut server = Server { address: address.to_string(), child, directory: Some(directory) };
         let began = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if began.elapsed() > PATIENCE || server.child.try_wait()?.is_some() {
-                let log = server.place.as_ref().map(|place| fs::read_to_string(place.path().join("log")));
+            if began.elapsed() > START_TIMEOUT || server.child.try_wait()?.is_some() {
+                let log = server.directory.as_ref().map(|directory| fs::read_to_string(directory.path().join("log")));
                 return Err(std::io::Error::other(log.transpose()?.unwrap_or_default()));
             }
             sleep(Duration::from_millis(5));
@@ -123,22 +123,22 @@ impl Server {
     }
 
     fn pushd() -> std::io::Result<Server> {
-        let place = tempfile::tempdir()?;
-        fs::write(place.path().join("pushd.toml"), CONFIG)?;
+        let directory = tempfile::tempdir()?;
+        fs::write(directory.path().join("pushd.toml"), CONFIG)?;
         let binary = std::env::var_os("PUSHD_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pushd").into());
         let mut command = Command::new(binary);
-        command.args(["-n", "-c", "pushd.toml"]).current_dir(place.path()).stdin(Stdio::null());
-        let log = place.path().join("log");
+        command.args(["-n", "-c", "pushd.toml"]).current_dir(directory.path()).stdin(Stdio::null());
+        let log = directory.path().join("log");
         let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn()?;
-        let mut server = Server { address: String::new(), child, place: Some(place) };
+        let mut server = Server { address: String::new(), child, directory: Some(directory) };
         let began = Instant::now();
         while server.address.is_empty() {
             let text = fs::read_to_string(&log)?;
-            // A whole line, or half of an address would be taken for one.
+            // Only complete lines, because a partial line could end inside an address.
             let listening = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
             let address = listening.filter_map(|line| line.split_once("Listening on ")?.1.split(' ').next()).next();
             server.address = address.unwrap_or_default().to_owned();
-            if began.elapsed() > PATIENCE || server.child.try_wait()?.is_some() {
+            if began.elapsed() > START_TIMEOUT || server.child.try_wait()?.is_some() {
                 return Err(std::io::Error::other(text));
             }
             sleep(Duration::from_millis(5));
@@ -149,7 +149,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its end is not what is measured.
+        // The shutdown is not measured.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }

@@ -9,19 +9,19 @@ const HEAD: &str = "\
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
-/// One load, whose first two servers are the floors: a line for each server, from its repetitions.
+/// The table of one load, with a row for each server. The first two servers are the floors.
 pub fn of(title: &str, connections: usize, kinds: &[Kind], runs: &[Vec<Figures>]) -> String {
     let mut table = format!("{title}\n\n{HEAD}");
     for (kind, own) in kinds.iter().zip(runs) {
         let of = |figure: fn(&Figures) -> f64| median(own.iter().map(figure));
         let cost = |figure: fn(&Cost) -> f64| median(own.iter().filter_map(|run| run.server.as_ref()).map(figure));
-        // Repetition by repetition: what disturbed one of a pair most likely disturbed the other.
+        // Compared repetition by repetition: a disturbance most likely affects both servers of a pair.
         let to = |floor: usize| {
             let pairs = own.iter().zip(&runs[floor]);
             median(pairs.map(|(own, floor)| own.deliveries_per_second / floor.deliveries_per_second))
         };
         let others = own.iter().filter_map(|run| run.server).map(|cost| cost.processors_of_others);
-        // Memory comes in pages: among fewer connections the last one would be bytes of each.
+        // Memory is allocated in pages, so with few connections the last page would distort the result.
         let resident = match connections {
             0..1000 => "-".to_owned(),
             _ => format!("{:.0}", cost(|cost| cost.resident_bytes_per_connection)),
@@ -53,12 +53,12 @@ fn median(figures: impl Iterator<Item = f64>) -> f64 {
     }
 }
 
-/// Thousands apart: `1 234 567`.
+/// Groups thousands: `1 234 567`.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
-    let places = digits.char_indices().map(|(i, digit)| match (digits.len() - i) % 3 {
+    let groups = digits.char_indices().map(|(i, digit)| match (digits.len() - i) % 3 {
         0 if i > 0 => format!(" {digit}"),
         _ => digit.to_string(),
     });
-    places.collect()
+    groups.collect()
 }

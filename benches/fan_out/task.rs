@@ -1,6 +1,7 @@
-//! The usual way: a task and a channel for each connection, on tokio-tungstenite. What a chat server is in its first afternoon.
+//! The common design: a task and a channel for each connection, on tokio-tungstenite, as in a simple chat server.
 //!
-//! Whatever a client says goes into the channel of all, or at /echo back to it. One thread, as everything here.
+//! Each message of a client is sent to the channels of all clients, or at /echo back to the sender. It has one thread,
+//! like every server here.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use tungstenite::handshake::server::{Request, Response};
 
 type Clients = Rc<RefCell<Vec<Option<UnboundedSender<Message>>>>>;
 
-/// Serves until it is killed; its first line says where.
+/// Serves until it is killed. The first line of its output is its address.
 pub fn main() -> ExitCode {
     let served = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -37,7 +38,7 @@ async fn serve() -> io::Result<Infallible> {
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        // A client that goes is no failure of the server.
+        // A client that disconnects is not an error of the server.
         spawn_local(client(stream, clients.clone()));
     }
 }
@@ -49,7 +50,7 @@ async fn client(stream: TcpStream, clients: Clients) -> Option<()> {
         echo = request.uri().path() == "/echo";
         Ok(response)
     };
-    let (mut out, mut heard) = accept_hdr_async(stream, look).await.ok()?.split();
+    let (mut out, mut incoming) = accept_hdr_async(stream, look).await.ok()?.split();
     let (own, mut waiting) = unbounded_channel::<Message>();
     let number = clients.borrow().len();
     clients.borrow_mut().push(Some(own.clone()));
@@ -60,12 +61,12 @@ async fn client(stream: TcpStream, clients: Clients) -> Option<()> {
         Some(())
     };
     let read = async {
-        while let Some(Ok(message)) = heard.next().await {
+        while let Some(Ok(message)) = incoming.next().await {
             match message {
                 Message::Text(_) | Message::Binary(_) if echo => own.send(message).ok()?,
                 Message::Text(_) | Message::Binary(_) => {
                     for client in clients.borrow().iter().flatten() {
-                        // One that is about to go no longer listens.
+                        // A client that is just disconnecting no longer receives.
                         let _ = client.send(message.clone());
                     }
                 }

@@ -1,4 +1,4 @@
-//! Clients that are only there: they answer a close, and nothing else.
+//! Idle clients: they answer a close, and nothing else.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,10 +11,10 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use crate::common::ws::{CLOSE, close_payload, frame, handshake};
 
-/// How many open their sessions at once.
+/// How many sessions are opened at once.
 const AT_ONCE: usize = 64;
 
-/// Opens a session that may compress, and does not block.
+/// Opens a session that offers compression, on a socket that does not block.
 pub fn open(address: SocketAddr, path: &str) -> TcpStream {
     let mut stream = begin(address, path);
     finish(&mut stream);
@@ -39,14 +39,14 @@ fn finish(stream: &mut TcpStream) {
     stream.set_nonblocking(true).unwrap();
 }
 
-/// All of them.
+/// A crowd of idle clients.
 pub struct Crowd {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
 impl Crowd {
-    /// Opens so many sessions.
+    /// Opens this number of sessions.
     pub fn open(address: SocketAddr, path: &str, count: usize) -> Crowd {
         let mut streams = Vec::with_capacity(count);
         while streams.len() < count {
@@ -60,7 +60,7 @@ impl Crowd {
         Crowd { ended, thread }
     }
 
-    /// They go.
+    /// Ends all of them.
     pub fn end(self) {
         self.ended.store(true, Ordering::Relaxed);
         let _ = self.thread.join();

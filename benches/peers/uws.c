@@ -1,4 +1,4 @@
-/* The broadcaster of `uws` in C: uWebSockets without an interpreter around it. Its argument is the port.
+/* The broadcaster of `uws` in C: uWebSockets without an interpreter around it. The argument is the port.
  *
  * It needs socketify's library, which contains uWebSockets (`pip install socketify`), and libuv (Debian: libuv1):
  *
@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-/* What is used of uWebSockets' interface for C, as socketify's library has it. */
+/* The part of uWebSockets' C interface that is used here, as in socketify's library. */
 struct options { const char *key, *cert, *passphrase, *dh_params, *ca, *ciphers; int low_memory; };
 typedef struct { int port; const char *host; int options; } listen_config;
 typedef struct {

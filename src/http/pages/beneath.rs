@@ -1,9 +1,10 @@
-//! Staying below a directory step by step, where `openat2` is not to be had.
+//! Opens a path below a directory step by step, for systems where `openat2` is not available.
 //!
-//! systemd's `RestrictSUIDSGID=`, which the unit has, forbids that call: what it would open cannot be seen by a filter. (It
-//! says `ENOSYS`, as a kernel before 5.6 does.) What the kernel does in one call is done here in several, with the same outcome:
-//! each name is opened in the directory held so far and never followed, links are read and walked like the rest of the path, and
-//! `..` goes back to the directory one came from. So a rename in the middle of it all leads nowhere else.
+//! systemd's `RestrictSUIDSGID=`, which the unit sets, forbids that call, because a system call filter cannot see its
+//! flags. (The call then fails with `ENOSYS`, as in a kernel before 5.6.) What the kernel does in one call is done here
+//! in several, with the same result. Each name is opened relative to the directory reached so far, without following
+//! links. The content of a link is resolved like the rest of the path. `..` returns to the directory from which the
+//! current one was entered. So a rename during the resolution cannot lead out of the root.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-/// How many links a path may lead through, as in the kernel.
+/// The most links that a path may lead through, as in the kernel.
 const LINKS_MAX: usize = 40;
 
 /// Opens `path` below `root`, as `openat2` does with `RESOLVE_BENEATH` and `RESOLVE_NO_MAGICLINKS`.
@@ -28,29 +29,29 @@ pub(super) fn open(root: &OwnedFd, path: &Path, flags: OFlag) -> Result<OwnedFd,
             continue;
         }
         let here = way.last().unwrap_or(root);
-        let place =
+        let entry =
             openat(here, name.as_os_str(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-        match SFlag::from_bits_truncate(fstat(&place)?.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFDIR => way.push(place),
+        match SFlag::from_bits_truncate(fstat(&entry)?.st_mode) & SFlag::S_IFMT {
+            SFlag::S_IFDIR => way.push(entry),
             SFlag::S_IFLNK => {
                 links += 1;
                 if links > LINKS_MAX {
                     return Err(Errno::ELOOP);
                 }
-                let mut target = names(Path::new(&readlinkat(&place, "")?))?;
+                let mut target = names(Path::new(&readlinkat(&entry, "")?))?;
                 target.append(&mut ahead);
                 ahead = target;
             }
             _ if !ahead.is_empty() => return Err(Errno::ENOTDIR),
-            _ if flags.contains(OFlag::O_PATH) => return Ok(place),
-            // Should it be a link by now, this says so instead of following.
+            _ if flags.contains(OFlag::O_PATH) => return Ok(entry),
+            // If it was replaced by a link meanwhile, this fails instead of following it.
             _ => return openat(here, name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty()),
         }
     }
     openat(way.last().unwrap_or(root), ".", flags, Mode::empty())
 }
 
-/// The names of a path, `..` among them. An absolute one leaves the root.
+/// The names of a path, including `..`. An absolute path would leave the root.
 fn names(path: &Path) -> Result<VecDeque<OsString>, Errno> {
     let mut names = VecDeque::new();
     for component in path.components() {
@@ -73,10 +74,10 @@ mod tests {
 
     use super::*;
 
-    /// A root with all that may stand in one, beside what must not be reached.
-    fn place() -> tempfile::TempDir {
-        let place = tempfile::tempdir().unwrap();
-        let at = |name: &str| place.path().join(name);
+    /// A root with all kinds of entries, and files beside it that must not be reached.
+    fn sample() -> tempfile::TempDir {
+        let sample = tempfile::tempdir().unwrap();
+        let at = |name: &str| sample.path().join(name);
         fs::create_dir_all(at("root/a/b")).unwrap();
         fs::create_dir(at("root-beside")).unwrap();
         for name in ["secret", "root-beside/secret", "root/file", "root/a/file", "root/a/b/file"] {
@@ -104,18 +105,18 @@ mod tests {
             symlink(target, at("root").join(name)).unwrap();
         }
         nix::unistd::mkfifo(&at("root/fifo"), Mode::S_IRWXU).unwrap();
-        place
+        sample
     }
 
-    /// Which file it is, or why there is none.
+    /// The identity of the opened file, or the error.
     fn what(opened: Result<OwnedFd, Errno>) -> Result<(u64, u64), Errno> {
         opened.map(|fd| File::from(fd).metadata().unwrap()).map(|file| (file.dev(), file.ino()))
     }
 
     #[test]
-    fn the_outcome_is_that_of_the_kernel() {
-        let place = place();
-        let root: OwnedFd = File::open(place.path().join("root")).unwrap().into();
+    fn the_result_is_the_same_as_the_kernels() {
+        let sample = sample();
+        let root: OwnedFd = File::open(sample.path().join("root")).unwrap().into();
         let long = "here/".repeat(LINKS_MAX + 1) + "file";
         let paths = [
             ".",

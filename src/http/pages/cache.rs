@@ -1,10 +1,11 @@
-//! What was sent lately, ready to be sent again by the shard's own thread.
+//! A cache of files that were sent recently, so that the shard's own thread can send them again.
 //!
-//! A copy in memory counts only while its path still leads to the same state of the same file ([`Identity`]): one `stat` for each request. So what
-//! is on the disk is what is sent, a deployment shows at once, and a hot file costs neither a trip to another thread nor a read. The file was
-//! found below its root when it was read, and is no less so while it is the same; anything else is looked up
-//! anew. Only files of this machine's own file systems are kept (`open` tells), so the `stat` waits for no network.
-//! One cache for each thread, bounded; when full it begins anew.
+//! A cached copy is used only while its path still leads to the same state of the same file ([`Identity`]), which costs
+//! one `stat` for each request. So the content of the disk is what is sent, a deployment takes effect at once, and a
+//! popular file needs neither another thread nor a read. The file was found below its root when it was read, and still
+//! is while its identity is the same; otherwise it is looked up again. Only files on this machine's own file systems
+//! are cached (see `open`), so that `stat` does not wait for a network. There is one bounded cache for each thread.
+//! When it is full, it is emptied.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use super::description::Description;
 use crate::config::limits::PAGE_CACHE_BYTES_MAX;
 
-/// Which file it is, and which state of it.
+/// The identity of a file and of its current state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     device: u64,
@@ -41,24 +42,25 @@ impl Identity {
         }
     }
 
-    /// Whether a change from now on would show: the kernel's clock for files is coarse, so two changes in one of its ticks look like one.
+    /// Whether a later change would be visible in the identity. The kernel's clock for files is coarse, so two changes
+    /// within one of its ticks look like one.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         self.changed.0 < now - 1
     }
 }
 
-/// A file that was read whole.
+/// A file that was read completely.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Where it was found, below its root: decoded, links not resolved.
+    /// Its path below its root: decoded, links not resolved.
     pub(super) below: PathBuf,
     pub(super) identity: Identity,
     pub(super) description: Arc<Description>,
     pub(super) bytes: Bytes,
 }
 
-/// What an entry costs beside its bytes: names, identity, header, place in the table; about that.
+/// The approximate cost of an entry beside its bytes: names, identity, header, space in the table.
 const ENTRY_BYTES: usize = 2048;
 
 struct Entry {
@@ -70,11 +72,11 @@ struct Entry {
 
 #[derive(Default)]
 struct Cache {
-    /// By root and what was found below it, with a NUL between them: the same path may lead out of another root, by a link that is
-    /// itself a root somewhere else.
+    /// The key is the root and the path below it, with a NUL between them: the same path may lead out of another root,
+    /// by a link that is itself a root elsewhere.
     files: HashMap<Vec<u8>, Entry>,
     bytes: usize,
-    /// The name looked for, kept so that looking allocates nothing.
+    /// The key of the last lookup, kept so that a lookup allocates nothing.
     name: Vec<u8>,
 }
 
@@ -82,7 +84,8 @@ thread_local! {
     static CACHE: RefCell<Cache> = RefCell::default();
 }
 
-/// The file at `below`, given in pieces, as it is now, and its bytes, if they were sent lately from below this very `root`.
+/// The description and the bytes of the file at `below` (given in pieces), if a current copy from this `root` is
+/// cached.
 pub(super) fn find(root: &Path, below: &[&[u8]]) -> Option<(Arc<Description>, Bytes)> {
     CACHE.with_borrow_mut(|Cache { files, name, .. }| {
         write_name(name, root, below);
@@ -93,14 +96,14 @@ pub(super) fn find(root: &Path, below: &[&[u8]]) -> Option<(Arc<Description>, By
     })
 }
 
-/// Keeps a file that was found below `root`.
+/// Caches a file that was found below `root`.
 pub(super) fn keep(root: &Path, kept: Kept) {
     let Kept { below, identity, description, bytes } = kept;
     let mut name = Vec::new();
     write_name(&mut name, root, &[below.as_os_str().as_bytes()]);
     CACHE.with_borrow_mut(|cache| {
         let cost = bytes.len() + ENTRY_BYTES;
-        // What is gone from the disk is found out by nobody: beginning anew throws it out with the rest.
+        // Entries of deleted files are not detected. They disappear when the cache is emptied.
         if cache.bytes + cost > PAGE_CACHE_BYTES_MAX {
             *cache = Cache::default();
         }
@@ -128,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_just_now_may_change_again_unseen() {
+    fn a_file_changed_just_now_is_not_settled() {
         let now = UNIX_EPOCH + std::time::Duration::from_secs(1000);
         for (changed, settled) in [(990, true), (998, true), (999, false), (1000, false), (2000, false)] {
             assert_eq!(Identity { changed: (changed, 0), ..identity(1) }.is_settled(now), settled, "{changed}");
         }
     }
 
-    /// Keeps these bytes as those of the file `below`.
+    /// Caches these bytes as the content of file `below`.
     fn keep_as(root: &Path, below: &str, bytes: Bytes) {
         let path = root.join(below);
         let metadata = std::fs::metadata(&path).unwrap();
@@ -144,9 +147,9 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_counts_while_the_file_is_the_same() {
-        let ground = tempfile::tempdir().unwrap();
-        let (root, path) = (ground.path(), ground.path().join("sub/page"));
+    fn a_copy_is_used_while_the_file_is_the_same() {
+        let fixture = tempfile::tempdir().unwrap();
+        let (root, path) = (fixture.path(), fixture.path().join("sub/page"));
         std::fs::create_dir(root.join("sub")).unwrap();
         std::fs::write(&path, "old").unwrap();
         let keep_now = || keep_as(root, "sub/page", Bytes::from_static(b"kept"));
@@ -164,15 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
-        let ground = tempfile::tempdir().unwrap();
+    fn the_cache_is_bounded() {
+        let fixture = tempfile::tempdir().unwrap();
         let piece = Bytes::from(vec![0; PAGE_CACHE_BYTES_MAX / 4]);
         for number in 0..20 {
             let below = number.to_string();
-            std::fs::write(ground.path().join(&below), "").unwrap();
-            keep_as(ground.path(), &below, piece.clone());
-            keep_as(ground.path(), &below, piece.clone());
-            assert!(find(ground.path(), &[below.as_bytes()]).is_some());
+            std::fs::write(fixture.path().join(&below), "").unwrap();
+            keep_as(fixture.path(), &below, piece.clone());
+            keep_as(fixture.path(), &below, piece.clone());
+            assert!(find(fixture.path(), &[below.as_bytes()]).is_some());
             assert!(CACHE.with_borrow(|cache| cache.bytes) <= PAGE_CACHE_BYTES_MAX);
         }
         assert!(CACHE.with_borrow(|cache| cache.files.len() < 5));

@@ -1,10 +1,10 @@
 //! Conditional requests: RFC 9110 §13, in the order of its §13.2.2.
 //!
-//! 1. `If-Match` names the file as it is, or 412; without it `If-Unmodified-Since` is not older than the file, or 412.
-//! 2. `If-None-Match` does not name it, or 304; without it `If-Modified-Since` is older than the file, or 304.
-//! 3. `Range` holds unless an `If-Range` names something else, and then it is ignored.
+//! 1. `If-Match` must match the current file, else 412. Without it, `If-Unmodified-Since` must not be older than the file, else 412.
+//! 2. If `If-None-Match` matches, 304. Without it, 304 if `If-Modified-Since` is not older than the file.
+//! 3. `Range` is applied, unless an `If-Range` does not match; then it is ignored.
 //!
-//! A date that is not one, or stands twice, is as if it were not there. Times are whole seconds, as in the headers.
+//! An invalid date, and a date that is given twice, are ignored. Times are in whole seconds, as in the headers.
 
 use std::time::UNIX_EPOCH;
 
@@ -21,7 +21,7 @@ const FIELDS: [HeaderName; 6] = [
     header::RANGE,
 ];
 
-/// The conditions of one request, taken out of its header.
+/// The conditions of one request, copied from its header.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Conditions {
     if_match: Option<Vec<u8>>,
@@ -32,32 +32,32 @@ pub(super) struct Conditions {
     range: Option<String>,
 }
 
-/// What identifies a file as it is now.
+/// The validators of a file in its current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Validators {
-    /// An entity tag, with its quotes; a weak one begins with `W/`.
+    /// An entity tag with its quotes; a weak one begins with `W/`.
     pub(super) etag: String,
-    /// `Last-Modified`, in seconds since 1970; `None`: a date no header can tell.
+    /// `Last-Modified`, in seconds since 1970; `None` for a date that cannot be sent in a header.
     pub(super) modified: Option<u64>,
-    /// Whether that date names these bytes and no others.
+    /// Whether the date is a strong validator: no other content can have it.
     pub(super) is_date_strong: bool,
 }
 
-/// What the conditions come to.
+/// The result of the conditions.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict<'r> {
-    /// Send the file, or what the `Range` field asks of it.
+    /// Send the file, or the part that the `Range` field requests.
     Send(Option<&'r str>),
-    /// 304: the client has it.
+    /// 304: the client has the current file.
     NotModified,
-    /// 412: it is not what the client thinks.
+    /// 412: the file is not the one the client expects.
     Failed,
 }
 
 impl Conditions {
     /// The conditions in `headers`.
     pub(super) fn of(headers: &HeaderMap) -> Conditions {
-        // One look at each name there is costs less than six searches for names that seldom are.
+        // One pass over the names costs less than six lookups, and most requests have no conditions.
         if !headers.keys().any(|name| FIELDS.contains(name)) {
             return Conditions::default();
         }
@@ -71,7 +71,7 @@ impl Conditions {
         }
     }
 
-    /// What they come to for a file known by `now`.
+    /// Evaluates the conditions for a file with the validators `now`.
     pub(super) fn judge(&self, now: &Validators) -> Verdict<'_> {
         let failed = match (&self.if_match, self.if_unmodified_since, now.modified) {
             (Some(tags), _, _) => !names(tags, &now.etag, Comparison::Strong),
@@ -94,7 +94,7 @@ impl Conditions {
     }
 }
 
-/// Whether `held`, an entity tag or a date, names these bytes of the file (§13.1.5): both have to be strong, and the very same.
+/// Whether `held`, an entity tag or a date, is a strong validator of exactly this content (§13.1.5).
 fn is_same(held: &[u8], now: &Validators) -> bool {
     if held.first() == Some(&b'"') {
         return held == now.etag.as_bytes();
@@ -109,7 +109,7 @@ enum Comparison {
     Weak,
 }
 
-/// Whether a list of entity tags, or `*`, names the `etag`. Reading stops at what is not an entity tag.
+/// Whether a list of entity tags, or `*`, contains `etag`. Parsing stops at the first invalid entity tag.
 fn names(list: &[u8], etag: &str, comparison: Comparison) -> bool {
     if list == b"*" {
         return true;
@@ -134,13 +134,13 @@ fn names(list: &[u8], etag: &str, comparison: Comparison) -> bool {
     }
 }
 
-/// All lines of a list field as one.
+/// Joins all lines of a list field.
 fn list(headers: &HeaderMap, name: HeaderName) -> Option<Vec<u8>> {
     let lines: Vec<_> = headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
     (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
-/// The value of a field that may stand once; `None` if it stands twice.
+/// The value of a field that may occur only once; `None` if it occurs twice.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?.to_str().ok()?.trim();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_the_standard() {
+    fn conditions_are_evaluated_in_the_order_of_the_rfc() {
         const SEND: &str = "Send(None)";
         const KNOWN: &str = "NotModified";
         const FAILED: &str = "Failed";
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_date_has_its_tag() {
+    fn a_file_without_a_date_is_validated_by_its_tag() {
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_MODIFIED_SINCE, THEN.parse().unwrap());
         headers.insert(header::IF_RANGE, THEN.parse().unwrap());
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_weak_names_no_bytes() {
+    fn a_weak_tag_never_satisfies_if_match_or_if_range() {
         let now = Validators { etag: "W/\"e\"".into(), modified: Some(784_111_777), is_date_strong: false };
         for (name, value, expected) in [
             ("if-none-match", "W/\"e\"", Verdict::NotModified),

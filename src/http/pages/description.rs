@@ -1,4 +1,5 @@
-//! What answers say of a file, made once for each of its states: an answer from memory only copies it.
+//! The header fields of a file. They are made once for each state of the file; a response from the cache only copies
+//! them.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -14,7 +15,7 @@ use super::cache::Identity;
 use super::condition::Validators;
 use super::{Body, CACHE_CONTROL, NOSNIFF};
 
-/// The fields that a 304 shares with the 200 it stands for.
+/// The fields that a 304 has in common with the corresponding 200.
 const SHARED: [HeaderName; 3] = [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL];
 
 /// A file in one of its states.
@@ -22,12 +23,12 @@ const SHARED: [HeaderName; 3] = [header::ETAG, header::LAST_MODIFIED, header::CA
 pub(super) struct Description {
     pub(super) length: u64,
     pub(super) validators: Validators,
-    /// The header of an answer with the whole file.
+    /// The header of a response with the whole file.
     header: HeaderMap,
 }
 
 impl Description {
-    /// Of the file at `path`, at the moment `now`.
+    /// The description of the file at `path`, at the time `now`.
     pub(super) fn of(metadata: &Metadata, path: &Path, now: SystemTime) -> Description {
         let (length, validators) = (metadata.len(), Validators::of(metadata, now));
         let mut header = HeaderMap::with_capacity(8);
@@ -44,14 +45,14 @@ impl Description {
         Description { length, validators, header }
     }
 
-    /// An answer with the whole file.
+    /// A response with the whole file.
     pub(super) fn whole(&self, body: Body) -> Response<Body> {
         let mut answer = Response::new(body);
         *answer.headers_mut() = self.header.clone();
         answer
     }
 
-    /// An answer with a part of the file, which is not empty.
+    /// A response with a part of the file. The part must not be empty.
     pub(super) fn part(&self, body: Body, part: &Range<u64>) -> Response<Body> {
         let mut answer = self.whole(body);
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -61,7 +62,7 @@ impl Description {
         answer
     }
 
-    /// The answer to who has the file.
+    /// The response to a client that has the current file.
     pub(super) fn not_modified(&self) -> Response<Body> {
         let mut answer = Response::new(Body::empty());
         *answer.status_mut() = StatusCode::NOT_MODIFIED;
@@ -75,14 +76,14 @@ impl Description {
 }
 
 impl Validators {
-    /// What identifies a file at the moment `now`.
+    /// The validators of a file at the time `now`.
     ///
-    /// Its tag is of the file's number, of its last modification and change, and of its size: whatever changes the bytes changes one of these, also where
-    /// the time of modification is set to what it was. While a change might not show yet the tag is a weak one, which the settled file
-    /// does not have.
+    /// The tag is made of the file's inode number, its size, and the times of its last modification and change. A
+    /// change of the content changes one of these, even if the time of modification is set back. While a change might
+    /// not be visible yet, the tag is weak, and differs from the later strong one.
     ///
-    /// Its date is the time of modification, rounded down; it is left out where it lies in the future, before 1970 or after 9999, which
-    /// no header may say, and where it is none.
+    /// The date is the time of modification, rounded down. It is left out if it is in the future, before 1970 or after
+    /// 9999 (such dates cannot be sent in a header), and if the file is undated.
     fn of(metadata: &Metadata, now: SystemTime) -> Validators {
         const YEAR_10000: u64 = 253_402_300_800;
         let settled = Identity::of(metadata).is_settled(now);
@@ -100,20 +101,20 @@ impl Validators {
     }
 }
 
-/// Whether the time of modification is none: what makes the same package of the same sources each time sets it to the first second or
-/// two of 1970, for every version of a file.
+/// Whether the time of modification has no meaning: tools for reproducible packages set it to the first or second
+/// second of 1970, for every version of a file.
 pub(super) fn is_undated(metadata: &Metadata) -> bool {
     matches!(metadata.mtime(), 0 | 1)
 }
 
-/// Sets a field whose value is made here, and holds nothing that a header cannot.
+/// Sets a field whose value is made here and is always valid in a header.
 pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }
 
-/// The media type a file's name tells; text is UTF-8.
+/// The media type according to the file's name; text is UTF-8.
 fn content_type(path: &Path) -> HeaderValue {
     let name = path.file_name().map_or(Path::new(""), |name: &OsStr| Path::new(name));
     let kind = mime_guess::from_path(name).first_raw().unwrap_or("application/octet-stream");
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_type() {
+    fn the_type_follows_from_the_name() {
         for (name, kind) in [
             ("a.html", "text/html; charset=utf-8"),
             ("a.css", "text/css; charset=utf-8"),

@@ -1,6 +1,7 @@
-//! The files that answers are being read from: each is open once, however many clients are sent it, and they are bounded in sum.
+//! The files that are being sent. Each is open only once, however many clients receive it, and their number is bounded.
 //!
-//! Two opens are the same file while it is in the same state ([`Identity`]). Who reads says where, so nobody moves another's place.
+//! Two opens are the same file if they have the same state ([`Identity`]). Readers pass the offset with each read, so
+//! they do not share a file position.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,12 +17,12 @@ pub struct Files(Arc<Mutex<Table>>);
 #[derive(Debug)]
 struct Table {
     most: usize,
-    /// How many are open: also the last holder of one that is being closed counts.
+    /// The number of open files, including one whose last holder is just closing it.
     count: usize,
     open: HashMap<Identity, Weak<OpenFile>>,
 }
 
-/// One of them, closed with its last holder.
+/// An open file. It is closed when its last holder drops it.
 #[derive(Debug)]
 pub struct OpenFile {
     /// The file itself.
@@ -41,12 +42,13 @@ impl Files {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on so many at once.
+    /// Sets the limit of open files.
     pub fn allow(&self, most: usize) {
         self.table().most = most;
     }
 
-    /// The file that is in this state: the one that is open already, else this one; `None` where too many are.
+    /// Returns the open file with this identity. If there is none, `file` becomes it; `None` if too many files are
+    /// open.
     pub(super) fn share(&self, file: File, identity: Identity) -> Option<Arc<OpenFile>> {
         let mut table = self.table();
         if let Some(open) = table.open.get(&identity).and_then(Weak::upgrade) {
@@ -64,7 +66,7 @@ impl Files {
 
 #[cfg(test)]
 impl OpenFile {
-    /// A file that nobody shares.
+    /// A file that is not shared.
     pub(in crate::http) fn alone(file: File) -> Arc<OpenFile> {
         let identity = Identity::of(&file.metadata().unwrap());
         Files::default().share(file, identity).unwrap()
@@ -75,7 +77,7 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let mut table = self.files.table();
         table.count -= 1;
-        // Another may have come in its place since its last holder let go.
+        // Another one with the same identity may have been opened since the last holder dropped this one.
         if table.open.get(&self.identity).is_some_and(|open| open.strong_count() == 0) {
             table.open.remove(&self.identity);
         }
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_open_once_and_so_many_are() {
+    fn a_file_is_open_once_and_their_number_is_limited() {
         let files = Files::default();
         files.allow(2);
         let [first, second, third] = [0; 3].map(|_| tempfile::NamedTempFile::new().unwrap());
@@ -102,7 +104,7 @@ mod tests {
         let _two = share(&second).unwrap();
         assert!(share(&third).is_none());
         drop(one);
-        assert!(share(&third).is_none(), "one holder is left");
+        assert!(share(&third).is_none(), "one holder remains");
         drop(again);
         let _three = share(&third).unwrap();
         let table = files.table();

@@ -1,11 +1,11 @@
-//! The page that lists a directory which has no index.
+//! The page that lists a directory without an index file.
 //!
-//! Directories first, then files, by name, each with its size and time. Listed is exactly what a request would get: names
-//! beginning with a dot, links that leave the root, and what is neither file nor directory are left out. Of a
-//! directory with more than `LISTING_ENTRIES_MAX` names so many are looked at, and the page says so.
+//! Directories come first, then files, sorted by name, each with size and time. The page lists exactly what can be
+//! requested: names that begin with a dot, links that leave the root, and anything but files and directories are left
+//! out. In a directory with more than `LISTING_ENTRIES_MAX` names, only that many are examined, and the page says so.
 //!
-//! Looking at so many takes long, so who asks at the same time shares one look, and its page is shown again for a moment while the
-//! directory is the same.
+//! Examining many entries takes long. So requests that arrive meanwhile share one page, and that page is used again for
+//! a short time while the directory does not change.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use super::cache::Identity;
 use super::open::Root;
 use crate::config::limits::{LISTING_ENTRIES_MAX, LISTING_KEPT, LISTINGS_BYTES_MAX};
 
-/// What a listing may do in a browser: show itself.
+/// The Content-Security-Policy of a listing: it may only show itself.
 pub(super) const POLICY: HeaderValue =
     HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'");
 
@@ -48,7 +48,7 @@ td { overflow-wrap: anywhere }
 </style>
 "#;
 
-/// One line of a listing.
+/// One row of a listing.
 struct Entry {
     directory: bool,
     name: OsString,
@@ -57,67 +57,68 @@ struct Entry {
     modified: i64,
 }
 
-/// Which directory is listed, as the client knows it.
+/// The directory to list, and its path as the client knows it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct ListedDirectory {
     root: PathBuf,
     path: PathBuf,
     title: String,
 }
 
-impl Place {
-    /// The directory at `path` below `root`, which the client knows as `shown`, percent-encoded.
-    pub(super) fn new(root: &Path, path: &Path, shown: &str) -> Place {
+impl ListedDirectory {
+    /// The directory at `path` below `root`. The client knows it as `shown`, percent-encoded.
+    pub(super) fn new(root: &Path, path: &Path, shown: &str) -> ListedDirectory {
         let title = escape(&percent_decode_str(shown).decode_utf8_lossy());
-        Place { root: root.to_owned(), path: path.to_owned(), title }
+        ListedDirectory { root: root.to_owned(), path: path.to_owned(), title }
     }
 }
 
 /// A page that was made.
-struct Kept {
-    /// When its directory was looked at.
+struct MadePage {
+    /// When the directory was examined.
     looked: Instant,
-    /// What the directory was then, where a change from then on would show.
+    /// The state of the directory at that time; `None` if a later change might not be visible in it.
     settled: Option<Identity>,
     page: Bytes,
 }
 
-/// The pages made lately, each held by who makes it anew.
-static PAGES: Mutex<Pages> = Mutex::new(Pages { places: BTreeMap::new(), bytes: 0 });
+/// The pages made recently. The request that makes a page holds its lock.
+static PAGES: Mutex<Pages> = Mutex::new(Pages { by_directory: BTreeMap::new(), bytes: 0 });
 
 struct Pages {
-    places: BTreeMap<Place, Arc<Mutex<Option<Kept>>>>,
+    by_directory: BTreeMap<ListedDirectory, Arc<Mutex<Option<MadePage>>>>,
     bytes: usize,
 }
 
-/// The page for the directory at `place`, for a request that `arrived` then: one that was made since, or one that was made a moment ago
-/// while the directory has not changed, or a new one.
-pub(super) fn page(root: &Root, place: Place, arrived: Instant) -> Result<Bytes, Refusal> {
-    let slot = lock(&PAGES).places.entry(place.clone()).or_default().clone();
+/// The page for a directory, for a request that `arrived` at that time. Returns a page that was made since then, or one that was
+/// made a short time ago if the directory has not changed; otherwise it makes a new one.
+pub(super) fn page(root: &Root, directory: ListedDirectory, arrived: Instant) -> Result<Bytes, Refusal> {
+    let slot = lock(&PAGES).by_directory.entry(directory.clone()).or_default().clone();
     let mut kept = lock(&slot);
-    let identity = Identity::of(&root.peek(&place.path)?);
+    let identity = Identity::of(&root.peek(&directory.path)?);
     if let Some(kept) = &*kept
         && (kept.looked >= arrived || (kept.settled == Some(identity) && kept.looked.elapsed() < LISTING_KEPT))
     {
         return Ok(kept.page.clone());
     }
     let (looked, settled) = (Instant::now(), identity.is_settled(SystemTime::now()).then_some(identity));
-    let page = Bytes::from(write(root, &place)?);
-    let before = kept.replace(Kept { looked, settled, page: page.clone() });
+    let page = Bytes::from(write(root, &directory)?);
+    let before = kept.replace(MadePage { looked, settled, page: page.clone() });
     drop(kept);
     lock(&PAGES).count(before.map_or(ENTRY_BYTES + page.len(), |before| page.len().saturating_sub(before.page.len())));
     Ok(page)
 }
 
-/// What a page costs beside its bytes: its names; about that.
+/// The approximate cost of a page beside its bytes: its names.
 const ENTRY_BYTES: usize = 1024;
 
 impl Pages {
-    /// Notes that so many more bytes are kept. Where that is too much it begins anew: who makes a page has it all the same.
+    /// Adds to the number of kept bytes. If that is too much, all pages are dropped; a request that is making one still
+    /// gets it.
     fn count(&mut self, more: usize) {
         self.bytes += more;
         if self.bytes > LISTINGS_BYTES_MAX {
-            (self.places, self.bytes) = (BTreeMap::new(), 0);
+            (self.by_directory, self.bytes) = (BTreeMap::new(), 0);
         }
     }
 }
@@ -127,7 +128,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Makes the page.
-fn write(root: &Root, Place { path, title, .. }: &Place) -> Result<String, Refusal> {
+fn write(root: &Root, ListedDirectory { path, title, .. }: &ListedDirectory) -> Result<String, Refusal> {
     let (entries, cut) = entries(root, path)?;
     let mut page = String::with_capacity(1024 + 160 * entries.len());
     page.push_str(HEAD);
@@ -135,7 +136,7 @@ fn write(root: &Root, Place { path, title, .. }: &Place) -> Result<String, Refus
         page,
         "<title>Index of {title}</title>\n</head>\n<body>\n<main>\n<h1>Index of <bdi>{title}</bdi></h1>"
     );
-    // Above the route's own directory lies something else.
+    // The directory above the route's own is served by another route, or not at all.
     if !path.as_os_str().is_empty() {
         page.push_str("<p><a href=\"../\">Parent directory</a></p>\n");
     }
@@ -156,17 +157,17 @@ fn write(root: &Root, Place { path, title, .. }: &Place) -> Result<String, Refus
     Ok(page)
 }
 
-/// What is in the directory for the public, sorted, and whether there is more.
+/// The public entries of the directory, sorted, and whether there are more.
 fn entries(root: &Root, path: &Path) -> Result<(Vec<Entry>, bool), Refusal> {
     let mut entries = Vec::new();
     let (mut seen, mut cut) = (0, false);
-    // What cannot be read any more ends the listing; what was read is still true.
+    // A read error ends the listing; the entries read before it are still correct.
     for found in root.directory(path)?.iter().map_while(Result::ok) {
         let name = found.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
         }
-        // Also what is not shown costs a look.
+        // Entries that are not shown count too, because examining them costs time.
         if seen == LISTING_ENTRIES_MAX {
             cut = true;
             break;
@@ -202,7 +203,7 @@ impl Entry {
     }
 }
 
-/// A size for people: three digits are enough.
+/// A size for people, with up to three digits.
 fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     for unit in ["B", "KiB", "MiB", "GiB", "TiB"] {
@@ -215,7 +216,7 @@ fn size(bytes: u64) -> String {
     bytes.to_string()
 }
 
-/// Text as HTML, in content and in quoted attributes.
+/// Escapes text for HTML, both for content and for quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -237,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_short() {
+    fn sizes_have_few_digits() {
         for (bytes, text) in [
             (0, "0 B"),
             (999, "999 B"),
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn markup_is_text() {
+    fn markup_is_escaped() {
         assert_eq!(escape("<a href=\"x\">'&\n"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;\u{fffd}");
     }
 }

@@ -1,18 +1,18 @@
 //! Static pages: the files below a directory, as they are now.
 //!
-//! An answer is found in this order, each step a room of its own:
-//! 1. the method: GET and HEAD; OPTIONS tells so, anything else is 405;
-//! 2. `path`: what follows the route's path, decoded into names; what hides or climbs is 404;
-//! 3. `open`: resolved below the root, by the kernel or by `beneath`; only regular files and directories are there;
-//! 4. a directory: a redirect that adds the slash, else the first index file there is, else its `listing`, else 404;
+//! A response is found in these steps, each in a module of its own:
+//! 1. the method: GET and HEAD; OPTIONS lists them, any other is 405;
+//! 2. `path`: the rest of the path after the route's is decoded into names; hidden names and `..` are 404;
+//! 3. `open`: it is resolved below the root, by the kernel or by `beneath`; only regular files and directories exist;
+//! 4. a directory: a redirect that adds the slash, else the first existing index file, else its `listing`, else 404;
 //! 5. `condition`: 304 and 412; `range`: 206 and 416;
-//! 6. the file: small ones whole, larger ones streamed from the one place where they are open (`files`).
+//! 6. the file: a small one as a whole, a larger one as a stream from its single open file (`files`).
 //!
-//! Steps 3 to 6 touch the disk and run as one piece of work on the runtime's blocking threads; the shard's own
-//! thread waits for none of it. What was sent lately is kept in the `cache` with what is said of it (its `description`), and is
-//! [`at_hand`] for the shard itself while the file has not changed: then step 3 is only a look, and nothing waits.
+//! Steps 3 to 6 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
+//! does not wait for it. Recently sent files are kept in the `cache` with their header (`description`). Such a file can
+//! be sent by the shard's own thread ([`at_hand`]) while it has not changed: then step 3 is a single `stat`.
 //!
-//! Listings carry no entity tag, so conditions do not apply to them.
+//! Listings have no entity tag, so conditions do not apply to them.
 
 use std::fs::{File, Metadata};
 use std::ops::Range;
@@ -48,13 +48,13 @@ pub(super) use files::OpenFile;
 use open::{Found, Root};
 use range::Piece;
 
-/// The methods a static route answers.
+/// The methods that a static route accepts.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
-/// Kept by whom it pleases, but asked about each time: pages change without a new name.
+/// Caches may keep a page, but must revalidate it each time, because pages change without a new name.
 const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("no-cache");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
-/// Why a request is not answered with what it asks for.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
     status: StatusCode,
@@ -62,12 +62,11 @@ struct Refusal {
 }
 
 impl Refusal {
-    /// What is not there, or is not for the public: the answer does not tell which.
+    /// The file does not exist, or is not public. The response does not reveal which.
     const ABSENT: Refusal = Refusal::new(StatusCode::NOT_FOUND, "no such file below this path");
 
     /// Too many files are being sent.
-    const BUSY: Refusal =
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "as many files are being sent as may be, try later");
+    const BUSY: Refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many files are being sent, try later");
 
     const fn new(status: StatusCode, why: &'static str) -> Refusal {
         Refusal { status, why }
@@ -82,26 +81,26 @@ impl Refusal {
     }
 }
 
-/// What is asked of a file, wherever it lies.
+/// The part of a request that does not depend on the file's path.
 struct Asked {
-    /// HEAD: the answer's header only.
+    /// HEAD: only the header is sent.
     head: bool,
     conditions: Conditions,
 }
 
-/// A request, in a form that can go to another thread.
+/// A request that can be sent to another thread.
 struct Request {
     asked: Asked,
-    /// Where below the root.
+    /// The path below the root.
     path: PathBuf,
-    /// The path as the client wrote it, percent-encoded, and whether a slash ends it.
+    /// The path as the client sent it, percent-encoded, with the slash at its end if there is one.
     shown: String,
     query: Option<String>,
     arrived: Instant,
 }
 
-/// The answer to a request for a file that lies in memory and is the same on the disk; `None`: [`respond`] has to look.
-/// `rest` is what follows the route's own path in `uri`, still encoded, without a leading slash.
+/// The response for a file that is cached and unchanged on the disk; `None` if [`respond`] has to look it up. `rest` is
+/// the rest of the path in `uri` after the route's own path, still encoded, without a leading slash.
 pub fn at_hand(
     site: &config::Static,
     method: &Method,
@@ -115,7 +114,8 @@ pub fn at_hand(
         _ => return None,
     };
     let (slash, index) = if uri.path().ends_with('/') { ("/", site.index.first()?.as_str()) } else { ("", "") };
-    // Names in the cache are plain: whatever climbs, hides or is otherwise odd is none of them, so it need not be told from the rest.
+    // Names in the cache are plain. A path with `..` or hidden names is never among them, so it need not be checked
+    // here.
     let (description, bytes) = if rest.contains('%') {
         let below = path::below(rest).ok()?;
         cache::find(&site.root, &[below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()])?
@@ -127,8 +127,8 @@ pub fn at_hand(
     Some(with_length(head, answer.unwrap_or_else(Refusal::answer)))
 }
 
-/// Answers a request to a static route; `rest` is what follows the route's own path in `uri`, still encoded, without a leading slash.
-/// A larger file is one of the `files` that are open.
+/// Answers a request to a static route. `rest` is the rest of the path in `uri` after the route's own path, still
+/// encoded, without a leading slash. Larger files are shared through `files`.
 pub async fn respond(
     site: &config::Static,
     files: &Files,
@@ -187,10 +187,10 @@ pub async fn respond(
     with_length(head, answer)
 }
 
-/// An answer, and the file that was read for it if it is worth keeping.
+/// A response, and the file that was read for it if it is to be cached.
 type Answered = (Response<Body>, Option<Kept>);
 
-/// The answer with its `Content-Length` said, and for HEAD without the body it describes.
+/// Sets `Content-Length`, and removes the body from the response to HEAD.
 fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
     if answer.status() != StatusCode::NOT_MODIFIED && !answer.headers().contains_key(header::CONTENT_LENGTH) {
         let length = http_body::Body::size_hint(answer.body()).exact().unwrap_or(0);
@@ -207,7 +207,7 @@ impl Request {
         let root = Root::open(&site.root)?;
         let slash = self.shown.ends_with('/');
         match root.look(&self.path)? {
-            // `file.html/` is not `file.html`: relative links in it would miss.
+            // `file.html/` is not `file.html`: relative links in it would be resolved wrongly.
             Found::File(..) if slash => Err(Refusal::ABSENT),
             Found::File(file, metadata) => self.file(files, file, &metadata, &self.path),
             Found::Directory if !slash => Ok((self.redirect(), None)),
@@ -228,8 +228,8 @@ impl Request {
         if !site.listing {
             return Err(Refusal::new(StatusCode::NOT_FOUND, "this directory has no index page"));
         }
-        let place = listing::Place::new(&site.root, &self.path, &self.shown);
-        let page = listing::page(root, place, self.arrived)?;
+        let directory = listing::ListedDirectory::new(&site.root, &self.path, &self.shown);
+        let page = listing::page(root, directory, self.arrived)?;
         let mut answer = Response::new(Body::from(page));
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -239,8 +239,8 @@ impl Request {
         Ok((answer, None))
     }
 
-    /// To the same path with a slash. Relative, so that it holds behind a proxy that serves this below another path or name;
-    /// with `./`, so that neither `//host` nor `a:b` is read as something else.
+    /// Redirects to the same path with a slash. The location is relative, so that it is right behind a proxy with
+    /// another path or host. It begins with `./`, so that neither `//host` nor `a:b` is parsed as something else.
     fn redirect(&self) -> Response<Body> {
         let last = self.shown.rsplit('/').next().unwrap_or_default();
         let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
@@ -251,7 +251,7 @@ impl Request {
         answer
     }
 
-    /// The file found at `path` below the root, or what is asked of it.
+    /// The file at `path` below the root, or the requested part of it.
     fn file(&self, files: &Files, file: File, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
         let now = SystemTime::now();
         let description = Arc::new(Description::of(metadata, path, now));
@@ -259,10 +259,10 @@ impl Request {
         let mut kept = None;
         let answer = self.asked.answer(&description, |part| {
             let identity = Identity::of(metadata);
-            // A date in the future becomes one that a header can tell: a description without a date does not last.
+            // A date in the future will become valid one day, so a description without a date must not be cached.
             let lasts = identity.is_settled(now) && (description.validators.modified.is_some() || is_undated(metadata));
             let keep = part == (0..length) && length <= FILE_WHOLE_BYTES_MAX && lasts && open::is_local(&file);
-            // What is not kept has each client's own bytes, so it is held in small pieces.
+            // Files that are not cached need memory for each client, so they are read in small pieces.
             if !keep && part.end - part.start > FILE_CHUNK_BYTES as u64 {
                 let file = files.share(file, identity).ok_or(Refusal::BUSY)?;
                 return Ok(Body::File(FileStream::new(file, part.start, part.end - part.start)));
@@ -279,7 +279,7 @@ impl Request {
 }
 
 impl Asked {
-    /// The answer for a file, its bytes taken from `read` where they are sent.
+    /// The response for a file. The bytes are read by `read` if they are sent.
     fn answer(
         &self,
         file: &Description,
@@ -291,7 +291,7 @@ impl Asked {
                 return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the file is not as the request expects it"));
             }
             _ if self.head => return Ok(file.whole(Body::empty())),
-            // A range is defined for GET alone.
+            // A range is defined for GET only.
             Verdict::Send(Some(field)) => range::piece(field, file.length),
             Verdict::Send(None) => Piece::Whole,
         };
@@ -299,7 +299,7 @@ impl Asked {
             Piece::Whole => Ok(file.whole(read(0..file.length)?)),
             Piece::Part(part) => Ok(file.part(read(part.clone())?, &part)),
             Piece::Outside => {
-                let why = "the range begins behind the file's end";
+                let why = "the range begins after the end of the file";
                 let mut answer = plain_text(StatusCode::RANGE_NOT_SATISFIABLE, why);
                 let bounds = format!("bytes */{}", file.length);
                 description::set(answer.headers_mut(), header::CONTENT_RANGE, &bounds);
@@ -309,7 +309,7 @@ impl Asked {
     }
 }
 
-/// This part of a file.
+/// Reads this part of a file.
 fn read(file: &File, part: &Range<u64>) -> std::io::Result<Bytes> {
     let mut bytes = vec![0; usize::try_from(part.end - part.start).unwrap_or(0)];
     file.read_exact_at(&mut bytes, part.start)?;

@@ -1,12 +1,12 @@
-//! Opening what is below a directory, and nothing else.
+//! Opens paths below a directory, and nothing outside of it.
 //!
-//! The kernel contains the path: `openat2` with `RESOLVE_BENEATH` follows symbolic links that stay below the root and
-//! refuses those that leave it, without a moment between the check and the use; where that call is forbidden, [`beneath`]
-//! does the same. Each name is first opened as a place
-//! only (`O_PATH`), which touches no file, and looked at; only a regular file is then opened for reading, and looked at again: a FIFO's
-//! writer is not woken, a device not rewound, and nothing can hang.
+//! The kernel confines the path: `openat2` with `RESOLVE_BENEATH` follows symbolic links that stay below the root and
+//! refuses those that leave it, without a gap between check and use. Where that call is forbidden, [`beneath`] does the
+//! same. Each name is first opened with `O_PATH`, which does not touch the file, and checked. Only a regular file is
+//! then opened for reading, and checked again. So the writer of a FIFO is not woken, a device is not rewound, and nothing
+//! blocks.
 //!
-//! The root itself is opened anew for each request, through whatever links lead to it, so that a deployment may swap it.
+//! The root itself is opened for each request, through any links that lead to it, so that a deployment may replace it.
 
 use std::fs::{File, Metadata};
 use std::os::fd::OwnedFd;
@@ -21,10 +21,10 @@ use nix::sys::statfs::fstatfs;
 
 use super::{Refusal, beneath};
 
-/// How often a resolution that a rename disturbed (`EAGAIN`) is tried.
+/// How often a resolution is tried that a concurrent rename disturbed (`EAGAIN`).
 const ATTEMPTS: usize = 8;
 
-/// File systems of this machine's disks and memory, by the numbers that statfs(2) tells.
+/// File systems on this machine's disks or in its memory, by their numbers in statfs(2).
 const LOCAL: [u32; 11] = [
     0xef53,      // ext2, ext3, ext4
     0x5846_5342, // XFS
@@ -39,10 +39,10 @@ const LOCAL: [u32; 11] = [
     0xe0f5_e1e2, // EROFS
 ];
 
-/// A directory that paths are resolved below.
+/// A directory below which paths are resolved.
 pub(super) struct Root(OwnedFd);
 
-/// What a path leads to.
+/// The target of a path.
 pub(super) enum Found {
     /// A regular file, open for reading.
     File(File, Metadata),
@@ -60,28 +60,28 @@ impl Root {
         })
     }
 
-    /// What `path` leads to; anything but a regular file or a directory is as if it were not there.
+    /// The target of `path`. Anything but a regular file or a directory counts as absent.
     pub(super) fn look(&self, path: &Path) -> Result<Found, Refusal> {
-        let place = self.peek(path)?;
-        if place.is_dir() {
+        let metadata = self.peek(path)?;
+        if metadata.is_dir() {
             return Ok(Found::Directory);
         }
-        if !place.is_file() {
+        if !metadata.is_file() {
             return Err(Refusal::ABSENT);
         }
-        // Between the two looks the name may have changed hands: O_NONBLOCK, and a second look.
+        // The name may lead to something else by now: hence O_NONBLOCK, and a second check.
         let file = File::from(self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
         let metadata = file.metadata().map_err(|error| refusal(path, errno(&error)))?;
         if metadata.is_file() { Ok(Found::File(file, metadata)) } else { Err(Refusal::ABSENT) }
     }
 
-    /// What is known of the thing at `path`, links followed, without opening it.
+    /// The metadata of the target of `path`, links followed, without opening it.
     pub(super) fn peek(&self, path: &Path) -> Result<Metadata, Refusal> {
-        let place = File::from(self.resolve(path, OFlag::O_PATH)?);
-        place.metadata().map_err(|error| refusal(path, errno(&error)))
+        let entry = File::from(self.resolve(path, OFlag::O_PATH)?);
+        entry.metadata().map_err(|error| refusal(path, errno(&error)))
     }
 
-    /// The directory at `path`, to read its names.
+    /// Opens the directory at `path` to read its names.
     pub(super) fn directory(&self, path: &Path) -> Result<Dir, Refusal> {
         let directory = self.resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NONBLOCK)?;
         Dir::from_fd(directory).map_err(|error| refusal(path, error))
@@ -105,8 +105,8 @@ impl Root {
     }
 }
 
-/// Whether a file lies on one of this machine's own file systems, so that looking at it again waits for a disk at most, and
-/// usually for nothing. What is not known to be one (NFS, SMB, FUSE, …) is not.
+/// Whether a file is on one of this machine's own file systems, so that a `stat` waits at most for a disk. Unknown ones
+/// (NFS, SMB, FUSE, …) count as remote.
 pub(super) fn is_local(file: &File) -> bool {
     fstatfs(file).is_ok_and(|system| LOCAL.contains(&(system.filesystem_type().0 as u32)))
 }
@@ -115,7 +115,7 @@ fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// What the client is told when the system says `error`.
+/// The response for an error of the system.
 fn refusal(path: &Path, error: Errno) -> Refusal {
     match error {
         Errno::EXDEV => {

@@ -1,8 +1,8 @@
-//! From what follows a route's path, as it was sent, to a path below the route's directory.
+//! Converts the rest of the path after the route's, as it was sent, into a path below the route's directory.
 //!
-//! Decoded once, segment by segment, so that an encoded separator never becomes one. What could leave the directory by
-//! its spelling is refused here; what could leave it through the file system (symbolic links) is refused by the
-//! kernel, in [`open`](super::open).
+//! It is decoded once, segment by segment, so that an encoded separator never becomes a separator. Spellings that would
+//! leave the directory are refused here. Symbolic links that would leave it are refused by the kernel, in
+//! [`open`](super::open).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +14,10 @@ use percent_encoding::percent_decode_str;
 use super::Refusal;
 use crate::config::limits::PATH_BYTES_MAX;
 
-/// The one name beginning with a dot that is meant for the public (RFC 8615), and only as the first segment.
+/// The only public name that begins with a dot (RFC 8615), and only as the first segment.
 const WELL_KNOWN: &[u8] = b".well-known";
 
-/// Where below the directory `rest` points; empty for the directory itself. A slash at its end is not kept.
+/// The path below the directory; empty for the directory itself. A slash at its end is dropped.
 pub(super) fn below(rest: &str) -> Result<PathBuf, Refusal> {
     if rest.len() > PATH_BYTES_MAX {
         return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the path is too long"));
@@ -27,7 +27,7 @@ pub(super) fn below(rest: &str) -> Result<PathBuf, Refusal> {
     if segments.is_empty() {
         return if rest.is_empty() { Ok(path) } else { Err(Refusal::ABSENT) };
     }
-    for (place, segment) in segments.split('/').enumerate() {
+    for (index, segment) in segments.split('/').enumerate() {
         if !is_encoded_well(segment) {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "a % in the path is not followed by two hex digits"));
         }
@@ -35,7 +35,7 @@ pub(super) fn below(rest: &str) -> Result<PathBuf, Refusal> {
         if name.contains(&0) {
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path holds a NUL"));
         }
-        let hidden = name.starts_with(b".") && !(place == 0 && name == WELL_KNOWN);
+        let hidden = name.starts_with(b".") && !(index == 0 && name == WELL_KNOWN);
         if name.is_empty() || name.contains(&b'/') || hidden {
             return Err(Refusal::ABSENT);
         }
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_climbs_or_hides_is_not_there() {
+    fn hidden_names_and_parent_directories_are_absent() {
         for rest in [
             "..",
             "../x",
@@ -121,14 +121,14 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_means_is_a_bad_request() {
+    fn invalid_encodings_are_bad_requests() {
         for rest in ["%00", "a%00.html", "a/%00/b", "%", "%4", "%zz", "a%2", "%é"] {
             assert_eq!(status(rest), 400, "{rest}");
         }
         assert_eq!(status(&"a".repeat(PATH_BYTES_MAX + 1)), 414);
     }
 
-    /// Pieces that paths are attacked with, besides plain ones.
+    /// Path pieces used in attacks, and plain ones.
     fn piece() -> impl Strategy<Value = String> {
         prop_oneof![
             "[a-z./%\\\\]{0,6}",
@@ -153,7 +153,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_taken_goes_down_only(pieces in prop::collection::vec(piece(), 0..12)) {
+        fn an_accepted_path_never_leads_upwards(pieces in prop::collection::vec(piece(), 0..12)) {
             if let Ok(path) = below(&pieces.concat()) {
                 prop_assert!(path.components().all(|part| matches!(part, Component::Normal(_))), "{:?}", path);
                 let shown: PathBuf = path.components().collect();

@@ -1,28 +1,28 @@
 //! One range of bytes: RFC 9110 §14.
 //!
-//! What is not valid syntax, another unit, and more than one range are answered with the whole file: all three are the server's
-//! right, and several ranges are asked for by few clients and many attackers.
+//! Invalid syntax, another unit, and more than one range are answered with the whole file. The RFC allows all three.
+//! Several ranges are requested by few clients and by many attackers.
 
 use std::ops::Range;
 
-/// What a `Range` field comes to.
+/// The meaning of a `Range` field.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     /// The whole file.
     Whole,
-    /// These bytes of it; never empty.
+    /// These bytes; never empty.
     Part(Range<u64>),
-    /// None of it: the range begins behind its end.
+    /// The range begins after the end of the file.
     Outside,
 }
 
-/// What `field` asks of a file of `length` bytes.
+/// The meaning of `field` for a file of `length` bytes.
 pub(super) fn piece(field: &str, length: u64) -> Piece {
     let Some((unit, set)) = field.split_once('=') else { return Piece::Whole };
     let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty());
     let (Some(spec), None) = (specs.next(), specs.next()) else { return Piece::Whole };
     let Some((first, last)) = spec.split_once('-') else { return Piece::Whole };
-    // An empty file has no first byte that `Content-Range` could name.
+    // An empty file has no first byte for `Content-Range`.
     if !unit.eq_ignore_ascii_case("bytes") || length == 0 && first.is_empty() {
         return Piece::Whole;
     }
@@ -50,7 +50,7 @@ fn number(digits: &str) -> Number {
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Number::Not;
     }
-    // Digits that do not fit are a valid number behind the end of every file.
+    // A number that does not fit is valid, and beyond the end of every file.
     Number::Is(digits.parse().unwrap_or(u64::MAX))
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_ranges() {
+    fn ranges_are_parsed_as_the_rfc_says() {
         let part = |start, end| Piece::Part(start..end);
         for (field, expected) in [
             ("bytes=0-0", part(0, 1)),

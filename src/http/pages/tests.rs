@@ -1,4 +1,4 @@
-//! What a static route promises, on a real directory.
+//! The promises of a static route, tested on a real directory.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,8 +12,8 @@ use super::*;
 
 const SECRET: &str = "not for the public";
 
-/// `site/` holds the files, `secret` lies beside it.
-struct Ground {
+/// `site/` contains the files; `secret` is beside it.
+struct Fixture {
     directory: TempDir,
     site: config::Static,
 }
@@ -34,8 +34,8 @@ impl Answer {
     }
 }
 
-impl Ground {
-    fn new() -> Ground {
+impl Fixture {
+    fn new() -> Fixture {
         let directory = TempDir::new().unwrap();
         let root = directory.path().join("site");
         fs::create_dir_all(root.join("sub/empty")).unwrap();
@@ -48,7 +48,7 @@ impl Ground {
         fs::write(root.join(".env"), SECRET).unwrap();
         fs::write(root.join(".well-known/security.txt"), "Contact: x").unwrap();
         let index = vec!["index.html".to_owned(), "index.htm".to_owned()];
-        Ground { directory, site: config::Static { root, listing: false, index } }
+        Fixture { directory, site: config::Static { root, listing: false, index } }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -80,25 +80,25 @@ impl Ground {
 }
 
 #[tokio::test]
-async fn a_file_is_sent_with_what_describes_it() {
-    let ground = Ground::new();
-    let answer = ground.load("/page.html?v=1").await;
+async fn a_file_is_sent_with_its_header_fields() {
+    let fixture = Fixture::new();
+    let answer = fixture.load("/page.html?v=1").await;
     assert_eq!((answer.status, answer.text()), (200, "<p>hello"));
     assert_eq!(answer.field("content-type"), "text/html; charset=utf-8");
     assert_eq!(answer.field("content-length"), "8");
     assert_eq!(answer.field("x-content-type-options"), "nosniff");
     assert_eq!(answer.field("cache-control"), "no-cache");
     assert_eq!(answer.field("accept-ranges"), "bytes");
-    let metadata = fs::metadata(ground.path("page.html")).unwrap();
+    let metadata = fs::metadata(fixture.path("page.html")).unwrap();
     let written = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
     let changed = metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec();
     let tag = format!("{:x}-{written:x}-{changed:x}-8", metadata.ino());
     assert_eq!(answer.field("etag"), format!("W/\"{tag}-new\""));
-    let answer = settled(&ground, "/page.html").await;
+    let answer = settled(&fixture, "/page.html").await;
     assert_eq!(answer.field("etag"), format!("\"{tag}\""));
     assert_eq!(answer.field("last-modified"), httpdate::fmt_http_date(metadata.modified().unwrap()));
 
-    let head = ground.ask(Method::HEAD, "/page.html", &[("range", "bytes=0-1")]).await;
+    let head = fixture.ask(Method::HEAD, "/page.html", &[("range", "bytes=0-1")]).await;
     assert_eq!((head.status, head.text()), (200, ""));
     for name in ["content-type", "content-length", "etag", "last-modified", "cache-control"] {
         assert_eq!(head.field(name), answer.field(name), "{name}");
@@ -106,47 +106,47 @@ async fn a_file_is_sent_with_what_describes_it() {
 }
 
 #[tokio::test]
-async fn large_files_are_streamed_whole_and_in_part() {
-    let ground = Ground::new();
+async fn large_files_are_streamed_completely_and_in_part() {
+    let fixture = Fixture::new();
     let bytes: Vec<u8> = (0..300_000_u32).map(|i| (i % 253) as u8).collect();
-    fs::write(ground.path("large.bin"), &bytes).unwrap();
-    let answer = ground.load("/large.bin").await;
+    fs::write(fixture.path("large.bin"), &bytes).unwrap();
+    let answer = fixture.load("/large.bin").await;
     assert_eq!(answer.field("content-type"), "application/octet-stream");
     assert_eq!(answer.field("content-length"), "300000");
     assert!(answer.body == bytes);
-    let part = ground.ask(Method::GET, "/large.bin", &[("range", "bytes=1000-200999")]).await;
+    let part = fixture.ask(Method::GET, "/large.bin", &[("range", "bytes=1000-200999")]).await;
     assert_eq!((part.status, part.field("content-range")), (206, "bytes 1000-200999/300000"));
     assert!(part.body == bytes[1000..=200_999]);
-    fs::write(ground.path("none.txt"), "").unwrap();
-    let empty = ground.load("/none.txt").await;
+    fs::write(fixture.path("none.txt"), "").unwrap();
+    let empty = fixture.load("/none.txt").await;
     assert_eq!((empty.status, empty.field("content-length")), (200, "0"));
 }
 
 #[tokio::test]
-async fn ranges_are_answered_with_their_bytes_or_their_bounds() {
-    let ground = Ground::new();
-    let whole = ground.load("/sub/notes.txt").await;
-    let part = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4")]).await;
+async fn a_range_is_answered_with_its_bytes_or_with_416() {
+    let fixture = Fixture::new();
+    let whole = fixture.load("/sub/notes.txt").await;
+    let part = fixture.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4")]).await;
     assert_eq!((part.status, part.text()), (206, "234"));
     assert_eq!((part.field("content-range"), part.field("content-length")), ("bytes 2-4/10", "3"));
     assert_eq!(part.field("etag"), whole.field("etag"));
-    let outside = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=10-")]).await;
+    let outside = fixture.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=10-")]).await;
     assert_eq!((outside.status, outside.field("content-range")), (416, "bytes */10"));
     for ignored in ["bytes=5-3", "lines=1-2", "bytes=0-1,3-4"] {
-        let answer = ground.ask(Method::GET, "/sub/notes.txt", &[("range", ignored)]).await;
+        let answer = fixture.ask(Method::GET, "/sub/notes.txt", &[("range", ignored)]).await;
         assert_eq!((answer.status, answer.text()), (200, "0123456789"), "{ignored}");
     }
-    let other = ground.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4"), ("if-range", "\"x\"")]).await;
+    let other = fixture.ask(Method::GET, "/sub/notes.txt", &[("range", "bytes=2-4"), ("if-range", "\"x\"")]).await;
     assert_eq!((other.status, other.text()), (200, "0123456789"));
 }
 
 #[tokio::test]
-async fn what_the_client_has_is_not_sent_again() {
-    let ground = Ground::new();
-    let first = ground.load("/page.html").await;
+async fn a_file_that_the_client_has_is_not_sent_again() {
+    let fixture = Fixture::new();
+    let first = fixture.load("/page.html").await;
     for (name, value) in [("if-none-match", first.field("etag")), ("if-modified-since", first.field("last-modified"))] {
         for method in [Method::GET, Method::HEAD] {
-            let again = ground.ask(method, "/page.html", &[(name, value)]).await;
+            let again = fixture.ask(method, "/page.html", &[(name, value)]).await;
             assert_eq!((again.status, again.text()), (304, ""), "{name}");
             for name in ["etag", "last-modified", "cache-control"] {
                 assert_eq!(again.field(name), first.field(name), "{name}");
@@ -154,36 +154,36 @@ async fn what_the_client_has_is_not_sent_again() {
             assert!(!again.headers.contains_key("content-length"));
         }
     }
-    let failed = ground.ask(Method::GET, "/page.html", &[("if-match", "\"x\"")]).await;
+    let failed = fixture.ask(Method::GET, "/page.html", &[("if-match", "\"x\"")]).await;
     assert_eq!(failed.status, 412);
-    // Changed within the same second, at the same length: the date cannot tell, the tag does.
-    let file = File::options().write(true).open(ground.path("page.html")).unwrap();
-    file.set_modified(fs::metadata(ground.path("page.html")).unwrap().modified().unwrap() + Duration::from_nanos(1))
+    // Changed within the same second, with the same length: the date is the same, the tag differs.
+    let file = File::options().write(true).open(fixture.path("page.html")).unwrap();
+    file.set_modified(fs::metadata(fixture.path("page.html")).unwrap().modified().unwrap() + Duration::from_nanos(1))
         .unwrap();
-    let changed = ground.ask(Method::GET, "/page.html", &[("if-none-match", first.field("etag"))]).await;
+    let changed = fixture.ask(Method::GET, "/page.html", &[("if-none-match", first.field("etag"))]).await;
     assert_eq!(changed.status, 200);
 }
 
 #[tokio::test]
-async fn dates_that_no_header_can_tell_are_left_out() {
-    let ground = Ground::new();
-    let file = File::options().write(true).open(ground.path("page.html")).unwrap();
+async fn dates_that_cannot_be_sent_are_left_out() {
+    let fixture = Fixture::new();
+    let file = File::options().write(true).open(fixture.path("page.html")).unwrap();
     let long = Duration::from_secs(1_000_000);
     for time in [UNIX_EPOCH - long, SystemTime::now() + long] {
         file.set_modified(time).unwrap();
-        let answer = ground.load("/page.html").await;
+        let answer = fixture.load("/page.html").await;
         assert_eq!((answer.status, answer.field("last-modified")), (200, ""));
         assert!(answer.field("etag").ends_with('"'));
     }
     file.set_modified(UNIX_EPOCH + Duration::from_millis(2_999)).unwrap();
-    assert_eq!(ground.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:02 GMT");
+    assert_eq!(fixture.load("/page.html").await.field("last-modified"), "Thu, 01 Jan 1970 00:00:02 GMT");
 }
 
-/// Asks until the tag is a strong one, which it is once a change would show.
-async fn settled(ground: &Ground, target: &str) -> Answer {
+/// Repeats the request until the tag is strong, which it becomes once a change would be visible.
+async fn settled(fixture: &Fixture, target: &str) -> Answer {
     let began = Instant::now();
     loop {
-        let answer = ground.load(target).await;
+        let answer = fixture.load(target).await;
         if answer.field("etag").starts_with('"') {
             return answer;
         }
@@ -195,9 +195,9 @@ async fn settled(ground: &Ground, target: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn other_bytes_are_another_file_whatever_its_size_and_time_say() {
-    let ground = Ground::new();
-    let path = ground.path("page.html");
+async fn changed_content_is_detected_even_with_the_same_size_and_time() {
+    let fixture = Fixture::new();
+    let path = fixture.path("page.html");
     for seconds in [0, 1, 1_000_000_000] {
         let put = |bytes: &str| {
             fs::write(&path, bytes).unwrap();
@@ -205,51 +205,51 @@ async fn other_bytes_are_another_file_whatever_its_size_and_time_say() {
             File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         };
         put("<p>first");
-        let first = settled(&ground, "/page.html").await;
+        let first = settled(&fixture, "/page.html").await;
         let (tag, date) = (first.field("etag"), first.field("last-modified"));
-        assert_eq!(date.is_empty(), seconds < 2, "a date that all versions have is none");
-        let again = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        assert_eq!(date.is_empty(), seconds < 2, "a date that all versions have is left out");
+        let again = fixture.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
         assert_eq!(again.status, 304);
-        // Twice: a fresh file, and a settled one that is kept in memory.
+        // Twice: for a fresh file, and for a settled one that is cached.
         for replaced in ["<p>other", "<p>third"] {
             put(replaced);
             for settle in [false, true] {
                 if settle {
-                    settled(&ground, "/page.html").await;
+                    settled(&fixture, "/page.html").await;
                 }
-                let now = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+                let now = fixture.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
                 assert_eq!((now.status, now.text()), (200, replaced), "{seconds}");
                 let held = if date.is_empty() { "Thu, 01 Jan 1970 00:00:01 GMT" } else { date };
                 for held in [tag, held] {
                     let part =
-                        ground.ask(Method::GET, "/page.html", &[("range", "bytes=3-"), ("if-range", held)]).await;
+                        fixture.ask(Method::GET, "/page.html", &[("range", "bytes=3-"), ("if-range", held)]).await;
                     assert_eq!((part.status, part.text()), (200, replaced), "{seconds} {held}");
                 }
             }
         }
-        // Another file moved into its place.
-        fs::rename(ground.path("sub/notes.txt"), ground.path("aside")).unwrap();
-        fs::write(ground.path("sub/notes.txt"), "<p>moved").unwrap();
+        // Another file is moved to its path.
+        fs::rename(fixture.path("sub/notes.txt"), fixture.path("aside")).unwrap();
+        fs::write(fixture.path("sub/notes.txt"), "<p>moved").unwrap();
         let time = UNIX_EPOCH + Duration::from_secs(seconds);
-        File::options().write(true).open(ground.path("sub/notes.txt")).unwrap().set_modified(time).unwrap();
-        fs::rename(ground.path("sub/notes.txt"), &path).unwrap();
-        fs::rename(ground.path("aside"), ground.path("sub/notes.txt")).unwrap();
-        let moved = ground.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
+        File::options().write(true).open(fixture.path("sub/notes.txt")).unwrap().set_modified(time).unwrap();
+        fs::rename(fixture.path("sub/notes.txt"), &path).unwrap();
+        fs::rename(fixture.path("aside"), fixture.path("sub/notes.txt")).unwrap();
+        let moved = fixture.ask(Method::GET, "/page.html", &[("if-none-match", tag)]).await;
         assert_eq!((moved.status, moved.text()), (200, "<p>moved"));
     }
 }
 
 #[tokio::test]
-async fn so_many_files_are_sent_at_once() {
-    let ground = Ground::new();
+async fn the_number_of_files_sent_at_once_is_limited() {
+    let fixture = Fixture::new();
     let files = Files::default();
     files.allow(1);
     for name in ["one.bin", "two.bin"] {
-        fs::write(ground.path(name), vec![7; 300_000]).unwrap();
+        fs::write(fixture.path(name), vec![7; 300_000]).unwrap();
     }
     let load = async |name: &str| {
         let uri: Uri = format!("/{name}").parse().unwrap();
-        respond(&ground.site, &files, &Method::GET, &uri, &HeaderMap::new(), name).await
+        respond(&fixture.site, &files, &Method::GET, &uri, &HeaderMap::new(), name).await
     };
     let first = load("one.bin").await;
     let again = load("one.bin").await;
@@ -262,36 +262,36 @@ async fn so_many_files_are_sent_at_once() {
 }
 
 #[tokio::test]
-async fn a_listing_is_looked_at_once_for_all_who_ask_meanwhile() {
-    let mut ground = Ground::new();
-    ground.site.listing = true;
-    let root = Root::open(&ground.site.root).unwrap();
-    let place = || listing::Place::new(&ground.site.root, Path::new("sub"), "/sub/");
+async fn requests_at_the_same_time_share_one_listing() {
+    let mut fixture = Fixture::new();
+    fixture.site.listing = true;
+    let root = Root::open(&fixture.site.root).unwrap();
+    let directory = || listing::ListedDirectory::new(&fixture.site.root, Path::new("sub"), "/sub/");
     let arrived = Instant::now();
-    let first = listing::page(&root, place(), arrived).unwrap();
-    let shared = listing::page(&root, place(), arrived).unwrap();
-    assert_eq!(first.as_ptr(), shared.as_ptr(), "it was made since this one arrived");
-    // It may have changed unseen.
-    let later = listing::page(&root, place(), Instant::now()).unwrap();
+    let first = listing::page(&root, directory(), arrived).unwrap();
+    let shared = listing::page(&root, directory(), arrived).unwrap();
+    assert_eq!(first.as_ptr(), shared.as_ptr(), "it was made after this request arrived");
+    // The directory may have changed without a visible sign.
+    let later = listing::page(&root, directory(), Instant::now()).unwrap();
     assert_ne!(first.as_ptr(), later.as_ptr());
-    fs::write(ground.path("sub/new.txt"), "").unwrap();
-    assert!(ground.load("/sub/").await.text().contains("new.txt"), "a change shows at once");
+    fs::write(fixture.path("sub/new.txt"), "").unwrap();
+    assert!(fixture.load("/sub/").await.text().contains("new.txt"), "a change is visible at once");
 }
 
 #[tokio::test]
 async fn only_reading_is_allowed() {
-    let ground = Ground::new();
-    let options = ground.ask(Method::OPTIONS, "/page.html", &[]).await;
+    let fixture = Fixture::new();
+    let options = fixture.ask(Method::OPTIONS, "/page.html", &[]).await;
     assert_eq!((options.status, options.field("allow")), (204, "GET, HEAD, OPTIONS"));
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::TRACE] {
-        let answer = ground.ask(method, "/page.html", &[]).await;
+        let answer = fixture.ask(method, "/page.html", &[]).await;
         assert_eq!((answer.status, answer.field("allow")), (405, "GET, HEAD, OPTIONS"));
     }
 }
 
 #[tokio::test]
-async fn no_spelling_leaves_the_root_or_shows_what_hides() {
-    let ground = Ground::new();
+async fn no_spelling_leaves_the_root_or_reveals_hidden_files() {
+    let fixture = Fixture::new();
     for target in [
         "/../secret",
         "/%2e%2e/secret",
@@ -318,60 +318,60 @@ async fn no_spelling_leaves_the_root_or_shows_what_hides() {
         "/page.html/x",
         "/page.html/",
     ] {
-        assert_eq!(ground.status(target).await, 404, "{target}");
+        assert_eq!(fixture.status(target).await, 404, "{target}");
     }
-    assert_eq!(ground.status("/page.html%00.txt").await, 400);
-    assert_eq!(ground.status("/%zz").await, 400);
-    assert_eq!(ground.status(&format!("/{}", "a".repeat(300))).await, 404);
-    assert_eq!(ground.status(&format!("/{}", "a/".repeat(3000))).await, 414);
-    let known = ground.load("/.well-known/security.txt").await;
+    assert_eq!(fixture.status("/page.html%00.txt").await, 400);
+    assert_eq!(fixture.status("/%zz").await, 400);
+    assert_eq!(fixture.status(&format!("/{}", "a".repeat(300))).await, 404);
+    assert_eq!(fixture.status(&format!("/{}", "a/".repeat(3000))).await, 414);
+    let known = fixture.load("/.well-known/security.txt").await;
     assert_eq!((known.status, known.text()), (200, "Contact: x"));
-    assert_eq!(ground.load("/absent").await.text(), "404: no such file below this path\n");
+    assert_eq!(fixture.load("/absent").await.text(), "404: no such file below this path\n");
 }
 
 #[tokio::test]
-async fn links_are_followed_as_far_as_the_root() {
-    let ground = Ground::new();
-    symlink("sub/notes.txt", ground.path("inside")).unwrap();
-    symlink("../page.html", ground.path("sub/up")).unwrap();
-    // As volumes of containers are laid out: through a hidden directory that stays below.
-    symlink("..data/x", ground.path("mounted")).unwrap();
-    fs::create_dir(ground.path("..data")).unwrap();
-    fs::write(ground.path("..data/x"), "mounted").unwrap();
-    symlink("../secret", ground.path("outside")).unwrap();
-    symlink(ground.directory.path(), ground.path("above")).unwrap();
-    symlink(ground.path("page.html"), ground.path("absolute")).unwrap();
-    symlink("/proc/self/root", ground.path("magic")).unwrap();
-    symlink("loop", ground.path("loop")).unwrap();
-    assert_eq!(ground.load("/inside").await.text(), "0123456789");
-    assert_eq!(ground.load("/sub/up").await.text(), "<p>hello");
-    assert_eq!(ground.load("/mounted").await.text(), "mounted");
+async fn links_are_followed_within_the_root_only() {
+    let fixture = Fixture::new();
+    symlink("sub/notes.txt", fixture.path("inside")).unwrap();
+    symlink("../page.html", fixture.path("sub/up")).unwrap();
+    // The layout of container volumes: through a hidden directory below the root.
+    symlink("..data/x", fixture.path("mounted")).unwrap();
+    fs::create_dir(fixture.path("..data")).unwrap();
+    fs::write(fixture.path("..data/x"), "mounted").unwrap();
+    symlink("../secret", fixture.path("outside")).unwrap();
+    symlink(fixture.directory.path(), fixture.path("above")).unwrap();
+    symlink(fixture.path("page.html"), fixture.path("absolute")).unwrap();
+    symlink("/proc/self/root", fixture.path("magic")).unwrap();
+    symlink("loop", fixture.path("loop")).unwrap();
+    assert_eq!(fixture.load("/inside").await.text(), "0123456789");
+    assert_eq!(fixture.load("/sub/up").await.text(), "<p>hello");
+    assert_eq!(fixture.load("/mounted").await.text(), "mounted");
     for target in ["/outside", "/above/secret", "/above/", "/above", "/absolute", "/magic/etc/passwd", "/loop"] {
-        assert_eq!(ground.status(target).await, 404, "{target}");
+        assert_eq!(fixture.status(target).await, 404, "{target}");
     }
 }
 
 #[tokio::test]
-async fn the_root_itself_may_be_a_link_and_may_be_swapped() {
-    let mut ground = Ground::new();
-    let link = ground.directory.path().join("current");
-    symlink(&ground.site.root, &link).unwrap();
-    ground.site.root = link.clone();
-    assert_eq!(ground.status("/page.html").await, 200);
+async fn the_root_may_be_a_link_and_may_be_replaced() {
+    let mut fixture = Fixture::new();
+    let link = fixture.directory.path().join("current");
+    symlink(&fixture.site.root, &link).unwrap();
+    fixture.site.root = link.clone();
+    assert_eq!(fixture.status("/page.html").await, 200);
     fs::remove_file(&link).unwrap();
-    let gone = ground.load("/page.html").await;
+    let gone = fixture.load("/page.html").await;
     assert_eq!((gone.status, gone.field("retry-after")), (503, "1"));
     fs::create_dir(&link).unwrap();
-    assert_eq!(ground.status("/page.html").await, 404);
+    assert_eq!(fixture.status("/page.html").await, 404);
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_not_there_and_hangs_nobody() {
-    let ground = Ground::new();
-    nix::unistd::mkfifo(&ground.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(ground.path("socket")).unwrap();
+async fn special_files_are_absent_and_block_nothing() {
+    let fixture = Fixture::new();
+    nix::unistd::mkfifo(&fixture.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(fixture.path("socket")).unwrap();
     for target in ["/fifo", "/socket"] {
-        let status = tokio::time::timeout(Duration::from_secs(5), ground.status(target)).await.unwrap();
+        let status = tokio::time::timeout(Duration::from_secs(5), fixture.status(target)).await.unwrap();
         assert_eq!(status, 404, "{target}");
     }
     let root = Root::open(Path::new("/dev")).unwrap();
@@ -379,48 +379,49 @@ async fn what_is_no_file_is_not_there_and_hangs_nobody() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_read_is_forbidden() {
+async fn a_file_without_read_permission_is_forbidden() {
     if nix::unistd::geteuid().is_root() {
         return; // Root reads everything.
     }
-    let ground = Ground::new();
-    fs::set_permissions(ground.path("page.html"), fs::Permissions::from_mode(0o000)).unwrap();
-    assert_eq!(ground.status("/page.html").await, 403);
+    let fixture = Fixture::new();
+    fs::set_permissions(fixture.path("page.html"), fs::Permissions::from_mode(0o000)).unwrap();
+    assert_eq!(fixture.status("/page.html").await, 403);
 }
 
 #[tokio::test]
-async fn directories_end_with_a_slash_and_have_an_index_or_nothing() {
-    let ground = Ground::new();
-    let redirect = ground.load("/indexed?a=1&b=%2f").await;
+async fn directories_need_a_slash_and_are_served_by_their_index() {
+    let fixture = Fixture::new();
+    let redirect = fixture.load("/indexed?a=1&b=%2f").await;
     assert_eq!((redirect.status, redirect.field("location")), (301, "./indexed/?a=1&b=%2f"));
-    assert_eq!(ground.load("/sub/empty").await.field("location"), "./empty/");
-    let index = ground.load("/indexed/").await;
+    assert_eq!(fixture.load("/sub/empty").await.field("location"), "./empty/");
+    let index = fixture.load("/indexed/").await;
     assert_eq!((index.status, index.text()), (200, "the index"));
     assert_eq!(index.field("content-type"), "text/html; charset=utf-8");
-    assert_eq!(ground.status("/sub/").await, 404);
-    fs::write(ground.path("sub/index.htm"), "second choice").unwrap();
-    assert_eq!(ground.load("/sub/").await.text(), "second choice");
-    fs::create_dir(ground.path("sub/index.html")).unwrap();
-    assert_eq!(ground.load("/sub/").await.text(), "second choice");
+    assert_eq!(fixture.status("/sub/").await, 404);
+    fs::write(fixture.path("sub/index.htm"), "second choice").unwrap();
+    assert_eq!(fixture.load("/sub/").await.text(), "second choice");
+    fs::create_dir(fixture.path("sub/index.html")).unwrap();
+    assert_eq!(fixture.load("/sub/").await.text(), "second choice");
 
-    // A route on `/doc`, asked without its slash.
+    // A route at `/doc`, requested without the slash.
     let bare =
-        respond(&ground.site, &Files::default(), &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "").await;
+        respond(&fixture.site, &Files::default(), &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "")
+            .await;
     assert_eq!(bare.headers()[header::LOCATION], "./doc/?q");
-    // A name that would be a scheme, and a path that would be a host.
-    fs::create_dir(ground.path("a:b")).unwrap();
-    assert_eq!(ground.load("/a:b").await.field("location"), "./a:b/");
+    // A name that looks like a scheme, and a path that looks like a host.
+    fs::create_dir(fixture.path("a:b")).unwrap();
+    assert_eq!(fixture.load("/a:b").await.field("location"), "./a:b/");
 }
 
 #[tokio::test]
-async fn a_listing_shows_what_a_request_would_get() {
-    let mut ground = Ground::new();
-    ground.site.listing = true;
-    fs::write(ground.path("a <b> & \"c\"?.txt"), "x").unwrap();
-    symlink("../secret", ground.path("outside")).unwrap();
-    symlink("page.html", ground.path("inside")).unwrap();
-    nix::unistd::mkfifo(&ground.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
-    let listing = ground.load("/").await;
+async fn a_listing_shows_only_what_can_be_requested() {
+    let mut fixture = Fixture::new();
+    fixture.site.listing = true;
+    fs::write(fixture.path("a <b> & \"c\"?.txt"), "x").unwrap();
+    symlink("../secret", fixture.path("outside")).unwrap();
+    symlink("page.html", fixture.path("inside")).unwrap();
+    nix::unistd::mkfifo(&fixture.path("fifo"), Mode::from_bits_truncate(0o644)).unwrap();
+    let listing = fixture.load("/").await;
     assert_eq!((listing.status, listing.field("content-type")), (200, "text/html; charset=utf-8"));
     let page = listing.text();
     assert!(page.contains(
@@ -432,16 +433,16 @@ async fn a_listing_shows_what_a_request_would_get() {
         assert!(!page.contains(hidden), "{hidden}");
     }
     assert!(page.find("sub/").unwrap() < page.find("a%20").unwrap(), "directories come first");
-    let below = ground.load("/sub/").await;
+    let below = fixture.load("/sub/").await;
     assert!(below.text().contains("href=\"../\""));
     assert!(below.text().contains("<td class=\"n\">10 B</td>"));
-    assert!(ground.load("/sub/empty/").await.text().contains("empty"));
-    assert_eq!(ground.load("/indexed/").await.text(), "the index");
-    let head = ground.ask(Method::HEAD, "/sub/", &[]).await;
+    assert!(fixture.load("/sub/empty/").await.text().contains("empty"));
+    assert_eq!(fixture.load("/indexed/").await.text(), "the index");
+    let head = fixture.ask(Method::HEAD, "/sub/", &[]).await;
     assert_eq!((head.text(), head.field("content-length")), ("", below.field("content-length")));
 }
 
-/// What the client reads when it sends `requests` on one connection.
+/// The bytes that a client receives after it sent `requests` on one connection.
 async fn on_the_wire(site: config::Static, requests: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut client, server) = tokio::io::duplex(1 << 20);
@@ -457,19 +458,19 @@ async fn on_the_wire(site: config::Static, requests: &str) -> String {
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(hyper_util::rt::TokioIo::new(server), service);
     client.write_all(requests.as_bytes()).await.unwrap();
-    let mut heard = Vec::new();
-    let (served, read) = tokio::join!(connection, client.read_to_end(&mut heard));
+    let mut received = Vec::new();
+    let (served, read) = tokio::join!(connection, client.read_to_end(&mut received));
     served.unwrap();
     read.unwrap();
-    String::from_utf8(heard).unwrap()
+    String::from_utf8(received).unwrap()
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_the_connection_in_step() {
-    let ground = Ground::new();
-    let etag = ground.load("/page.html").await.field("etag").to_owned();
-    let heard = on_the_wire(
-        ground.site.clone(),
+async fn responses_without_a_body_do_not_confuse_the_connection() {
+    let fixture = Fixture::new();
+    let etag = fixture.load("/page.html").await.field("etag").to_owned();
+    let received = on_the_wire(
+        fixture.site.clone(),
         &format!(
             "HEAD /page.html HTTP/1.1\r\nHost: a\r\n\r\n\
              GET /page.html HTTP/1.1\r\nHost: a\r\nIf-None-Match: {etag}\r\n\r\n\
@@ -479,43 +480,43 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
         ),
     )
     .await;
-    let answers: Vec<&str> = heard.split("HTTP/1.1 ").skip(1).collect();
+    let answers: Vec<&str> = received.split("HTTP/1.1 ").skip(1).collect();
     let statuses: Vec<&str> = answers.iter().map(|answer| &answer[..3]).collect();
-    assert_eq!(statuses, ["200", "304", "204", "404", "200"], "{heard}");
-    assert!(answers[..4].iter().all(|answer| answer.ends_with("\r\n\r\n")), "{heard}");
-    assert!(answers[0].contains("content-length: 8\r\n") && answers[4].ends_with("\r\n\r\n<p>hello"), "{heard}");
-    assert!(!answers[1].contains("content-length") && !answers[2].contains("content-length"), "{heard}");
+    assert_eq!(statuses, ["200", "304", "204", "404", "200"], "{received}");
+    assert!(answers[..4].iter().all(|answer| answer.ends_with("\r\n\r\n")), "{received}");
+    assert!(answers[0].contains("content-length: 8\r\n") && answers[4].ends_with("\r\n\r\n<p>hello"), "{received}");
+    assert!(!answers[1].contains("content-length") && !answers[2].contains("content-length"), "{received}");
 }
 
 #[tokio::test]
-async fn a_huge_directory_is_listed_in_part_and_says_so() {
+async fn a_huge_directory_is_listed_in_part_with_a_note() {
     use crate::config::limits::LISTING_ENTRIES_MAX;
-    let mut ground = Ground::new();
-    ground.site.listing = true;
+    let mut fixture = Fixture::new();
+    fixture.site.listing = true;
     for n in 1..LISTING_ENTRIES_MAX {
-        fs::hard_link(ground.path("page.html"), ground.path(&format!("sub/empty/{n}"))).unwrap();
+        fs::hard_link(fixture.path("page.html"), fixture.path(&format!("sub/empty/{n}"))).unwrap();
     }
-    let fits = ground.load("/sub/empty/").await;
+    let fits = fixture.load("/sub/empty/").await;
     assert_eq!(fits.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX - 1);
     assert!(!fits.text().contains("Only"));
-    fs::write(ground.path("sub/empty/one"), "").unwrap();
-    fs::write(ground.path("sub/empty/another"), "").unwrap();
-    let cut = ground.load("/sub/empty/").await;
+    fs::write(fixture.path("sub/empty/one"), "").unwrap();
+    fs::write(fixture.path("sub/empty/another"), "").unwrap();
+    let cut = fixture.load("/sub/empty/").await;
     assert_eq!(cut.text().matches("<tr><td>").count(), LISTING_ENTRIES_MAX);
     assert!(cut.text().contains("<p>Only 10000 names of this directory are shown.</p>"));
-    // What is hidden is looked at, too, and counts.
-    fs::create_dir(ground.path("hidden")).unwrap();
+    // Hidden entries are examined, too, and count.
+    fs::create_dir(fixture.path("hidden")).unwrap();
     for n in 0..=LISTING_ENTRIES_MAX {
-        fs::hard_link(ground.path("page.html"), ground.path(&format!("hidden/.{n}"))).unwrap();
+        fs::hard_link(fixture.path("page.html"), fixture.path(&format!("hidden/.{n}"))).unwrap();
     }
-    assert!(ground.load("/hidden/").await.text().contains("<p>Only 0 names of this directory are shown.</p>"));
+    assert!(fixture.load("/hidden/").await.text().contains("<p>Only 0 names of this directory are shown.</p>"));
 }
 
 #[test]
 fn no_request_escapes_the_root() {
-    let ground = Ground::new();
-    symlink("../secret", ground.path("out")).unwrap();
-    symlink("..", ground.path("above")).unwrap();
+    let fixture = Fixture::new();
+    symlink("../secret", fixture.path("out")).unwrap();
+    symlink("..", fixture.path("above")).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let piece = proptest::sample::select(vec![
         "/",
@@ -537,7 +538,7 @@ fn no_request_escapes_the_root() {
     ]);
     proptest::test_runner::TestRunner::default()
         .run(&proptest::collection::vec(piece, 0..10), |pieces| {
-            runtime.block_on(ground.status(&format!("/{}", pieces.concat())));
+            runtime.block_on(fixture.status(&format!("/{}", pieces.concat())));
             Ok(())
         })
         .unwrap();
