@@ -1,6 +1,6 @@
-//! The completions that ship are what `pushctl completions` prints, and know every command.
+//! The packaged completions are the output of `pushctl completions`, and contain every command.
 //!
-//! That they work in the shells is shown by `.ci/run completions`, where there are shells.
+//! `.ci/run completions` tests them in the shells.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -19,20 +19,20 @@ fn pushctl(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn what_ships_is_what_the_program_prints() {
+fn the_packaged_files_are_the_programs_output() {
     for (shell, name) in SHIPPED {
         let printed = pushctl(&["completions", shell]);
         if std::env::var_os("PUSHD_BLESS").is_some() {
             std::fs::write(file(name), &printed).unwrap();
         }
-        assert!(std::fs::read_to_string(file(name)).unwrap_or_default() == printed, "{name}: bless it");
+        assert!(std::fs::read_to_string(file(name)).unwrap_or_default() == printed, "{name}: run with PUSHD_BLESS=1");
     }
     let shipped = file("").read_dir().unwrap().count();
-    assert_eq!(shipped, SHIPPED.len(), "a file that nothing proves");
+    assert_eq!(shipped, SHIPPED.len(), "a file that no test covers");
 }
 
 #[test]
-fn each_knows_every_command() {
+fn each_script_contains_every_command() {
     let help = pushctl(&["--help"]);
     let listed = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     let commands = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
@@ -46,9 +46,9 @@ fn each_knows_every_command() {
     }
 }
 
-/// A bare `pushd` is the shell's own, and what is completed there is directories.
+/// A plain `pushd` is the shell's built-in command, and completes directories.
 #[test]
-fn the_shells_own_pushd_is_left_alone() {
+fn the_shells_builtin_pushd_is_not_changed() {
     for (shell, _) in SHIPPED {
         let script = pushctl(&["completions", shell]);
         let registering = script

@@ -1,4 +1,4 @@
-//! The log of the process: where it was asked to go, opened anew when somebody moved it, and never more of it than was allowed.
+//! The log: its destinations, reopening, rotation, and the bound on its size.
 
 mod common;
 
@@ -6,14 +6,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use common::daemon::{Daemon, place, pushd};
+use common::daemon::{Daemon, directory_with, pushd};
 use common::http::get;
 use common::ws::Ws;
 use common::{PLAIN, Start, address_in, run, start, until, until_true};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn in_the_foreground_the_log_goes_where_it_was_asked_to() {
+fn in_the_foreground_the_log_goes_to_the_configured_target() {
     let mut to_stderr = start(PLAIN);
     assert_eq!(to_stderr.end(Signal::SIGINT), 0);
     assert!(to_stderr.log().contains("Log opened") && to_stderr.log().contains("Server Shut Down"));
@@ -36,7 +36,7 @@ fn in_the_foreground_the_log_goes_where_it_was_asked_to() {
     assert_eq!((to_file.log(), text(&to_file, "stdout")), (String::new(), String::new()));
 }
 
-/// A shell's words that make standard error look like the journal, as systemd does.
+/// Shell commands that make standard error look like the journal, as under systemd.
 const UNDER_THE_JOURNAL: &str = "export JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2)";
 
 #[test]
@@ -50,24 +50,24 @@ fn the_journal_gets_priorities_and_no_times() {
     assert!(others.iter().all(|line| line.starts_with("<6>[")), "{others:?}");
     assert_eq!(others.last().unwrap(), "<6>[pushd#info] Server Shut Down");
 
-    // As an object, too.
+    // The same in JSON format.
     let mut pushd = Start::new(&format!("{PLAIN}\n[log]\nformat = \"json\"\n")).after(UNDER_THE_JOURNAL).run();
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
     assert!(pushd.log().lines().all(|line| line.starts_with("<6>{\"time\":\"")), "{}", pushd.log());
 
-    // A variable that was inherited, while standard error leads elsewhere, says nothing.
+    // The variable was inherited, but standard error leads elsewhere: then it does not count.
     let mut pushd = Start::new(PLAIN).after("export JOURNAL_STREAM=1:2").run();
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
     assert!(!pushd.log().contains('<'), "{}", pushd.log());
 }
 
 #[test]
-fn the_journal_hears_why_a_start_failed() {
-    let place = place("bogus = 1\n\nother = 2\n");
+fn the_journal_receives_the_reason_of_a_failed_start() {
+    let directory = directory_with("bogus = 1\n\nother = 2\n");
     for program in [&[common::PUSHD, "-n", "-c"][..], &[env!("CARGO_BIN_EXE_pushctl"), "check"]] {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{UNDER_THE_JOURNAL}; exec \"$@\""), "sh"]);
-        let ran = run(command.args(program).arg("hub.toml").current_dir(place.path()));
+        let ran = run(command.args(program).arg("hub.toml").current_dir(directory.path()));
         assert_eq!(ran.code(), 78, "{}", ran.stderr);
         assert!(ran.stderr.lines().count() > 4 && ran.stderr.contains("hub.toml:3:1"), "{}", ran.stderr);
         assert!(ran.stderr.lines().all(|line| line.starts_with("<3>")), "{}", ran.stderr);
@@ -75,7 +75,7 @@ fn the_journal_hears_why_a_start_failed() {
 }
 
 #[test]
-fn who_ended_a_connection_is_told() {
+fn the_log_says_which_side_closed_a_connection() {
     let log = "channels = [\"{channel=all}\"], log = \"connections\" }";
     let mut pushd = start(&PLAIN.replacen("channels = [\"{channel=all}\"] }", log, 1));
     let client = Ws::open(pushd.address(), "/ws");
@@ -91,7 +91,7 @@ fn who_ended_a_connection_is_told() {
 }
 
 #[test]
-fn a_client_that_resets_is_named_to_its_end() {
+fn the_address_of_a_client_that_resets_is_in_every_log_line() {
     let log = "channels = [\"{channel=all}\"], log = \"connections\" }";
     for workers in [1, 4] {
         let config = PLAIN.replacen("channels = [\"{channel=all}\"] }", log, 1);
@@ -115,7 +115,7 @@ fn a_client_that_resets_is_named_to_its_end() {
 }
 
 #[test]
-fn a_feed_says_that_its_file_is_not_there() {
+fn a_missing_file_of_a_feed_is_logged() {
     let feed = "[feed.lines]\nhub = \"push\"\nchannel = \"all\"\ntail = \"typo.log\"\n";
     let pushd = start(&format!("{PLAIN}{feed}"));
     pushd.logged("feed lines: waits for ");
@@ -123,10 +123,10 @@ fn a_feed_says_that_its_file_is_not_there() {
 }
 
 #[test]
-fn a_log_that_was_moved_is_opened_anew() {
-    let place = place(PLAIN);
-    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
-    let (log, moved) = (place.path().join("pushd.log"), place.path().join("moved.log"));
+fn a_moved_log_is_reopened() {
+    let directory = directory_with(PLAIN);
+    let daemon = Daemon::launch(&mut pushd(directory.path(), &["-c", "hub.toml"]), directory.path());
+    let (log, moved) = (directory.path().join("pushd.log"), directory.path().join("moved.log"));
     fs::set_permissions(&log, Permissions::from_mode(0o604)).unwrap();
     fs::rename(&log, &moved).unwrap();
     kill(daemon.pid, Signal::SIGUSR1).unwrap();
@@ -139,31 +139,33 @@ fn a_log_that_was_moved_is_opened_anew() {
 }
 
 #[test]
-fn a_log_that_grows_is_rotated_and_so_many_are_kept() {
+fn a_growing_log_is_rotated_and_the_number_of_files_is_bounded() {
     let chatty = PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", log = \"messages\"");
-    let place = place(&format!("{chatty}\n[log]\nrotate = {{ size = \"4KB\", keep = 3 }}\n"));
-    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
+    let directory = directory_with(&format!("{chatty}\n[log]\nrotate = {{ size = \"4KB\", keep = 3 }}\n"));
+    let daemon = Daemon::launch(&mut pushd(directory.path(), &["-c", "hub.toml"]), directory.path());
     let mut client = Ws::open(daemon.address(), "/echo");
-    fs::set_permissions(place.path().join("pushd.log"), Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(directory.path().join("pushd.log"), Permissions::from_mode(0o640)).unwrap();
     for number in 0..400 {
         client.text(&format!("message {number:04}"));
         client.expect_text(&format!("message {number:04}"));
     }
     client.close();
     assert_eq!(daemon.end(Signal::SIGTERM), 0);
-    let mut names: Vec<String> =
-        fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["hub.toml", "pushd.log", "pushd.log.1", "pushd.log.2", "pushd.log.3"]);
     let mut kept = String::new();
     for name in names[1..].iter().skip(1).rev().chain([&names[1]]) {
-        let path = place.path().join(name);
+        let path = directory.path().join(name);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.len() <= 4000 && text.lines().next().unwrap().contains("Log opened"), "{name}: {text}");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "{name}");
         kept += &text;
     }
-    // From the oldest kept to the last, nothing is missing.
+    // From the oldest kept message to the last, none is missing.
     let numbers: Vec<usize> =
         kept.lines().filter_map(|line| line.split_once("message received message ")?.1.parse().ok()).collect();
     assert!(numbers.len() > 50, "{}", numbers.len());

@@ -1,5 +1,5 @@
-//! Files that are sent slowly, to many, or at once: a download has its own patience, costs a connection and little else, and nobody
-//! beside it notices.
+//! Files that are sent slowly, to many clients, or many at once. A slow download has a timeout of its own, costs little
+//! more than a connection, and does not affect others.
 
 mod common;
 
@@ -11,10 +11,10 @@ use common::wire::Wire;
 use common::{Pushd, Start, until_true};
 use nix::sys::signal::Signal;
 
-/// Larger than what the kernel holds of an answer, and than what lies in memory.
+/// Larger than the kernel's buffers for a connection, and than a file kept in memory.
 const LARGE: usize = 30 << 20;
 
-/// A pushd that serves a directory with a large file, after these commands of a shell.
+/// Starts a pushd that serves a directory with a large file, after these shell commands.
 fn serving(server: &str, commands: &'static str) -> Pushd {
     let config = format!(
         "[server.main]\nlisten = \"127.0.0.1:0\"\n{server}\n[server.main.routes]\n\"/\" = {{ static = \"www\", listing = true }}\n\
@@ -32,12 +32,12 @@ fn address(pushd: &Pushd) -> SocketAddr {
     })
 }
 
-/// How many entries a directory of `/proc` has for it: descriptors, threads.
+/// The number of entries in a directory of `/proc/PID`, such as `fd` or `task`.
 fn count(pushd: &Pushd, of: &str) -> usize {
     fs::read_dir(format!("/proc/{}/{of}", pushd.pid())).unwrap().count()
 }
 
-/// Asks for the large file, and reads its head.
+/// Requests the large file, and reads the head of the response.
 fn ask_large(address: SocketAddr) -> Wire {
     let mut wire = Wire::connect_narrow(address);
     wire.send(&request(address, "GET", "/large", &[], b""));
@@ -46,11 +46,11 @@ fn ask_large(address: SocketAddr) -> Wire {
 }
 
 #[test]
-fn a_reader_that_pauses_longer_than_keep_alive_has_the_whole_file() {
+fn a_client_that_pauses_longer_than_keep_alive_receives_the_whole_file() {
     let pushd = serving("keep_alive = \"1s\"\nheader_timeout = \"1s\"", ":");
     let address = address(&pushd);
     let mut paused = ask_large(address);
-    // As long as three connections, one after the other, are kept idle.
+    // Pause as long as three idle connections are kept, one after the other.
     for _ in 0..3 {
         let mut idle = Wire::connect(address);
         idle.send(&request(address, "GET", "/healthz", &[], b""));
@@ -61,14 +61,14 @@ fn a_reader_that_pauses_longer_than_keep_alive_has_the_whole_file() {
 }
 
 #[test]
-fn a_file_is_open_once_for_all_that_it_is_sent_to() {
+fn a_file_is_opened_once_for_all_its_downloads() {
     const DOWNLOADS: usize = 60;
     let pushd = serving("", "ulimit -n 400");
     let address = address(&pushd);
     let before = count(&pushd, "fd");
     let mut unread: Vec<Wire> = (0..DOWNLOADS).map(|_| ask_large(address)).collect();
-    until_true("nothing but connections and the file", || count(&pushd, "fd") <= before + DOWNLOADS + 1);
-    // What needs a file finds one.
+    until_true("only connections and one file are open", || count(&pushd, "fd") <= before + DOWNLOADS + 1);
+    // There are descriptors left for other files.
     fs::rename(pushd.path().join("pushd.log"), pushd.path().join("pushd.log.old")).unwrap();
     pushd.signal(Signal::SIGUSR1);
     until_true("another log", || pushd.path().join("pushd.log").exists());
@@ -76,12 +76,12 @@ fn a_file_is_open_once_for_all_that_it_is_sent_to() {
         assert_eq!(wire.take(LARGE).len(), LARGE);
     }
     drop(unread);
-    until_true("all is given back", || count(&pushd, "fd") <= before + 1);
+    until_true("all descriptors are closed", || count(&pushd, "fd") <= before + 1);
 }
 
 #[test]
-fn the_files_that_are_sent_leave_descriptors_for_everything_else() {
-    // Half of these are for pushd itself, and an eighth of the other half for files: eleven.
+fn downloads_leave_descriptors_for_everything_else() {
+    // Half of these are for pushd itself, and an eighth of the other half is for files: eleven.
     let pushd = serving("", "ulimit -n 180");
     let address = address(&pushd);
     for number in 0..20 {
@@ -101,11 +101,11 @@ fn the_files_that_are_sent_leave_descriptors_for_everything_else() {
     assert_eq!(statuses, [vec![200; 11], vec![503; 9]].concat());
     assert_eq!(get(address, "/healthz").status, 200);
     drop(unread);
-    until_true("room again", || get(address, "/19").status == 200);
+    until_true("a free descriptor", || get(address, "/19").status == 200);
 }
 
 #[test]
-fn many_listings_at_once_take_few_threads() {
+fn many_listings_at_once_need_few_threads() {
     let pushd = serving("", ":");
     let address = address(&pushd);
     fs::create_dir(pushd.path().join("www/many")).unwrap();

@@ -1,5 +1,5 @@
-//! How a connection ends: a refusal is heard also by a client that sends everything before it listens, and a request is answered also
-//! where its client ended its side behind it.
+//! How a connection ends: a client that sends everything before it reads receives the refusal, and a client that closes
+//! its sending side after a request receives the response.
 
 mod common;
 
@@ -13,11 +13,11 @@ use common::ws::Ws;
 use common::{PLAIN, Start, start};
 use nix::sys::signal::Signal;
 
-/// What a client sends that does not know the limit.
+/// The size of a message from a client that does not know the limit.
 const TOO_LARGE: usize = 10_000_000;
 
 #[test]
-fn a_refusal_is_heard_by_who_sends_all_first() {
+fn a_client_that_sends_everything_first_receives_the_refusal() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let message = vec![b'x'; TOO_LARGE];
@@ -39,14 +39,14 @@ fn a_refusal_is_heard_by_who_sends_all_first() {
 }
 
 #[test]
-fn a_refusal_is_heard_by_who_sends_slowly() {
+fn a_client_that_sends_slowly_receives_the_refusal() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let whole = request(address, "POST", "/publish/all", &[], &[b'x'; 150_000]);
     let mut wire = Wire::connect(address);
     for piece in whole.chunks(10_000) {
         wire.send(piece);
-        // Paced, not waiting for a deadline: the client's line takes 100 kB in a second.
+        // Paced, not waiting for a deadline: the client sends 100 kB a second.
         sleep(Duration::from_millis(100));
     }
     assert_eq!(Answer::read(&mut wire).status, 413);
@@ -54,7 +54,7 @@ fn a_refusal_is_heard_by_who_sends_slowly() {
 }
 
 #[test]
-fn a_body_that_has_no_use_does_not_end_the_connection() {
+fn an_unneeded_body_does_not_end_the_connection() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
@@ -67,7 +67,7 @@ fn a_body_that_has_no_use_does_not_end_the_connection() {
 }
 
 #[test]
-fn who_ends_his_side_behind_a_request_is_answered() {
+fn a_client_that_closes_its_side_after_a_request_receives_the_response() {
     let start = Start::new(&PLAIN.replace("\"/\" = { page = \"live\" }", "\"/\" = { static = \".\" }"));
     let file = vec![b'x'; 5 << 20];
     fs::write(start.path().join("large"), &file).unwrap();
@@ -93,18 +93,18 @@ fn who_ends_his_side_behind_a_request_is_answered() {
 }
 
 #[test]
-fn who_is_only_lingered_for_holds_up_no_end() {
+fn a_lingering_connection_does_not_delay_the_shutdown() {
     let mut pushd = start(&format!("{PLAIN}\n[daemon]\ngrace = \"60s\"\n"));
     let address = pushd.address();
     let mut wire = Wire::connect(address);
     wire.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n");
     assert_eq!(Answer::read(&mut wire).status, 413);
     let began = Instant::now();
-    // It does not end its side, and goes on sending.
+    // The client does not close its side, and keeps sending.
     let mut second = wire.second();
     let sending = std::thread::spawn(move || {
         while began.elapsed() < common::DEADLINE && second.try_send(b"more") {
-            // Paced, not waiting: a slow client, until its connection is gone or the deadline comes.
+            // Paced, not waiting: a slow client, until its connection ends or the deadline passes.
             sleep(Duration::from_millis(20));
         }
     });

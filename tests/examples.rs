@@ -1,4 +1,5 @@
-//! The six examples that ship, each run as it is but for its ports, and each doing exactly what the system it replaces did.
+//! The six shipped examples. Each runs unchanged except for its ports, and does exactly what the system it replaces
+//! did.
 
 mod common;
 
@@ -12,10 +13,10 @@ use common::ws::{BINARY, CLOSE, Hixie, TEXT, Ws, close_payload};
 use common::{Pushd, Start, copy_tree, until_true};
 use nix::sys::signal::Signal;
 
-/// Makes a test of each example, and the list of them all.
+/// Generates a test for each example, and the list of all examples.
 macro_rules! examples {
     ($($test:ident $file:literal $ports:expr,)*) => {
-        /// Each example with its ports, in the order of the file.
+        /// Each example with its ports, in the order of its file.
         const EXAMPLES: &[(&str, &[u16])] = &[$(($file, &$ports),)*];
         $(#[test]
         fn $test() {
@@ -50,7 +51,7 @@ fn every_example_is_tested() {
     assert_eq!(tested.len(), 6);
 }
 
-/// Runs a configuration beside all that ships with the examples.
+/// Runs a configuration in a copy of the examples' directory.
 fn run(config: &str) -> Pushd {
     let start = Start::new(config);
     copy_tree(&shipped(), start.path());
@@ -59,15 +60,15 @@ fn run(config: &str) -> Pushd {
     start.run()
 }
 
-/// An example that runs on ports of its own.
+/// An example that runs on its own ports.
 struct Example {
-    /// Its configuration as it runs: as it ships, but for its ports.
+    /// Its configuration as it runs: as shipped, except for the ports.
     config: String,
     pushd: Pushd,
 }
 
 impl Example {
-    /// Copies all examples beside each other, as they ship, and runs one of them.
+    /// Copies all examples as they are shipped, and runs one of them.
     fn new(file: &str, ports: &[u16]) -> Example {
         let mut config = fs::read_to_string(shipped().join(file)).unwrap();
         assert_eq!(config.matches("\nlisten = ").count(), ports.len(), "{file}");
@@ -88,7 +89,7 @@ impl Example {
         self.pushd.path().join(file)
     }
 
-    /// That the page at this address is the one that ships.
+    /// Checks that the page at this address is the shipped one.
     fn serves_page(&self, address: SocketAddr, file: &str) {
         let answer = get(address, "/");
         assert_eq!(answer.status, 200);
@@ -113,7 +114,7 @@ mod scenes {
         let mut second = Ws::open(address, "/ws?userid=7&compid=1");
         let mut component = Ws::open(address, "/ws?userid=7&compid=2");
         let mut user = Ws::open(address, "/ws?userid=8&compid=1");
-        // To every socket of the pair, and to nobody else.
+        // To every socket of the pair, and to no other.
         push("userid=7&compid=1&message=hello+pair", 2);
         first.expect_text("hello pair");
         second.expect_text("hello pair");
@@ -127,7 +128,7 @@ mod scenes {
             client.expect_text("to all");
             client.expect_nothing();
         }
-        // What is missing is refused.
+        // A missing argument is refused.
         for (target, name) in [("userid=7", "compid"), ("compid=1", "userid"), ("", "userid")] {
             let (answer, _) = Ws::ask(address, &format!("/ws?{target}"), &[]);
             assert_eq!(answer.status, 400, "{target}");
@@ -137,18 +138,18 @@ mod scenes {
         {
             assert_eq!(get(address, target).status, 400, "{target}");
         }
-        // What a client sends is logged, and not sent on.
+        // Messages of clients are logged, and not forwarded.
         first.text("from the client");
         example.pushd.logged("message received from the client");
         for client in [&mut first, &mut second, &mut component, &mut user] {
             client.expect_nothing();
         }
-        // A closed socket is forgotten, with or without a goodbye.
+        // A closed socket is removed, with or without a closing handshake.
         second.close();
         push("userid=7&compid=1&message=one+left", 1);
         first.expect_text("one left");
         drop(user);
-        until_true("the dropped one forgotten", || {
+        until_true("the dropped client is removed", || {
             get(address, "/push?userid=8&compid=1&message=x").json()["subscribers"] == 0
         });
     }
@@ -186,7 +187,7 @@ mod scenes {
         assert_eq!(client.next(), (BINARY, vec![0, 1, 0xfe, 0xff]));
         client.text("");
         client.expect_text("");
-        // Of a length that no power of two divides.
+        // A size that is not a multiple of a power of two.
         let mut largest = (0..251).collect::<Vec<u8>>().repeat((16 << 20) / 251 + 1);
         largest.truncate(16 << 20);
         client.send(BINARY, &largest);
@@ -217,20 +218,20 @@ mod scenes {
         assert_eq!(answer.status, 101, "the page comes from another port");
         let mut other = Ws::open(hub, "/");
         let mut old = Hixie::open(hub, "/");
-        // To everyone, its sender included, whatever they speak.
+        // To all clients, including the sender, in every protocol.
         sender.text("from the sender");
-        for heard in [sender.next_text(), other.next_text(), old.next_text()] {
-            assert_eq!(heard, "from the sender");
+        for received in [sender.next_text(), other.next_text(), old.next_text()] {
+            assert_eq!(received, "from the sender");
         }
         old.text("from long ago");
-        for heard in [sender.next_text(), other.next_text(), old.next_text()] {
-            assert_eq!(heard, "from long ago");
+        for received in [sender.next_text(), other.next_text(), old.next_text()] {
+            assert_eq!(received, "from long ago");
         }
-        // Binary is ignored.
+        // Binary messages are ignored.
         sender.send(BINARY, b"not text");
         sender.text("after it");
-        for heard in [sender.next_text(), other.next_text(), old.next_text()] {
-            assert_eq!(heard, "after it");
+        for received in [sender.next_text(), other.next_text(), old.next_text()] {
+            assert_eq!(received, "after it");
         }
         old.close();
         sender.close();
@@ -239,7 +240,7 @@ mod scenes {
         other.close();
         assert_eq!(example.pushd.end(Signal::SIGINT), 0);
 
-        // As a daemon, as twistd did: its files where it was started, and the end by `kill -INT`.
+        // As a daemon like twistd: its files are in the start directory, and `kill -INT` ends it.
         let daemon = common::daemon::Daemon::launch(
             &mut common::daemon::pushd(example.pushd.path(), &["-c", "pushd.toml"]),
             example.pushd.path(),
@@ -256,9 +257,9 @@ mod scenes {
 
     pub fn tick(example: &mut Example) {
         example.serves_page(example.pushd.address_of("pages"), "www/tick/index.html");
-        // Without its clock first, so that clients are there from the very start of it.
-        let (rest, clock) = example.config.split_once("[feed.tick]").unwrap();
-        assert!(clock.contains("every = \"1s\"") && !rest.contains("[feed"), "{}", example.config);
+        // First without the feed, so that clients are connected before its first tick.
+        let (rest, feed) = example.config.split_once("[feed.tick]").unwrap();
+        assert!(feed.contains("every = \"1s\"") && !rest.contains("[feed"), "{}", example.config);
         example.pushd = run(rest);
         let (socket, pages) = (example.pushd.address_of("socket"), example.pushd.address_of("pages"));
         let page = format!("Origin: http://{pages}");
@@ -272,46 +273,46 @@ mod scenes {
             old.expect_text(&format!("tick:{number}"));
         }
         let took = began.elapsed().as_millis();
-        // How late a beat may be is the machine's affair; that none is made up for is not.
+        // A tick may be late on a busy machine, but missed ticks must not be made up for.
         assert!(took >= 1500, "three ticks in {took} ms");
-        // What one says all hear, the sender included, between the ticks.
-        let heard = |next: &mut dyn FnMut() -> String| loop {
+        // A message is sent to all clients, including its sender, between the ticks.
+        let next_message = |next: &mut dyn FnMut() -> String| loop {
             let text = next();
             if !text.starts_with("tick:") {
                 break text;
             }
         };
         modern.text("hello: there");
-        assert_eq!(heard(&mut || modern.next_text()), "msg:hello: there");
-        assert_eq!(heard(&mut || old.next_text()), "msg:hello: there");
+        assert_eq!(next_message(&mut || modern.next_text()), "msg:hello: there");
+        assert_eq!(next_message(&mut || old.next_text()), "msg:hello: there");
         old.text("hello back");
-        assert_eq!(heard(&mut || modern.next_text()), "msg:hello back");
-        assert_eq!(heard(&mut || old.next_text()), "msg:hello back");
-        // A client that comes later joins the count of the others.
+        assert_eq!(next_message(&mut || modern.next_text()), "msg:hello back");
+        assert_eq!(next_message(&mut || old.next_text()), "msg:hello back");
+        // A client that connects later receives the same numbers as the others.
         let mut late = Ws::open(socket, "/");
         let number = late.next_text();
         assert!(!number.ends_with(":0"), "{number}");
-        assert_eq!(heard_tick(&mut modern, &number), number);
-        // The closing handshake of the draft, by the client and by the server.
+        assert_eq!(skip_to_tick(&mut modern, &number), number);
+        // The closing handshake of the draft, started by the client and by the server.
         old.wire.send(&[0xff, 0x00]);
-        while old.next_or_goodbye().is_some() {}
+        while old.next_or_close().is_some() {}
         old.wire.expect_end();
         let mut old = Hixie::open(socket, "/");
         // Ctrl-C.
         example.pushd.signal(Signal::SIGINT);
-        while old.next_or_goodbye().is_some() {}
+        while old.next_or_close().is_some() {}
         old.wire.try_send(&[0xff, 0x00]);
         old.wire.expect_end();
         for mut client in [modern, late] {
-            until_true("the goodbye", || client.next().0 == CLOSE);
+            until_true("the close", || client.next().0 == CLOSE);
             client.send(CLOSE, &close_payload(1001, ""));
             client.wire.expect_end();
         }
         assert_eq!(example.pushd.wait(), 0);
     }
 
-    /// Hears on up to this tick.
-    fn heard_tick(client: &mut Ws, tick: &str) -> String {
+    /// Reads messages up to this tick.
+    fn skip_to_tick(client: &mut Ws, tick: &str) -> String {
         common::until("the same tick", || Some(client.next_text()).filter(|text| text == tick))
     }
 
@@ -320,7 +321,7 @@ mod scenes {
         example.serves_page(address, "www/streaming/index.html");
         let mut first = Ws::open(address, "/ws");
         let mut second = Ws::open(address, "/ws");
-        // The lines of a command, as they come: here the load of this machine.
+        // The lines of a command: here the load of this machine.
         let load = loop {
             let text = first.next_text();
             if let Some(load) = text.strip_prefix("load ") {
@@ -329,16 +330,16 @@ mod scenes {
             }
         };
         common::until("the same for all", || Some(second.next_text()).filter(|text| *text == load));
-        // What is appended to the file, and nothing that was there before.
+        // The lines appended to the file, and none from before.
         let mut file = OpenOptions::new().append(true).open(example.path("streaming.log")).unwrap();
         file.write_all(b"42\n43 is half a").unwrap();
         file.write_all(b" line\n").unwrap();
         for client in [&mut first, &mut second] {
-            let mut heard = Vec::new();
-            while heard.len() < 2 {
-                heard.extend(client.next_text().strip_prefix("log ").map(str::to_owned));
+            let mut received = Vec::new();
+            while received.len() < 2 {
+                received.extend(client.next_text().strip_prefix("log ").map(str::to_owned));
             }
-            assert_eq!(heard, ["42", "43 is half a line"]);
+            assert_eq!(received, ["42", "43 is half a line"]);
         }
         example.pushd.logged("feed load: sh started, PID ");
     }

@@ -1,4 +1,5 @@
-//! After the handshake: violations end with the right code and a reason, control frames are answered, and no client's fault reaches its neighbours.
+//! After the handshake: a violation ends the session with the right code and a reason, control frames are answered, and
+//! an error of one client does not affect others.
 
 mod common;
 
@@ -8,18 +9,18 @@ use common::http::{metric, publish};
 use common::ws::{BINARY, CLOSE, Hixie, PING, PONG, TEXT, Ws, close_payload, frame};
 use common::{PLAIN, start, until_true};
 
-/// A frame that is a part of a message: the first one, and those that go on.
+/// Frames that are parts of a message: the first one, and the following ones.
 const FIRST_TEXT: u8 = 0x01;
 const MIDDLE: u8 = 0x00;
 const LAST: u8 = 0x80;
 
-/// The plain configuration, with messages of at most 300 bytes.
+/// The plain configuration, but with messages of at most 300 bytes.
 fn small() -> String {
     format!("{PLAIN}message_max = \"300\"\n")
 }
 
 #[test]
-fn violations_end_with_their_code_and_the_neighbours_hear_on() {
+fn a_violation_ends_the_session_with_its_code_and_does_not_affect_others() {
     let pushd = start(&small());
     let address = pushd.address();
     let mut neighbour = Ws::open(address, "/chat");
@@ -48,7 +49,7 @@ fn violations_end_with_their_code_and_the_neighbours_hear_on() {
         (frame(CLOSE, &[3, 232, 0xff]), 1007, "UTF-8"),
         (frame(TEXT, &[b'a', 0xff]), 1007, "UTF-8"),
         (frame(TEXT, &[0xed, 0xa0, 0x80]), 1007, "UTF-8"),
-        // Known to be wrong before it is whole.
+        // The error is found before the message is complete.
         (frame(FIRST_TEXT, &[0xf4, 0x90]), 1007, "UTF-8"),
         ([frame(FIRST_TEXT, &[0xe2]), frame(LAST, b"x")].concat(), 1007, "UTF-8"),
         (frame(BINARY, &[0; 301]), 1009, "at most 300 bytes"),
@@ -64,7 +65,7 @@ fn violations_end_with_their_code_and_the_neighbours_hear_on() {
         let (got, reason) = client.next_close();
         assert_eq!(got, code, "case {number}: {reason:?}, {bytes:?}");
         assert!(reason.contains(words), "case {number}: {reason:?}");
-        // Whatever is sent behind it is not heard any more.
+        // Frames after a violation are not processed.
         client.wire.try_send(&frame(TEXT, b"after the end"));
         client.wire.expect_end();
         publish(address, "/publish/all", &format!("after case {number}"));
@@ -72,11 +73,11 @@ fn violations_end_with_their_code_and_the_neighbours_hear_on() {
     }
     assert_eq!(metric(address, "pushd_protocol_errors_total"), count as u64);
     drop(neighbour);
-    until_true("nobody left", || metric(address, "pushd_sessions") == 0);
+    until_true("no session remains", || metric(address, "pushd_sessions") == 0);
 }
 
 #[test]
-fn what_came_before_a_violation_counts() {
+fn messages_before_a_violation_are_processed() {
     let pushd = start(&small());
     let mut client = Ws::open(pushd.address(), "/echo");
     client.wire.send(&[frame(TEXT, b"one"), frame(TEXT, b"two"), frame(0x83, b"")].concat());
@@ -93,7 +94,7 @@ fn a_ping_is_answered_with_its_payload() {
         client.send(PING, payload);
         assert_eq!(client.next(), (PONG, payload.to_vec()));
     }
-    // Several at once, in their order; a pong that nobody asked for is no ping.
+    // Several at once are answered in order; an unsolicited pong is ignored.
     client.wire.send(&[frame(PING, b"1"), frame(PONG, b"unasked"), frame(PING, b"2")].concat());
     assert_eq!(client.next(), (PONG, b"1".to_vec()));
     assert_eq!(client.next(), (PONG, b"2".to_vec()));
@@ -101,7 +102,7 @@ fn a_ping_is_answered_with_its_payload() {
 }
 
 #[test]
-fn a_goodbye_is_answered_with_its_code() {
+fn a_close_is_answered_with_its_code() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     for (payload, code) in [
@@ -118,11 +119,11 @@ fn a_goodbye_is_answered_with_its_code() {
         assert_eq!(client.next_close().0, code, "{payload:?}");
         client.wire.expect_end();
     }
-    until_true("nobody left", || metric(address, "pushd_sessions") == 0);
+    until_true("no session remains", || metric(address, "pushd_sessions") == 0);
 }
 
 #[test]
-fn who_ends_his_side_with_his_goodbye_hears_what_he_asked_for() {
+fn a_client_that_closes_its_side_after_its_last_frame_receives_the_answers() {
     let pushd = start(PLAIN);
     for (last, code) in [(frame(CLOSE, &close_payload(1000, "")), 1000), (b"\x81\x03bad".to_vec(), 1002)] {
         let mut client = Ws::open(pushd.address(), "/echo");
@@ -135,7 +136,7 @@ fn who_ends_his_side_with_his_goodbye_hears_what_he_asked_for() {
 }
 
 #[test]
-fn a_message_in_pieces_is_one_message() {
+fn a_fragmented_message_is_one_message() {
     let pushd = start(&small());
     let mut client = Ws::open(pushd.address(), "/echo");
     let euro = "€".as_bytes();
@@ -150,7 +151,7 @@ fn a_message_in_pieces_is_one_message() {
     client.wire.send(&pieces);
     assert_eq!(client.next(), (PONG, b"between".to_vec()));
     client.expect_text("a€z");
-    // The network cuts where it likes.
+    // The network may split the bytes anywhere.
     for byte in &pieces {
         client.wire.send(&[*byte]);
     }
@@ -165,37 +166,37 @@ fn a_message_in_pieces_is_one_message() {
 }
 
 #[test]
-fn who_does_not_answer_pings_is_closed() {
+fn a_client_that_does_not_answer_pings_is_closed() {
     let pushd = start(&format!("{PLAIN}ping = \"1s\"\npong_timeout = \"1s\"\n"));
     let address = pushd.address();
     let began = Instant::now();
-    let mut mute = Ws::open(address, "/ws");
-    let mut polite = Ws::open(address, "/ws");
+    let mut silent = Ws::open(address, "/ws");
+    let mut answers = Ws::open(address, "/ws");
     let answering = std::thread::spawn(move || {
         let mut pings = 0;
         loop {
-            match polite.next() {
-                (PING, payload) => polite.send(PONG, &payload),
+            match answers.next() {
+                (PING, payload) => answers.send(PONG, &payload),
                 message => break (pings, message),
             }
             pings += 1;
         }
     });
-    assert_eq!(mute.next().0, PING);
-    let (code, reason) = mute.next_close();
+    assert_eq!(silent.next().0, PING);
+    let (code, reason) = silent.next_close();
     assert_eq!((code, &reason[..]), (1008, "no answer to a ping"));
     assert!(began.elapsed().as_millis() > 1000, "{:?}", began.elapsed());
     assert_eq!(metric(address, "pushd_ping_timeouts_total"), 1);
-    // Mute it stays: its socket is closed none the less.
-    mute.wire.expect_end();
-    assert_eq!(publish(address, "/publish/all", "for who is there"), 1);
+    // It does not answer the close either; its socket is closed all the same.
+    silent.wire.expect_end();
+    assert_eq!(publish(address, "/publish/all", "for the other"), 1);
     let (pings, message) = answering.join().unwrap();
-    assert_eq!(message, (TEXT, b"for who is there".to_vec()));
+    assert_eq!(message, (TEXT, b"for the other".to_vec()));
     assert!(pings >= 2, "{pings}");
 }
 
 #[test]
-fn who_talks_is_not_asked_whether_he_lives() {
+fn an_active_client_is_not_pinged() {
     let pushd = start(&format!("{PLAIN}ping = \"3s\"\npong_timeout = \"2s\"\n"));
     let mut client = Ws::open(pushd.address(), "/echo");
     let began = Instant::now();
@@ -204,18 +205,18 @@ fn who_talks_is_not_asked_whether_he_lives() {
         client.text("word");
         client.expect_text("word");
         count += 1;
-        // Paced, not waiting: the loop runs to the deadline of its own that `while` says.
+        // Paced, not waiting: the loop runs up to the deadline in its condition.
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     assert!(count > 10);
 }
 
 #[test]
-fn the_old_draft_keeps_its_rules() {
+fn the_rules_of_draft_76_are_kept() {
     let pushd = start(&small().replace("\"broadcast\"", "\"broadcast\", draft76 = true"));
     let address = pushd.address();
     let mut neighbour = Ws::open(address, "/chat");
-    // Not UTF-8, too long, a binary frame too long.
+    // Invalid UTF-8, a text that is too long, a binary frame that is too long.
     for bytes in
         [b"\x00\xfe\xff".to_vec(), [&[0][..], &[b'a'; 301], &[0xff]].concat(), vec![0x80, 0xff, 0xff, 0xff, 0x7f]]
     {
@@ -224,11 +225,11 @@ fn the_old_draft_keeps_its_rules() {
         client.expect_close();
     }
     let mut client = Hixie::open(address, "/chat");
-    // Binary frames of the draft are skipped, as it asks.
+    // Binary frames are skipped, as the draft requires.
     client.wire.send(b"\x80\x03abc\x00hello\xff");
     client.expect_text("hello");
     neighbour.expect_text("hello");
-    // What the draft cannot say is not said to it.
+    // Messages that the draft cannot represent are not sent to its clients.
     neighbour.send(BINARY, &[1, 2]);
     neighbour.text("then");
     assert_eq!(neighbour.next(), (BINARY, vec![1, 2]));

@@ -320,7 +320,7 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
     };
     let enough = (12..).find(|limit| starts(&mut service, *limit)).unwrap();
     // Where there are none at all for its signals, the runtime panics.
-    service.forget_log();
+    service.clear_log();
     let (mut service, mut client) = handed_over();
     let kept = service.kept();
     for limit in 12..enough - 2 {
@@ -328,7 +328,7 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
         assert_eq!(service.kept(), kept, "with {limit}");
     }
     assert!(service.log().contains("could not start: Too many open files"), "a shard of its own");
-    service.forget_log();
+    service.clear_log();
     service.before.clear();
     service.start();
     assert_eq!(publish(service.address(), "/publish/all", "at last"), 1);

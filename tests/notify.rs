@@ -112,10 +112,10 @@ fn ready_is_said_once_it_serves() {
 #[test]
 fn a_start_that_fails_says_nothing() {
     let (pushd, _manager) = Notices::start(PLAIN);
-    let place = common::daemon::place(&PLAIN.replace("127.0.0.1:0", &pushd.address().to_string()));
-    let notices = Notices::new(place.path());
-    let mut command = common::daemon::pushd(place.path(), &["-n", "-c", "hub.toml"]);
-    let ran = run(command.env("NOTIFY_SOCKET", place.path().join("notify")));
+    let directory = common::daemon::directory_with(&PLAIN.replace("127.0.0.1:0", &pushd.address().to_string()));
+    let notices = Notices::new(directory.path());
+    let mut command = common::daemon::pushd(directory.path(), &["-n", "-c", "hub.toml"]);
+    let ran = run(command.env("NOTIFY_SOCKET", directory.path().join("notify")));
     assert_eq!(ran.code(), 69, "{}", ran.stderr);
     assert_eq!(notices.forget(), 0);
 }

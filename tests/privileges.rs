@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::daemon::{Daemon, place, pushd};
+use common::daemon::{Daemon, directory_with, pushd};
 use common::{PLAIN, Start, run};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
@@ -95,20 +95,20 @@ fn root_makes_nothing_in_a_directory_that_a_third_can_change() {
         (PLAIN.replace("127.0.0.1:0", "unix:strange/hub.sock"), "hub.sock"),
         (format!("{PLAIN}\n[log]\nfile = \"strange/pushd.log\"\n"), "pushd.log"),
     ] {
-        let place = place(&config);
-        let strange = place.path().join("strange");
+        let directory = directory_with(&config);
+        let strange = directory.path().join("strange");
         fs::create_dir(&strange).unwrap();
         for (path, owner) in
-            [(strange.as_path(), STRANGER), (place.path(), if words == "pushd.pid" { STRANGER } else { USER })]
+            [(strange.as_path(), STRANGER), (directory.path(), if words == "pushd.pid" { STRANGER } else { USER })]
         {
             chown(path, Some(owner), Some(owner)).unwrap();
             fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
         }
         let words_of = arguments(USER);
-        let ran = run(pushd(place.path(), &["-c", "hub.toml"]).args(&words_of));
+        let ran = run(pushd(directory.path(), &["-c", "hub.toml"]).args(&words_of));
         assert_eq!(ran.code(), 77, "{}", ran.stderr);
         assert!(ran.stderr.contains(words) && ran.stderr.contains("others than root"), "{}", ran.stderr);
-        assert!(!place.path().join(words).exists() && !strange.join(words).exists());
+        assert!(!directory.path().join(words).exists() && !strange.join(words).exists());
     }
 }
 
@@ -117,21 +117,21 @@ fn everybody_may_ask_whether_it_runs() {
     if !Uid::effective().is_root() {
         return;
     }
-    let place = place(PLAIN);
-    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-    let daemon = Daemon::launch(&mut pushd(place.path(), &["-c", "hub.toml"]), place.path());
-    let mode = |name: &str| place.path().join(name).metadata().unwrap().mode() & 0o777;
+    let directory = directory_with(PLAIN);
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let daemon = Daemon::launch(&mut pushd(directory.path(), &["-c", "hub.toml"]), directory.path());
+    let mode = |name: &str| directory.path().join(name).metadata().unwrap().mode() & 0o777;
     assert_eq!((mode("pushd.pid"), mode("pushd.log")), (0o644, 0o640));
-    let told = as_a_stranger(place.path(), "status");
+    let told = as_a_stranger(directory.path(), "status");
     assert_eq!(
         told,
-        (0, format!("pushd is running, PID {} ({})\n", daemon.pid, place.path().join("pushd.pid").display()))
+        (0, format!("pushd is running, PID {} ({})\n", daemon.pid, directory.path().join("pushd.pid").display()))
     );
-    let (code, told) = as_a_stranger(place.path(), "stop");
+    let (code, told) = as_a_stranger(directory.path(), "stop");
     assert_eq!(code, 77);
     assert!(told.contains("no permission to signal"), "{told}");
     assert_eq!(daemon.end(Signal::SIGTERM), 0);
-    assert_eq!(as_a_stranger(place.path(), "status").0, 3);
+    assert_eq!(as_a_stranger(directory.path(), "status").0, 3);
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn root_signals_nothing_that_another_user_names() {
     if !Uid::effective().is_root() {
         return;
     }
-    let place = place(PLAIN);
-    let pidfile = place.path().join("pushd.pid");
+    let directory = directory_with(PLAIN);
+    let pidfile = directory.path().join("pushd.pid");
     let lock = Pidfile::lock(&pidfile).unwrap();
     chown(&pidfile, Some(USER), Some(USER)).unwrap();
     // A process of root's that happens to have the file open.

@@ -1,7 +1,7 @@
-//! The rules of the house that no compiler keeps: who may import whom, how long things may be, which words stay out.
+//! Rules of this project that the compiler does not check: which modules may import which, lengths, and words to avoid.
 //!
-//! All of it is read from the source tree, and every rule asserts that it found something to look at. Violations are told at
-//! once, each with its place.
+//! All rules read the source tree, and assert that they found something to check. All violations of a rule are reported
+//! together, each with its location.
 
 #[path = "tidy/source.rs"]
 mod source;
@@ -15,12 +15,13 @@ use source::{Source, files, line};
 const FILE_LINES_MAX: usize = 400;
 /// The longest function, in lines.
 const FUNCTION_LINES_MAX: usize = 70;
-/// A sleep in a test says with one of these, in its line or the one above, why it does not wait for real time to pass: it polls for a
-/// condition up to a deadline, or the runtime's clock is paused.
+/// A sleep in a test needs a comment with one of these words, in its line or the one above. It must either poll for a
+/// condition up to a deadline, or run while the runtime's clock is paused.
 const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 
-/// Each room below `src`, and the rooms it may import. Left is imported by right, never the other way:
-/// `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `daemon`, `cli` and `ctl` beside them.
+/// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
+/// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, with `daemon`, `cli` and `ctl`
+/// beside them.
 const LAYERS: [(&str, &[&str]); 13] = [
     ("config", &[]),
     ("hub", &["config"]),
@@ -37,7 +38,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("bin", &["config", "daemon", "ctl"]),
 ];
 
-/// Rooms that import nothing of the crate: the lowest one. (`main` and `bin` see the crate as `pushd`.)
+/// Modules that import nothing of the crate: the lowest one. (`main` and `bin` see the crate as `pushd`.)
 const IMPORTS_NOTHING: [&str; 1] = ["config"];
 
 fn root() -> &'static Path {
@@ -51,46 +52,46 @@ fn sources(folders: &[&str]) -> Vec<Source> {
     sources
 }
 
-fn tell(violations: &[String]) {
+fn report(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
 #[test]
-fn rooms_import_only_what_lies_below_them() {
+fn modules_import_only_modules_below_them() {
     let mut violations = Vec::new();
-    let (mut rooms, mut importing) = (BTreeSet::new(), BTreeSet::new());
+    let (mut modules, mut importing) = (BTreeSet::new(), BTreeSet::new());
     let sources = sources(&["src"]);
     for source in &sources {
-        let room = source.room().unwrap();
-        if room == "lib" {
+        let module = source.module().unwrap();
+        if module == "lib" {
             continue;
         }
-        rooms.insert(room);
-        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == room) else {
-            violations.push(format!("{}: the room `{room}` has no place in the layers", source.path));
+        modules.insert(module);
+        let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == module) else {
+            violations.push(format!("{}: the module `{module}` is not in the table of layers", source.path));
             continue;
         };
         let from_outside = source.words("pushd::").map(|at| (at, word_after(&source.code[at + 7..])));
         let through_supers = supers(source);
         for (at, name) in source.crate_paths().into_iter().chain(from_outside).chain(through_supers) {
-            if name != room && LAYERS.iter().any(|(other, _)| *other == name) {
-                importing.insert(room);
+            if name != module && LAYERS.iter().any(|(other, _)| *other == name) {
+                importing.insert(module);
                 if !allowed.contains(&name) {
                     violations
-                        .push(format!("{}: `{room}` imports `{name}`, which lies above or beside it", source.at(at)));
+                        .push(format!("{}: `{module}` imports `{name}`, which is above or beside it", source.at(at)));
                 }
             }
         }
     }
-    tell(&violations);
-    let all: BTreeSet<_> = LAYERS.iter().map(|(room, _)| *room).collect();
-    let missing: Vec<_> = all.difference(&rooms).collect();
-    assert!(missing.is_empty(), "rooms of the table that do not exist: {missing:?}");
-    let silent: Vec<_> = rooms.difference(&importing).copied().collect();
-    assert_eq!(silent, IMPORTS_NOTHING, "every other room imports something, or the check reads nothing");
+    report(&violations);
+    let all: BTreeSet<_> = LAYERS.iter().map(|(module, _)| *module).collect();
+    let missing: Vec<_> = all.difference(&modules).collect();
+    assert!(missing.is_empty(), "modules of the table that do not exist: {missing:?}");
+    let silent: Vec<_> = modules.difference(&importing).copied().collect();
+    assert_eq!(silent, IMPORTS_NOTHING, "every other module imports something, or the check reads nothing");
 }
 
-/// Paths that climb to the root of the crate by `super::` and down again into another room.
+/// Paths that lead by `super::` to the root of the crate, and from there into another module.
 fn supers(source: &Source) -> Vec<(usize, &str)> {
     let inside = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
     let depth = inside.split('/').count();
@@ -108,14 +109,14 @@ fn word_after(text: &str) -> &str {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_begins_with_a_description() {
     let sources = sources(&["src", "tests", "benches", "fuzz"]);
     let headless = sources.iter().filter(|source| !source.text.starts_with("//! "));
-    tell(&headless.map(|source| format!("{}:1: no `//!` head", source.path)).collect::<Vec<_>>());
+    report(&headless.map(|source| format!("{}:1: no `//!` head", source.path)).collect::<Vec<_>>());
 }
 
 #[test]
-fn files_and_functions_stay_readable() {
+fn files_and_functions_are_not_too_long() {
     let mut violations = Vec::new();
     let mut functions = 0;
     for source in sources(&["src"]) {
@@ -135,15 +136,15 @@ fn files_and_functions_stay_readable() {
         }
     }
     assert!(functions > 300, "found only {functions} functions");
-    tell(&violations);
+    report(&violations);
 }
 
 #[test]
-fn names_say_what_a_thing_is() {
+fn vague_names_are_not_used() {
     let mut violations = Vec::new();
     let mut definitions = 0;
     for source in sources(&["src", "tests", "benches", "fuzz"]) {
-        // The name of a test is a sentence.
+        // The names of tests are sentences.
         let end = source.tests_at();
         for (at, name) in source.definitions().into_iter().filter(|&(at, _)| at < end || source.is_test()) {
             definitions += 1;
@@ -158,7 +159,7 @@ fn names_say_what_a_thing_is() {
         }
     }
     assert!(definitions > 500, "found only {definitions} definitions");
-    tell(&violations);
+    report(&violations);
 }
 
 /// `FooBar` as `foo_bar`.
@@ -174,9 +175,9 @@ fn snake(name: &str) -> String {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_notes_for_later_remain() {
     let mut violations = Vec::new();
-    // Put together here, so that this file does not break its own rule.
+    // Split here, so that this file does not break its own rule.
     let notes = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
     for source in sources(&["src", "tests", "benches", "fuzz"]) {
         for note in notes {
@@ -187,44 +188,44 @@ fn nothing_is_left_for_later() {
             violations.extend(source.words(macro_name).map(|at| format!("{}: {macro_name}", source.at(at))));
         }
     }
-    tell(&violations);
+    report(&violations);
 }
 
 #[test]
-fn unsafe_stands_in_one_place() {
+fn unsafe_occurs_once_in_the_poller() {
     let found: BTreeSet<_> =
         sources(&["src"]).iter().flat_map(|s| s.words("unsafe").map(|at| s.at(at)).collect::<Vec<_>>()).collect();
     let elsewhere: Vec<_> = found.iter().filter(|at| !at.starts_with("src/shard/poller.rs:")).cloned().collect();
-    tell(&elsewhere);
+    report(&elsewhere);
     assert_eq!(found.len(), 1, "{found:?}");
 }
 
 #[test]
-fn the_core_touches_nothing_outside_itself() {
+fn the_core_uses_no_io_clock_or_runtime() {
     let outside =
         ["std::net", "std::io", "std::fs", "std::time", "Instant", "SystemTime", "log::", "tokio", "async", "println!"];
     let mut violations = words_in("src/hub", &outside);
-    // The wire is bytes and nothing else, and the configuration opens files but nothing that goes on running.
+    // The wire handles only bytes. The configuration opens files, but starts nothing.
     violations.extend(words_in("src/wire", &outside));
     violations
         .extend(words_in("src/config", &["std::net::Tcp", "Instant", "SystemTime", "tokio", "async", "std::thread"]));
     violations.extend(words_in("src/session", &["Instant", "SystemTime", "tokio", "async", "std::fs", "std::net"]));
     violations.extend(words_in("src/shard/table", &["Instant", "SystemTime", "tokio", "async", "std::fs", "std::net"]));
-    // A process is made before any runtime.
+    // The process is set up before there is a runtime.
     violations.extend(words_in("src/daemon", &["tokio", "hub::", "async"]));
-    tell(&violations);
+    report(&violations);
 }
 
-/// Where these words stand in the code of a folder, or of the file of that name; tests are not looked at.
-fn words_in(place: &str, words: &[&str]) -> Vec<String> {
-    let sources: Vec<_> = sources(&["src"]).into_iter().filter(|source| source.path.starts_with(place)).collect();
-    assert!(sources.len() > 1, "nothing in {place}");
+/// The locations of these words in the code of a folder, or of the file with that name; tests are not checked.
+fn words_in(folder: &str, words: &[&str]) -> Vec<String> {
+    let sources: Vec<_> = sources(&["src"]).into_iter().filter(|source| source.path.starts_with(folder)).collect();
+    assert!(sources.len() > 1, "nothing in {folder}");
     let mut found = Vec::new();
     for source in &sources {
         let end = source.tests_at();
         for word in words {
-            let places = source.words(word).filter(|&at| at < end);
-            found.extend(places.map(|at| format!("{}: `{word}` has no place in {place}", source.at(at))));
+            let offsets = source.words(word).filter(|&at| at < end);
+            found.extend(offsets.map(|at| format!("{}: `{word}` must not be used in {folder}", source.at(at))));
         }
     }
     found
@@ -242,38 +243,38 @@ fn tests_wait_for_conditions_not_for_time() {
                     .is_some_and(|(_, comment)| SLEEP_MARKERS.iter().any(|marker| comment.contains(marker)))
             });
             if !marked {
-                violations.push(format!("{}: sleeps without a word about its deadline", source.at(at)));
+                violations.push(format!("{}: sleeps without a comment about its deadline", source.at(at)));
             }
         }
     }
-    tell(&violations);
+    report(&violations);
 }
 
 #[test]
-fn no_file_knows_the_machine_it_was_written_on() {
+fn no_file_contains_a_path_of_one_machine() {
     let machines = [concat!("/ro", "ot"), concat!("/wo", "rk"), concat!("/ho", "me")].map(|start| format!("{start}/"));
     let mut violations = Vec::new();
-    let mut looked_at = 0;
+    let mut checked = 0;
     for path in files(root(), "") {
         let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        looked_at += 1;
+        checked += 1;
         for start in &machines {
             for (at, _) in text.match_indices(start.as_str()) {
                 // `/proc/self/root/` and the like are other paths.
                 let inside = text[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || "._-}$".contains(c));
                 if !inside {
-                    let place = path.strip_prefix(root()).unwrap().display().to_string();
-                    violations.push(format!("{place}:{}: a path of one machine", line(&text, at)));
+                    let file = path.strip_prefix(root()).unwrap().display().to_string();
+                    violations.push(format!("{file}:{}: a path of one machine", line(&text, at)));
                 }
             }
         }
     }
-    assert!(looked_at > 100, "looked at only {looked_at} files");
-    tell(&violations);
+    assert!(checked > 100, "checked only {checked} files");
+    report(&violations);
 }
 
 #[test]
-fn the_scanner_knows_code_from_words_about_code() {
+fn the_scanner_distinguishes_code_from_comments_and_strings() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.rs");
     let text = r###"//! unsafe

@@ -1,4 +1,4 @@
-//! Daemons: launched as an operator does, and adopted, so that their end can be seen.
+//! Daemons that are launched as by an operator. The test becomes their parent, so that it sees how they end.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,21 +13,21 @@ use tempfile::TempDir;
 
 use super::{PUSHD, address_in, run, until};
 
-/// A directory with a configuration in it.
-pub fn place(config: &str) -> TempDir {
-    let place = tempfile::tempdir().unwrap();
-    fs::write(place.path().join("hub.toml"), config).unwrap();
-    place
+/// A temporary directory with this configuration as `hub.toml`.
+pub fn directory_with(config: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("hub.toml"), config).unwrap();
+    directory
 }
 
-/// pushd with these arguments, about to be started in `path`.
+/// The command for pushd with these arguments in directory `path`.
 pub fn pushd(path: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(PUSHD);
     command.args(arguments).current_dir(path);
     command
 }
 
-/// A daemon whose launcher has ended. Dropped it is ended at once.
+/// A daemon whose launcher has exited. It is killed when dropped.
 pub struct Daemon {
     /// Its process id.
     pub pid: Pid,
@@ -36,7 +36,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Launches a daemon that must serve when the launcher is back. We adopt it, so that its exit code can be seen.
+    /// Launches a daemon, which must serve when the launcher exits. The test becomes its parent, to see its exit code.
     pub fn launch(command: &mut Command, path: &Path) -> Daemon {
         set_child_subreaper(true).unwrap();
         let ran = run(command);
@@ -44,31 +44,31 @@ impl Daemon {
         Daemon::adopt(&path.join("pushd.pid"))
     }
 
-    /// Adopts the daemon that a pidfile names.
+    /// Becomes responsible for the daemon that a pidfile names.
     pub fn adopt(pidfile: &Path) -> Daemon {
         let number = fs::read_to_string(pidfile).unwrap();
         let pid = Pid::from_raw(number.strip_suffix('\n').unwrap().parse().unwrap());
-        assert_eq!(number, format!("{pid}\n"), "decimal and nothing else");
+        assert_eq!(number, format!("{pid}\n"), "only decimal digits and a newline");
         Daemon { pid, path: pidfile.parent().unwrap().to_owned(), ended: false }
     }
 
-    /// What its log says.
+    /// The content of its log.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path.join("pushd.log")).unwrap()
     }
 
-    /// Where it listens.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         until("the address in the log", || address_in(&self.log(), "main"))
     }
 
-    /// Ends it by a signal; its exit code.
+    /// Ends it by a signal. Returns its exit code.
     pub fn end(self, signal: Signal) -> i32 {
         kill(self.pid, signal).unwrap();
         self.wait()
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits for its end. Returns its exit code.
     pub fn wait(mut self) -> i32 {
         self.ended = true;
         until("its end", || match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)).unwrap() {

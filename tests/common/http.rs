@@ -1,10 +1,10 @@
-//! HTTP/1.1 from the client's side, in bytes.
+//! An HTTP/1.1 client that works on bytes.
 
 use std::net::SocketAddr;
 
 use super::wire::Wire;
 
-/// An answer.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// Its status.
@@ -12,12 +12,12 @@ pub struct Answer {
     /// Its first line.
     pub line: String,
     fields: Vec<(String, String)>,
-    /// Its body, as long as it said.
+    /// Its body, of the announced length.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// Reads the head of an answer, as far as the empty line.
+    /// Reads the head of a response up to the empty line.
     pub fn read_head(wire: &mut Wire) -> Answer {
         let head = String::from_utf8(wire.take_until(b"\r\n\r\n")).unwrap();
         let mut lines = head.trim_end().split("\r\n");
@@ -31,7 +31,7 @@ impl Answer {
         Answer { status, line, fields, body: Vec::new() }
     }
 
-    /// Reads a whole answer, whose body has a length.
+    /// Reads a complete response, whose body has a length.
     pub fn read(wire: &mut Wire) -> Answer {
         let mut answer = Answer::read_head(wire);
         let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
@@ -39,11 +39,11 @@ impl Answer {
         answer
     }
 
-    /// The value of a field that stands at most once.
+    /// The value of a field that occurs at most once.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut values = self.fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
         let value = values.next();
-        assert_eq!(values.next(), None, "{name} stands twice");
+        assert_eq!(values.next(), None, "{name} occurs twice");
         value
     }
 
@@ -59,7 +59,7 @@ impl Answer {
     }
 }
 
-/// A request: a method and target, fields each on its line, and a body, whose length is said where there is one.
+/// A request from method, target, header fields and body. A body gets a Content-Length.
 pub fn request(address: SocketAddr, method: &str, target: &str, fields: &[&str], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\n");
     if !fields.iter().any(|field| field.to_ascii_lowercase().starts_with("host:")) {
@@ -74,27 +74,27 @@ pub fn request(address: SocketAddr, method: &str, target: &str, fields: &[&str],
     [(text + "\r\n").as_bytes(), body].concat()
 }
 
-/// Asks on a connection of its own.
+/// Sends a request on a connection of its own, and returns the response.
 pub fn ask(address: SocketAddr, method: &str, target: &str, fields: &[&str], body: &[u8]) -> Answer {
     let mut wire = Wire::connect(address);
-    // A refusal may come, and the connection end, before all is sent.
+    // The server may refuse and close before all is sent.
     wire.try_send(&request(address, method, target, fields, body));
     if method == "HEAD" { Answer::read_head(&mut wire) } else { Answer::read(&mut wire) }
 }
 
-/// GET.
+/// Sends a GET request.
 pub fn get(address: SocketAddr, target: &str) -> Answer {
     ask(address, "GET", target, &[], b"")
 }
 
-/// Publishes a text; how many subscribers it reached.
+/// Publishes a text. Returns the number of subscribers it reached.
 pub fn publish(address: SocketAddr, target: &str, message: &str) -> u64 {
     let answer = ask(address, "POST", target, &[], message.as_bytes());
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()["subscribers"].as_u64().unwrap()
 }
 
-/// A figure of `/metrics`; `name` with its label, if it has one.
+/// A value of `/metrics`. `name` includes the label, if there is one.
 pub fn metric(address: SocketAddr, name: &str) -> u64 {
     let answer = get(address, "/metrics");
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -1,10 +1,10 @@
-//! Files made around single keys, for the tests that go through all of them.
+//! Configuration files for single keys, used by tests that go through all keys.
 
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, reason = "each test uses a part of this file")]
 
 use pushd::config::keys::{Key, Kind, Section};
 
-/// A file around one entry of the table `section`, valid if the entry is.
+/// A file with one entry in the table `section`. It is valid if the entry is.
 pub fn around(section: &Section, entry: &str) -> String {
     let route = |rest: &str| {
         format!("[hub.h]\n[server.s]\nlisten = \"127.0.0.1:1\"\n[server.s.routes]\n\"/x\" = {{ {rest}{entry} }}\n")
@@ -24,7 +24,7 @@ pub fn around(section: &Section, entry: &str) -> String {
     }
 }
 
-/// Two values of a key that differ, as TOML writes them; none where it is a table or has only one.
+/// Two different values of a key in TOML syntax; `None` if it is a table, or has only one value.
 pub fn two_values(key: &Key) -> Option<[String; 2]> {
     let quoted = |texts: [&str; 2]| texts.map(|text| format!("{text:?}"));
     Some(match key.kind {
@@ -52,7 +52,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
     })
 }
 
-/// A valid file in which a key of `section` has that value.
+/// A valid file in which a key of `section` has this value.
 pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
     let mut tables = vec![
         ("[daemon]", String::new()),

@@ -1,8 +1,8 @@
-//! What every test from outside needs: the real binary on port 0, and clients that speak in bytes.
+//! Shared by all tests from outside: the real binary on port 0, and clients that work on bytes.
 //!
-//! Nothing here waits for a time to pass: everything is waited for by its sign, and the deadline only ends a test that failed.
+//! Nothing here waits for a fixed time. Every wait is for a condition; the deadline only ends a test that failed.
 
-#![allow(dead_code, reason = "each test uses its own part of this")]
+#![allow(dead_code, reason = "each test uses a part of this file")]
 
 pub mod daemon;
 pub mod events;
@@ -27,12 +27,12 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub const PUSHD: &str = env!("CARGO_BIN_EXE_pushd");
-/// After this a test that still waits has failed.
+/// A test that waits longer than this has failed.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
-/// A server with every kind of room, for tests that need no configuration of their own.
+/// A server with every kind of route, for tests that need no configuration of their own.
 pub const PLAIN: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -48,25 +48,25 @@ listen = "127.0.0.1:0"
 [hub.push]
 "#;
 
-/// Waits until `look` sees something.
+/// Waits until `look` returns something.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(began.elapsed() < DEADLINE, "waited in vain for {what}");
+        assert!(began.elapsed() < DEADLINE, "timed out waiting for {what}");
         // Polls until the deadline.
         sleep(LOOK_PAUSE);
     }
 }
 
-/// Waits until `look` is true.
+/// Waits until `look` returns true.
 pub fn until_true(what: &str, mut look: impl FnMut() -> bool) {
     until(what, || look().then_some(()));
 }
 
-/// Asks for a reload; the line of the log that says what came of it.
+/// Asks for a reload. Returns the line of the log with the outcome.
 pub fn outcome_of_reload(log: impl Fn() -> String, ask: impl FnOnce()) -> String {
     let answers = || -> Vec<String> {
         let log = log();
@@ -78,43 +78,43 @@ pub fn outcome_of_reload(log: impl Fn() -> String, ask: impl FnOnce()) -> String
     until("the end of the reload", || answers().get(before).cloned())
 }
 
-/// A pushd about to be started in the foreground, in a directory of its own.
+/// A pushd to be started in the foreground, in a directory of its own.
 pub struct Start {
-    place: TempDir,
+    directory: TempDir,
     arguments: Vec<String>,
     shell: Option<&'static str>,
     stdin: Stdio,
 }
 
 impl Start {
-    /// With this configuration.
+    /// Sets the configuration.
     pub fn new(config: &str) -> Start {
-        let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("pushd.toml"), config).unwrap();
-        Start { place, arguments: Vec::new(), shell: None, stdin: Stdio::null() }
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("pushd.toml"), config).unwrap();
+        Start { directory, arguments: Vec::new(), shell: None, stdin: Stdio::null() }
     }
 
-    /// With these arguments too.
+    /// Adds arguments.
     pub fn arguments(mut self, arguments: &[&str]) -> Start {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// After these commands of a shell, which then becomes pushd.
+    /// Runs these shell commands first, in a shell that then executes pushd.
     pub fn after(mut self, commands: &'static str) -> Start {
         self.shell = Some(commands);
         self
     }
 
-    /// With this as its standard input.
+    /// Sets its standard input.
     pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Start {
         self.stdin = stdin.into();
         self
     }
 
-    /// The directory it will run in.
+    /// The directory it runs in.
     pub fn path(&self) -> &Path {
-        self.place.path()
+        self.directory.path()
     }
 
     /// Starts it, and waits until it is ready.
@@ -122,7 +122,7 @@ impl Start {
         self.try_run().unwrap_or_else(|why| panic!("it ended at its start, {why}"))
     }
 
-    /// The same for one that may refuse to start: then with what exit code, and what it said.
+    /// The same for a pushd that may refuse to start. The error contains the exit code and the log.
     pub fn try_run(self) -> Result<Pushd, String> {
         let mut command = match self.shell {
             None => Command::new(PUSHD),
@@ -132,10 +132,10 @@ impl Start {
                 shell
             }
         };
-        let stream = |name: &str| Stdio::from(File::create(self.place.path().join(name)).unwrap());
-        command.args(["-n", "-c", "pushd.toml"]).args(&self.arguments).current_dir(self.place.path());
+        let stream = |name: &str| Stdio::from(File::create(self.directory.path().join(name)).unwrap());
+        command.args(["-n", "-c", "pushd.toml"]).args(&self.arguments).current_dir(self.directory.path());
         command.stdin(self.stdin).stdout(stream("stdout")).stderr(stream("stderr"));
-        let mut pushd = Pushd { child: command.spawn().unwrap(), place: self.place, ended: false };
+        let mut pushd = Pushd { child: command.spawn().unwrap(), directory: self.directory, ended: false };
         let pidfile = pushd.path().join("pushd.pid");
         let ended = until("readiness", || {
             let is_ready = fs::read_to_string(&pidfile).is_ok_and(|number| number.ends_with('\n'));
@@ -152,10 +152,10 @@ impl Start {
     }
 }
 
-/// A running pushd in the foreground. Dropped it is ended by SIGTERM, and must end with 0.
+/// A pushd that runs in the foreground. When dropped, it is ended by SIGTERM, and must exit with 0.
 pub struct Pushd {
     child: Child,
-    place: TempDir,
+    directory: TempDir,
     ended: bool,
 }
 
@@ -167,7 +167,7 @@ pub fn start(config: &str) -> Pushd {
 impl Pushd {
     /// The directory it runs in.
     pub fn path(&self) -> &Path {
-        self.place.path()
+        self.directory.path()
     }
 
     /// Its process id.
@@ -175,27 +175,27 @@ impl Pushd {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
 
-    /// What it wrote to standard error so far, which is its log unless it was told another.
+    /// Its standard error so far, which is its log by default.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.place.path().join("stderr")).unwrap()
+        fs::read_to_string(self.directory.path().join("stderr")).unwrap()
     }
 
-    /// Waits until the log says these words.
+    /// Waits until the log contains these words.
     pub fn logged(&self, words: &str) {
         self.logged_times(words, 1);
     }
 
-    /// Waits until the log says these words so many times.
+    /// Waits until the log contains these words that many times.
     pub fn logged_times(&self, words: &str, times: usize) {
         until_true(&format!("{words:?} in the log"), || self.log().matches(words).count() >= times);
     }
 
-    /// Where the only server of the configuration listens.
+    /// The address of the configuration's only server.
     pub fn address(&self) -> SocketAddr {
         self.address_of("main")
     }
 
-    /// Where server `name` listens, as its log said last.
+    /// The last address in the log of server `name`.
     pub fn address_of(&self, name: &str) -> SocketAddr {
         until("the address in the log", || address_in(&self.log(), name))
     }
@@ -205,25 +205,25 @@ impl Pushd {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Writes another configuration and has it read; the line of the log that says what came of it.
+    /// Writes another configuration and reloads. Returns the line of the log with the outcome.
     pub fn reload(&self, config: &str) -> String {
-        fs::write(self.place.path().join("pushd.toml"), config).unwrap();
+        fs::write(self.directory.path().join("pushd.toml"), config).unwrap();
         outcome_of_reload(|| self.log(), || self.signal(Signal::SIGHUP))
     }
 
-    /// Whether it runs no longer.
+    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits for its end. Returns its exit code.
     pub fn wait(&mut self) -> i32 {
         let status = until("its end", || self.child.try_wait().unwrap());
         self.ended = true;
         status.code().unwrap_or_else(|| panic!("it was killed, {status}"))
     }
 
-    /// Ends it by a signal; its exit code.
+    /// Ends it by a signal. Returns its exit code.
     pub fn end(&mut self, signal: Signal) -> i32 {
         self.signal(signal);
         self.wait()
@@ -233,7 +233,7 @@ impl Pushd {
     pub fn ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // User and system time are fields 14 and 15, and the name, which is left out, was the second.
+        // User and system time are fields 14 and 15. The name, which was cut off, is field 2.
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 }
@@ -262,8 +262,8 @@ pub fn address_in(log: &str, name: &str) -> Option<SocketAddr> {
     lines.next_back().map(|address| address.parse().unwrap())
 }
 
-/// A port that no client is given as its own (`net.ipv4.ip_local_port_range`), no other test of this process has, and no other
-/// process of these tests begins with.
+/// A port outside of the range for clients (`net.ipv4.ip_local_port_range`) that is free, was not returned to another
+/// test of this process, and is not the first choice of another process of these tests.
 pub fn free_port() -> u16 {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().unwrap();
@@ -273,13 +273,13 @@ pub fn free_port() -> u16 {
     port
 }
 
-/// What a command that ends by itself came to.
+/// The result of a command that ended by itself.
 pub struct Ran {
-    /// How it ended.
+    /// Its exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub stderr: String,
 }
 
@@ -293,12 +293,12 @@ impl Ran {
 
 /// Runs a command to its end, within the deadline.
 pub fn run(command: &mut Command) -> Ran {
-    let place = tempfile::tempdir().unwrap();
-    let file = |name: &str| place.path().join(name);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
     let stream = |name: &str| File::create(file(name)).unwrap();
     command.stdin(Stdio::null()).stdout(stream("stdout")).stderr(stream("stderr"));
-    // A binary just copied may still be open in a child that another test is about to start.
-    let mut child = until("a binary nobody writes to", || match command.spawn() {
+    // A binary that was just copied may still be open for writing in a child that another test is starting.
+    let mut child = until("a binary that is not open for writing", || match command.spawn() {
         Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
         spawned => Some(spawned.unwrap()),
     });
@@ -318,7 +318,7 @@ pub fn run(command: &mut Command) -> Ran {
     Ran { status, stdout: text("stdout"), stderr: text("stderr") }
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with its content.
 pub fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {

@@ -1,16 +1,16 @@
-//! As much of JSON Schema as the schema of the configuration uses; a keyword it does not know is a failure.
+//! A validator for the part of JSON Schema that the configuration's schema uses. It panics on an unknown keyword.
 
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 
-/// A duration, as `config::units` reads it.
+/// A duration, as in `config::units`.
 pub const DURATION: &str = "^[0-9]+ *(ms|s|m|h|d)$";
 /// A size.
 pub const SIZE: &str = "^[0-9]+ *(B|KiB|MiB|GiB|kB|KB|MB|GB)?$";
 /// A file mode creation mask.
 pub const MASK: &str = "^(0o)?[0-7]+$";
 
-/// Everything wrong with `value`, which stands at `at`, by `schema`, which is a part of `whole`.
+/// All errors in `value` (at path `at`) according to `schema`, which is a part of `whole`.
 pub fn mistakes(whole: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let mut found = Vec::new();
     let tried = |schemas: &Value| {
@@ -64,7 +64,7 @@ pub fn mistakes(whole: &Value, schema: &Value, value: &Value, at: &str) -> Vec<S
                         ("properties", Some(known)) => found.extend(mistakes(whole, known, member, &at)),
                         ("properties", None) | (_, Some(_)) => {}
                         (_, None) if by.is_object() => found.extend(mistakes(whole, by, member, &at)),
-                        _ => found.push(format!("{at} is not known")),
+                        _ => found.push(format!("{at} is unknown")),
                     }
                 }
                 true
@@ -89,7 +89,7 @@ fn fits(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// A value of TOML as one of JSON; a date becomes a null, which fits nowhere either.
+/// A TOML value as JSON. A date becomes null, which matches no schema either.
 pub fn json(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => text.as_ref().into(),

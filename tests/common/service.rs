@@ -1,4 +1,4 @@
-//! A small service manager: it keeps descriptors from one process to the next, as systemd does for a restart.
+//! A minimal service manager: like systemd, it keeps descriptors from one process to the next.
 
 use std::fs::{self, File};
 use std::io::IoSliceMut;
@@ -19,11 +19,11 @@ use tempfile::TempDir;
 
 use super::{PUSHD, address_in, outcome_of_reload, until, until_true};
 
-/// Held while a process is started: until it is another program, a child of this one holds everything that is kept here, addresses
-/// too.
+/// Held while a process is started: until the child executes its program, it holds all descriptors of this process,
+/// including listening sockets.
 static STARTING: Mutex<()> = Mutex::new(());
 
-/// Starts a process of a test with nothing else being started.
+/// Starts a process while no other one is started.
 pub fn alone<T>(start: impl FnOnce() -> T) -> T {
     let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     start()
@@ -32,24 +32,24 @@ pub fn alone<T>(start: impl FnOnce() -> T) -> T {
 /// Descriptors, each with its name.
 pub type Named = Vec<(String, OwnedFd)>;
 
-/// What the service manager knows of its service.
+/// The state of the service manager.
 #[derive(Default)]
 struct Known {
     kept: Named,
-    /// How many descriptors it keeps at most (`FileDescriptorStoreMax=`).
+    /// How many descriptors it keeps (`FileDescriptorStoreMax=`).
     most: usize,
     ready: bool,
     ended: bool,
 }
 
-/// A service with one pushd at a time. Dropped it is ended by SIGTERM, and must end with 0.
+/// A service with one pushd at a time. When dropped, it is ended by SIGTERM, and must exit with 0.
 pub struct Service {
-    place: TempDir,
+    directory: TempDir,
     known: Arc<Mutex<Known>>,
     listener: Option<std::thread::JoinHandle<()>>,
     /// Sockets that are passed at every start (`systemd:NAME`).
     pub sockets: Named,
-    /// What a shell does before it becomes the process.
+    /// Shell commands that run before the program.
     pub before: String,
     /// The program.
     pub program: PathBuf,
@@ -57,21 +57,21 @@ pub struct Service {
 }
 
 impl Service {
-    /// One that keeps so many descriptors.
+    /// A service manager that keeps up to `most` descriptors.
     pub fn new(config: &str, most: usize) -> Service {
-        let place = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let known = Arc::new(Mutex::new(Known { most, ..Known::default() }));
-        let socket = UnixDatagram::bind(place.path().join("notify")).unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-        let heard = known.clone();
+        let shared = known.clone();
         let listener = std::thread::spawn(move || {
-            while !heard.lock().unwrap().ended {
-                hear(&socket, &heard);
+            while !shared.lock().unwrap().ended {
+                receive(&socket, &shared);
             }
         });
         let listener = Some(listener);
         let service = Service {
-            place,
+            directory,
             known,
             listener,
             sockets: Vec::new(),
@@ -83,7 +83,7 @@ impl Service {
         service
     }
 
-    /// One that runs already.
+    /// A service that runs already.
     pub fn started(config: &str) -> Service {
         let mut service = Service::new(config, 512);
         service.start();
@@ -92,7 +92,7 @@ impl Service {
 
     /// The directory it runs in.
     pub fn path(&self) -> &Path {
-        self.place.path()
+        self.directory.path()
     }
 
     /// Writes another configuration.
@@ -100,52 +100,52 @@ impl Service {
         fs::write(self.path().join("pushd.toml"), config).unwrap();
     }
 
-    /// What all its processes wrote to standard error.
+    /// The standard error of all its processes.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("stderr")).unwrap_or_default()
     }
 
-    /// Begins the log anew.
-    pub fn forget_log(&self) {
+    /// Empties the log.
+    pub fn clear_log(&self) {
         fs::write(self.path().join("stderr"), "").unwrap();
     }
 
-    /// Waits until the log says these words so many times.
+    /// Waits until the log contains these words that many times.
     pub fn logged_times(&self, words: &str, times: usize) {
         until_true(&format!("{words:?} in the log"), || self.log().matches(words).count() >= times);
     }
 
-    /// Where a server listens, as the log said last.
+    /// The last address in the log of a server.
     pub fn address_of(&self, name: &str) -> SocketAddr {
         until("the address in the log", || address_in(&self.log(), name))
     }
 
-    /// Where the server `main` listens.
+    /// The address of the server `main`.
     pub fn address(&self) -> SocketAddr {
         self.address_of("main")
     }
 
-    /// The names of what is kept, sorted.
+    /// The names of the kept descriptors, sorted.
     pub fn kept(&self) -> Vec<String> {
         let mut names: Vec<_> = self.known.lock().unwrap().kept.iter().map(|(name, _)| name.clone()).collect();
         names.sort();
         names
     }
 
-    /// Copies of what is kept under a name.
+    /// Copies of the descriptors kept under a name.
     pub fn kept_as(&self, name: &str) -> Vec<File> {
         let known = self.known.lock().unwrap();
         let kept = known.kept.iter().filter(|(kept, _)| kept == name);
         kept.map(|(_, descriptor)| File::from(descriptor.try_clone().unwrap())).collect()
     }
 
-    /// Keeps a descriptor as if a process had left it.
+    /// Keeps a descriptor as if a process had sent it.
     pub fn keep(&self, name: &str, descriptor: OwnedFd) {
         self.known.lock().unwrap().kept.insert(0, (name.to_owned(), descriptor));
     }
 
     fn spawn(&mut self) {
-        assert!(self.child.is_none(), "one at a time");
+        assert!(self.child.is_none(), "only one process at a time");
         let copy = |(name, descriptor): &(String, OwnedFd)| (name.clone(), descriptor.try_clone().unwrap());
         let mut passed: Named = self.sockets.iter().map(copy).collect();
         passed.extend(self.known.lock().unwrap().kept.iter().map(copy));
@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// Starts a process, and waits until it is ready, or has ended.
+    /// Starts a process, and waits until it is ready or has ended.
     pub fn try_start(&mut self) -> Result<(), ExitStatus> {
         alone(|| self.try_start_now())
     }
@@ -192,7 +192,7 @@ impl Service {
         Err(status)
     }
 
-    /// Starts a process that cannot start; its exit code.
+    /// Starts a process that must fail to start. Returns its exit code.
     pub fn fail_to_start(&mut self) -> i32 {
         alone(|| {
             self.spawn();
@@ -200,13 +200,13 @@ impl Service {
         })
     }
 
-    /// Sends the process a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("a process");
         kill(Pid::from_raw(child.id() as i32), signal).unwrap();
     }
 
-    /// Waits for the end of the process; its exit code.
+    /// Waits for the end of the process. Returns its exit code.
     pub fn wait(&mut self) -> i32 {
         let mut child = self.child.take().expect("a process");
         let status = until("its end", || child.try_wait().unwrap());
@@ -220,19 +220,19 @@ impl Service {
         }
     }
 
-    /// Ends the process as a restart does.
+    /// Ends the process with a handover, as a restart does.
     pub fn hand_over(&mut self) {
         self.signal(Signal::SIGUSR2);
         assert_eq!(self.wait(), 0, "{}", self.log());
     }
 
-    /// Another process in the place of this one.
+    /// Replaces the process by another one.
     pub fn restart(&mut self) {
         self.hand_over();
         self.start();
     }
 
-    /// Reads the configuration again; the line of the log that says what came of it.
+    /// Reloads another configuration. Returns the line of the log with the outcome.
     pub fn reload(&self, config: &str) -> String {
         self.configure(config);
         outcome_of_reload(|| self.log(), || self.signal(Signal::SIGHUP))
@@ -261,30 +261,30 @@ impl Drop for Service {
     }
 }
 
-/// Hears one message of the service, if one comes.
-fn hear(socket: &UnixDatagram, known: &Mutex<Known>) {
+/// Receives one message of the service, if there is one.
+fn receive(socket: &UnixDatagram, known: &Mutex<Known>) {
     let mut bytes = [0; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let heard = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
-    let Ok(heard) = heard else { return };
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC);
+    let Ok(received) = received else { return };
     let descriptors = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
     let descriptors: Vec<OwnedFd> = descriptors.flatten().collect();
-    let text = std::str::from_utf8(&bytes[..heard.bytes]).unwrap();
-    let says = |line: &str| text.lines().any(|said| said == line);
+    let text = std::str::from_utf8(&bytes[..received.bytes]).unwrap();
+    let has = |wanted: &str| text.lines().any(|line| line == wanted);
     let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or("stored");
     let mut known = known.lock().unwrap();
-    if says("FDSTOREREMOVE=1") {
+    if has("FDSTOREREMOVE=1") {
         known.kept.retain(|(kept, _)| kept != name);
-    } else if says("FDSTORE=1") {
-        assert!(says("FDPOLL=0"), "a pipe whose other end is closed would be forgotten");
-        let room = known.most - known.kept.len();
-        // The latest first, as systemd has them.
-        descriptors.into_iter().take(room).for_each(|kept| known.kept.insert(0, (name.to_owned(), kept)));
+    } else if has("FDSTORE=1") {
+        assert!(has("FDPOLL=0"), "systemd would drop a pipe whose other end is closed");
+        let free = known.most - known.kept.len();
+        // The latest first, as in systemd.
+        descriptors.into_iter().take(free).for_each(|kept| known.kept.insert(0, (name.to_owned(), kept)));
     }
-    // Whatever else came with it, a barrier for one, is closed here.
-    known.ready |= says("READY=1");
+    // Other descriptors, such as that of a barrier, are closed here.
+    known.ready |= has("READY=1");
 }

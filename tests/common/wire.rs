@@ -1,4 +1,4 @@
-//! A TCP connection with a deadline, read by what is expected next.
+//! A TCP connection with a deadline and a buffer.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::DEADLINE;
 
-/// A connection, and what was read from it but not taken yet.
+/// A connection, and the bytes that were received but not taken yet.
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -22,7 +22,7 @@ impl Wire {
         Wire::new(stream)
     }
 
-    /// Connects with a receive buffer as small as the kernel allows, so that a reader who pauses is soon a slow one.
+    /// Connects with the smallest receive buffer the kernel allows, so that a client that pauses soon becomes slow.
     pub fn connect_narrow(address: SocketAddr) -> Wire {
         let domain = socket2::Domain::for_address(address);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
@@ -41,7 +41,7 @@ impl Wire {
 
     /// Connects to a Unix socket.
     pub fn connect_unix(path: &Path) -> Wire {
-        // The same calls of the system do for both.
+        // The same system calls work for both kinds of socket.
         Wire::of(TcpStream::from(OwnedFd::from(UnixStream::connect(path).unwrap())))
     }
 
@@ -65,7 +65,7 @@ impl Wire {
         Wire { stream, buffer: Vec::new() }
     }
 
-    /// Our own address, as the server's log names us.
+    /// The local address, which the server's log contains as the client's name.
     pub fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
     }
@@ -75,12 +75,12 @@ impl Wire {
         self.stream.peer_addr().unwrap()
     }
 
-    /// Ends it as a process that was killed: what is under way is thrown away on both sides.
+    /// Resets the connection: both sides discard what is in transit.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// The same connection once more, for a second thread.
+    /// The same connection again, for a second thread.
     pub fn second(&self) -> Wire {
         Wire::new(self.stream.try_clone().unwrap())
     }
@@ -90,46 +90,46 @@ impl Wire {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends what the server takes: it may have ended the connection already.
+    /// Sends as much as possible: the server may have closed the connection already. Returns whether all was sent.
     pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Says that nothing more comes from us.
+    /// Closes the sending side.
     pub fn finish(&mut self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// The next `count` bytes.
+    /// Takes the next `count` bytes.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
-            assert!(self.fill(), "the end after {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(self.fill(), "the connection ended after {:?}", String::from_utf8_lossy(&self.buffer));
         }
         self.buffer.drain(..count).collect()
     }
 
-    /// All bytes up to and with `end`.
+    /// Takes all bytes up to and including `end`.
     pub fn take_until(&mut self, end: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
                 return self.buffer.drain(..at + end.len()).collect();
             }
-            assert!(self.fill(), "the end after {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(self.fill(), "the connection ended after {:?}", String::from_utf8_lossy(&self.buffer));
         }
     }
 
-    /// Waits for more, or the end; whether there is more.
+    /// Waits for more bytes or the end. Returns whether there are more.
     pub fn has_more(&mut self) -> bool {
         !self.buffer.is_empty() || self.fill()
     }
 
-    /// All bytes up to the end of the connection.
+    /// Takes all bytes up to the end of the connection.
     pub fn take_all(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// All bytes that come until nothing does for a while: for what nobody sends any more, and is with the kernel.
+    /// Takes all bytes until none arrive for a while. For bytes that were all sent already, and are with the kernel.
     pub fn take_what_is_there(&mut self) -> Vec<u8> {
         let mut all = std::mem::take(&mut self.buffer);
         while !self.is_silent_for(Duration::from_millis(300)) && self.fill() {
@@ -138,13 +138,13 @@ impl Wire {
         all
     }
 
-    /// Waits for the end of the connection, and sees that nothing came before it.
+    /// Waits for the end of the connection. No bytes may come before it.
     pub fn expect_end(&mut self) {
         let rest = self.take_all();
         assert!(rest.is_empty(), "{:?} before the end", String::from_utf8_lossy(&rest));
     }
 
-    /// Whether nothing arrives for a while. Only for what the server can do at once if it does it at all.
+    /// Whether nothing arrives for a while. Use it only for things that the server would do at once if it did them.
     pub fn is_silent_for(&mut self, time: Duration) -> bool {
         if !self.buffer.is_empty() {
             return false;
@@ -162,7 +162,7 @@ impl Wire {
         silent
     }
 
-    /// Reads more; false at the end. A connection that is reset has ended too.
+    /// Reads more; false at the end. A reset counts as an end.
     fn fill(&mut self) -> bool {
         let mut bytes = [0; 64 << 10];
         loop {
@@ -175,7 +175,7 @@ impl Wire {
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
                     return false;
                 }
-                Err(error) => panic!("nothing came: {error}; so far {:?}", String::from_utf8_lossy(&self.buffer)),
+                Err(error) => panic!("cannot read: {error}; so far {:?}", String::from_utf8_lossy(&self.buffer)),
             }
         }
     }

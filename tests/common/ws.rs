@@ -1,16 +1,17 @@
-//! WebSocket from the client's side, in bytes: RFC 6455, and draft-76.
+//! A WebSocket client that works on bytes: RFC 6455, and draft-76.
 //!
-//! Keys and answers of both handshakes are the examples of their documents, so nothing is computed here that could be wrong twice.
+//! The keys and answers of both handshakes are the examples of the two documents, so that the tests do not repeat the
+//! server's computation.
 
 use std::net::SocketAddr;
 
 use super::http::Answer;
 use super::wire::Wire;
 
-/// The key of RFC 6455 §1.3, and what must be answered.
+/// The key of RFC 6455 §1.3, and the required answer.
 pub const KEY: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 
-/// The opcodes, each with the bit that says that a frame is the last of its message.
+/// The opcodes, each with the FIN bit.
 pub const TEXT: u8 = 0x81;
 /// See [`TEXT`].
 pub const BINARY: u8 = 0x82;
@@ -30,7 +31,7 @@ pub struct Ws {
 /// A frame from the server: its first byte and its payload.
 pub type Frame = (u8, Vec<u8>);
 
-/// The opening handshake, with more fields.
+/// The opening handshake. `fields` are added, or replace those of the same name; a field without a value is removed.
 pub fn handshake(address: SocketAddr, target: &str, fields: &[&str]) -> Vec<u8> {
     let mut text = format!("GET {target} HTTP/1.1\r\n");
     let own = [
@@ -50,7 +51,7 @@ pub fn handshake(address: SocketAddr, target: &str, fields: &[&str]) -> Vec<u8> 
     (text + "\r\n").into_bytes()
 }
 
-/// A frame of a client: masked.
+/// A masked frame of a client.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut bytes = vec![first];
@@ -66,7 +67,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         }
     }
     bytes.extend_from_slice(&mask);
-    // By eights: unoptimised, one by one takes a second for the largest message.
+    // Eight bytes at a time: without optimisation, single bytes would take a second for the largest message.
     let eights = payload.chunks_exact(8);
     let rest = eights.remainder();
     let twice = u64::from_ne_bytes([mask, mask].concat().try_into().unwrap());
@@ -77,12 +78,12 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A close frame's payload.
+/// The payload of a close frame.
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes(), reason.as_bytes()].concat()
 }
 
-/// The next frame from the server.
+/// Takes the next frame from the server.
 pub fn take_frame(wire: &mut Wire) -> Frame {
     let head = wire.take(2);
     assert_eq!(head[1] & 0x80, 0, "a server does not mask");
@@ -100,7 +101,7 @@ impl Ws {
         Ws::open_on(Wire::connect(address), target)
     }
 
-    /// Opens a session on a connection that is there.
+    /// Opens a session on an existing connection.
     pub fn open_on(mut wire: Wire, target: &str) -> Ws {
         let address = wire.peer_address();
         wire.send(&handshake(address, target, &[]));
@@ -110,7 +111,7 @@ impl Ws {
         Ws { wire }
     }
 
-    /// Asks for a session, with fields that replace those of the same name; one without a value takes it away.
+    /// Requests a session, with fields that replace those of the same name. A field without a value is removed.
     pub fn ask(address: SocketAddr, target: &str, fields: &[&str]) -> (Answer, Ws) {
         let mut wire = Wire::connect(address);
         wire.send(&handshake(address, target, fields));
@@ -133,7 +134,7 @@ impl Ws {
         take_frame(&mut self.wire)
     }
 
-    /// The next frame that is not a ping, which may come at any time; it is answered.
+    /// The next frame other than a ping. Pings may come at any time and are answered.
     fn next_but_pings(&mut self) -> Frame {
         loop {
             match self.next() {
@@ -143,7 +144,7 @@ impl Ws {
         }
     }
 
-    /// The next frame, pings apart, which must be a text.
+    /// The next frame other than a ping. It must be a text.
     pub fn next_text(&mut self) -> String {
         let (first, payload) = self.next_but_pings();
         assert_eq!(first, TEXT, "{:?}", String::from_utf8_lossy(&payload));
@@ -155,7 +156,7 @@ impl Ws {
         assert_eq!(self.next_text(), text);
     }
 
-    /// The next frame, pings apart, must be a close; its code and reason.
+    /// The next frame other than a ping must be a close. Returns its code and reason.
     pub fn next_close(&mut self) -> (u16, String) {
         let (first, payload) = self.next_but_pings();
         assert_eq!(first, CLOSE, "{:?}", String::from_utf8_lossy(&payload));
@@ -163,7 +164,8 @@ impl Ws {
         (u16::from_be_bytes(code.try_into().unwrap()), String::from_utf8(reason.to_vec()).unwrap())
     }
 
-    /// The next frame must be a close with this code and words of its reason; it is answered, and the connection must end.
+    /// The next frame must be a close with this code, and with these words in its reason. It is answered, and the
+    /// connection must end.
     pub fn expect_close(&mut self, code: u16, words: &str) {
         let (got, reason) = self.next_close();
         assert_eq!(got, code, "{reason:?}");
@@ -172,14 +174,14 @@ impl Ws {
         self.wire.expect_end();
     }
 
-    /// Sees that nothing came that is not taken yet: whatever was staged for this session stands before the answer to a ping.
+    /// Checks that nothing else is waiting: frames staged for this session would arrive before the answer to a ping.
     pub fn expect_nothing(&mut self) {
         self.send(PING, b"nothing yet?");
         let (first, payload) = self.next();
         assert_eq!((first, &payload[..]), (PONG, &b"nothing yet?"[..]), "{:?}", String::from_utf8_lossy(&payload));
     }
 
-    /// Says goodbye and waits for the answer and the end.
+    /// Closes the session, and waits for the answer and the end.
     pub fn close(mut self) {
         self.send(CLOSE, &close_payload(1000, "done"));
         let (code, _) = self.next_close();
@@ -196,11 +198,11 @@ pub struct Hixie {
     pub answer: Answer,
 }
 
-/// Keys, the eight bytes after the header, and what must be answered: the example of the draft's §1.3.
+/// The keys, the eight bytes after the header, and the required answer: the example in §1.3 of the draft.
 pub const KEYS_76: (&str, &str, &[u8; 8], &[u8; 16]) =
     ("18x 6]8vM;54 *(5:  {   U1]8  z [  8", "1_ tx7X d  <  nw  334J702) 7]o}` 0", b"Tm[K T2u", b"fQJ,fN/4F4!~K~MH");
 
-/// The handshake of draft-76, its last eight bytes apart.
+/// The handshake of draft-76 without its last eight bytes.
 pub fn handshake_76(address: SocketAddr, target: &str, fields: &[&str]) -> Vec<u8> {
     let mut text = format!(
         "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\
@@ -234,14 +236,14 @@ impl Hixie {
         self.wire.send(&[b"\x00", text.as_bytes(), b"\xff"].concat());
     }
 
-    /// The next text, or none where the server says goodbye.
-    pub fn next_or_goodbye(&mut self) -> Option<String> {
+    /// The next text, or `None` for the server's close.
+    pub fn next_or_close(&mut self) -> Option<String> {
         let kind = self.wire.take(1)[0];
         if kind == 0xff {
-            assert_eq!(self.wire.take(1), [0x00], "the end of a goodbye");
+            assert_eq!(self.wire.take(1), [0x00], "the second byte of a close");
             return None;
         }
-        assert_eq!(kind, 0, "the begin of a text");
+        assert_eq!(kind, 0, "the first byte of a text");
         let mut text = self.wire.take_until(&[0xff]);
         text.pop();
         Some(String::from_utf8(text).unwrap())
@@ -249,22 +251,22 @@ impl Hixie {
 
     /// The next text.
     pub fn next_text(&mut self) -> String {
-        self.next_or_goodbye().expect("a text, not a goodbye")
+        self.next_or_close().expect("a text, not a close")
     }
 
-    /// The next text must be this.
+    /// The next frame must be this text.
     pub fn expect_text(&mut self, text: &str) {
         assert_eq!(self.next_text(), text);
     }
 
-    /// The server says goodbye; it is answered, and the connection must end.
+    /// The server must close. That is answered, and the connection must end.
     pub fn expect_close(&mut self) {
         assert_eq!(self.wire.take(2), [0xff, 0x00]);
         self.wire.try_send(&[0xff, 0x00]);
         self.wire.expect_end();
     }
 
-    /// Says goodbye and waits for the answer and the end.
+    /// Closes the session, and waits for the answer and the end.
     pub fn close(mut self) {
         self.wire.send(&[0xff, 0x00]);
         assert_eq!(self.wire.take(2), [0xff, 0x00]);

@@ -1,21 +1,22 @@
-//! A Rust file as the tidy rules see it: its lines with comments and the insides of literals blanked out, the functions in it, and
-//! where its tests begin.
+//! A Rust file as the tidy rules see it: comments and literals are blanked out, and functions and the start of the
+//! tests are found.
 //!
-//! No parser: a scanner that knows comments, strings, characters and braces is enough for rules about words and lengths.
+//! It is not a parser. A scanner for comments, strings, characters and braces suffices for rules about words and
+//! lengths.
 
 use std::path::{Path, PathBuf};
 
 /// One file.
 pub struct Source {
-    /// From the root of the project, with `/`.
+    /// Its path from the root of the project, with `/`.
     pub path: String,
-    /// The text as it stands.
+    /// Its text.
     pub text: String,
-    /// The same, byte for byte in the same places, but spaces where comments and literals were.
+    /// The same text with spaces in place of comments and literals; all byte offsets are the same.
     pub code: String,
 }
 
-/// A function: its name, the line it begins in and how many lines it has.
+/// A function: its name, its first line, and its number of lines.
 pub struct Function {
     pub name: String,
     pub line: usize,
@@ -30,13 +31,13 @@ impl Source {
         Source { path, code: blanked(&text), text }
     }
 
-    /// `file:line`, for a place in the code.
+    /// `file:line` of an offset in the code.
     pub fn at(&self, offset: usize) -> String {
         format!("{}:{}", self.path, line(&self.code, offset))
     }
 
-    /// The room it is in: the folder or file below `src`.
-    pub fn room(&self) -> Option<&str> {
+    /// Its top-level module: the folder or file below `src`.
+    pub fn module(&self) -> Option<&str> {
         let below = self.path.strip_prefix("src/")?;
         Some(below.split('/').next().unwrap().trim_end_matches(".rs"))
     }
@@ -46,7 +47,7 @@ impl Source {
         self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.ends_with("/testing.rs")
     }
 
-    /// Where the tests at its end begin.
+    /// The offset of the tests at its end.
     pub fn tests_at(&self) -> usize {
         if self.is_test() {
             return 0;
@@ -54,7 +55,7 @@ impl Source {
         let mut from = 0;
         while let Some(found) = self.code[from..].find("#[cfg(test)]") {
             let after = self.code[from + found..].lines().nth(1).unwrap_or_default();
-            // `mod tests;` and single items for tests stand anywhere; a whole module ends the file.
+            // `mod tests;` and single test items may be anywhere; a whole test module ends the file.
             if after.trim_start().starts_with("mod ") && after.trim_end().ends_with('{') {
                 return from + found;
             }
@@ -63,7 +64,7 @@ impl Source {
         self.code.len()
     }
 
-    /// Every place where `word` stands in the code, not as a part of another word; `word` may end in punctuation.
+    /// All offsets of `word` in the code, except as a part of another word. `word` may end in punctuation.
     pub fn words<'s>(&'s self, word: &'s str) -> impl Iterator<Item = usize> + 's {
         let part = |c: char| c.is_alphanumeric() || c == '_';
         self.code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
@@ -74,7 +75,7 @@ impl Source {
         })
     }
 
-    /// Every path that starts with `crate::`, as the names that follow; groups are taken apart.
+    /// Every path that begins with `crate::`, as the name that follows. Groups are expanded.
     pub fn crate_paths(&self) -> Vec<(usize, &str)> {
         let mut paths = Vec::new();
         for at in self.words("crate::") {
@@ -125,12 +126,12 @@ impl Source {
     }
 }
 
-/// The line of a place in `text`, from 1.
+/// The line of an offset in `text`, counted from 1.
 pub fn line(text: &str, offset: usize) -> usize {
     text[..offset].matches('\n').count() + 1
 }
 
-/// Every file below `folder` with this ending, sorted; folders that tools fill are left out.
+/// All files below `folder` with this ending, sorted, without folders that tools generate.
 pub fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     const FILLED_BY_TOOLS: [&str; 7] =
         ["target", ".git", "corpus", "artifacts", "coverage", "node_modules", "__pycache__"];
@@ -158,13 +159,13 @@ fn name(text: &str) -> &str {
     &text[..end]
 }
 
-/// Where a function's body opens; `None`: it has none.
+/// The offset of a function's opening brace; `None` if it has no body.
 fn body(rest: &str) -> Option<usize> {
     let mut depth = 0;
     for (i, c) in rest.char_indices() {
         match c {
             '(' | '[' => depth += 1,
-            // A bracket that closes more than was opened: this was a function pointer's type, not a function.
+            // An unmatched closing bracket: this was the type of a function pointer, not a function.
             ')' | ']' if depth == 0 => return None,
             ')' | ']' => depth -= 1,
             '{' if depth == 0 => return Some(i),
@@ -176,7 +177,7 @@ fn body(rest: &str) -> Option<usize> {
     None
 }
 
-/// How long the block is that opens at the start of `text`.
+/// The length of the block that begins `text`.
 fn closing(text: &str) -> usize {
     let mut depth = 0;
     for (i, c) in text.char_indices() {
@@ -190,7 +191,7 @@ fn closing(text: &str) -> usize {
     text.len()
 }
 
-/// `text` with spaces for comments, strings and characters; lines and places stay.
+/// `text` with spaces in place of comments, strings and characters. Lines and offsets stay the same.
 fn blanked(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
@@ -214,7 +215,7 @@ fn blanked(text: &str) -> String {
         }
         at = end.max(at + 1);
     }
-    String::from_utf8(code).unwrap_or_else(|_| panic!("blanking cut a character in two"))
+    String::from_utf8(code).unwrap_or_else(|_| panic!("blanking split a character"))
 }
 
 fn in_a_word(bytes: &[u8], at: usize) -> bool {
@@ -242,7 +243,7 @@ fn string(rest: &[u8]) -> usize {
     at + 1
 }
 
-/// A raw string at the start of `rest`; nothing, if it is a raw name (`r#type`).
+/// The length of a raw string at the start of `rest`; 0 for a raw name (`r#type`).
 fn raw(rest: &[u8]) -> usize {
     let hashes = rest[1..].iter().take_while(|&&b| b == b'#').count();
     if rest.get(1 + hashes) != Some(&b'"') {
@@ -254,7 +255,7 @@ fn raw(rest: &[u8]) -> usize {
     2 + hashes + found + end.len()
 }
 
-/// A character at the start of `rest`; nothing, if it is a lifetime.
+/// The length of a character literal at the start of `rest`; 0 for a lifetime.
 fn character(rest: &[u8]) -> usize {
     match rest {
         [_, b'\\', ..] => 3 + rest[3..].iter().position(|&b| b == b'\'').map_or(0, |i| i + 1),
