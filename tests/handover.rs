@@ -1,4 +1,4 @@
-//! A restart that keeps the clients: SIGUSR2 leaves them to the next process, by way of the service manager.
+//! A restart that keeps the sessions: after SIGUSR2, the service manager passes them to the next process.
 
 mod common;
 #[path = "handover/crowd.rs"]
@@ -21,14 +21,14 @@ use crowd::{Client, Crowd, Publisher, Speech, post_surely};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
-/// So many clients hear.
+/// The number of clients.
 const CROWD: usize = 1000;
-/// So often they are handed over.
+/// The number of handovers.
 const RESTARTS: usize = 10;
-/// Where they hear.
+/// The channels of the clients.
 const CHANNELS: &[&str] = &["a", "b", "c"];
 
-/// Sessions of every kind. No pings: a slow machine may leave a client waiting for longer than one is patient.
+/// Sessions of every kind. Without pings: on a slow machine a client may wait longer than a ping timeout.
 const KINDS: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -57,11 +57,11 @@ fn kinds(workers: usize) -> String {
 fn raise_limit() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    assert!(hard as usize > CROWD + 200, "too few files may be open: {hard}");
+    assert!(hard as usize > CROWD + 200, "the limit of open files is too low: {hard}");
 }
 
 #[test]
-fn a_thousand_clients_notice_nothing_of_ten_restarts() {
+fn a_thousand_clients_keep_their_sessions_over_ten_restarts() {
     raise_limit();
     let mut service = Service::started(&kinds(2));
     let address = service.address();
@@ -77,28 +77,28 @@ fn a_thousand_clients_notice_nothing_of_ten_restarts() {
         }
     });
     let crowd = Crowd::new(clients.collect(), "the end");
-    // Frames that are half said when it restarts, one more of each at every restart.
-    let long = "a message that is said in two halves ".repeat(100);
+    // Frames that are half sent at a restart, one more of each kind at every restart.
+    let long = "a message that is sent in two halves ".repeat(100);
     let (first, second) = long.as_bytes().split_at(long.len() / 2);
-    let said = frame(TEXT, long.as_bytes());
-    let (said_first, said_second) = said.split_at(said.len() / 3);
+    let sent = frame(TEXT, long.as_bytes());
+    let (sent_first, sent_second) = sent.split_at(sent.len() / 3);
     let mut halves: Vec<Ws> = (0..RESTARTS).map(|_| Ws::open(address, "/echo")).collect();
     let mut old_halves: Vec<Hixie> = (0..RESTARTS).map(|_| Hixie::open(address, "/echo")).collect();
     let mut pieces = Ws::open(address, "/echo");
-    // Reads nothing until the end, and so has frames waiting, the first of them half written.
+    // This client reads nothing until the end, so frames wait for it, the first of them partly written.
     let mut slow = Ws::open_on(Wire::connect_narrow(address), "/echo");
     let big = vec![b'x'; 3 << 20];
     slow.send(TEXT, &big);
-    until_true("what waits", || metric(address, "pushd_messages_received_total") > 0);
+    until_true("waiting frames", || metric(address, "pushd_messages_received_total") > 0);
     let publisher = Publisher::new(address, CHANNELS);
     for round in 0..RESTARTS {
         service.configure(&kinds(1 + round % 3));
         publisher.goes_on(10);
-        halves[round].wire.send(said_first);
+        halves[round].wire.send(sent_first);
         old_halves[round].wire.send(&[b"\x00", first].concat());
         pieces.wire.send(&frame(if round == 0 { 0x01 } else { 0x00 }, b"piece "));
         service.restart();
-        halves[round].wire.send(said_second);
+        halves[round].wire.send(sent_second);
         old_halves[round].wire.send(&[second, b"\xff"].concat());
     }
     publisher.goes_on(10);
@@ -119,21 +119,21 @@ fn a_thousand_clients_notice_nothing_of_ten_restarts() {
     assert!(posted.acknowledged.len() > 10 * RESTARTS, "only {}", posted.acknowledged.len());
     let everything = crowd.end();
     assert_eq!(everything.len(), CROWD);
-    for (channels, heard) in everything {
-        let heard: Vec<_> = heard.iter().filter(|text| !matches!(text.as_str(), "hello" | "the end")).collect();
+    for (channels, received) in everything {
+        let texts: Vec<_> = received.iter().filter(|text| !matches!(text.as_str(), "hello" | "the end")).collect();
         for channel in &channels {
-            let of_channel: Vec<_> = heard.iter().filter(|text| text.split(' ').next() == Some(channel)).collect();
-            assert!(of_channel.is_sorted_by(|a, b| a < b), "one after the other, and none twice");
+            let of_channel: Vec<_> = texts.iter().filter(|text| text.split(' ').next() == Some(channel)).collect();
+            assert!(of_channel.is_sorted_by(|a, b| a < b), "in order, and none twice");
             let of_channel: HashSet<_> = of_channel.iter().map(|text| text.as_str()).collect();
             let published = posted.acknowledged.iter().filter(|text| text.split(' ').next() == Some(channel));
             let missing: Vec<_> = published.filter(|text| !of_channel.contains(text.as_str())).collect();
-            assert!(missing.is_empty(), "acknowledged, and not heard: {missing:?}");
+            assert!(missing.is_empty(), "acknowledged, but not received: {missing:?}");
         }
     }
 }
 
 #[test]
-fn whose_route_is_gone_is_told_so_and_the_others_go_by_new_terms() {
+fn sessions_of_a_removed_route_are_closed_and_the_others_get_the_new_terms() {
     let mut service = Service::started(PLAIN);
     let address = service.address();
     let mut going = Ws::open(address, "/ws");
@@ -154,7 +154,7 @@ fn whose_route_is_gone_is_told_so_and_the_others_go_by_new_terms() {
 }
 
 #[test]
-fn what_waits_for_a_slow_client_waits_on_with_its_gaps() {
+fn messages_that_wait_for_a_slow_client_and_its_gaps_survive_a_restart() {
     let config = PLAIN.to_owned()
         + "queue_max = \"64KiB\"\nmessage_max = \"16KiB\"\nwhen_slow = \"drop_newest\"\ngap_notice = \"missed {dropped}\"\nping = false\n";
     let mut service = Service::started(&config);
@@ -171,7 +171,7 @@ fn what_waits_for_a_slow_client_waits_on_with_its_gaps() {
     for _ in 0..3 {
         service.restart();
     }
-    // One more is dropped by the last of them: the queue is as full as it was.
+    // One more message is dropped by the last process: the queue is as full as before.
     assert_eq!(publish(address, "/publish/all", &format!("{sent:07} {pad}")), 1);
     until_true("the drop", || metric(address, "pushd_messages_dropped_total") == 1);
     for number in 0..sent - dropped {
@@ -182,10 +182,10 @@ fn what_waits_for_a_slow_client_waits_on_with_its_gaps() {
 }
 
 #[test]
-fn a_client_that_is_saying_goodbye_may_finish() {
+fn a_client_in_the_closing_handshake_may_finish_it() {
     let mut service = Service::started(PLAIN);
     let mut client = Ws::open(service.address(), "/ws");
-    // Breaks the protocol, and is told so; then it waits with its end.
+    // It violates the protocol and is closed. It has not closed its own side yet.
     client.wire.send(&[0x81, 0x00]);
     assert_eq!(client.next_close().0, 1002);
     service.restart();
@@ -193,7 +193,7 @@ fn a_client_that_is_saying_goodbye_may_finish() {
 }
 
 #[test]
-fn where_nobody_keeps_descriptors_clients_are_asked_to_come_back_one_by_one() {
+fn without_a_descriptor_store_clients_are_asked_to_reconnect_one_by_one() {
     const CLIENTS: usize = 200;
     let nobody = "there is no service manager to keep them";
     let mut pushd = alone(|| start(&format!("{PLAIN}[daemon]\nworkers = 1\n")));
@@ -202,11 +202,11 @@ fn where_nobody_keeps_descriptors_clients_are_asked_to_come_back_one_by_one() {
     pushd.signal(Signal::SIGUSR2);
     clients.iter_mut().for_each(|client| client.expect_close(1012, "come back"));
     assert_eq!(pushd.wait(), 0);
-    // A thousand a second, and the first and the last at once.
+    // A thousand a second. The first ones and the last ones are not in the same moment.
     assert!(began.elapsed() >= Duration::from_millis(150), "all at once: {:?}", began.elapsed());
     assert!(pushd.log().contains(nobody), "{}", pushd.log());
 
-    // A service manager that does not keep what it is given.
+    // A service manager that does not keep descriptors.
     let mut service = Service::new(PLAIN, 0);
     service.start();
     let mut client = Ws::open(service.address(), "/ws");
@@ -217,7 +217,7 @@ fn where_nobody_keeps_descriptors_clients_are_asked_to_come_back_one_by_one() {
 }
 
 #[test]
-fn a_stop_is_not_a_restart() {
+fn a_stop_hands_nothing_over() {
     let mut service = Service::started(PLAIN);
     let mut client = Ws::open(service.address(), "/ws");
     service.signal(Signal::SIGTERM);
@@ -227,7 +227,7 @@ fn a_stop_is_not_a_restart() {
 }
 
 #[test]
-fn a_file_that_nobody_could_start_with_is_not_trusted_with_clients() {
+fn with_an_invalid_configuration_nothing_is_handed_over() {
     let mut service = Service::started(PLAIN);
     let mut client = Ws::open(service.address(), "/ws");
     service.configure("[server.main]\nlisten = 7\n");
@@ -239,8 +239,8 @@ fn a_file_that_nobody_could_start_with_is_not_trusted_with_clients() {
 }
 
 #[test]
-fn the_program_that_was_installed_meanwhile_says_whether_it_could_start() {
-    // What it says of the configuration, and whether it gets the clients; where it cannot say, this one's word counts.
+fn a_newly_installed_program_decides_whether_the_configuration_is_valid() {
+    // The result of its check, and whether sessions are handed over. If it cannot decide, the running program does.
     let good = "exit 0";
     let refuses = "echo 'no such key: old' >&2; echo 'and more' >&2; exit 78";
     let future = format!("{PLAIN}[server.main.future]\nkey = 1\n");
@@ -256,7 +256,7 @@ fn the_program_that_was_installed_meanwhile_says_whether_it_could_start() {
         alone(|| std::fs::copy(PUSHD, &service.program)).unwrap();
         service.start();
         let mut client = Ws::open(service.address(), "/ws");
-        // As a package does it: written beside, and renamed.
+        // As packages do it: the new file is written beside the old one, and renamed.
         let next = service.path().join("next");
         let script = format!(
             "#!/bin/sh\n[ \"$1\" = --check ] || exec {PUSHD} \"$@\"\n[ -z \"$NOTIFY_SOCKET\" ] || exit 0\n{says}\n"
@@ -284,7 +284,7 @@ fn the_program_that_was_installed_meanwhile_says_whether_it_could_start() {
 }
 
 #[test]
-fn a_start_that_fails_leaves_everything_to_the_next() {
+fn a_failed_start_leaves_everything_to_the_next_start() {
     let mut service = Service::started(PLAIN);
     let address = service.address();
     let mut client = Ws::open(address, "/ws");
@@ -303,7 +303,7 @@ fn a_start_that_fails_leaves_everything_to_the_next() {
 }
 
 #[test]
-fn a_start_without_descriptors_leaves_everything_to_the_next() {
+fn a_start_without_enough_descriptors_leaves_everything_to_the_next_start() {
     let feed = "[feed.f]\nhub = \"push\"\nchannel = \"f\"\nevery = \"1h\"\nmessage = \"f\"\n";
     let config = format!("{PLAIN}{feed}[daemon]\nworkers = 3\n");
     let handed_over = || {
@@ -312,14 +312,15 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
         service.hand_over();
         (service, client)
     };
-    // With every limit it is something else that cannot be made. What is enough to start, but not for the clients, is found by others.
+    // Each limit makes another step fail. Limits that suffice for the start, but not for the sessions, are covered by
+    // other tests.
     let (mut service, _client) = handed_over();
     let starts = |service: &mut Service, limit: u32| {
         service.before = format!("ulimit -n {limit};");
         service.try_start().is_ok()
     };
     let enough = (12..).find(|limit| starts(&mut service, *limit)).unwrap();
-    // Where there are none at all for its signals, the runtime panics.
+    // If there are none for the signal handlers of the runtime, it panics.
     service.clear_log();
     let (mut service, mut client) = handed_over();
     let kept = service.kept();
@@ -327,7 +328,7 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
         assert!(!starts(&mut service, limit), "with {limit} of {enough}");
         assert_eq!(service.kept(), kept, "with {limit}");
     }
-    assert!(service.log().contains("could not start: Too many open files"), "a shard of its own");
+    assert!(service.log().contains("could not start: Too many open files"), "no shard has reported the failure");
     service.clear_log();
     service.before.clear();
     service.start();
@@ -336,27 +337,28 @@ fn a_start_without_descriptors_leaves_everything_to_the_next() {
 }
 
 #[test]
-fn sessions_that_starts_have_died_of_are_given_up() {
-    const SIGN: &str = "pushd-handover-tried";
-    let sign = || (SIGN.to_owned(), std::io::pipe().unwrap().0.into());
+fn sessions_that_made_starts_die_are_ended() {
+    const MARKER: &str = "pushd-handover-tried";
+    let marker = || (MARKER.to_owned(), std::io::pipe().unwrap().0.into());
     let mut service = Service::started(PLAIN);
     let address = service.address();
     let mut client = Ws::open(address, "/ws");
-    // A start that dies leaves one of these; two are no reason yet.
-    service.sockets = vec![sign(), sign()];
+    // A start that dies leaves one marker. Two markers do not yet suffice.
+    service.sockets = vec![marker(), marker()];
     service.restart();
     assert_eq!(publish(address, "/publish/all", "still there"), 1);
     client.expect_text("still there");
-    assert_eq!(service.kept(), [""; 0], "and a start that lives takes its own away");
-    service.sockets.push(sign());
+    assert_eq!(service.kept(), [""; 0], "a successful start removes its own marker");
+    service.sockets.push(marker());
     service.restart();
     client.wire.expect_end();
-    service.logged_times("3 starts have died of the sessions of the process before: they are given up", 1);
-    assert_eq!(publish(address, "/publish/all", "nobody"), 0);
+    let words = "3 starts died while they took up the sessions of the previous process: these sessions are ended";
+    service.logged_times(words, 1);
+    assert_eq!(publish(address, "/publish/all", "no session"), 0);
 }
 
 #[test]
-fn what_cannot_be_read_is_closed_and_the_server_serves() {
+fn damaged_descriptors_are_closed_and_the_server_serves() {
     for damaged in ["pushd-handover-state", "pushd-handover-records-0"] {
         let mut service = Service::started(&format!("{PLAIN}[daemon]\nworkers = 1\n"));
         let address = service.address();
@@ -366,7 +368,7 @@ fn what_cannot_be_read_is_closed_and_the_server_serves() {
         let mut file = service.kept_as(damaged).pop().unwrap();
         file.seek(SeekFrom::Start(12)).and_then(|_| file.write_all(&[9])).unwrap();
         if damaged.ends_with("state") {
-            // Without its description a listener is known by its address alone.
+            // Without its description, a listener is recognised by its address only.
             service.configure(&PLAIN.replace("127.0.0.1:0", &address.to_string()));
         }
         service.start();
@@ -377,42 +379,42 @@ fn what_cannot_be_read_is_closed_and_the_server_serves() {
             client.expect_text("a");
         } else {
             client.wire.expect_end();
-            service.logged_times("1 connections of the process before could not be taken up", 1);
+            service.logged_times("1 connections of the previous process could not be taken up", 1);
         }
         assert_eq!(service.kept(), [""; 0]);
     }
 }
 
 #[test]
-fn addresses_change_over_a_restart() {
-    let place = tempfile::tempdir().unwrap();
-    let unix = format!("unix:{}", place.path().join("hub.sock").display());
+fn addresses_can_change_at_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", directory.path().join("hub.sock").display());
     let port = free_port();
     let both = format!("[\"127.0.0.1:{port}\", \"{unix}\"]");
     let mut service = Service::started(&PLAIN.replace("\"127.0.0.1:0\"", &both));
     let client = Ws::open(([127, 0, 0, 1], port).into(), "/ws");
-    // Every address in the place of one: the kernel would refuse it while anybody held the old one.
+    // All addresses instead of one: the kernel would refuse that while any process holds the old one.
     service.configure(&PLAIN.replace("127.0.0.1:0", &format!("0.0.0.0:{port}")));
     service.restart();
     Ws::open(([127, 0, 0, 1], port).into(), "/ws").close();
     client.close();
-    assert!(!place.path().join("hub.sock").exists());
+    assert!(!directory.path().join("hub.sock").exists());
 }
 
 #[test]
-fn which_file_is_whose_is_known_over_a_restart() {
+fn the_owner_of_a_socket_file_is_known_after_a_restart() {
     let config = |address: &str| PLAIN.replace("\"127.0.0.1:0\"", &format!("[\"127.0.0.1:0\", {address}]"));
     let mut service = Service::started(&config("\"unix:one.sock\", \"unix:two.sock\""));
     let [one, two] = ["one.sock", "two.sock"].map(|name| service.path().join(name));
     service.restart();
     std::fs::remove_file(&one).unwrap();
-    let _theirs = UnixListener::bind(&one).unwrap();
+    let _other = UnixListener::bind(&one).unwrap();
     service.restart();
-    let told = service.reload(PLAIN);
-    assert!(told.contains("Reloaded"), "{told}");
+    let outcome = service.reload(PLAIN);
+    assert!(outcome.contains("Reloaded"), "{outcome}");
     assert!(one.exists(), "another program's socket was removed");
-    assert!(!two.exists(), "the own one was left");
-    // And where an address goes between two processes.
+    assert!(!two.exists(), "pushd's own socket remains");
+    // The same if an address is removed between two processes.
     service.reload(&config("\"unix:two.sock\""));
     service.hand_over();
     service.configure(PLAIN);
@@ -422,16 +424,16 @@ fn which_file_is_whose_is_known_over_a_restart() {
 }
 
 #[test]
-fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
+fn requests_in_flight_are_finished_and_new_connections_wait() {
     let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"90s\"\n"));
     let address = service.address();
     let mut publisher = Wire::connect(address);
     let whole = request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"in flight");
     let (first, rest) = whole.split_at(whole.len() - 4);
     publisher.send(first);
-    assert_eq!(Answer::read_head(&mut publisher).status, 100, "taken up");
+    assert_eq!(Answer::read_head(&mut publisher).status, 100, "the request is in flight");
     let mut client = Ws::open(address, "/ws");
-    // Accepted, and nothing said yet.
+    // Accepted, but nothing was sent on it yet.
     let mut silent = Wire::connect(address);
     until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 4);
     let mut idle = Wire::connect(address);
@@ -446,7 +448,7 @@ fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
     assert_eq!((answer.status, answer.field("connection")), (200, None));
     assert_eq!(answer.json()["subscribers"], 1);
     assert_eq!(service.wait(), 0);
-    // It listens though nobody is there.
+    // The address is listened on although no process runs.
     let mut early = Wire::connect(address);
     early.send(&request(address, "POST", "/publish/all", &[], b"meanwhile"));
     service.start();
@@ -456,7 +458,7 @@ fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
     silent.send(&request(address, "POST", "/publish/all", &[], b"at last"));
     assert_eq!(Answer::read(&mut silent).status, 200);
     client.expect_text("at last");
-    // So do those without a request in flight, with what was read of the next one.
+    // Connections without a request in flight are handed over, with the bytes already read of the next one.
     other.send(b"ngth: 4\r\n\r\nhalf");
     assert_eq!(Answer::read(&mut other).status, 200);
     client.expect_text("half");
@@ -465,12 +467,12 @@ fn requests_in_flight_are_finished_and_those_that_connect_meanwhile_wait() {
         assert_eq!(Answer::read(wire).status, 200);
         client.expect_text("again");
     }
-    let said = "Handed over 1 sessions, 4 other connections and 1 addresses";
-    assert!(service.log().contains(said), "{}", service.log());
+    let words = "Handed over 1 sessions, 4 other connections and 1 addresses";
+    assert!(service.log().contains(words), "{}", service.log());
 }
 
 #[test]
-fn a_publisher_that_keeps_its_connection_loses_nothing_in_ten_restarts() {
+fn a_publisher_on_one_connection_loses_nothing_in_ten_restarts() {
     let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"90s\"\nworkers = 2\n"));
     let address = service.address();
     let mut client = Ws::open(address, "/ws");
@@ -483,7 +485,7 @@ fn a_publisher_that_keeps_its_connection_loses_nothing_in_ten_restarts() {
             let text = count.to_string();
             wire.send(&request(address, "POST", "/publish/all", &[], text.as_bytes()));
             let answer = Answer::read(&mut wire);
-            // While sessions are handed over there is no room for what is new; that is an answer, too.
+            // During a handover, new publications are refused for a moment; that is an answer, too.
             match answer.status {
                 200 => count += 1,
                 status => assert_eq!((status, answer.field("retry-after")), (503, Some("1"))),
@@ -494,14 +496,14 @@ fn a_publisher_that_keeps_its_connection_loses_nothing_in_ten_restarts() {
         }
         count
     });
-    // One that is slow with its head holds nobody up.
+    // A client that is slow to send its head delays nothing.
     let mut slow = Wire::connect(address);
     slow.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n");
     until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 3);
     for _ in 0..RESTARTS {
         let began = Instant::now();
         service.restart();
-        assert!(began.elapsed() < Duration::from_secs(20), "a third of the grace is thirty");
+        assert!(began.elapsed() < Duration::from_secs(20), "a third of the grace is 30 s");
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let count: usize = publishing.join().unwrap();
@@ -513,12 +515,12 @@ fn a_publisher_that_keeps_its_connection_loses_nothing_in_ten_restarts() {
 }
 
 #[test]
-fn a_request_that_takes_too_long_is_left_behind() {
+fn a_request_that_takes_too_long_is_not_handed_over() {
     let mut service = Service::started(&format!("{PLAIN}[daemon]\ngrace = \"2s\"\n"));
     let address = service.address();
     let mut halfway = Wire::connect(address);
     halfway.send(&request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"never whole")[..99]);
-    assert_eq!(Answer::read_head(&mut halfway).status, 100, "taken up");
+    assert_eq!(Answer::read_head(&mut halfway).status, 100, "the request is in flight");
     let mut client = Ws::open(address, "/ws");
     service.restart();
     halfway.expect_end();
@@ -528,7 +530,7 @@ fn a_request_that_takes_too_long_is_left_behind() {
 }
 
 #[test]
-fn feeds_go_on_where_they_were() {
+fn feeds_continue_where_they_stopped() {
     let config = PLAIN.to_owned()
         + "[feed.log]\nhub = \"push\"\nchannel = \"log\"\ntail = \"log\"\nmessage = \"{n} {line}\"\n\
            [feed.late]\nhub = \"push\"\nchannel = \"late\"\ntail = \"late\"\nmessage = \"{n} {line}\"\n";
@@ -546,7 +548,7 @@ fn feeds_go_on_where_they_were() {
     client.expect_text("1 two");
     service.hand_over();
     append(&service, "log", "ee\nfour\n");
-    // The next one is another file, but its writer has not let go of this one yet.
+    // The name leads to another file now, but the writer still uses the old one.
     std::fs::rename(service.path().join("log"), service.path().join("log.1")).unwrap();
     append(&service, "log.1", "five\n");
     append(&service, "log", "six\n");

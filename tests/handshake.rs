@@ -1,4 +1,5 @@
-//! The opening handshake: RFC 6455 to the letter, every refusal with its status, its fields and a sentence; and which pages may ask at all.
+//! The opening handshake: RFC 6455 to the letter, refusals with status, fields and a message, and which origins are
+//! allowed.
 
 mod common;
 
@@ -10,7 +11,7 @@ use common::ws::{Hixie, KEY, KEYS_76, TEXT, Ws, frame, handshake, handshake_76};
 use common::{PLAIN, start, until_true};
 
 #[test]
-fn the_answer_of_the_rfc() {
+fn a_handshake_is_answered_as_in_the_rfc() {
     let pushd = start(PLAIN);
     let mut wire = Wire::connect(pushd.address());
     wire.send(&handshake(pushd.address(), "/ws?channel=a", &[]));
@@ -24,9 +25,10 @@ fn the_answer_of_the_rfc() {
     assert_eq!(answer.field("content-length"), None);
 }
 
-/// Most handshakes come in one piece and are read without hyper; what is cut or more than a handshake is read by hyper.
+/// Most handshakes arrive in one piece and are parsed without hyper. Those that arrive in pieces, or with more bytes
+/// than expected, are parsed by hyper.
 #[test]
-fn a_handshake_is_answered_alike_whole_and_in_pieces() {
+fn a_handshake_has_the_same_answer_in_one_piece_and_in_several() {
     let config = PLAIN
         .replace("on_message = \"echo\"", "on_message = \"echo\", subprotocols = [\"chat\"]")
         .replace("[hub.push]", "[hub.push]\ndeflate = true");
@@ -65,8 +67,8 @@ fn a_handshake_is_answered_alike_whole_and_in_pieces() {
             let mut wire = Wire::connect(address);
             wire.send(&request[..cut]);
             if cut < request.len() {
-                // Only once the first piece was read is the second one a piece of its own.
-                until_true("the first piece to be read", || unread(address, wire.local_address()) == 0);
+                // The second piece is one of its own only if the first was read before.
+                until_true("the server to read the first piece", || unread(address, wire.local_address()) == 0);
                 wire.send(&request[cut..]);
             }
             let answer = String::from_utf8(wire.take_until(b"\r\n\r\n")).unwrap();
@@ -76,18 +78,18 @@ fn a_handshake_is_answered_alike_whole_and_in_pieces() {
     }
 }
 
-/// Bytes that wait for the server in the socket of this client, as the kernel tells it.
+/// The bytes that wait for the server in this client's socket, according to the kernel.
 fn unread(server: SocketAddr, client: SocketAddr) -> u64 {
     let port = |address: SocketAddr| format!(":{:04X}", address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let line = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let mut line = line.filter(|words| words[1].ends_with(&port(server)) && words[2].ends_with(&port(client)));
-    let words = line.next().expect("the connection is there");
+    let words = line.next().expect("the connection exists");
     u64::from_str_radix(words[4].split_once(':').unwrap().1, 16).unwrap()
 }
 
 #[test]
-fn fields_are_read_as_http_says() {
+fn header_fields_are_parsed_as_http_requires() {
     let pushd = start(PLAIN);
     for fields in [
         &["Upgrade: WebSocket", "Connection: UPGRADE"][..],
@@ -98,14 +100,14 @@ fn fields_are_read_as_http_says() {
     ] {
         let (answer, mut client) = Ws::ask(pushd.address(), "/echo", fields);
         assert_eq!(answer.status, 101, "{fields:?}: {answer:?}");
-        assert_eq!(answer.field("sec-websocket-extensions"), None, "none is agreed on");
+        assert_eq!(answer.field("sec-websocket-extensions"), None, "no extension is agreed on");
         client.text("open");
         client.expect_text("open");
     }
 }
 
 #[test]
-fn what_does_not_hold_is_refused_with_a_sentence() {
+fn an_invalid_handshake_is_refused_with_a_message() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let not_key = "must be 16 bytes in base64";
@@ -142,11 +144,11 @@ fn what_does_not_hold_is_refused_with_a_sentence() {
         }
         assert_eq!(answer.field("sec-websocket-version"), words.contains("version").then_some("13"), "{fields:?}");
     }
-    assert_eq!(get(address, "/ws").status, 426, "a browser's address bar");
+    assert_eq!(get(address, "/ws").status, 426, "as from a browser's address bar");
 }
 
 #[test]
-fn other_methods_versions_and_paths() {
+fn other_methods_versions_and_paths_are_refused() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     for method in ["POST", "PUT", "DELETE", "HEAD"] {
@@ -169,7 +171,7 @@ fn other_methods_versions_and_paths() {
 }
 
 #[test]
-fn after_a_refusal_the_connection_still_serves() {
+fn the_connection_can_be_used_after_a_refusal() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
@@ -183,7 +185,7 @@ fn after_a_refusal_the_connection_still_serves() {
 }
 
 #[test]
-fn the_subprotocol_is_the_servers_choice_among_the_offered() {
+fn the_server_chooses_among_the_offered_subprotocols() {
     let config = PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", subprotocols = [\"best\", \"good\"]");
     let pushd = start(&config);
     for (offer, chosen) in [
@@ -202,12 +204,12 @@ fn the_subprotocol_is_the_servers_choice_among_the_offered() {
 }
 
 #[test]
-fn frames_sent_with_the_request_are_heard() {
+fn frames_sent_together_with_the_request_are_received() {
     let config = PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", draft76 = true");
     let pushd = start(&config);
     let address = pushd.address();
     let early = [frame(TEXT, b"early"), frame(TEXT, b"bird")].concat();
-    // Whole, and cut inside the second frame.
+    // Complete, and cut inside the second frame.
     for cut in [early.len(), early.len() - 3] {
         let mut wire = Wire::connect(address);
         wire.send(&[&handshake(address, "/echo", &[]), &early[..cut]].concat());
@@ -217,7 +219,7 @@ fn frames_sent_with_the_request_are_heard() {
         client.wire.send(&early[cut..]);
         client.expect_text("bird");
     }
-    // More than is read of a head at once.
+    // More than is read at once for a head.
     let mut wire = Wire::connect(address);
     let many: Vec<u8> = (0..1200).flat_map(|number| frame(TEXT, number.to_string().as_bytes())).collect();
     wire.send(&[handshake(address, "/echo", &[]), many].concat());
@@ -235,7 +237,7 @@ fn frames_sent_with_the_request_are_heard() {
 }
 
 #[test]
-fn draft_76_is_answered_where_it_is_allowed_and_nowhere_else() {
+fn draft_76_is_accepted_only_where_it_is_allowed() {
     let pushd = start(&PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", draft76 = true"));
     let address = pushd.address();
     let client = Hixie::open_with(address, "/echo?a=b", &["Sec-WebSocket-Protocol: sample"]);
@@ -244,7 +246,7 @@ fn draft_76_is_answered_where_it_is_allowed_and_nowhere_else() {
     assert_eq!(client.answer.field("sec-websocket-location"), Some(&*format!("ws://{address}/echo?a=b")));
     assert_eq!(client.answer.field("sec-websocket-protocol"), Some("sample"));
     client.close();
-    // The eight bytes may come later than the header.
+    // The eight bytes may arrive later than the header.
     let mut wire = Wire::connect(address);
     wire.send(&handshake_76(address, "/echo", &[]));
     assert_eq!(Answer::read_head(&mut wire).status, 101);
@@ -271,9 +273,10 @@ fn draft_76_is_answered_where_it_is_allowed_and_nowhere_else() {
     assert!(answer.text().contains("draft76 = true"), "{answer:?}");
 }
 
-/// Libraries counted the eight bytes, as Autobahn did; then they are the request's body, and HTTP takes them for itself.
+/// Some libraries, such as Autobahn, announced the eight bytes in Content-Length. Then they are the request's body, and
+/// the HTTP parser consumes them.
 #[test]
-fn a_draft_76_key_may_be_counted() {
+fn the_key_of_draft_76_may_be_announced_by_content_length() {
     let pushd = start(&PLAIN.replace("on_message = \"echo\"", "on_message = \"echo\", draft76 = true"));
     let address = pushd.address();
     let request = handshake_76(address, "/echo", &["Content-Length: 8"]);
@@ -293,7 +296,7 @@ fn a_draft_76_key_may_be_counted() {
     assert_eq!(Answer::read(&mut wire).status, 400);
 }
 
-/// A WebSocket and a publish route for each kind of `origins`.
+/// A WebSocket and a publish route for each value of `origins`.
 const ORIGINS: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -308,19 +311,19 @@ listen = "127.0.0.1:0"
 "#;
 
 #[test]
-fn pages_are_let_in_by_their_origin() {
+fn pages_are_admitted_by_their_origin() {
     let pushd = start(ORIGINS);
     let address = pushd.address();
     let port = address.port();
     let own = format!("Origin: http://{address}");
     let (local_host, local) = (format!("Host: localhost:{port}"), format!("Origin: http://localhost:{port}"));
     let other_port = format!("Origin: http://127.0.0.1:{}", port ^ 1);
-    // Fields, and whether they get in where "same", "any" and a list are asked.
+    // Header fields, and whether they are admitted with "same", "any" and a list.
     let cases: &[(&[&str], [bool; 3])] = &[
         (&[], [true, true, true]),
         (&[&own], [true, true, true]),
         (&[&local_host, &local], [true, true, true]),
-        // All names of the loopback are one address.
+        // All names of the loopback count as one.
         (&[&local], [true, true, true]),
         (&[&other_port], [false, true, false]),
         (&["Origin: https://example.com"], [false, true, true]),
@@ -328,7 +331,7 @@ fn pages_are_let_in_by_their_origin() {
         (&["Origin: https://example.com.evil.example"], [false, true, false]),
         (&["Origin: null"], [false, true, false]),
         (&["Origin: file://"], [false, true, false]),
-        // An image or a link on a foreign page sends no Origin.
+        // An image or a link on a page of another site sends no Origin.
         (&["Sec-Fetch-Site: cross-site"], [false, true, false]),
         (&["Sec-Fetch-Site: same-site"], [false, true, false]),
         (&["Sec-Fetch-Site: same-origin"], [true, true, true]),
@@ -351,10 +354,10 @@ fn pages_are_let_in_by_their_origin() {
 }
 
 #[test]
-fn a_get_that_may_come_from_an_image_does_not_publish() {
+fn a_get_that_an_image_could_send_does_not_publish() {
     let pushd = start(&ORIGINS.replace("[server.main.routes]", "hosts = [\"push.example.com\"]\n[server.main.routes]"));
     let address = pushd.address();
-    // As a proxy passes it on that stands before pushd's loopback address, and may speak no TLS: then browsers do not say what asks.
+    // As forwarded by a proxy without TLS before pushd's loopback address: then browsers do not send Sec-Fetch-Site.
     let host = "Host: push.example.com";
     let own = "Referer: http://push.example.com/page";
     for (kind, read) in [("same", 403), ("any", 200), ("listed", 403)] {
@@ -363,14 +366,14 @@ fn a_get_that_may_come_from_an_image_does_not_publish() {
         assert_eq!(ask(address, "POST", &path, &[host], b"").status, 200, "{kind}");
         let answer = ask(address, "GET", &path, &[host], b"");
         assert_eq!(answer.status, read, "{kind}: {answer:?}");
-        assert_eq!(ask(address, "GET", &path, &[host, own], b"").status, 200, "{kind}: a page of its own");
+        assert_eq!(ask(address, "GET", &path, &[host, own], b"").status, 200, "{kind}: its own page");
         let foreign = ask(address, "GET", &path, &[host, "Referer: http://attacker.example/"], b"");
         assert_eq!(foreign.status, read, "{kind}: {foreign:?}");
     }
 }
 
 #[test]
-fn a_page_that_is_let_in_may_read_the_answer() {
+fn an_admitted_page_may_read_the_response() {
     let pushd = start(ORIGINS);
     let address = pushd.address();
     for method in ["POST", "GET", "OPTIONS"] {
@@ -388,16 +391,16 @@ fn a_page_that_is_let_in_may_read_the_answer() {
             }
         }
     }
-    // What is refused for another reason can be read too.
+    // A refusal for another reason can be read too.
     let answer = ask(address, "DELETE", "/any/publish", &["Origin: https://example.com"], b"");
     assert_eq!((answer.status, answer.field("access-control-allow-origin")), (405, Some("https://example.com")));
-    // Who is no page is not told about pages.
+    // A client without an Origin gets no CORS fields.
     assert_eq!(get(address, "/any/publish?m=x").field("access-control-allow-origin"), None);
 }
 
-/// A browser keeps the sentence from the page.
+/// A browser does not show the message to the page.
 #[test]
-fn the_log_says_why_a_page_was_refused_and_what_would_allow_it() {
+fn the_log_says_why_a_page_was_refused_and_how_to_allow_it() {
     let pushd = start(PLAIN);
     for origin in ["https://evil.example", "null"] {
         let mut wire = Wire::connect(pushd.address());
@@ -407,6 +410,6 @@ fn the_log_says_why_a_page_was_refused_and_what_would_allow_it() {
     pushd.logged(
         "refused at /ws: Origin https://evil.example is not allowed here: origins = [\"https://evil.example\"] on the route",
     );
-    // Not each of them: a client could fill a disk.
+    // Not every refusal is logged: a client could fill the disk.
     assert!(!pushd.log().contains("Origin null"), "{}", pushd.log());
 }

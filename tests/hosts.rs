@@ -1,4 +1,4 @@
-//! Which names a server answers to: a foreign name that was pointed at this machine reaches no route at all.
+//! The host names that a server accepts. A foreign name that resolves to this machine reaches no route.
 
 mod common;
 
@@ -14,13 +14,13 @@ use common::{PLAIN, Start, start};
 const FOREIGN: &str = "Host: attacker.example:8888";
 
 #[test]
-fn a_foreign_name_reaches_no_route() {
+fn a_foreign_host_name_reaches_no_route() {
     let pushd = Start::new(&PLAIN.replace("[hub.push]", "\"/www\" = { static = \"www\" }\n[hub.push]"));
     fs::create_dir(pushd.path().join("www")).unwrap();
     fs::write(pushd.path().join("www/a.txt"), "a").unwrap();
     let pushd = pushd.run();
     let address = pushd.address();
-    // From memory the second time.
+    // The second response comes from the cache.
     assert_eq!([get(address, "/www/a.txt").status, get(address, "/www/a.txt").status], [200, 200]);
     for (method, path) in [
         ("GET", "/"),
@@ -49,7 +49,7 @@ fn a_foreign_name_reaches_no_route() {
 }
 
 #[test]
-fn a_server_answers_to_its_own_names_and_to_those_that_are_listed() {
+fn a_server_accepts_its_own_names_and_the_listed_ones() {
     let hosts = "origins = [\"https://www.example.com\"]\nhosts = [\"push.example.com\"]\n[server.main.routes]";
     let pushd = start(&PLAIN.replace("[server.main.routes]", hosts));
     let address = pushd.address();
@@ -65,11 +65,11 @@ fn a_server_answers_to_its_own_names_and_to_those_that_are_listed() {
     }
     let mut wire = Wire::connect(address);
     wire.send(b"GET /healthz HTTP/1.0\r\n\r\n");
-    assert_eq!(Answer::read(&mut wire).status, 200, "it says no name");
+    assert_eq!(Answer::read(&mut wire).status, 200, "a request without Host");
 }
 
 #[test]
-fn a_server_of_any_name_still_knows_its_own_pages() {
+fn a_server_that_accepts_any_name_still_distinguishes_its_own_pages() {
     let pushd = start(&PLAIN.replace("[server.main.routes]", "hosts = \"any\"\n[server.main.routes]"));
     let address = pushd.address();
     assert_eq!(ask(address, "GET", "/metrics", &[FOREIGN], b"").status, 200);
@@ -80,7 +80,7 @@ fn a_server_of_any_name_still_knows_its_own_pages() {
 }
 
 #[test]
-fn a_unix_socket_asks_for_the_same() {
+fn a_unix_socket_has_the_same_rules() {
     let pushd = start(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:hub.sock\"]"));
     let path = pushd.path().join("hub.sock");
     for (host, status) in [("Host: localhost", "200"), (FOREIGN, "421")] {

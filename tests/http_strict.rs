@@ -1,7 +1,8 @@
-//! HTTP and WebSocket to the letter: a corpus of requests, each with the outcomes that its RFC allows.
+//! HTTP and WebSocket to the letter: a corpus of requests, each with the results that the RFC allows.
 //!
-//! `tests/http_strict/*.txt` hold a request a line: `SECTION | OUTCOMES | WHY | BYTES`. Each is sent to one pushd over a connection of
-//! its own, whole and then byte by byte, and pushd must be there after it. [`Line`] says how a line is read, [`play`] what an outcome is.
+//! `tests/http_strict/*.txt` contain one request a line: `SECTION | OUTCOMES | WHY | BYTES`. Each is sent to the same
+//! pushd on a connection of its own, first as a whole and then byte by byte, and pushd must still serve after it. See
+//! [`corpus`] for the syntax of a line, and [`play`] for the outcomes.
 
 mod common;
 
@@ -16,13 +17,13 @@ use common::wire::Wire;
 use common::ws::{CLOSE, PING, PONG, TEXT, close_payload, frame, take_frame};
 use common::{Pushd, Start};
 
-/// How many lines there are at least.
+/// The minimum number of lines.
 const LINES_MIN: usize = 300;
-/// Beyond, a line is not sent byte by byte: it is long for the sake of its length.
+/// Longer requests are not sent byte by byte; they test the length.
 const DRIBBLED_BYTES_MAX: usize = 4096;
-/// How long pushd may say nothing and be right: more than its timeouts.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What the process may have grown by after all has been played several times, in bytes.
+/// How long pushd may send nothing: longer than its timeouts.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How much memory the process may gain after the corpus was played several times, in bytes.
 const GROWTH_BYTES_MAX: usize = 4 << 20;
 
 const CONFIG: &str = r#"
@@ -48,22 +49,23 @@ message_max = "300"
 workers = 1
 "#;
 
-/// The file that static requests ask for.
+/// The file for static requests.
 const FILE: (&str, &str) = ("page.html", "<p>a page</p>\n");
 
-/// One request and what may come of it.
+/// A request and its allowed outcomes.
 struct Line {
-    /// File and number.
-    place: String,
-    /// What may come of it; see [`play`].
+    /// File and line number.
+    location: String,
+    /// The allowed outcomes; see [`play`].
     outcomes: Vec<String>,
     bytes: Vec<u8>,
-    /// We end our side behind it.
+    /// The client closes its sending side after the request.
     finishes: bool,
 }
 
-/// Reads the corpus. In a line's bytes `↵` is CR LF, a backslash escapes as in C, `{N*TEXT}` is TEXT so many times, `{FF:TEXT}` a frame of a
-/// client that begins with that byte, `{NAME}` what a line `NAME = …` before it says, and `{FIN}` at the end ends our side.
+/// Reads the corpus. In the bytes of a line, `↵` is CR LF, and a backslash escapes as in C. `{N*TEXT}` is TEXT repeated
+/// N times. `{FF:TEXT}` is a frame of a client with that first byte. `{NAME}` is the content of an earlier line `NAME =
+/// …`. `{FIN}` at the end closes the sending side.
 fn corpus() -> Vec<Line> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http_strict");
     let files: BTreeSet<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -71,25 +73,25 @@ fn corpus() -> Vec<Line> {
     for file in files {
         let mut names = BTreeMap::new();
         for (number, text) in fs::read_to_string(&file).unwrap().lines().enumerate() {
-            let place = format!("{}:{}", file.file_name().unwrap().display(), number + 1);
+            let location = format!("{}:{}", file.file_name().unwrap().display(), number + 1);
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
             if let [section, outcomes, why, bytes] = text.splitn(4, " | ").map(str::trim).collect::<Vec<_>>()[..] {
-                assert!(section.starts_with(|c: char| c.is_ascii_digit()) && !why.is_empty(), "{place}: {text}");
+                assert!(section.starts_with(|c: char| c.is_ascii_digit()) && !why.is_empty(), "{location}: {text}");
                 let (bytes, finishes) = bytes.strip_suffix("{FIN}").map_or((bytes, false), |bytes| (bytes, true));
                 let outcomes = outcomes.split(" or ").map(|outcome| outcome.trim().to_owned()).collect();
-                lines.push(Line { outcomes, bytes: expand(bytes, &names, &place), finishes, place });
+                lines.push(Line { outcomes, bytes: expand(bytes, &names, &location), finishes, location });
             } else {
-                let (name, bytes) = text.split_once(" = ").unwrap_or_else(|| panic!("{place}: {text}"));
-                names.insert(name.trim().to_owned(), expand(bytes, &names, &place));
+                let (name, bytes) = text.split_once(" = ").unwrap_or_else(|| panic!("{location}: {text}"));
+                names.insert(name.trim().to_owned(), expand(bytes, &names, &location));
             }
         }
     }
     lines
 }
 
-fn expand(text: &str, names: &BTreeMap<String, Vec<u8>>, place: &str) -> Vec<u8> {
+fn expand(text: &str, names: &BTreeMap<String, Vec<u8>>, location: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
@@ -112,14 +114,14 @@ fn expand(text: &str, names: &BTreeMap<String, Vec<u8>>, place: &str) -> Vec<u8>
                 &after[length..]
             }
             '{' => {
-                let (macro_, after) = after.split_once('}').unwrap_or_else(|| panic!("{place}: {rest}"));
+                let (macro_, after) = after.split_once('}').unwrap_or_else(|| panic!("{location}: {rest}"));
                 if let Some((count, text)) = macro_.split_once('*') {
-                    bytes.extend(expand(text, names, place).repeat(count.parse().unwrap()));
+                    bytes.extend(expand(text, names, location).repeat(count.parse().unwrap()));
                 } else if let Some((first, text)) = macro_.split_once(':') {
                     let first = u8::from_str_radix(first, 16).unwrap();
-                    bytes.extend(frame(first, &expand(text, names, place)));
+                    bytes.extend(frame(first, &expand(text, names, location)));
                 } else {
-                    bytes.extend(names.get(macro_).unwrap_or_else(|| panic!("{place}: no {macro_}")));
+                    bytes.extend(names.get(macro_).unwrap_or_else(|| panic!("{location}: no {macro_}")));
                 }
                 after
             }
@@ -132,13 +134,13 @@ fn expand(text: &str, names: &BTreeMap<String, Vec<u8>>, place: &str) -> Vec<u8>
     bytes
 }
 
-/// Sends a line and says what came: the statuses of the answers in their order, after a 101 the frames (`text`, `pong`, `close-CODE`…), and
-/// `close` where the connection was ended by pushd. Where it was not, one more request must be answered behind them, and by
-/// nothing but its own answer.
-fn play(address: SocketAddr, line: &Line, dribbled: bool) -> String {
+/// Sends a line and returns the outcome: the statuses of the responses in order, after a 101 the frames (`text`,
+/// `pong`, `close-CODE`…), and `close` if pushd closed the connection. If it did not, one more request must be answered
+/// after that, and nothing but its response may arrive.
+fn play(address: SocketAddr, line: &Line, byte_by_byte: bool) -> String {
     let mut wire = Wire::connect(address);
-    if dribbled && line.bytes.len() <= DRIBBLED_BYTES_MAX {
-        // Where it has ended the connection, the rest has no reader.
+    if byte_by_byte && line.bytes.len() <= DRIBBLED_BYTES_MAX {
+        // If pushd has closed the connection, the rest cannot be sent.
         let _ = line.bytes.iter().all(|byte| wire.try_send(&[*byte]));
     } else {
         wire.try_send(&line.bytes);
@@ -146,7 +148,7 @@ fn play(address: SocketAddr, line: &Line, dribbled: bool) -> String {
     if line.finishes {
         wire.finish();
     }
-    // So many answers are waited for before it is asked whether the connection goes on.
+    // The number of responses to wait for before the test checks whether the connection is still open.
     let open = |outcome: &&String| !outcome.ends_with("close") && !outcome.contains("close-");
     let finals = |outcome: &str| outcome.split_whitespace().filter(|part| *part != "100").count();
     let awaited = line.outcomes.iter().filter(open).map(|outcome| finals(outcome)).max();
@@ -159,7 +161,7 @@ fn play(address: SocketAddr, line: &Line, dribbled: bool) -> String {
             let probe = b"GET /readyz HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n";
             wire.try_send(&if upgraded { frame(PING, b"probe") } else { probe.to_vec() });
         }
-        if wire.is_silent_for(PATIENCE) {
+        if wire.is_silent_for(SILENCE_MAX) {
             came.push("and then nothing".to_owned());
             break;
         }
@@ -192,7 +194,7 @@ fn play(address: SocketAddr, line: &Line, dribbled: bool) -> String {
             answer.body = wire.take(length);
         }
         if asked && answer.body == b"ready\n" {
-            assert!(!wire.has_more(), "{}: more came behind the last answer", line.place);
+            assert!(!wire.has_more(), "{}: more bytes after the last response", line.location);
             break;
         }
         upgraded = answer.status == 101;
@@ -208,7 +210,7 @@ fn resident_bytes(pushd: &Pushd) -> usize {
 }
 
 #[test]
-fn whatever_is_sent_has_an_outcome_that_its_rfc_allows() {
+fn every_request_has_an_outcome_that_its_rfc_allows() {
     let lines = corpus();
     assert!(lines.len() >= LINES_MIN, "only {} lines", lines.len());
     let start = Start::new(CONFIG);
@@ -218,21 +220,21 @@ fn whatever_is_sent_has_an_outcome_that_its_rfc_allows() {
     let mut wrong = Vec::new();
     let mut resident = Vec::new();
     for pass in 0..4 {
-        let dribbled = pass == 1;
-        // What waits for a timeout is waited for once.
+        let byte_by_byte = pass == 1;
+        // Requests that wait for a timeout are sent only once.
         for line in
             lines.iter().filter(|line| pass == 0 || !line.outcomes.iter().any(|outcome| outcome.contains("408")))
         {
-            let came = play(address, line, dribbled);
+            let came = play(address, line, byte_by_byte);
             if !line.outcomes.contains(&came) {
-                let how = if dribbled { ", byte by byte" } else { "" };
-                wrong.push(format!("{}{how}: {came}, not {}", line.place, line.outcomes.join(" or ")));
+                let how = if byte_by_byte { ", byte by byte" } else { "" };
+                wrong.push(format!("{}{how}: {came}, not {}", line.location, line.outcomes.join(" or ")));
             }
-            assert_eq!(get(address, "/healthz").status, 200, "after {}", line.place);
+            assert_eq!(get(address, "/healthz").status, 200, "after {}", line.location);
         }
         resident.push(resident_bytes(&pushd));
         assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), lines.len(), wrong.join("\n"));
     }
     let grown = resident[3].saturating_sub(resident[1]);
-    assert!(grown < GROWTH_BYTES_MAX, "it grew by {grown} bytes: {resident:?}");
+    assert!(grown < GROWTH_BYTES_MAX, "the process grew by {grown} bytes: {resident:?}");
 }

@@ -1,4 +1,5 @@
-//! The bounds an operator sets hold: connections, subscribers, queues, times, file descriptors. Whoever stays within them notices nothing.
+//! The configured limits hold: connections, subscribers, queues, timeouts, descriptors. Clients within the limits are
+//! not affected.
 
 mod common;
 
@@ -13,7 +14,7 @@ use common::ws::{CLOSE, Hixie, KEYS_76, PONG, TEXT, Ws, frame, handshake, handsh
 use common::{PLAIN, Pushd, Start, start, until, until_true};
 use pushd::config::limits::CONNECTIONS_RESERVED;
 
-/// The plain configuration with more keys for its server, its hub and the process.
+/// The plain configuration with more keys for its server, its hub, and the file.
 fn with(server: &str, hub: &str, rest: &str) -> String {
     let listen = "listen = \"127.0.0.1:0\"";
     assert!(PLAIN.contains(listen) && PLAIN.trim_end().ends_with("[hub.push]"));
@@ -21,7 +22,7 @@ fn with(server: &str, hub: &str, rest: &str) -> String {
 }
 
 #[test]
-fn one_connection_too_many_is_refused_and_the_others_are_served() {
+fn a_connection_beyond_the_limit_is_refused_and_the_others_are_served() {
     let pushd = start(&with("", "", "[daemon]\nconnections_max = 3"));
     let address = pushd.address();
     let mut first = Ws::open(address, "/echo");
@@ -52,7 +53,7 @@ fn one_connection_too_many_is_refused_and_the_others_are_served() {
     assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")));
     assert!(answer.text().contains("as many connections as it may"), "{answer:?}");
     refused.expect_end();
-    // One that says nothing is told, too.
+    // A client that sends nothing is refused with a response, too.
     let mut refused = Wire::connect(address);
     assert_eq!(Answer::read(&mut refused).status, 503);
     refused.expect_end();
@@ -67,7 +68,7 @@ fn one_connection_too_many_is_refused_and_the_others_are_served() {
     assert!(metrics.text().contains("\npushd_connections_refused_total 2\n"), "{}", metrics.text());
 
     first.close();
-    let mut third = until("a place given back", || {
+    let mut third = until("a free connection", || {
         let mut wire = Wire::connect(address);
         wire.try_send(&handshake(address, "/echo", &[]));
         (Answer::read(&mut wire).status == 101).then_some(Ws { wire })
@@ -76,7 +77,7 @@ fn one_connection_too_many_is_refused_and_the_others_are_served() {
     third.expect_text("in");
 }
 
-/// Connections that take all places of the reserve.
+/// Opens connections that take the whole reserve.
 fn fill_reserve(address: SocketAddr) -> Vec<Wire> {
     let silent = (0..CONNECTIONS_RESERVED).map(|_| {
         let mut wire = Wire::connect(address);
@@ -87,7 +88,7 @@ fn fill_reserve(address: SocketAddr) -> Vec<Wire> {
 }
 
 #[test]
-fn a_full_server_leaves_room_for_others_and_says_how_it_is() {
+fn a_full_server_still_answers_requests_and_does_not_affect_others() {
     let other = "[server.other]\nlisten = \"127.0.0.1:0\"\nroutes.\"/healthz\" = { health = true }";
     let pushd = start(&with("connections_max = 3", "", other));
     let address = pushd.address();
@@ -103,27 +104,27 @@ fn a_full_server_leaves_room_for_others_and_says_how_it_is() {
     for client in &mut clients {
         (0..50).for_each(|_| client.expect_text("still published"));
     }
-    // What holds the places of the reserve and says nothing, or not all, does not hold them for long.
+    // Connections in the reserve that send nothing, or not all of a request, are closed soon.
     let mut silent: Vec<Wire> = (0..CONNECTIONS_RESERVED).map(|_| Wire::connect(address)).collect();
     silent[0].send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n");
     silent[1].send(b"GET /healthz HTTP/1.1\r\n");
     let began = Instant::now();
-    until_true("a place in the reserve", || get(address, "/healthz").status == 200);
+    until_true("space in the reserve", || get(address, "/healthz").status == 200);
     assert!(began.elapsed() < Duration::from_secs(8), "after {:?}", began.elapsed());
     drop(silent);
-    // Each has one answer, so that none keeps a place that others need.
+    // A connection in the reserve has one response only, so that none takes space that others need.
     let mut asking = Wire::connect(address);
     asking.send(&request(address, "GET", "/healthz", &[], b""));
     assert_eq!(Answer::read(&mut asking).field("connection"), Some("close"));
     asking.expect_end();
-    let said = "server main holds 3 connections, its `connections_max` in [server.main]: one more is refused";
-    assert_eq!(pushd.log().matches(said).count(), 1, "once a minute: {}", pushd.log());
+    let words = "server main holds 3 connections, its `connections_max` in [server.main]: one more is refused";
+    assert_eq!(pushd.log().matches(words).count(), 1, "once a minute: {}", pushd.log());
     drop(clients);
-    until_true("room again", || Ws::ask(address, "/ws", &[]).0.status == 101);
+    until_true("a free connection", || Ws::ask(address, "/ws", &[]).0.status == 101);
 }
 
 #[test]
-fn who_is_refused_hears_it_whatever_it_sends() {
+fn a_refused_client_receives_the_refusal_whatever_it_sends() {
     let pushd = start(&with("", "", "[daemon]\nconnections_per_address_max = 1"));
     let address = pushd.address();
     let _only = Ws::open(address, "/ws");
@@ -131,7 +132,7 @@ fn who_is_refused_hears_it_whatever_it_sends() {
     for round in 0..40 {
         let whole = request(address, "POST", "/publish/all", &[], &body);
         let mut refused = Wire::connect(address);
-        // All at once, and in pieces: the answer is there before the rest is sent.
+        // All at once, and in pieces: then the response is there before the rest is sent.
         if round % 2 == 0 {
             refused.send(&whole);
         } else {
@@ -148,12 +149,12 @@ fn who_is_refused_hears_it_whatever_it_sends() {
         let ran = common::run(pushctl.args(["publish", &url, "hello"]));
         assert!(ran.code() != 0 && ran.stderr.contains("429"), "{}", ran.stderr);
     }
-    let said = "127.0.0.1 holds 1 connections, the `connections_per_address_max` in [daemon]: one more is refused";
-    assert_eq!(pushd.log().matches(said).count(), 1, "{}", pushd.log());
+    let words = "127.0.0.1 holds 1 connections, the `connections_per_address_max` in [daemon]: one more is refused";
+    assert_eq!(pushd.log().matches(words).count(), 1, "{}", pushd.log());
 }
 
 #[test]
-fn one_address_has_its_share_and_leaves_the_rest_to_others() {
+fn one_address_is_limited_and_others_are_not() {
     let pushd = start(&with("", "", "[daemon]\nconnections_per_address_max = 2"));
     let address = pushd.address();
     let mut first = Ws::open(address, "/echo");
@@ -169,11 +170,11 @@ fn one_address_has_its_share_and_leaves_the_rest_to_others() {
         client.expect_text("served");
     }
     second.close();
-    until_true("a place given back", || get(address, "/healthz").status == 200);
+    until_true("a free connection", || get(address, "/healthz").status == 200);
 }
 
 #[test]
-fn one_subscriber_too_many_is_refused_and_may_come_back() {
+fn a_subscriber_beyond_the_limit_is_refused_and_may_come_back() {
     let pushd = start(&with("", "subscribers_max = 2", ""));
     let address = pushd.address();
     let mut first = Ws::open(address, "/ws");
@@ -185,7 +186,7 @@ fn one_subscriber_too_many_is_refused_and_may_come_back() {
     assert_eq!(publish(address, "/publish/all", "to two"), 2);
     first.expect_text("to two");
     drop(second);
-    let mut third = until("a place given back", || {
+    let mut third = until("a free place in the hub", || {
         let (answer, client) = Ws::ask(address, "/ws", &[]);
         (answer.status == 101).then_some(client)
     });
@@ -193,12 +194,12 @@ fn one_subscriber_too_many_is_refused_and_may_come_back() {
     assert_eq!(third.next_text(), "again");
 }
 
-/// A hub whose subscribers may fall two messages of 32 KiB behind.
+/// A hub whose queue holds two messages of 32 KiB for each subscriber.
 fn narrow(when_slow: &str) -> Pushd {
     start(&with("", &format!("message_max = \"32KiB\"\nqueue_max = \"80KiB\"\nwhen_slow = \"{when_slow}\""), ""))
 }
 
-/// Message number `number`, as long as this hub takes.
+/// Message number `number`, of the largest size of this hub.
 fn numbered(number: usize) -> String {
     format!("{number:09}{}", "x".repeat((32 << 10) - 9))
 }
@@ -208,11 +209,12 @@ fn number(message: &str) -> usize {
     message[..9].parse().unwrap()
 }
 
-/// Publishes numbered messages until `enough`, with one reader who keeps up and hears all of them; how many there were.
+/// Publishes numbered messages until `enough`. One healthy subscriber receives all of them. Returns the number of
+/// messages.
 fn publish_until(pushd: &Pushd, healthy: &mut Ws, enough: impl Fn() -> bool) -> usize {
     let mut count = 0;
     while !enough() {
-        assert!(count < 10_000, "nobody is slow");
+        assert!(count < 10_000, "no subscriber is slow");
         publish(pushd.address(), "/publish/all", &numbered(count));
         assert_eq!(number(&healthy.next_text()), count);
         count += 1;
@@ -221,77 +223,76 @@ fn publish_until(pushd: &Pushd, healthy: &mut Ws, enough: impl Fn() -> bool) -> 
 }
 
 #[test]
-fn a_slow_subscriber_is_told_why_and_nobody_else_notices() {
+fn a_slow_subscriber_is_closed_with_a_reason_and_others_are_not_affected() {
     let pushd = narrow("disconnect");
     let address = pushd.address();
     let mut healthy = Ws::open(address, "/ws");
     let mut slow = Ws::open_on(Wire::connect_narrow(address), "/ws");
     let count = publish_until(&pushd, &mut healthy, || metric(address, "pushd_slow_disconnects_total") == 1);
     pushd.logged("disconnected: too slow");
-    // It reads on: what was under way comes whole and in order, then the reason.
-    let mut heard = 0;
+    // When it reads again, the frames in transit arrive complete and in order, then the reason.
+    let mut received = 0;
     let (code, reason) = loop {
         let (first, payload) = slow.next();
         if first == common::ws::CLOSE {
             break (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap());
         }
-        assert_eq!(number(std::str::from_utf8(&payload).unwrap()), heard);
-        heard += 1;
+        assert_eq!(number(std::str::from_utf8(&payload).unwrap()), received);
+        received += 1;
     };
     assert_eq!(code, 1008);
     assert_eq!(reason, "too slow: more messages were waiting than the queue holds");
-    assert!(heard > 0 && heard < count, "{heard} of {count}");
+    assert!(received > 0 && received < count, "{received} of {count}");
     slow.send(common::ws::CLOSE, &common::ws::close_payload(1008, ""));
     slow.wire.expect_end();
-    until_true("only the healthy one left", || metric(address, "pushd_sessions") == 1);
+    until_true("only the healthy subscriber remains", || metric(address, "pushd_sessions") == 1);
     assert_eq!(publish(address, "/publish/all", "on we go"), 1);
     healthy.expect_text("on we go");
 }
 
-/// What a slow subscriber of a hub with this policy hears once it reads on, and how many messages there were.
-fn heard_after_a_pause(when_slow: &str) -> (Vec<usize>, usize) {
+/// The messages that a slow subscriber receives when it reads again, under this policy, and how many were published.
+fn received_after_a_pause(when_slow: &str) -> (Vec<usize>, usize) {
     let pushd = narrow(when_slow);
     let address = pushd.address();
     let mut healthy = Ws::open(address, "/ws");
     let mut slow = Ws::open_on(Wire::connect_narrow(address), "/ws");
     let count = publish_until(&pushd, &mut healthy, || metric(address, "pushd_messages_dropped_total") >= 10);
     assert_eq!(metric(address, "pushd_slow_disconnects_total"), 0);
-    // The answer to this ping stands behind all that waits.
+    // The answer to this ping comes after everything that waits.
     slow.send(common::ws::PING, b"end");
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     loop {
         let (first, payload) = slow.next();
         if first == PONG {
             break;
         }
-        heard.push(number(std::str::from_utf8(&payload).unwrap()));
+        received.push(number(std::str::from_utf8(&payload).unwrap()));
     }
-    // It is a subscriber as before.
+    // It is still subscribed.
     assert_eq!(publish(address, "/publish/all", "present"), 2);
     slow.expect_text("present");
     healthy.expect_text("present");
-    assert!(heard.is_sorted_by(|a, b| a < b), "{heard:?}");
-    assert!(heard.len() <= count - 10, "{} of {count}", heard.len());
-    (heard, count)
+    assert!(received.is_sorted_by(|a, b| a < b), "{received:?}");
+    assert!(received.len() <= count - 10, "{} of {count}", received.len());
+    (received, count)
 }
 
 #[test]
 fn drop_oldest_keeps_the_newest() {
-    let (heard, count) = heard_after_a_pause("drop_oldest");
-    assert_eq!(heard[heard.len() - 2..], [count - 2, count - 1], "{heard:?}");
-    assert_eq!(heard[0], 0, "what the kernel had already cannot be dropped");
+    let (received, count) = received_after_a_pause("drop_oldest");
+    assert_eq!(received[received.len() - 2..], [count - 2, count - 1], "{received:?}");
+    assert_eq!(received[0], 0, "what the kernel has accepted cannot be dropped");
 }
 
 #[test]
 fn drop_newest_keeps_the_oldest() {
-    let (heard, count) = heard_after_a_pause("drop_newest");
-    assert_eq!(heard, (0..heard.len()).collect::<Vec<_>>());
-    assert!(!heard.contains(&(count - 1)));
+    let (received, count) = received_after_a_pause("drop_newest");
+    assert_eq!(received, (0..received.len()).collect::<Vec<_>>());
+    assert!(!received.contains(&(count - 1)));
 }
 
-/// Sees that the server lets go of this connection, and not before `least`.
 #[test]
-fn who_does_not_take_his_echoes_is_not_read_until_he_does() {
+fn a_client_that_does_not_read_its_echoes_is_not_read_until_it_does() {
     const FRAMES: usize = 400_000;
     let pushd = start(&with("", "message_max = \"1KiB\"\nqueue_max = \"1KiB\"\nqueue_messages_max = 4", ""));
     let mut client = Ws::open(pushd.address(), "/echo");
@@ -305,13 +306,13 @@ fn who_does_not_take_his_echoes_is_not_read_until_he_does() {
         }
     });
     let (mut before, mut same) = (0, 0);
-    until_true("a server that reads no more", || {
+    until_true("the server to stop reading", || {
         let now = sent.load(Relaxed);
         same = if now > 0 && now == before { same + 1 } else { 0 };
         before = now;
         same == 20
     });
-    assert!(before < FRAMES, "the kernel took everything");
+    assert!(before < FRAMES, "the kernel accepted everything");
     for _ in 0..FRAMES {
         assert_eq!(client.next(), (TEXT, vec![b'x'; 50]));
     }
@@ -319,19 +320,20 @@ fn who_does_not_take_his_echoes_is_not_read_until_he_does() {
     client.close();
 }
 
-fn is_let_go(mut wire: Wire, began: Instant, least: Duration) {
+/// Checks that the server closes this connection, and not before `least`.
+fn is_closed(mut wire: Wire, began: Instant, least: Duration) {
     wire.expect_end();
     assert!(began.elapsed() >= least, "after {:?}", began.elapsed());
 }
 
 #[test]
-fn who_does_not_finish_is_let_go() {
+fn a_client_that_does_not_finish_its_request_is_closed() {
     let config =
         with("header_timeout = \"3s\"\nbody_timeout = \"3s\"\nkeep_alive = \"3s\"", "", "[daemon]\nworkers = 1");
     let config = config.replace("on_message = \"broadcast\"", "on_message = \"broadcast\", draft76 = true");
     let pushd = start(&config);
     let address = pushd.address();
-    let patience = Duration::from_millis(2900);
+    let least = Duration::from_millis(2900);
     let began = Instant::now();
     let silent = Wire::connect(address);
     let mut halfway = Wire::connect(address);
@@ -344,12 +346,12 @@ fn who_does_not_finish_is_let_go() {
     assert_eq!(Answer::read(&mut idle).status, 200);
     let mut stingy = Wire::connect(address);
     stingy.send(b"POST /publish/all HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nthree");
-    // Those who are done are not concerned.
+    // Sessions that are open already are not affected.
     let mut session = Ws::open(address, "/echo");
     let mut old = Hixie::open(address, "/chat");
 
     for wire in [silent, halfway, without_key3, idle] {
-        is_let_go(wire, began, patience);
+        is_closed(wire, began, least);
     }
     let answer = Answer::read(&mut stingy);
     assert_eq!((answer.status, answer.json()["error"].as_str()), (408, Some("the body did not come in time")));
@@ -359,11 +361,13 @@ fn who_does_not_finish_is_let_go() {
     old.text("here");
     old.expect_text("here");
     drop(stingy);
-    until_true("only those two left, and who asks", || metric(address, "pushd_connections{shard=\"0\"}") == 3);
+    until_true("only those two and the asking connection remain", || {
+        metric(address, "pushd_connections{shard=\"0\"}") == 3
+    });
 }
 
 #[test]
-fn who_does_not_finish_his_second_request_is_let_go_as_soon() {
+fn a_second_request_that_is_not_finished_is_closed_after_the_same_time() {
     let pushd = start(&with("header_timeout = \"3s\"\nkeep_alive = \"7d\"", "", ""));
     let address = pushd.address();
     let mut wire = Wire::connect(address);
@@ -371,24 +375,24 @@ fn who_does_not_finish_his_second_request_is_let_go_as_soon() {
     assert_eq!(Answer::read(&mut wire).status, 200);
     let began = Instant::now();
     wire.send(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso");
-    is_let_go(wire, began, Duration::from_millis(2900));
+    is_closed(wire, began, Duration::from_millis(2900));
 }
 
 #[test]
-fn out_of_descriptors_it_rests_and_recovers() {
-    // More connections allowed than there are descriptors: what the table of routes knows nothing of.
+fn without_descriptors_it_pauses_accepting_and_recovers() {
+    // More connections are allowed than there are descriptors.
     let pushd = Start::new(&with("", "", "[daemon]\nconnections_max = 1000\nworkers = 2")).after("ulimit -n 80").run();
     let address = pushd.address();
     let mut first = Ws::open(address, "/echo");
     let waiting: Vec<Wire> = (0..120).map(|_| Wire::connect(address)).collect();
     pushd.logged("connections_max is 1000, but the limit of open files allows only 40");
     pushd.logged("cannot accept connections for now");
-    // Full, it serves who is in, and does not spin: two seconds of that would be 200 ticks.
+    // Meanwhile it serves its sessions, and does not spin: two seconds of that would be 200 ticks.
     let (before, began) = (pushd.ticks(), Instant::now());
     while began.elapsed() < Duration::from_secs(2) {
         first.text("still here");
         first.expect_text("still here");
-        // Paced, not waiting: the processor time until this deadline is what is measured.
+        // Paced, not waiting: the processor time until this deadline is measured.
         std::thread::sleep(Duration::from_millis(50));
     }
     let used = pushd.ticks() - before;
@@ -396,7 +400,7 @@ fn out_of_descriptors_it_rests_and_recovers() {
     assert_eq!(
         pushd.log().matches("cannot accept connections for now").count(),
         1,
-        "said once, not ten times a second"
+        "logged once, not ten times a second"
     );
     drop(waiting);
     until_true("service again", || get(address, "/healthz").status == 200);
@@ -405,7 +409,7 @@ fn out_of_descriptors_it_rests_and_recovers() {
 }
 
 #[test]
-fn a_soft_limit_of_descriptors_is_raised_as_far_as_it_goes() {
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_limit() {
     for connections_max in ["", "[daemon]\nconnections_max = 1000"] {
         let pushd = Start::new(&with("", "", connections_max)).after("ulimit -Sn 80").run();
         let address = pushd.address();
@@ -418,7 +422,7 @@ fn a_soft_limit_of_descriptors_is_raised_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
+fn a_message_of_the_largest_size_is_accepted_and_one_byte_more_is_not() {
     let pushd = start(&with("", "message_max = \"100\"", ""));
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -430,11 +434,11 @@ fn a_message_of_the_largest_size_passes_and_one_byte_more_does_not() {
 }
 
 #[test]
-fn noise_that_compression_makes_longer_is_measured_as_it_is() {
+fn a_compressed_message_is_limited_by_its_uncompressed_size() {
     let pushd = start(&with("", "message_max = \"100\"\ndeflate = true", ""));
     let address = pushd.address();
     let offer = "Sec-WebSocket-Extensions: permessage-deflate";
-    // RFC 7692 §7.2.3.3: a block that is stored as it is, six bytes longer; in one frame, and in two.
+    // RFC 7692 §7.2.3.3: a stored block is six bytes longer than its content. Sent in one frame, and in two.
     let stored = |length: u8| [&[0, length, 0, !length, 0xff][..], &vec![b'x'; length.into()], &[0]].concat();
     let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
     client.send(0xc1, &stored(100));
@@ -444,24 +448,24 @@ fn noise_that_compression_makes_longer_is_measured_as_it_is() {
     client.expect_text(&"x".repeat(100));
     client.send(0xc1, &stored(101));
     assert_eq!(client.next_close(), (1009, "a message may have at most 100 bytes".to_owned()));
-    // Nor does it help to compress on and on.
+    // Compressed data without an end does not get around the limit.
     let (_, mut client) = Ws::ask(address, "/echo", &[offer]);
     client.send(0x41, &[0; 100]);
     client.wire.send(&frame(0x80, &[0; 200])[..8]);
     assert_eq!(client.next_close().0, 1009);
 }
 
-/// Frames of no bytes, so many of them, whose masks change nothing.
+/// This number of empty frames, with a mask of zeros.
 fn empty_frames(first_byte: u8, count: usize) -> Vec<u8> {
     [first_byte, 0x80, 0, 0, 0, 0].repeat(count)
 }
 
 #[test]
-fn a_client_that_floods_is_told_so_and_the_others_notice_nothing() {
+fn a_client_that_floods_is_closed_with_a_reason_and_others_are_not_affected() {
     let floods: [(&str, &str, Vec<u8>); 5] = [
         ("messages_per_second = 100", "messages_per_second", empty_frames(0x81, 1001)),
         ("messages_per_second = 100", "messages_per_second", empty_frames(0x89, 1001)),
-        // A message that never ends, in parts of nothing.
+        // A message that never ends, in empty fragments.
         (
             "messages_per_second = 100",
             "messages_per_second",
@@ -475,11 +479,11 @@ fn a_client_that_floods_is_told_so_and_the_others_notice_nothing() {
         let mut neighbour = Ws::open(pushd.address(), "/echo");
         let mut flooding = Ws::open(pushd.address(), "/ws");
         flooding.wire.try_send(&flood);
-        // What came before the limit was passed is answered.
+        // Messages before the limit was exceeded are answered.
         let close = until("a close", || Some(flooding.next()).filter(|(first, _)| *first == CLOSE)).1;
         assert_eq!(close[..2], 1008u16.to_be_bytes(), "{limit}");
         assert!(String::from_utf8_lossy(&close[2..]).contains(named), "{close:?}");
-        // Fewer than the limit allows, and one by one.
+        // Fewer messages than the limit allows, one by one.
         for _ in 0..50 {
             neighbour.text("still here");
             neighbour.expect_text("still here");
@@ -489,7 +493,7 @@ fn a_client_that_floods_is_told_so_and_the_others_notice_nothing() {
 }
 
 #[test]
-fn a_message_that_is_begun_has_its_time() {
+fn a_message_that_has_begun_must_end_within_its_timeout() {
     for pings in ["", "ping = false\n"] {
         let pushd = start(&with("", &format!("{pings}message_timeout = \"1s\""), ""));
         let mut slow = Ws::open(pushd.address(), "/ws");
@@ -499,14 +503,14 @@ fn a_message_that_is_begun_has_its_time() {
         slow.wire.send(&[0x81, 0x85]);
         slow.expect_close(1008, "message_timeout");
         assert!(began.elapsed() >= Duration::from_secs(1), "after {:?}", began.elapsed());
-        // A client that is silent between two messages has all the time there is.
+        // There is no time limit between two messages.
         idle.text("hello");
         idle.expect_text("hello");
     }
 }
 
 #[test]
-fn bodies_have_a_bound_in_sum() {
+fn the_sum_of_all_request_bodies_is_bounded() {
     const PART: usize = 60 << 20;
     let hub = "message_max = \"64MiB\"\nqueue_max = \"64MiB\"";
     let pushd = start(&with("body_timeout = \"60s\"", hub, ""));
@@ -520,8 +524,8 @@ fn bodies_have_a_bound_in_sum() {
             wire
         })
         .collect();
-    // Five times 60 MiB do not fit: the last of them is told so.
+    // Five times 60 MiB do not fit: the last request is refused.
     let answer = Answer::read(&mut held.pop().unwrap());
     assert_eq!((answer.status, answer.field("retry-after")), (503, Some("1")), "{answer:?}");
-    assert_eq!(publish(address, "/publish/all", "small ones too"), 0);
+    assert_eq!(publish(address, "/publish/all", "a small one fits"), 0);
 }

@@ -1,8 +1,8 @@
-//! The manual pages name every key and every option, and no other.
+//! The manual pages document every key and every option, and no others.
 //!
-//! In `pushd.toml.5` a `.Ss` with the title of a kind of table is followed by one `.It Cm key` for each key it takes, with its
-//! default in parentheses. In `pushd.8` each option is an `.It Fl` with its long name; in `pushctl.1` it stands under the
-//! `.Ss` of its command. Nothing else is written that way.
+//! In `pushd.toml.5`, each kind of table has a `.Ss` with its title, followed by one `.It Cm key` for each of its keys,
+//! with the default in parentheses. In `pushd.8` each option is an `.It Fl` with its long name; in `pushctl.1` it is
+//! under the `.Ss` of its command. These macros are not used for anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,13 +27,13 @@ fn documented(page: &str) -> BTreeMap<String, BTreeMap<&str, &str>> {
         } else if let Some(item) = line.strip_prefix(".It Cm ") {
             let (key, rest) = item.split_once(' ').unwrap_or((item, ""));
             let twice = tables.entry(title.clone()).or_default().insert(key, rest);
-            assert_eq!(twice, None, "`{key}` stands twice under {title}");
+            assert_eq!(twice, None, "`{key}` occurs twice under {title}");
         }
     }
     tables
 }
 
-/// What stands in parentheses at the end of a key's line, without macros and quotes.
+/// The text in parentheses at the end of a key's line, without macros and quotes.
 fn default_of(rest: &str) -> Option<String> {
     let (_, default) = rest.split_once("Pq ")?;
     let words: Vec<_> = default.split(' ').filter(|word| !matches!(*word, "Qq" | "Li" | "No" | "Cm")).collect();
@@ -47,19 +47,19 @@ fn every_key_is_documented_and_no_other() {
     let mut found = 0;
     for section in keys::SECTIONS {
         let known: BTreeSet<&str> = section.names().collect();
-        let told = documented.remove(&section.title.to_lowercase()).unwrap_or_default();
-        let told: BTreeSet<&str> = told.keys().copied().collect();
-        assert_eq!(known.difference(&told).collect::<Vec<_>>(), [&""; 0], "{}: known, not documented", section.title);
-        assert_eq!(told.difference(&known).collect::<Vec<_>>(), [&""; 0], "{}: documented, not known", section.title);
-        found += told.len();
+        let listed = documented.remove(&section.title.to_lowercase()).unwrap_or_default();
+        let listed: BTreeSet<&str> = listed.keys().copied().collect();
+        assert_eq!(known.difference(&listed).collect::<Vec<_>>(), [&""; 0], "{}: known, not documented", section.title);
+        assert_eq!(listed.difference(&known).collect::<Vec<_>>(), [&""; 0], "{}: documented, not known", section.title);
+        found += listed.len();
     }
     assert!(found > 50, "only {found} keys");
     assert!(documented.is_empty(), "not a kind of table: {:?}", documented.keys());
 }
 
-/// The table of keys has the defaults, and the default file shows each as `#key = value`; the page says the same.
+/// The defaults are in the table of keys, and in the default file as `#key = value`. The page must agree with both.
 #[test]
-fn every_key_tells_its_default() {
+fn the_documented_default_of_every_key_is_right() {
     let page = page("pushd.toml.5");
     let documented = documented(&page);
     for (title, table) in &documented {
@@ -70,13 +70,13 @@ fn every_key_tells_its_default() {
     let mut compared = 0;
     for section in keys::SECTIONS {
         for key in section.keys {
-            let told = default_of(documented[&section.title.to_lowercase()][key.name]).unwrap_or_default();
+            let shown = default_of(documented[&section.title.to_lowercase()][key.name]).unwrap_or_default();
             let is = match key.fallback {
                 Fallback::Value(value) => value.trim_matches(['[', ']', '"']),
                 Fallback::Required => "required",
                 Fallback::Nothing(_) => continue,
             };
-            assert_eq!(told, is, "{}: {}", section.title, key.name);
+            assert_eq!(shown, is, "{}: {}", section.title, key.name);
             compared += 1;
         }
     }
@@ -93,7 +93,7 @@ fn every_key_tells_its_default() {
         let key_like = key.starts_with(|c: char| c.is_ascii_lowercase()) && !key.contains(' ');
         let Some(rest) = documented.get(&title).and_then(|table| table.get(key)).filter(|_| key_like) else { continue };
         let default = default_of(rest).unwrap_or_default();
-        // Those that are not set, and the parts of a feed, are shown with an example.
+        // Keys without a default, and the keys of a feed, are shown with an example.
         let example = matches!(default.as_str(), "not set" | "required" | "the user's own" | "{line}");
         if !example {
             assert_eq!(default, shown.trim_matches('"'), "{title}: {key}");
@@ -103,12 +103,12 @@ fn every_key_tells_its_default() {
     assert!(compared > 15, "only {compared} defaults");
 }
 
-/// An option as the pages write it.
+/// An option in the notation of the pages.
 fn item(short: Option<char>, long: &str) -> String {
     short.map_or(format!("\\-{long}"), |short| format!("{short} , Fl \\-{long}"))
 }
 
-/// The options among these lines of a page.
+/// The options in these lines of a page.
 fn items<'p>(lines: impl Iterator<Item = &'p str>) -> BTreeSet<String> {
     let items = lines.filter_map(|line| line.strip_prefix(".It Fl "));
     items.map(|item| item.split(" Ar ").next().unwrap_or_default().to_owned()).collect()
@@ -124,14 +124,14 @@ fn every_option_of_pushd_is_documented_and_no_other() {
     assert_eq!(known, items(page("pushd.8").lines()));
 }
 
-/// What `pushctl ARGS` prints.
+/// The output of `pushctl ARGS`.
 fn help(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pushctl")).args(args).output().unwrap();
     assert!(output.status.success(), "pushctl {args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The options that a help text lists, `--help` itself left out.
+/// The options in a help text, without `--help`.
 fn listed(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let options = lines.map(|line| {
@@ -146,16 +146,16 @@ fn listed(help: &str) -> BTreeSet<String> {
 fn every_command_of_pushctl_is_documented_with_its_options() {
     let overview = help(&["--help"]);
     let commands = overview.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap_or_default();
-    // What is further to the right than a name goes on with the line above.
+    // A line that is indented further continues the line above it.
     let names = commands.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
     let commands: BTreeSet<&str> = names.filter(|name| !name.is_empty()).collect();
     assert!(commands.len() > 5, "{overview}");
     let page = page("pushctl.1");
     let section = page.split(".Sh COMMANDS\n").nth(1).and_then(|rest| rest.split("\n.Sh ").next()).unwrap();
-    let told: BTreeMap<&str, &str> =
+    let documented: BTreeMap<&str, &str> =
         section.split(".Ss ").filter_map(|part| part.split_once('\n')).filter(|(name, _)| !name.is_empty()).collect();
-    assert_eq!(commands, told.keys().copied().collect());
-    for (command, part) in told {
+    assert_eq!(commands, documented.keys().copied().collect());
+    for (command, part) in documented {
         assert_eq!(listed(&help(&[command, "--help"])), items(part.lines()), "pushctl {command}");
     }
 }

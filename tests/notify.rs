@@ -1,5 +1,5 @@
-//! What the service manager is told, seen on a socket in its place: ready once it serves, reloads with their time, how many
-//! there are, a sign of life that is none by rote, and that the end begins.
+//! The messages to the service manager, received by the test: ready once it serves, reloads with their time, the status
+//! line, the watchdog message that proves progress, and the beginning of the end.
 
 mod common;
 
@@ -18,38 +18,38 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How often a signal comes where they come all the time: more often than signs of life.
-const SIGNAL_PACE: Duration = Duration::from_millis(200);
+/// The interval of signals that arrive all the time: shorter than that of the watchdog messages.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The other end of `NOTIFY_SOCKET`.
 struct Notices {
     socket: UnixDatagram,
 }
 
-/// One datagram: an assignment a line.
+/// A datagram: one assignment a line.
 #[derive(Debug)]
-struct Told(Vec<(String, String)>);
+struct Notice(Vec<(String, String)>);
 
-impl Told {
-    /// What was assigned to `name`.
+impl Notice {
+    /// The value of `name`.
     fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    fn says(&self, name: &str) -> bool {
+    fn has(&self, name: &str) -> bool {
         self.value(name) == Some("1")
     }
 }
 
 impl Notices {
-    /// Listens in the directory of a pushd that is about to start.
+    /// Listens in the directory of a pushd that will be started.
     fn new(path: &Path) -> Notices {
         let socket = UnixDatagram::bind(path.join("notify")).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         Notices { socket }
     }
 
-    /// Starts pushd whose notices come here.
+    /// Starts a pushd that sends its notices here.
     fn start(config: &str) -> (Pushd, Notices) {
         let start = Start::new(config);
         let notices = Notices::new(start.path());
@@ -57,92 +57,92 @@ impl Notices {
     }
 
     /// The next datagram.
-    fn next(&self) -> Told {
+    fn next(&self) -> Notice {
         let mut bytes = [0; 4096];
         let length = loop {
             match self.socket.recv(&mut bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                length => break length.expect("nothing is told any more"),
+                length => break length.expect("no more notices"),
             }
         };
         let text = std::str::from_utf8(&bytes[..length]).unwrap();
         let assignment = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Told(text.lines().map(|line| assignment(line).unwrap_or_else(|| panic!("{line:?} in {text:?}"))).collect())
+        Notice(text.lines().map(|line| assignment(line).unwrap_or_else(|| panic!("{line:?} in {text:?}"))).collect())
     }
 
-    /// Waits for the next datagram that says so.
-    fn told(&self, name: &str) -> Told {
-        until(name, || Some(self.next()).filter(|told| told.says(name)))
+    /// Waits for the next datagram with `name=1`.
+    fn wait_for(&self, name: &str) -> Notice {
+        until(name, || Some(self.next()).filter(|notice| notice.has(name)))
     }
 
-    /// Waits for the next datagram with a status; whether a sign of life came before it.
+    /// Waits for the next datagram with a status. Returns whether a watchdog message came before it.
     fn next_status(&self) -> (String, bool) {
         let mut alive = false;
         until("a status", || {
-            let told = self.next();
-            alive |= told.says("WATCHDOG");
-            told.value("STATUS").map(|status| (status.to_owned(), alive))
+            let notice = self.next();
+            alive |= notice.has("WATCHDOG");
+            notice.value("STATUS").map(|status| (status.to_owned(), alive))
         })
     }
 
-    /// Throws away what was told before; how many datagrams that were.
-    fn forget(&self) -> usize {
+    /// Discards all waiting datagrams. Returns their number.
+    fn discard(&self) -> usize {
         self.socket.set_nonblocking(true).unwrap();
-        let forgotten = std::iter::from_fn(|| match self.socket.recv(&mut [0; 4096]) {
+        let discarded = std::iter::from_fn(|| match self.socket.recv(&mut [0; 4096]) {
             Ok(_) => Some(()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) => panic!("{error}"),
         })
         .count();
         self.socket.set_nonblocking(false).unwrap();
-        forgotten
+        discarded
     }
 }
 
 #[test]
-fn ready_is_said_once_it_serves() {
+fn readiness_is_reported_once_it_serves() {
     let (pushd, notices) = Notices::start(PLAIN);
     let first = notices.next();
-    assert!(first.says("READY"), "{first:?}");
+    assert!(first.has("READY"), "{first:?}");
     assert_eq!(first.value("STATUS"), Some("0 connections, 0 sessions; 0 publications, 0 deliveries"));
     assert_eq!(get(pushd.address(), "/healthz").status, 200);
     assert_eq!(fs::read_to_string(pushd.path().join("pushd.pid")).unwrap(), format!("{}\n", pushd.pid()));
 }
 
 #[test]
-fn a_start_that_fails_says_nothing() {
+fn a_failed_start_sends_nothing() {
     let (pushd, _manager) = Notices::start(PLAIN);
     let directory = common::daemon::directory_with(&PLAIN.replace("127.0.0.1:0", &pushd.address().to_string()));
     let notices = Notices::new(directory.path());
     let mut command = common::daemon::pushd(directory.path(), &["-n", "-c", "hub.toml"]);
     let ran = run(command.env("NOTIFY_SOCKET", directory.path().join("notify")));
     assert_eq!(ran.code(), 69, "{}", ran.stderr);
-    assert_eq!(notices.forget(), 0);
+    assert_eq!(notices.discard(), 0);
 }
 
 #[test]
-fn a_reload_says_when_it_began_and_that_it_is_over() {
+fn the_beginning_and_the_end_of_a_reload_are_reported() {
     let (pushd, notices) = Notices::start(PLAIN);
     let mut last = 0;
     for (config, answer) in [(PLAIN, "Reloaded"), ("bogus", "Reload refused"), (PLAIN, "Reloaded")] {
         let line = pushd.reload(config);
         assert!(line.contains(answer), "{line}");
-        let told = notices.told("RELOADING");
-        // In the same datagram, and by the clock that goes on.
-        let began: u64 = told.value("MONOTONIC_USEC").unwrap_or_else(|| panic!("{told:?}")).parse().unwrap();
+        let notice = notices.wait_for("RELOADING");
+        // In the same datagram, and by the monotonic clock.
+        let began: u64 = notice.value("MONOTONIC_USEC").unwrap_or_else(|| panic!("{notice:?}")).parse().unwrap();
         assert!(began > last, "{began} after {last}");
         last = began;
         let over = until("the end of the reload", || {
-            let told = notices.next();
-            assert!(!told.says("RELOADING"), "{told:?}");
-            told.says("READY").then_some(told)
+            let notice = notices.next();
+            assert!(!notice.has("RELOADING"), "{notice:?}");
+            notice.has("READY").then_some(notice)
         });
         assert!(over.value("STATUS").is_some(), "{over:?}");
     }
 }
 
 #[test]
-fn the_status_counts() {
+fn the_status_line_has_the_current_numbers() {
     let (pushd, notices) = Notices::start(PLAIN);
     let address = pushd.address();
     let mut clients: Vec<Ws> = (0..3).map(|_| Ws::open(address, "/ws")).collect();
@@ -158,7 +158,7 @@ fn the_status_counts() {
     expect("0 connections, 0 sessions; 1 publications, 3 deliveries");
 }
 
-/// A thread of pushd that is held, as if it hung. Dropped it goes on.
+/// A stopped thread of pushd, as if it hung. It continues when this is dropped.
 struct Held(Pid);
 
 impl Held {
@@ -177,56 +177,56 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // While a failed test unwinds it may be gone.
+        // If the test failed, the process may have ended.
         let _ = ptrace::detach(self.0, None);
     }
 }
 
 #[test]
-fn a_sign_of_life_is_given_only_while_every_shard_goes_on() {
+fn the_watchdog_message_is_sent_only_while_every_shard_makes_progress() {
     let (pushd, notices) = Notices::start(&format!("{PLAIN}\n[daemon]\nworkers = 2\n"));
-    notices.told("WATCHDOG");
+    notices.wait_for("WATCHDOG");
     let held = Held::shard(&pushd);
-    notices.forget();
-    // The look that was under way, and one that still sees progress since that.
+    notices.discard();
+    // The check that was in progress, and one that still sees progress since the last one.
     for _ in 0..3 {
         notices.next_status();
     }
     let (_, alive) = notices.next_status();
-    assert!(!alive, "a sign of life although a shard hangs");
+    assert!(!alive, "a watchdog message although a shard hangs");
     drop(held);
-    notices.told("WATCHDOG");
+    notices.wait_for("WATCHDOG");
 }
 
 #[test]
-fn signals_that_come_all_the_time_do_not_stop_the_signs_of_life() {
+fn frequent_signals_do_not_stop_the_watchdog_messages() {
     let (pushd, notices) = Notices::start(PLAIN);
     let (over, is_over) = channel::<()>();
     std::thread::scope(|threads| {
-        // In here, so that its end is that of the signals also where the test fails.
+        // Owned by this scope, so that the signals end even if the test fails.
         let _over = over;
         threads.spawn(|| {
             let is_over = is_over;
             let mut signals = [Signal::SIGUSR1, Signal::SIGHUP].into_iter().cycle();
-            while is_over.recv_timeout(SIGNAL_PACE) == Err(RecvTimeoutError::Timeout) {
+            while is_over.recv_timeout(SIGNAL_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 signals.next().into_iter().for_each(|signal| pushd.signal(signal));
             }
         });
-        notices.told("WATCHDOG");
-        notices.told("WATCHDOG");
+        notices.wait_for("WATCHDOG");
+        notices.wait_for("WATCHDOG");
     });
 }
 
 #[test]
-fn the_end_is_announced_as_it_begins() {
+fn the_shutdown_is_reported_when_it_begins() {
     let (mut pushd, notices) = Notices::start(&format!("{PLAIN}\n[daemon]\ngrace = \"60s\"\n"));
     let mut client = Ws::open(pushd.address(), "/ws");
     pushd.signal(Signal::SIGTERM);
-    // The client has not answered yet: nothing has ended.
+    // The client has not answered yet, so the shutdown has not ended.
     client.next_close();
-    notices.told("STOPPING");
+    notices.wait_for("STOPPING");
     assert!(!pushd.has_ended());
     client.wire.try_send(&common::ws::frame(common::ws::CLOSE, &common::ws::close_payload(1001, "")));
     assert_eq!(pushd.wait(), 0);
-    assert_eq!(notices.forget(), 0, "something is told after the end was");
+    assert_eq!(notices.discard(), 0, "a notice after the end");
 }

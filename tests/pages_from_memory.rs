@@ -1,7 +1,7 @@
-//! What a page that lies in memory costs, counted instead of timed: a fixed number of allocations, whatever its size; and that
-//! what is edited is what is sent, at once. One test in this file, because the count is the whole process's.
+//! The cost of a page from the cache, counted in allocations: their number is fixed, whatever the size of the page. And
+//! an edited page is sent at once. There is only one test in this file, because the count is for the whole process.
 
-#![allow(unsafe_code, reason = "a global allocator that counts cannot be had without")]
+#![allow(unsafe_code, reason = "a global allocator that counts needs it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,23 +13,23 @@ use pushd::config::Static;
 use pushd::http::body::Body;
 use pushd::http::pages;
 
-/// For a loaded machine; a page is kept two seconds after its last change.
+/// Long enough for a loaded machine. A page is cached two seconds after its last change.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Counting;
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is handed on to the system's allocator as it came.
+// SAFETY: all calls are forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same as the system's.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the pointer came from `alloc` above, that is from the system.
+        // SAFETY: the pointer came from `alloc` above, and so from the system.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -56,23 +56,23 @@ impl Ask {
         answer.into_body().collect().await.unwrap().to_bytes().to_vec()
     }
 
-    /// Asks until the page lies in memory.
-    async fn until_kept(&self) {
+    /// Requests the page until it is cached.
+    async fn until_cached(&self) {
         let began = Instant::now();
         while self.at_hand().is_none() {
             self.body().await;
             assert!(
                 began.elapsed() < DEADLINE,
-                "never kept: is the temporary directory on a file system of this machine?"
+                "never cached: is the temporary directory on a file system of this machine?"
             );
-            // Polled up to the deadline: what changed just now is not kept yet.
+            // Polled up to the deadline: a page that has just changed is not cached yet.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
 #[tokio::test]
-async fn a_page_in_memory_costs_the_same_whatever_its_size_and_shows_an_edit_at_once() {
+async fn a_cached_page_costs_the_same_whatever_its_size_and_an_edit_is_sent_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_path_buf();
     let asks = ["small", "large"].map(|name| Ask {
@@ -85,10 +85,11 @@ async fn a_page_in_memory_costs_the_same_whatever_its_size_and_shows_an_edit_at_
     std::fs::write(root.join("large"), &large).unwrap();
     let mut costs = Vec::new();
     for ask in &asks {
-        ask.until_kept().await;
-        // The first answers make what all others share.
+        ask.until_cached().await;
+        // The first responses create what all later ones share.
         assert!((0..3).all(|_| ask.at_hand().is_some()));
-        // Other threads of the test's harness may allocate meanwhile: the least of several counts is the answer's own.
+        // Other threads of the test harness may allocate meanwhile, so the smallest of several counts is that of the
+        // response.
         let count = (0..100).map(|_| {
             let before = ALLOCATIONS.load(Ordering::Relaxed);
             assert!(ask.at_hand().is_some());
@@ -98,7 +99,7 @@ async fn a_page_in_memory_costs_the_same_whatever_its_size_and_shows_an_edit_at_
     }
     println!("allocations: {costs:?}");
     assert_eq!(costs[0], costs[1], "allocations for 5 bytes and for 200 KiB");
-    assert!(costs[0] <= 2, "{costs:?} allocations: the header's two");
+    assert!(costs[0] <= 2, "{costs:?} allocations: more than the two of the header");
 
     assert_eq!(asks[1].body().await, large);
     std::fs::write(root.join("small"), "SMALL").unwrap();

@@ -1,5 +1,5 @@
-//! A start as root for another user: what root does by name cannot be turned against it. Only root can try this; for others there
-//! is nothing to try.
+//! A start as root for another user: files that root opens by name cannot be used against it. Only root can run these
+//! tests; for other users they do nothing.
 
 mod common;
 
@@ -15,17 +15,17 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use pushd::daemon::pidfile::Pidfile;
 
-/// The user that root becomes, and yet another; by number, since names are this machine's affair.
+/// The user that root becomes, and a third one; by number, because names differ between machines.
 const USER: u32 = 65534;
 const STRANGER: u32 = 65533;
-/// How often the swap is tried.
+/// How often the race is tried.
 const STARTS: usize = 20;
 
 fn arguments(user: u32) -> [String; 4] {
     ["-u", &user.to_string(), "-g", &user.to_string()].map(str::to_owned)
 }
 
-/// A pushd with a Unix socket, about to be started by root for the user; `owner` has its directory.
+/// A pushd with a Unix socket, to be started by root for the user. `owner` owns its directory.
 fn for_the_user(owner: u32) -> Start {
     let words = arguments(USER);
     let start = Start::new(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"unix:hub.sock\"]"));
@@ -35,7 +35,7 @@ fn for_the_user(owner: u32) -> Start {
 }
 
 #[test]
-fn a_socket_swapped_for_a_link_gives_no_file_of_roots_away() {
+fn a_socket_replaced_by_a_link_does_not_give_away_a_file_of_roots() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -59,7 +59,7 @@ fn a_socket_swapped_for_a_link_gives_no_file_of_roots_away() {
             over.store(true, Ordering::Relaxed);
             match started {
                 Ok(mut pushd) => assert_eq!(pushd.end(Signal::SIGTERM), 0),
-                // The swap came before what was bound could be held.
+                // The link was there before pushd could open the socket that it bound.
                 Err(why) => assert!(why.contains("cannot listen on unix:"), "{why}"),
             }
         });
@@ -69,7 +69,7 @@ fn a_socket_swapped_for_a_link_gives_no_file_of_roots_away() {
 }
 
 #[test]
-fn what_root_makes_is_the_users_wherever_it_may_be_made() {
+fn files_that_root_creates_belong_to_the_user() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -81,12 +81,12 @@ fn what_root_makes_is_the_users_wherever_it_may_be_made() {
         }
         let status = fs::read_to_string(format!("/proc/{}/status", pushd.pid())).unwrap();
         let ids = status.lines().find(|line| line.starts_with("Uid:")).unwrap();
-        assert_eq!(ids.split_whitespace().skip(1).collect::<Vec<_>>(), ["65534"; 4], "for good");
+        assert_eq!(ids.split_whitespace().skip(1).collect::<Vec<_>>(), ["65534"; 4], "all ids are changed");
     }
 }
 
 #[test]
-fn root_makes_nothing_in_a_directory_that_a_third_can_change() {
+fn root_creates_nothing_in_a_directory_that_a_third_user_can_change() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -113,7 +113,7 @@ fn root_makes_nothing_in_a_directory_that_a_third_can_change() {
 }
 
 #[test]
-fn everybody_may_ask_whether_it_runs() {
+fn every_user_may_ask_whether_it_runs() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -122,20 +122,20 @@ fn everybody_may_ask_whether_it_runs() {
     let daemon = Daemon::launch(&mut pushd(directory.path(), &["-c", "hub.toml"]), directory.path());
     let mode = |name: &str| directory.path().join(name).metadata().unwrap().mode() & 0o777;
     assert_eq!((mode("pushd.pid"), mode("pushd.log")), (0o644, 0o640));
-    let told = as_a_stranger(directory.path(), "status");
+    let status = as_a_stranger(directory.path(), "status");
     assert_eq!(
-        told,
+        status,
         (0, format!("pushd is running, PID {} ({})\n", daemon.pid, directory.path().join("pushd.pid").display()))
     );
-    let (code, told) = as_a_stranger(directory.path(), "stop");
+    let (code, message) = as_a_stranger(directory.path(), "stop");
     assert_eq!(code, 77);
-    assert!(told.contains("no permission to signal"), "{told}");
+    assert!(message.contains("no permission to signal"), "{message}");
     assert_eq!(daemon.end(Signal::SIGTERM), 0);
     assert_eq!(as_a_stranger(directory.path(), "status").0, 3);
 }
 
 #[test]
-fn root_signals_nothing_that_another_user_names() {
+fn root_signals_no_process_that_another_user_names() {
     if !Uid::effective().is_root() {
         return;
     }
@@ -143,23 +143,23 @@ fn root_signals_nothing_that_another_user_names() {
     let pidfile = directory.path().join("pushd.pid");
     let lock = Pidfile::lock(&pidfile).unwrap();
     chown(&pidfile, Some(USER), Some(USER)).unwrap();
-    // A process of root's that happens to have the file open.
+    // A process of root's that has the file open by chance.
     let mut bystander = Command::new("sleep").arg("600").stdin(File::open(&pidfile).unwrap()).spawn().unwrap();
     fs::write(&pidfile, format!("{}\n", bystander.id())).unwrap();
     for command in ["stop", "reload"] {
         let ran = run(Command::new(env!("CARGO_BIN_EXE_pushctl")).args([command, "--pidfile"]).arg(&pidfile));
         assert_eq!(ran.code(), 77, "{}", ran.stderr);
-        assert!(ran.stderr.contains("root does not signal what another user names"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("root does not signal a process that another user names"), "{}", ran.stderr);
     }
     assert_eq!(bystander.try_wait().unwrap(), None);
     bystander.kill().and_then(|()| bystander.wait()).unwrap();
     drop(lock);
 }
 
-/// What pushctl tells a user who has nothing to do with it.
+/// The output of pushctl for a third user.
 fn as_a_stranger(path: &Path, command: &str) -> (i32, String) {
     use std::os::unix::process::CommandExt;
-    // The build's own directory may be closed to others.
+    // Other users may not be able to read the build directory.
     let binary = path.join("pushctl");
     if !binary.exists() {
         fs::copy(env!("CARGO_BIN_EXE_pushctl"), &binary).unwrap();

@@ -1,4 +1,5 @@
-//! Many clients that hear at once, and a publisher that never rests; what they heard is looked at when all is over.
+//! Many clients that receive at once, and a publisher that publishes without a pause. What the clients received is
+//! checked at the end.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -16,7 +17,7 @@ use crate::common::http::request;
 use crate::common::ws::{KEYS_76, handshake, handshake_76};
 use crate::common::{DEADLINE, until};
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speech {
     Plain,
@@ -25,11 +26,11 @@ pub enum Speech {
     Events,
 }
 
-/// A client that only hears.
+/// A client that only receives.
 pub struct Client {
     stream: TcpStream,
     pub speech: Speech,
-    /// The channels it hears.
+    /// Its channels.
     pub channels: Vec<&'static str>,
     bytes: Vec<u8>,
     ended: bool,
@@ -75,8 +76,8 @@ impl Client {
         Client { stream, speech, channels: channels.to_vec(), bytes: Vec::new(), ended: false }
     }
 
-    /// Takes what there is.
-    fn hear(&mut self) {
+    /// Reads everything that has arrived.
+    fn receive(&mut self) {
         let mut bytes = [0; 16 << 10];
         loop {
             match self.stream.read(&mut bytes) {
@@ -89,9 +90,9 @@ impl Client {
         }
     }
 
-    /// The texts it heard; there may be nothing else.
+    /// The received texts. There may be no other frames.
     fn texts(&self) -> Vec<String> {
-        assert!(!self.ended, "a client of {:?} saw an end", self.channels);
+        assert!(!self.ended, "the connection of a client of {:?} ended", self.channels);
         let mut rest = &self.bytes[..];
         let mut texts = Vec::new();
         while !rest.is_empty() {
@@ -109,7 +110,7 @@ impl Client {
 
 fn old_frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
     assert_eq!(bytes[0], 0, "a text");
-    let end = bytes.iter().position(|byte| *byte == 0xff).expect("a whole frame");
+    let end = bytes.iter().position(|byte| *byte == 0xff).expect("a complete frame");
     (bytes[1..end].to_vec(), &bytes[end + 1..])
 }
 
@@ -135,14 +136,15 @@ fn frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
     (text, rest)
 }
 
-/// Clients that are read by a thread of their own.
+/// Clients that are read by one thread.
 pub struct Crowd {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Vec<Client>>,
 }
 
 impl Crowd {
-    /// Reads these clients until [`Crowd::end`], and then until each has heard these last words.
+    /// Reads these clients until [`Crowd::end`], and then until each has received this last message on each of its
+    /// channels.
     pub fn new(mut clients: Vec<Client>, last: &'static str) -> Crowd {
         let ends = Arc::new(AtomicBool::new(false));
         let asked = ends.clone();
@@ -153,10 +155,10 @@ impl Crowd {
                 if !ending {
                     since = Instant::now();
                 }
-                if ending && clients.iter().all(|client| client.ended || has_heard(client, last)) {
+                if ending && clients.iter().all(|client| client.ended || has_received(client, last)) {
                     return clients;
                 }
-                assert!(since.elapsed() < DEADLINE, "not everybody heard the last words");
+                assert!(since.elapsed() < DEADLINE, "not every client received the last message");
                 let mut polled: Vec<_> =
                     clients.iter().map(|client| PollFd::new(client.stream.as_fd(), PollFlags::POLLIN)).collect();
                 poll(&mut polled, PollTimeout::from(20u8)).unwrap();
@@ -165,13 +167,13 @@ impl Crowd {
                     .iter_mut()
                     .zip(ready)
                     .filter(|(client, ready)| *ready && !client.ended)
-                    .for_each(|(c, _)| c.hear());
+                    .for_each(|(c, _)| c.receive());
             }
         });
         Crowd { ends, thread }
     }
 
-    /// What each client heard, with its channels.
+    /// The texts that each client received, with its channels.
     pub fn end(self) -> Vec<(Vec<&'static str>, Vec<String>)> {
         self.ends.store(true, Ordering::SeqCst);
         let clients = self.thread.join().unwrap();
@@ -179,30 +181,30 @@ impl Crowd {
     }
 }
 
-fn has_heard(client: &Client, last: &str) -> bool {
-    // Too short to be compressed.
+fn has_received(client: &Client, last: &str) -> bool {
+    // The message is too short to be compressed.
     let tail = &client.bytes[client.bytes.len().saturating_sub(100)..];
     tail.windows(last.len()).filter(|part| *part == last.as_bytes()).count() >= client.channels.len()
 }
 
-/// Publishes to channels in turn until it is told to end.
+/// Publishes to the channels in turn until it is ended.
 pub struct Publisher {
     ends: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     thread: JoinHandle<Posted>,
 }
 
-/// What was published.
+/// The published messages.
 #[derive(Default)]
 pub struct Posted {
-    /// Acknowledged.
+    /// The acknowledged messages.
     pub acknowledged: HashSet<String>,
-    /// Sent, without an answer.
+    /// The number of messages sent without an answer.
     pub unanswered: usize,
 }
 
 impl Publisher {
-    /// Begins. Each message is `CHANNEL NUMBER` and what makes it worth compressing.
+    /// Starts. Each message is `CHANNEL NUMBER` and some text that is worth compressing.
     pub fn new(address: SocketAddr, channels: &'static [&'static str]) -> Publisher {
         let ends = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::<AtomicUsize>::default();
@@ -227,22 +229,22 @@ impl Publisher {
         Publisher { ends, acknowledged, thread }
     }
 
-    /// Waits until so many more are acknowledged.
+    /// Waits until this number of further messages is acknowledged.
     pub fn goes_on(&self, more: usize) {
         let before = self.acknowledged.load(Ordering::SeqCst);
         until("publications", || (self.acknowledged.load(Ordering::SeqCst) >= before + more).then_some(()));
     }
 
-    /// Ends.
+    /// Stops publishing.
     pub fn end(self) -> Posted {
         self.ends.store(true, Ordering::SeqCst);
         self.thread.join().unwrap()
     }
 }
 
-/// Publishes one message; whether that was acknowledged.
+/// Publishes one message. Returns whether it was acknowledged.
 fn post(address: SocketAddr, channel: &str, message: &str) -> bool {
-    // The address never ceases to listen.
+    // The address is listened on all the time.
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let target = format!("/publish/{channel}");
@@ -253,7 +255,7 @@ fn post(address: SocketAddr, channel: &str, message: &str) -> bool {
         && answer.starts_with(b"HTTP/1.1 200 ")
 }
 
-/// Publishes until that is acknowledged.
+/// Publishes a message repeatedly until it is acknowledged.
 pub fn post_surely(address: SocketAddr, channel: &str, message: &str) {
     until("an answer", || post(address, channel, message).then_some(()));
 }

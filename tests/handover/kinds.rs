@@ -1,4 +1,4 @@
-//! One session of each kind that a process may leave: how it comes about, and how its client goes on.
+//! One session of each kind that can be handed over: how it is created, and how its client continues.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -12,10 +12,10 @@ use crate::common::until_true;
 use crate::common::wire::Wire;
 use crate::common::ws::{CLOSE, KEYS_76, PING, PONG, TEXT, close_payload, frame, handshake, handshake_76};
 
-/// What the tail holds at first, of which the last line is not whole, and what is appended before it ends.
+/// The first content of the tail's file, and what is appended before the handover. The last line is incomplete.
 pub const TAIL: (&str, &str) = ("old\n", "whole\nhalf");
 
-/// What the process that left them went by, and the next one goes by. Paths are the same wherever it runs.
+/// The configuration of both processes. Its paths are the same in every directory.
 pub const CONFIG: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -63,17 +63,17 @@ message = "{n} {line}"
 workers = 1
 "#;
 
-/// The configuration, with a notice that fills more than what the kernel takes of a narrow connection at once.
+/// The configuration, with a notice that is longer than what the kernel accepts at once on a narrow connection.
 pub fn config() -> String {
     CONFIG.replace("NOTICE", &"and long ".repeat(2000))
 }
 
-/// With one more route, which is taken away while a session is open on it.
+/// The configuration with one more route, which is removed while a session is open on it.
 pub fn config_before() -> String {
     config().replace("\"/two\"", "\"/gone\" = { websocket = \"push\" }\n\"/two\"")
 }
 
-/// A listener whose connections have little room in the kernel, as a service manager passes it.
+/// A listener whose connections have small buffers in the kernel, passed as by a service manager.
 pub fn narrow() -> TcpListener {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_send_buffer_size(4096).unwrap();
@@ -83,42 +83,42 @@ pub fn narrow() -> TcpListener {
     socket.into()
 }
 
-/// What its client has seen of a session, and what waits there.
+/// The kinds of sessions: what their clients have sent and received, and what waits for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Hears.
+    /// Receives.
     Plain,
-    /// Hears compressed messages.
+    /// Receives compressed messages.
     Deflate,
-    /// Hears by draft-76.
+    /// Receives by draft-76.
     Old,
-    /// Hears two channels, and broadcasts to the first.
+    /// Subscribes to two channels, and broadcasts to the first.
     Two,
-    /// Has said half of a frame.
+    /// Has sent half of a frame.
     Half,
-    /// Has said half of a frame of draft-76.
+    /// Has sent half of a frame of draft-76.
     OldHalf,
-    /// Has said a frame that is not the last of its message.
+    /// Has sent a frame that is not the last of its message.
     Fragment,
-    /// Has said half of a compressed frame.
+    /// Has sent half of a compressed frame.
     DeflateHalf,
     /// Reads nothing: messages wait, one is partly written, others were dropped.
     Slow,
-    /// Reads little: the notice of messages that were dropped is partly written.
+    /// Reads little: the notice about dropped messages is partly written.
     Noticed,
-    /// Reads nothing, and has said goodbye.
+    /// Reads nothing, and has sent a close.
     Leaving,
-    /// Broke the protocol, was told so, and has not ended yet.
+    /// Has violated the protocol, was closed, and has not ended the connection yet.
     Failed,
-    /// Has been pinged, and has not answered.
+    /// Has received a ping, and has not answered.
     Pinged,
-    /// Was told that its route is gone, and has not answered.
+    /// Was closed because its route is gone, and has not answered.
     Closing,
-    /// A connection that has said nothing.
+    /// A connection on which nothing was sent.
     Silent,
 }
 
-/// One of each, in the order in which they are opened, and written down.
+/// One of each kind, in the order in which they are opened and recorded.
 pub const KINDS: [Kind; 15] = [
     Kind::Plain,
     Kind::Deflate,
@@ -137,11 +137,11 @@ pub const KINDS: [Kind; 15] = [
     Kind::Silent,
 ];
 
-/// What is said in two halves.
-const SAID: &str = "something that is said in two halves, and long enough to be compressed, said in two halves";
+/// A text that is sent in two halves.
+const HALVES: &str = "something that is said in two halves, and long enough to be compressed, said in two halves";
 
 impl Kind {
-    /// What it is told after all that is the same every time: the name of the file that holds it.
+    /// The name of the file with the bytes that this client receives, if they depend on the recording.
     pub fn file(self) -> Option<&'static str> {
         match self {
             Kind::Slow => Some("slow"),
@@ -151,13 +151,13 @@ impl Kind {
         }
     }
 
-    /// Whether it hears the channel `all` of the hub `push`.
+    /// Whether it subscribes to the channel `all` of the hub `push`.
     pub fn hears(self) -> bool {
         use Kind::{Closing, Failed, Leaving, Noticed, Pinged, Silent, Slow};
         !matches!(self, Slow | Noticed | Leaving | Failed | Pinged | Closing | Silent)
     }
 
-    fn speaks(self) -> Speech {
+    fn speech(self) -> Speech {
         match self {
             Kind::Deflate | Kind::DeflateHalf => Speech::Deflate,
             Kind::Old | Kind::OldHalf => Speech::Old,
@@ -165,17 +165,17 @@ impl Kind {
         }
     }
 
-    /// What it has said, and what it says then.
-    fn says(self) -> (Vec<u8>, Vec<u8>) {
-        let (first, second) = SAID.split_at(40);
+    /// The bytes that it sends before the handover, and after it.
+    fn sends(self) -> (Vec<u8>, Vec<u8>) {
+        let (first, second) = HALVES.split_at(40);
         let cut = |frame: Vec<u8>| (frame[..20].to_vec(), frame[20..].to_vec());
         match self {
-            Kind::Half => cut(frame(TEXT, SAID.as_bytes())),
-            Kind::OldHalf => cut([b"\x00", SAID.as_bytes(), b"\xff"].concat()),
+            Kind::Half => cut(frame(TEXT, HALVES.as_bytes())),
+            Kind::OldHalf => cut([b"\x00", HALVES.as_bytes(), b"\xff"].concat()),
             Kind::Fragment => (frame(0x01, first.as_bytes()), frame(0x80, second.as_bytes())),
             Kind::DeflateHalf => {
                 let mut deflate = DeflateEncoder::new(Vec::new(), Compression::best());
-                deflate.write_all(SAID.as_bytes()).unwrap();
+                deflate.write_all(HALVES.as_bytes()).unwrap();
                 deflate.flush().unwrap();
                 let deflated = deflate.get_ref().strip_suffix(&[0, 0, 0xff, 0xff]).unwrap();
                 cut(frame(0xc1, deflated))
@@ -189,7 +189,7 @@ impl Kind {
         }
     }
 
-    /// Opens it.
+    /// Opens a session or connection of this kind.
     pub fn open(self, address: SocketAddr, narrow: SocketAddr) -> Client {
         let mut wire = match self {
             Kind::Slow | Kind::Noticed | Kind::Leaving => Wire::connect_narrow(narrow),
@@ -207,15 +207,15 @@ impl Kind {
             Kind::Silent => return Client { kind: self, wire },
         };
         let host = wire.peer_address();
-        wire.send(&match self.speaks() {
+        wire.send(&match self.speech() {
             Speech::Plain => handshake(host, target, &[]),
             Speech::Deflate => handshake(host, target, &["Sec-WebSocket-Extensions: permessage-deflate"]),
             Speech::Old => [&handshake_76(host, target, &[]), &KEYS_76.2[..]].concat(),
         });
         let answer = Answer::read_head(&mut wire);
         assert_eq!(answer.status, 101, "{answer:?}");
-        assert_eq!(answer.field("sec-websocket-extensions").is_some(), self.speaks() == Speech::Deflate, "{answer:?}");
-        if self.speaks() == Speech::Old {
+        assert_eq!(answer.field("sec-websocket-extensions").is_some(), self.speech() == Speech::Deflate, "{answer:?}");
+        if self.speech() == Speech::Old {
             wire.take(16);
         }
         Client { kind: self, wire }
@@ -229,17 +229,17 @@ enum Speech {
     Old,
 }
 
-/// A client, and what it is.
+/// A client and its kind.
 pub struct Client {
     pub kind: Kind,
     pub wire: Wire,
 }
 
 impl Client {
-    /// What it says until it is handed over.
+    /// Sends what the client sends before the handover.
     pub fn begin(&mut self) {
         if self.kind != Kind::Leaving {
-            self.wire.send(&self.kind.says().0);
+            self.wire.send(&self.kind.sends().0);
         }
         match self.kind {
             Kind::Failed => assert_eq!(self.next().0, CLOSE),
@@ -248,15 +248,16 @@ impl Client {
         }
     }
 
-    /// What it does once another process has it; `told` is what it is told then, of kinds that are told something.
+    /// Continues after the handover. `told` returns the bytes that the client must receive, for the kinds that have a
+    /// file.
     pub fn go_on(&mut self, told: impl Fn(&str) -> Vec<u8>) {
-        self.wire.send(&self.kind.says().1);
+        self.wire.send(&self.kind.sends().1);
         if let Some(name) = self.kind.file() {
             let told = told(name);
-            assert!(self.wire.take(told.len()) == told, "{:?} is told something else", self.kind);
+            assert!(self.wire.take(told.len()) == told, "{:?} receives other bytes", self.kind);
         }
         match self.kind {
-            Kind::Half | Kind::OldHalf | Kind::Fragment | Kind::DeflateHalf => self.expect(SAID),
+            Kind::Half | Kind::OldHalf | Kind::Fragment | Kind::DeflateHalf => self.expect(HALVES),
             Kind::Slow | Kind::Noticed | Kind::Pinged => self.expect_nothing(),
             Kind::Leaving | Kind::Closing => self.wire.expect_end(),
             Kind::Failed => {
@@ -268,18 +269,18 @@ impl Client {
         }
     }
 
-    /// Hears this text, compressed where it may be.
+    /// The next message must be this text. It may be compressed.
     pub fn expect(&mut self, text: &str) {
-        match self.kind.speaks() {
+        match self.kind.speech() {
             Speech::Plain => {
-                let heard = self.next_but_pings();
-                assert_eq!(heard, (TEXT, text.as_bytes().to_vec()), "{:?}", self.kind);
+                let received = self.next_but_pings();
+                assert_eq!(received, (TEXT, text.as_bytes().to_vec()), "{:?}", self.kind);
             }
             Speech::Old => {
                 let all = self.wire.take(text.len() + 2);
                 assert_eq!(all, [b"\x00", text.as_bytes(), b"\xff"].concat());
             }
-            // Only what is published comes compressed.
+            // Only publications are compressed.
             Speech::Deflate => match self.next() {
                 (0xc1, payload) => {
                     let mut inflate = DeflateDecoder::new(Vec::new());
@@ -287,7 +288,7 @@ impl Client {
                     inflate.flush().unwrap();
                     assert_eq!(inflate.get_ref(), text.as_bytes());
                 }
-                heard => assert_eq!(heard, (TEXT, text.as_bytes().to_vec()), "{:?}", self.kind),
+                received => assert_eq!(received, (TEXT, text.as_bytes().to_vec()), "{:?}", self.kind),
             },
         }
     }
@@ -306,7 +307,7 @@ impl Client {
         loop {
             match self.next() {
                 (PING, payload) => self.wire.send(&frame(PONG, &payload)),
-                heard => return heard,
+                frame => return frame,
             }
         }
     }
@@ -320,7 +321,7 @@ impl Client {
         (head[0], self.wire.take(length))
     }
 
-    /// What it is told by the process that recorded it, once that has taken it up itself.
+    /// The bytes that it receives from the process that recorded it, after that process has taken it up again.
     pub fn told(&mut self) -> Vec<u8> {
         if self.kind == Kind::Leaving {
             return self.wire.take_all();
@@ -332,7 +333,7 @@ impl Client {
     }
 }
 
-/// Brings every client to where it is to be handed over.
+/// Brings every client into the state in which it is to be handed over.
 pub fn settle(service: &Service, clients: &mut [Client]) {
     let address = service.address();
     clients.iter_mut().for_each(Client::begin);
@@ -349,14 +350,14 @@ pub fn settle(service: &Service, clients: &mut [Client]) {
         publish(address, "/publish/leaving", &format!("{number:03} {}", "x".repeat(1900)));
     }
     let client = |kind: Kind| KINDS.iter().position(|other| *other == kind).unwrap();
-    clients[client(Kind::Leaving)].wire.send(&Kind::Leaving.says().0);
+    clients[client(Kind::Leaving)].wire.send(&Kind::Leaving.sends().0);
     // It reads until the notice begins.
     clients[client(Kind::Noticed)].wire.take_until(b"missed ");
     assert!(service.reload(&config()).contains("] Reloaded"));
     assert_eq!(clients[client(Kind::Closing)].next().0, CLOSE);
-    // Twice: the kernel takes more once it has seen how little it is asked for.
+    // Twice: the kernel accepts more once it knows how little the client reads.
     crowd_out("slow");
     crowd_out("slow");
-    // The one shard has read everything that was said before it answers this.
+    // The only shard has read everything sent before when it answers this.
     until_true("all accepted", || metric(address, "pushd_connections_accepted_total") > KINDS.len() as u64);
 }
