@@ -1,4 +1,5 @@
-//! Publishing over HTTP: who is reached, what is refused and how, and that HTTP itself is spoken as its clients expect.
+//! Publishing over HTTP: which subscribers are reached, what is refused and how, and that HTTP works as its clients
+//! expect.
 
 mod common;
 
@@ -7,7 +8,7 @@ use common::wire::Wire;
 use common::ws::{BINARY, TEXT, Ws};
 use common::{PLAIN, start};
 
-/// Routes that take their arguments from everywhere.
+/// Routes that take arguments from path, query and form.
 const ARGUMENTS: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -21,7 +22,7 @@ message_max = "100"
 "#;
 
 #[test]
-fn the_answer_says_where_it_went_and_how_many_it_reached() {
+fn the_response_names_the_channel_and_the_number_of_subscribers() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut clients: Vec<Ws> = (0..5).map(|_| Ws::open(address, "/ws?channel=news")).collect();
@@ -43,7 +44,7 @@ fn the_answer_says_where_it_went_and_how_many_it_reached() {
 }
 
 #[test]
-fn a_message_is_text_unless_its_type_says_binary() {
+fn a_message_is_text_unless_its_type_is_binary() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -54,7 +55,7 @@ fn a_message_is_text_unless_its_type_says_binary() {
         ("Application/Octet-Stream; charset=x", BINARY),
         ("application/json", TEXT),
         ("text/plain", TEXT),
-        // Where the body is the message, a form is a text like any other.
+        // If the body is the message, a form is a text like any other.
         ("application/x-www-form-urlencoded", TEXT),
     ] {
         assert_eq!(as_type(kind, b"a=b+c").status, 200, "{kind}");
@@ -69,7 +70,7 @@ fn a_message_is_text_unless_its_type_says_binary() {
 }
 
 #[test]
-fn arguments_come_by_path_query_and_form() {
+fn arguments_are_taken_from_path_query_and_form() {
     let pushd = start(ARGUMENTS);
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws?a=7&b=1");
@@ -96,7 +97,7 @@ fn arguments_come_by_path_query_and_form() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_argument_is_named() {
     let pushd = start(ARGUMENTS);
     let address = pushd.address();
     for (target, name) in [
@@ -114,7 +115,7 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn no_value_reaches_into_another_channel() {
+fn no_value_can_lead_to_another_channel() {
     let pushd = start(ARGUMENTS);
     let address = pushd.address();
     let mut first = Ws::open(address, "/ws?a=a/b&b=c");
@@ -135,9 +136,9 @@ fn no_value_reaches_into_another_channel() {
     assert_eq!(ask(address, "POST", "/path/a/", &[], b"x").status, 404);
 }
 
-/// Letters of every script, as the file and the query say them.
+/// Letters of several scripts, in the file and in the query.
 #[test]
-fn a_value_meets_the_channel_that_the_file_names() {
+fn a_value_is_compared_with_the_channels_name_in_the_file() {
     let pushd = start(
         &PLAIN.replace("[hub.push]", "\"/fixed\" = { publish = \"push\", channel = \"zürich & 東京\" }\n[hub.push]"),
     );
@@ -153,7 +154,7 @@ fn a_value_meets_the_channel_that_the_file_names() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_is_read() {
+fn a_message_that_is_too_large_is_refused_before_it_is_read() {
     let pushd = start(ARGUMENTS);
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws?a=7&b=1");
@@ -169,7 +170,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     chunked.send(&[b"65\r\n", "x".repeat(101).as_bytes(), b"\r\n0\r\n\r\n"].concat());
     assert_eq!(Answer::read(&mut chunked).status, 413);
-    // A form may be longer than the message in it, but not the message.
+    // A form may be longer than the limit, but not the message in it.
     let form = ["Content-Type: application/x-www-form-urlencoded"];
     let escaped = format!("a=7&b=1&message={}", "%78".repeat(98));
     assert_eq!(ask(address, "POST", "/push", &form, escaped.as_bytes()).status, 200);
@@ -178,7 +179,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
     assert_eq!(ask(address, "POST", "/push", &form, escaped.as_bytes()).status, 413);
     assert_eq!(get(address, &format!("/push?a=7&b=1&message={}", "x".repeat(99))).status, 413);
     client.expect_nothing();
-    // Chunks that fit are taken.
+    // Chunks within the limit are accepted.
     let mut chunked = Wire::connect(address);
     chunked.send(b"POST /path/7/1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nin\r\n7\r\n pieces\r\n0\r\n\r\n");
     assert_eq!(Answer::read(&mut chunked).status, 200);
@@ -186,7 +187,7 @@ fn what_is_too_large_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn paths_and_methods_that_are_not_there() {
+fn unknown_paths_and_methods_are_refused() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let answer = ask(address, "POST", "/nowhere", &[], b"x");
@@ -217,14 +218,14 @@ fn paths_and_methods_that_are_not_there() {
     let mut wire = Wire::connect(address);
     wire.send(b"how are you?\r\n\r\n");
     assert_eq!(Answer::read_head(&mut wire).status, 400);
-    // A header without end.
+    // A head without an end.
     let mut wire = Wire::connect(address);
     wire.try_send(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(32 << 10)).as_bytes());
     assert_eq!(Answer::read_head(&mut wire).status, 431);
 }
 
 #[test]
-fn requests_may_be_sent_one_behind_the_other() {
+fn requests_may_be_pipelined() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -245,7 +246,7 @@ fn requests_may_be_sent_one_behind_the_other() {
 }
 
 #[test]
-fn a_body_may_wait_for_the_word_to_go_on() {
+fn a_body_may_wait_for_100_continue() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
@@ -256,7 +257,7 @@ fn a_body_may_wait_for_the_word_to_go_on() {
 }
 
 #[test]
-fn http_1_0_is_answered_and_ended() {
+fn http_1_0_is_answered_and_closed() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -273,7 +274,7 @@ fn http_1_0_is_answered_and_ended() {
 }
 
 #[test]
-fn a_request_names_exactly_one_host() {
+fn a_request_needs_exactly_one_host() {
     let pushd = start(PLAIN);
     for hosts in ["", "Host: a\r\nHost: b\r\n"] {
         for request in ["GET /healthz HTTP/1.1\r\n", "POST /publish/all HTTP/1.1\r\nContent-Length: 0\r\n"] {
@@ -285,8 +286,8 @@ fn a_request_names_exactly_one_host() {
     }
 }
 
-/// A clock on a channel with a slash, and every door by which clients name a channel.
-const DOORS: &str = r#"
+/// A feed on a channel whose name has a slash, and every kind of route by which clients name a channel.
+const NAMING: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
 [server.main.routes]
@@ -305,15 +306,15 @@ message = "{n}"
 "#;
 
 #[test]
-fn a_channel_that_a_client_names_whole_is_the_same_by_every_door() {
-    let pushd = start(DOORS);
+fn a_channel_has_the_same_name_by_every_route() {
+    let pushd = start(NAMING);
     let address = pushd.address();
     let paths = ["/ws?channel=sys/load", "/ws?channel=sys%2Fload", "/ws", "/ws/sys%2Fload"];
     let mut clients: Vec<_> = paths.iter().map(|path| Ws::open(address, path)).collect();
     assert_eq!(publish(address, "/publish/sys%2Fload", "named"), 4);
     assert_eq!(publish(address, "/fixed", "fixed"), 4);
-    let mut speaker = Ws::open(address, "/say?to=sys/load");
-    speaker.text("said");
+    let mut publisher = Ws::open(address, "/say?to=sys/load");
+    publisher.text("said");
     for client in &mut clients {
         for text in ["named", "fixed", "said"] {
             client.expect_text(text);
@@ -326,7 +327,7 @@ fn a_channel_that_a_client_names_whole_is_the_same_by_every_door() {
 
 #[test]
 fn a_client_is_subscribed_once_to_each_channel() {
-    let pushd = start(DOORS);
+    let pushd = start(NAMING);
     let address = pushd.address();
     let mut client = Ws::open(address, "/same?b=all");
     for (path, text) in [("/publish/all", "one"), ("/publish/x%2Fy", "two"), ("/publish/all", "three")] {
@@ -336,7 +337,7 @@ fn a_client_is_subscribed_once_to_each_channel() {
 }
 
 #[test]
-fn a_path_has_a_bound_before_any_route_is_looked_for() {
+fn the_length_of_a_path_is_limited_for_all_routes() {
     let pushd = start(PLAIN);
     let address = pushd.address();
     for (method, path) in [("GET", "/ws"), ("POST", "/publish/"), ("GET", "/none/"), ("GET", "/")] {
@@ -344,7 +345,7 @@ fn a_path_has_a_bound_before_any_route_is_looked_for() {
         let answer = ask(address, method, &long, &[], b"");
         assert_eq!((answer.status, answer.text()), (414, "a path has at most 4096 bytes\n"), "{method} {path}");
     }
-    // Arguments are no part of it.
+    // Arguments do not count.
     assert_eq!(get(address, &format!("/healthz?{}", "a=b&".repeat(1500))).status, 200);
 }
 

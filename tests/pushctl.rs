@@ -1,4 +1,4 @@
-//! `pushctl publish`, `subscribe` and `connect`, from outside, against servers that do exactly what a test wants.
+//! `pushctl publish`, `subscribe` and `connect`, from outside, against servers that the tests control.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,8 +11,8 @@ use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::{Message, WebSocket};
 
-/// Longer than anything here takes; who waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A test that waits longer than this has failed.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn pushctl(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pushctl"));
@@ -20,28 +20,28 @@ fn pushctl(args: &[&str]) -> Command {
     command
 }
 
-/// Runs it with `input`; exit code, standard output, standard error.
+/// Runs pushctl with `input`. Returns exit code, standard output and standard error.
 fn run_with(args: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut child = pushctl(args).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A command that does not want its input closes it.
     let _ = stdin.write_all(input);
     drop(stdin);
-    told(child)
+    outcome(child)
 }
 
 fn run(args: &[&str]) -> (i32, String, String) {
     run_with(args, b"")
 }
 
-fn told(child: Child) -> (i32, String, String) {
+fn outcome(child: Child) -> (i32, String, String) {
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code().expect("an exit, not a signal"), text(stdout), text(stderr))
 }
 
-/// A connection to a client. A read with a timeout is not begun again by the kernel once its process was stopped and went on (signal(7)),
-/// and neither by tungstenite.
+/// A connection to a client. If the process was stopped and continued, the kernel does not restart a read with a
+/// timeout (signal(7)), and neither does tungstenite, so it is done here.
 struct Peer(TcpStream);
 
 impl Read for Peer {
@@ -65,20 +65,20 @@ impl Write for Peer {
     }
 }
 
-/// Serves one connection on a port of its own; the port, and what `serve` found.
+/// Serves one connection on a port of its own. Returns the port, and a receiver of the result of `serve`.
 fn server<T: Send + 'static>(serve: impl FnOnce(Peer) -> T + Send + 'static) -> (u16, Receiver<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, found) = channel();
     std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let _ = sender.send(serve(Peer(stream)));
     });
     (port, found)
 }
 
-/// Serves one WebSocket; the path, and what `serve` found.
+/// Serves one WebSocket. Returns its URL, and a receiver of the result of `serve`.
 fn websocket<T: Send + 'static>(
     serve: impl FnOnce(&mut WebSocket<Peer>) -> T + Send + 'static,
 ) -> (String, Receiver<T>) {
@@ -86,13 +86,13 @@ fn websocket<T: Send + 'static>(
     (format!("ws://127.0.0.1:{port}/ws"), found)
 }
 
-/// The code of the client's close.
+/// Waits for the client's close and returns its code.
 fn code_of_close(socket: &mut WebSocket<Peer>) -> u16 {
     loop {
-        if let Message::Close(frame) = socket.read().expect("the client closes before it leaves") {
-            // The answer is written by the read that finds the end.
+        if let Message::Close(frame) = socket.read().expect("the client sends a close") {
+            // The answer is sent by the read that finds the end.
             let _ = socket.read();
-            return frame.expect("the client names a code").code.into();
+            return frame.expect("the close has a code").code.into();
         }
     }
 }
@@ -114,7 +114,7 @@ fn echo(socket: &mut WebSocket<Peer>) {
 fn head(stream: &mut impl BufRead) -> String {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        assert_ne!(stream.read_line(&mut head).unwrap(), 0, "the request ends early: {head}");
+        assert_ne!(stream.read_line(&mut head).unwrap(), 0, "the request ended early: {head}");
     }
     head.to_lowercase()
 }
@@ -124,7 +124,7 @@ fn length(head: &str) -> usize {
     line.map_or(0, |value| value.parse().unwrap())
 }
 
-/// Takes one request and answers it; its head and its body.
+/// Reads one request and answers it. Returns its head and its body.
 fn answer(stream: impl Read + Write, status: &str, body: &str) -> (String, Vec<u8>) {
     let mut stream = BufReader::new(stream);
     let head = head(&mut stream);
@@ -144,7 +144,7 @@ fn publish_posts_to_the_route_of_a_channel() {
     let (port, request) = server(|stream| answer(stream, "200 OK", PUBLISHED));
     let route = format!("http://127.0.0.1:{port}/publish/{{channel}}");
     assert_eq!(run(&["publish", "--url", &route, "user/7", "It works"]), (0, PUBLISHED.into(), String::new()));
-    let (head, body) = request.recv_timeout(PATIENCE).unwrap();
+    let (head, body) = request.recv_timeout(DEADLINE).unwrap();
     assert!(head.starts_with("post /publish/user%2f7 http/1.1\r\n"), "{head}");
     assert!(head.contains(&format!("\r\nhost: 127.0.0.1:{port}\r\n")), "{head}");
     assert!(head.contains("\r\ncontent-type: text/plain; charset=utf-8\r\n"), "{head}");
@@ -157,21 +157,21 @@ fn publish_takes_the_message_from_standard_input() {
         let (port, request) = server(|stream| answer(stream, "202 Accepted", PUBLISHED));
         let url = format!("ws://127.0.0.1:{port}/publish/news");
         let (code, ..) = run_with(&[&["publish", &url], args].concat(), b"a\nb\n");
-        let (head, body) = request.recv_timeout(PATIENCE).unwrap();
+        let (head, body) = request.recv_timeout(DEADLINE).unwrap();
         assert_eq!((code, &body[..]), (0, sent), "{args:?}");
         assert_eq!(head.contains("content-type: application/octet-stream\r\n"), args == ["--binary"], "{head}");
     }
 }
 
 #[test]
-fn publish_needs_no_input_where_the_address_has_the_message() {
+fn publish_needs_no_input_if_the_url_has_the_message() {
     let (port, request) = server(|stream| answer(stream, "200 OK", PUBLISHED));
     let mut child = pushctl(&["publish", &format!("http://127.0.0.1:{port}/pushtoall?message=Grüß Gott")]);
-    // Standard input stays open: who read it would wait for ever.
+    // Standard input stays open: reading it would block for ever.
     let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
     let stdin = child.stdin.take();
-    assert_eq!(told(child).0, 0);
-    let (head, body) = request.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(outcome(child).0, 0);
+    let (head, body) = request.recv_timeout(DEADLINE).unwrap();
     assert!(head.starts_with("post /pushtoall?message=gr%c3%bc%c3%9f%20gott http/1.1\r\n"), "{head}");
     assert_eq!(body, b"");
     drop(stdin);
@@ -189,7 +189,7 @@ fn publish_reaches_a_unix_socket() {
 }
 
 #[test]
-fn a_refused_publish_says_why() {
+fn a_refused_publish_reports_the_reason() {
     let (port, _) = server(|stream| answer(stream, "400 Bad Request", "{\"error\":\"missing argument `userid`\"}"));
     let (code, out, err) = run(&["publish", &format!("http://127.0.0.1:{port}/push"), "x"]);
     assert_eq!((code, out.as_str()), (1, ""));
@@ -212,16 +212,16 @@ fn a_large_message_is_refused_before_it_is_sent() {
     let (code, _, err) = run_with(&["publish", &format!("http://127.0.0.1:{port}/p")], &large);
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("too big (413 Payload Too Large)"), "{err}");
-    assert_eq!(rest.recv_timeout(PATIENCE).unwrap(), 0);
+    assert_eq!(rest.recv_timeout(DEADLINE).unwrap(), 0);
 
     let (port, request) = server(|stream| answer(stream, "200 OK", PUBLISHED));
     let (code, ..) = run_with(&["publish", &format!("http://127.0.0.1:{port}/p")], &large);
     assert_eq!(code, 0);
-    assert_eq!(request.recv_timeout(PATIENCE).unwrap().1, large);
+    assert_eq!(request.recv_timeout(DEADLINE).unwrap().1, large);
 }
 
 #[test]
-fn nobody_there_is_69() {
+fn an_unreachable_server_exits_with_69() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/x");
     for args in [&["publish", &url, "x"][..], &["subscribe", &url], &["connect", &url, "x"]] {
@@ -232,7 +232,7 @@ fn nobody_there_is_69() {
 }
 
 #[test]
-fn subscribe_prints_a_line_a_message_until_it_is_closed() {
+fn subscribe_prints_one_message_a_line_until_it_is_closed() {
     for (code, exit) in [(1000, 0), (1001, 0), (1008, 1), (4000, 1)] {
         let (url, _done) = websocket(move |socket| {
             socket.send(Message::text("one")).unwrap();
@@ -246,7 +246,7 @@ fn subscribe_prints_a_line_a_message_until_it_is_closed() {
 }
 
 #[test]
-fn subscribe_passes_bytes_through() {
+fn subscribe_prints_bytes_unchanged() {
     let (url, _done) = websocket(|socket| {
         socket.send(Message::binary("by\ntes")).unwrap();
         close(socket, 1000, "");
@@ -255,7 +255,7 @@ fn subscribe_passes_bytes_through() {
 }
 
 #[test]
-fn subscribe_counts() {
+fn subscribe_ends_after_count_messages() {
     let (url, code) = websocket(|socket| {
         for n in 0..3 {
             socket.send(Message::text(n.to_string())).unwrap();
@@ -263,22 +263,22 @@ fn subscribe_counts() {
         code_of_close(socket)
     });
     assert_eq!(run(&["subscribe", "--count", "2", &url]), (0, "0\n1\n".into(), "opened\nclosed 1000\n".into()));
-    assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
+    assert_eq!(code.recv_timeout(DEADLINE).unwrap(), 1000);
 }
 
 #[test]
-fn subscribe_ends_in_time() {
+fn subscribe_ends_after_its_timeout() {
     for (args, exit) in [(&[][..], 0), (&["--count", "1"], 1)] {
         let (url, code) = websocket(code_of_close);
         let (found, _, err) = run(&[&["subscribe", "--timeout", "50ms", &url], args].concat());
         assert_eq!(found, exit, "{err}");
         assert_eq!(err.contains("0 of 1 messages came in time"), exit == 1, "{err}");
-        assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
+        assert_eq!(code.recv_timeout(DEADLINE).unwrap(), 1000);
     }
 }
 
 #[test]
-fn subscribe_takes_its_leave_when_interrupted() {
+fn subscribe_closes_the_session_when_interrupted() {
     let (url, code) = websocket(|socket| {
         socket.send(Message::text("one")).unwrap();
         code_of_close(socket)
@@ -290,12 +290,12 @@ fn subscribe_takes_its_leave_when_interrupted() {
     assert_eq!(line, "one\n");
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-    assert_eq!(told(child), (0, String::new(), "opened\nclosed 1000\n".into()));
-    assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
+    assert_eq!(outcome(child), (0, String::new(), "opened\nclosed 1000\n".into()));
+    assert_eq!(code.recv_timeout(DEADLINE).unwrap(), 1000);
 }
 
 #[test]
-fn a_cut_connection_is_not_a_clean_end() {
+fn a_connection_that_is_cut_is_not_a_clean_end() {
     let (url, _done) = websocket(|socket| socket.send(Message::text("one")).unwrap());
     let (code, out, err) = run(&["subscribe", &url]);
     assert_eq!((code, out.as_str()), (1, "one\n"));
@@ -303,16 +303,16 @@ fn a_cut_connection_is_not_a_clean_end() {
 }
 
 #[test]
-fn a_refused_handshake_says_why() {
+fn a_refused_handshake_reports_the_reason() {
     let (port, request) = server(|stream| answer(stream, "403 Forbidden", "Origin http://x is not allowed here\n"));
     let (code, _, err) = run(&["subscribe", "--origin", "http://x", &format!("ws://127.0.0.1:{port}/ws")]);
     assert_eq!(code, 1);
     assert!(err.contains("Origin http://x is not allowed here (403 Forbidden)"), "{err}");
-    assert!(request.recv_timeout(PATIENCE).unwrap().0.contains("\r\norigin: http://x\r\n"));
+    assert!(request.recv_timeout(DEADLINE).unwrap().0.contains("\r\norigin: http://x\r\n"));
 }
 
 #[test]
-fn connect_sends_and_prints_what_comes_back() {
+fn connect_sends_lines_and_prints_the_answers() {
     let (url, _done) = websocket(echo);
     let expected = (0, "Hello Chetan\n".into(), "opened\nclosed 1000\n".into());
     assert_eq!(run(&["connect", &url, "Hello Chetan"]), expected);
@@ -331,16 +331,16 @@ fn connect_without_lines_prints_the_greeting() {
         code_of_close(socket)
     });
     assert_eq!(run(&["connect", &url]), (0, "Hello World\n".into(), "opened\nclosed 1000\n".into()));
-    assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
+    assert_eq!(code.recv_timeout(DEADLINE).unwrap(), 1000);
 }
 
 #[test]
-fn connect_misses_an_answer() {
+fn connect_fails_if_an_answer_is_missing() {
     let (url, code) = websocket(code_of_close);
     let (exit, _, err) = run(&["connect", "--timeout", "50ms", &url, "anybody?"]);
     assert_eq!(exit, 1);
     assert!(err.contains("0 of 1 messages came in time; the route must echo or broadcast (on_message)"), "{err}");
-    assert_eq!(code.recv_timeout(PATIENCE).unwrap(), 1000);
+    assert_eq!(code.recv_timeout(DEADLINE).unwrap(), 1000);
 }
 
 #[test]
@@ -359,11 +359,11 @@ fn connect_offers_a_subprotocol() {
     });
     let (code, out, err) = run(&["connect", "--subprotocol", "chat", &format!("ws://127.0.0.1:{port}/"), "x"]);
     assert_eq!((code, out.as_str(), err.as_str()), (0, "x\n", "opened, subprotocol chat\nclosed 1000\n"));
-    assert_eq!(offered.recv_timeout(PATIENCE).unwrap(), "chat");
+    assert_eq!(offered.recv_timeout(DEADLINE).unwrap(), "chat");
 }
 
 #[test]
-fn mistakes_are_64_and_questions_are_0() {
+fn usage_errors_exit_with_64_and_help_with_0() {
     for args in [
         &[][..],
         &["frob"],

@@ -1,4 +1,4 @@
-//! `pushctl bench` from outside: it measures what a server does, and sees what a server does wrong.
+//! `pushctl bench` from outside: it measures a server, and detects the faults of a server.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn bench(arguments: &[&str]) -> Ran {
     run(Command::new(env!("CARGO_BIN_EXE_pushctl")).arg("bench").args(["--duration", "200ms"]).args(arguments))
 }
 
-/// Its figures, all well.
+/// The figures of a run without faults.
 fn figures(arguments: &[&str]) -> Value {
     let ran = bench(&[arguments, &["--json"]].concat());
     assert_eq!((ran.code(), ran.stderr.as_str()), (0, ""), "{}", ran.stdout);
@@ -38,7 +38,7 @@ fn every_way_to_publish_is_measured() {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() {
+fn a_reason_is_given_if_nothing_can_be_measured() {
     let pushd = start(PLAIN);
     let url = |path: &str| format!("ws://{}{path}", pushd.address());
     for (arguments, code, words) in [
@@ -59,8 +59,8 @@ fn what_cannot_be_measured_is_said() {
     }
 }
 
-/// A server for one client, which sends back each frame it hears, unmasked and changed by `change`.
-fn wrong(change: impl Fn(usize, Vec<u8>) -> Vec<u8> + Send + 'static) -> SocketAddr {
+/// A server for one client. It sends back each received frame, unmasked and changed by `change`.
+fn faulty(change: impl Fn(usize, Vec<u8>) -> Vec<u8> + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     spawn(move || {
@@ -83,7 +83,7 @@ fn wrong(change: impl Fn(usize, Vec<u8>) -> Vec<u8> + Send + 'static) -> SocketA
     address
 }
 
-/// The next short frame of a client, as a server would send it.
+/// The next short frame of a client, in the form that a server sends.
 fn echoed(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut head = [0; 6];
     stream.read_exact(&mut head).ok()?;
@@ -94,9 +94,9 @@ fn echoed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_server_that_delivers_wrongly_is_found_out() {
+fn a_server_that_delivers_wrongly_is_detected() {
     let faults = |change: fn(usize, Vec<u8>) -> Vec<u8>, window: &str| {
-        let address = wrong(change);
+        let address = faulty(change);
         let ran = bench(&["--connections", "1", "--window", window, &format!("ws://{address}/")]);
         assert_eq!(ran.code(), 1, "{}{}", ran.stdout, ran.stderr);
         assert!(ran.stdout.contains("FAILED"), "{}", ran.stdout);

@@ -1,4 +1,4 @@
-//! `pushctl config show` and `pushctl diff`: what counts, where it is said, and what a change would do.
+//! `pushctl config show` and `pushctl diff`: the effective values, where they are set, and what a change would do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ mod common_keys;
 
 use common_keys::{two_values, with_value};
 
-/// What pushctl prints; its exit code must be 0, and nothing but warnings on standard error.
+/// The output of pushctl. Its exit code must be 0, and standard error may contain only warnings.
 fn pushctl(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_pushctl")).args(args).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -26,7 +26,7 @@ fn shown(file: &Path) -> String {
     pushctl(&["config", "show", file.to_str().unwrap()])
 }
 
-/// Without what depends on where it was read.
+/// The configuration without the parts that depend on its location.
 fn bare(config: Config) -> Config {
     Config { files: Vec::new(), warnings: Vec::new(), ..config }
 }
@@ -100,9 +100,9 @@ message = "tick:{n}"
     folder
 }
 
-/// What is shown is a file that says the same, wherever it lies.
+/// The output is a configuration file with the same meaning, independent of its location.
 #[test]
-fn what_is_shown_says_the_same() {
+fn the_shown_file_has_the_same_meaning() {
     let folder = folder();
     let mut files = shipped();
     files.push(folder.path().join("config.toml"));
@@ -115,10 +115,10 @@ fn what_is_shown_says_the_same() {
 }
 
 #[test]
-fn every_key_is_shown_with_its_origin() {
+fn every_key_is_shown_with_its_location() {
     let folder = folder();
     let shown = shown(&folder.path().join("config.toml"));
-    let mut places = 0;
+    let mut locations = 0;
     for line in shown.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
         let (said, comment) = line.split_once(" # ").unwrap_or_else(|| panic!("{line}"));
         let key = said.trim_start_matches('#').split(" = ").next().unwrap().trim();
@@ -130,9 +130,9 @@ fn every_key_is_shown_with_its_origin() {
         let there = text.lines().nth(number.parse::<usize>().unwrap() - 1).unwrap();
         let name = key.trim_matches(['[', ']']).rsplit('.').next().unwrap();
         assert!(there.contains(name), "{line}\n{there}");
-        places += 1;
+        locations += 1;
     }
-    assert!(places > 30, "{shown}");
+    assert!(locations > 30, "{shown}");
     assert!(shown.contains("config.toml with 2 drop-ins: every key"), "{shown}");
     assert!(shown.contains("conf.d/10-files.toml:6"), "{shown}");
     for key in keys::SECTIONS.iter().flat_map(|section| section.keys) {
@@ -144,11 +144,11 @@ fn every_key_is_shown_with_its_origin() {
 }
 
 #[test]
-fn a_difference_is_told_with_when_it_is_felt() {
+fn differences_are_grouped_by_when_they_take_effect() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let told = pushctl(&["diff", &path("new/config.toml"), "--config", &path("config.toml")]);
-    let told = told.replace(folder.path().to_str().unwrap(), "DIR");
+    let shown = pushctl(&["diff", &path("new/config.toml"), "--config", &path("config.toml")]);
+    let shown = shown.replace(folder.path().to_str().unwrap(), "DIR");
     let expected = r#"At once:
   log.rotate                            false -> on
   server.main.listen                    ["127.0.0.1:8888", "unix:DIR/main.sock"] -> "127.0.0.1:8888"  (DIR/new/config.toml:5)
@@ -167,19 +167,20 @@ For new connections only:
 Only by a restart:
   daemon.workers                        "auto" -> 4  (DIR/new/config.toml:2)
 "#;
-    assert_eq!(told, expected, "{told}");
+    assert_eq!(shown, expected, "{shown}");
     let same = pushctl(&["diff", &path("config.toml"), "-c", &path("config.toml")]);
     assert_eq!(same, "Nothing would change.\n");
 }
 
-/// Every key that can have two values is told as the table of keys has it, and as nothing else.
+/// A change of any key that can have two values is reported in the group of the table of keys, and causes no other
+/// difference.
 #[test]
-fn every_key_is_told_as_it_is_classified() {
+fn every_key_is_reported_in_the_group_of_the_table_of_keys() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["one", "other"] {
         fs::create_dir(folder.path().join(name)).unwrap();
     }
-    let mut told = 0;
+    let mut reported = 0;
     for section in keys::SECTIONS {
         for key in section.keys {
             let Some(values) = two_values(key) else { continue };
@@ -194,14 +195,14 @@ fn every_key_is_told_as_it_is_classified() {
             assert_eq!(found, [(key.name, key.change)], "{}", section.title);
             let publishing = differences[0].text.ends_with("; publishing goes by it at once");
             assert_eq!(publishing, key.name == "origins" && *section == keys::SERVER, "{}", section.title);
-            told += 1;
+            reported += 1;
         }
     }
-    assert!(told > 45, "{told}");
+    assert!(reported > 45, "{reported}");
 }
 
 #[test]
-fn a_bad_file_is_not_compared() {
+fn an_invalid_file_is_not_compared() {
     let folder = folder();
     let bad = folder.path().join("new/bad.toml");
     fs::write(&bad, "nonsense = 1\n").unwrap();

@@ -1,4 +1,4 @@
-//! `pushctl check`, `status`, `reload` and `stop`, from outside, against a pushd of the test's own.
+//! `pushctl check`, `status`, `reload` and `stop`, from outside, against a pushd of the test.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -25,7 +25,7 @@ listen = "127.0.0.1:0"
 [hub.push]
 "#;
 
-/// A directory with a configuration in it, and its run directory.
+/// A directory with a configuration and a run directory.
 struct Site {
     dir: TempDir,
 }
@@ -53,7 +53,7 @@ impl Site {
         fs::write(self.path("pushd.toml"), config).unwrap();
     }
 
-    /// Runs pushctl in the directory; exit code, standard output, standard error.
+    /// Runs pushctl in the directory. Returns exit code, standard output and standard error.
     fn run(&self, args: &[&str]) -> (i32, String, String) {
         let output = Command::new(env!("CARGO_BIN_EXE_pushctl")).args(args).current_dir(self.dir.path()).output();
         let output = output.unwrap();
@@ -75,16 +75,16 @@ impl Site {
 }
 
 impl Daemon {
-    /// The next line of the log that has `words`.
+    /// The next line of the log that contains `words`.
     fn wait_for(&mut self, words: &str) -> String {
-        let mut told = String::new();
+        let mut before = String::new();
         loop {
             let mut line = String::new();
-            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ends without {words:?}: {told}");
+            assert_ne!(self.log.read_line(&mut line).unwrap(), 0, "the log ends without {words:?}: {before}");
             if line.contains(words) {
                 return line;
             }
-            told += &line;
+            before += &line;
         }
     }
 
@@ -95,14 +95,14 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // One that has ended is not there to be killed, which is as well.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn check_says_what_pushd_says() {
+fn check_reports_the_same_as_pushd() {
     let site = Site::new();
     let pushd = |args: &[&str]| {
         let output =
@@ -125,16 +125,16 @@ fn check_says_what_pushd_says() {
 }
 
 #[test]
-fn what_does_not_run_is_told_apart() {
+fn a_pushd_that_does_not_run_is_reported_by_the_exit_code() {
     let site = Site::new();
-    // A number left behind, of a process that lives: this one's.
+    // A stale PID of a process that runs: this one.
     fs::write(site.path("run/pushd.pid"), format!("{}\n", std::process::id())).unwrap();
     let file = ["--config", "pushd.toml"];
     for (command, code) in [("status", 3), ("stop", 1), ("reload", 1)] {
         let (found, out, err) = site.run(&[&[command], &file[..]].concat());
         assert_eq!(found, code, "{command}: {err}");
-        let told = format!("{out}{err}");
-        assert!(told.contains("not running") && told.contains("run/pushd.pid"), "{command}: {told}");
+        let output = format!("{out}{err}");
+        assert!(output.contains("not running") && output.contains("run/pushd.pid"), "{command}: {output}");
     }
     for args in [&["status", "-c", "none.toml"][..], &["stop", "-c", "none.toml"], &["reload", "-c", "none.toml"]] {
         assert_eq!(site.run(args).0, 78, "{args:?}");
@@ -142,35 +142,35 @@ fn what_does_not_run_is_told_apart() {
 }
 
 #[test]
-fn one_that_runs_on_another_configuration_is_left_alone() {
+fn a_pushd_that_runs_on_another_configuration_is_left_alone() {
     let site = Site::new();
     let mut daemon = site.start();
     fs::write(site.path("other.toml"), CONFIG).unwrap();
     let pid = daemon.child.id();
     for (command, expected) in [("status", 3), ("reload", 1), ("stop", 1)] {
         let (code, out, err) = site.run(&[command, "-c", "other.toml"]);
-        let told = format!("{out}{err}");
-        assert_eq!(code, expected, "{command}: {told}");
+        let output = format!("{out}{err}");
+        assert_eq!(code, expected, "{command}: {output}");
         let words = format!("PID {pid} ({}) runs on ", site.path("run/pushd.pid").display());
-        assert!(told.contains(&words) && told.contains("pushd.toml, not on "), "{command}: {told}");
-        assert_eq!(command == "status", !told.contains("nothing was done; --pidfile "), "{told}");
+        assert!(output.contains(&words) && output.contains("pushd.toml, not on "), "{command}: {output}");
+        assert_eq!(command == "status", !output.contains("nothing was done; --pidfile "), "{output}");
     }
     assert!(daemon.child.try_wait().unwrap().is_none());
-    // The same file under another name, and by its pidfile whatever it runs on.
+    // The same file under another name is accepted, and a named pidfile in any case.
     std::os::unix::fs::symlink("pushd.toml", site.path("link.toml")).unwrap();
     let (code, out, err) = site.run(&["reload", "-c", "link.toml"]);
     assert_eq!((code, out.contains("run/pushd.pid), has reloaded")), (0, true), "{err}");
     let (code, out, err) = site.run(&["stop", "-c", "other.toml", "--pidfile", "run/pushd.pid"]);
-    let told = format!("pushd, PID {pid} ({}), has stopped\n", site.path("run/pushd.pid").display());
-    assert_eq!((code, out), (0, told), "{err}");
+    let stopped = format!("pushd, PID {pid} ({}), has stopped\n", site.path("run/pushd.pid").display());
+    assert_eq!((code, out), (0, stopped), "{err}");
     assert_eq!(daemon.end().code(), Some(0));
 }
 
 #[test]
-fn a_named_configuration_does_not_lead_to_the_pushd_of_this_directory() {
+fn a_named_configuration_never_means_the_pushd_of_this_directory() {
     let site = Site::new();
     let mut daemon = site.start();
-    // The same pidfile by no word of the file: one that was started here would have it.
+    // This file does not name the pidfile, but a pushd started here with it would use the same one.
     fs::write(site.path("run/plain.toml"), CONFIG.replace("rundir = \"run\"", "")).unwrap();
     let run = |args: &[&str]| {
         let output =
@@ -183,7 +183,7 @@ fn a_named_configuration_does_not_lead_to_the_pushd_of_this_directory() {
 }
 
 #[test]
-fn the_lock_tells_who_runs() {
+fn the_lock_shows_which_process_runs() {
     let site = Site::new();
     let pidfile = site.path("run/pushd.pid");
     let mut lock = Pidfile::lock(&pidfile).unwrap();
@@ -195,7 +195,7 @@ fn the_lock_tells_who_runs() {
     assert_eq!((code, out.contains(&format!("running, PID {}", std::process::id()))), (0, true), "{out}");
     let named = site.run(&["status", "--pidfile", "run/pushd.pid"]);
     assert_eq!((named.0, named.1), (0, out));
-    // A number that the holder did not write: nobody is signalled.
+    // A PID that the holder did not write: no process is signalled.
     let mut bystander = Command::new("sleep").arg("600").spawn().unwrap();
     fs::write(&pidfile, format!("{}\n", bystander.id())).unwrap();
     for command in ["stop", "reload"] {
@@ -208,7 +208,7 @@ fn the_lock_tells_who_runs() {
 }
 
 #[test]
-fn status_has_figures() {
+fn status_shows_metrics() {
     let site = Site::new();
     let daemon = site.start();
     let _client = tungstenite::connect(format!("ws://127.0.0.1:{}/ws", daemon.port)).unwrap();
@@ -229,7 +229,7 @@ fn word_and_figure(line: &str) -> (&str, &str) {
 }
 
 #[test]
-fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
+fn reload_refuses_an_invalid_file_and_reports_a_valid_one() {
     let site = Site::new();
     let mut daemon = site.start();
     site.write(&format!("{CONFIG}\nmesage_max = 5"));
@@ -239,7 +239,7 @@ fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
     site.write(CONFIG);
     let (code, out, _) = site.run(&["reload", "-c", "pushd.toml"]);
     assert_eq!((code, out.contains(&format!("PID {}", daemon.child.id()))), (0, true), "{out}");
-    // The first word of a reload in the log: the refused one never reached it.
+    // The first line about a reload in the log: the invalid file was never sent to pushd.
     assert!(daemon.wait_for("Reload").contains("Reloaded"));
     let (code, _, err) = site.run(&["reload", "--pidfile", "run/pushd.pid"]);
     assert_eq!((code, err.contains("pushd itself checks the file")), (0, true), "{err}");
@@ -247,7 +247,7 @@ fn reload_refuses_what_is_wrong_and_tells_what_is_good() {
 }
 
 #[test]
-fn reload_waits_and_tells_what_came_of_it() {
+fn reload_waits_for_the_outcome_and_reports_it() {
     let site = Site::new();
     let mut daemon = site.start();
     let reload = || site.run(&["reload", "-c", "pushd.toml"]);
@@ -262,27 +262,27 @@ fn reload_waits_and_tells_what_came_of_it() {
     }
     daemon.wait_for("Reload refused");
     drop(other);
-    // What only a restart can change is no failure, and not kept secret.
+    // A setting that only a restart can change is not a failure, but it is reported.
     site.write(&with(&taken).replace("[daemon]", "[daemon]\nworkers = 3"));
     let (code, out, err) = reload();
     assert_eq!((code, out.contains("has reloaded")), (0, true), "{err}");
     assert!(err.contains("changed only by a restart: daemon.workers"), "{err}");
-    // It has happened when it returns.
+    // The reload is complete when the command returns.
     assert!(std::net::TcpStream::connect(&taken).is_ok());
-    // Asked by several at once, each hears of one that began after it had asked.
+    // Several at once: each gets the outcome of a reload that began after its request.
     std::thread::scope(|scope| {
         for _ in 0..5 {
             scope.spawn(|| assert_eq!(reload().0, 0));
         }
     });
-    // A version that tells nothing beside its pidfile.
+    // As with a version that writes no report beside its pidfile.
     fs::remove_file(site.path("run/pushd.pid.reload")).unwrap();
     let (code, out, _) = reload();
     assert_eq!((code, out.contains("its log says")), (0, true), "{out}");
 }
 
 #[test]
-fn a_reload_that_the_process_does_not_outlive_has_failed() {
+fn a_reload_fails_if_the_process_ends_meanwhile() {
     let site = Site::new();
     let mut daemon = site.start();
     assert_eq!(site.run(&["reload", "-c", "pushd.toml"]).0, 0);
@@ -295,12 +295,12 @@ fn a_reload_that_the_process_does_not_outlive_has_failed() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let reload = reload.spawn().unwrap();
-    // Stopped, it takes no signal but this one; whether that comes before the other or after, it is no success.
+    // While stopped, it handles no other signal. Whether it is killed before or after that signal, the reload fails.
     kill(pid, Signal::SIGKILL).unwrap();
     let ended = reload.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     daemon.end();
-    // What it leaves behind is no obstacle, nor believed.
+    // The report that it leaves behind neither prevents a start nor is believed.
     assert!(site.path("run/pushd.pid.reload").exists());
     let _daemon = site.start();
     assert_eq!(site.run(&["reload", "-c", "pushd.toml"]).0, 0);
@@ -310,7 +310,7 @@ fn a_reload_that_the_process_does_not_outlive_has_failed() {
 fn stop_waits_for_a_graceful_end() {
     let site = Site::new();
     let mut daemon = site.start();
-    // Broken by now, and no obstacle.
+    // The file is invalid by now; that does not matter.
     site.write(&format!("{CONFIG}\nnonsense"));
     let (code, out, err) = site.run(&["stop", "-c", "pushd.toml"]);
     assert_eq!((code, out.contains("has stopped")), (0, true), "{err}");
@@ -321,10 +321,10 @@ fn stop_waits_for_a_graceful_end() {
 }
 
 #[test]
-fn stop_now_waits_for_nobody() {
+fn stop_now_does_not_wait_for_clients() {
     let site = Site::new();
     let mut daemon = site.start();
-    // A client that never answers the close would be waited for.
+    // A client that never answers the close: without --now it would be waited for.
     let _client = tungstenite::connect(format!("ws://127.0.0.1:{}/ws", daemon.port)).unwrap();
     let (code, out, err) = site.run(&["stop", "--now", "-c", "pushd.toml"]);
     assert_eq!((code, out.contains("has stopped")), (0, true), "{err}");

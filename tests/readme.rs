@@ -1,5 +1,5 @@
-//! What the README and the pages of `docs` show is true: their configurations are good files, their links lead somewhere, and the
-//! README's examples work one after the other.
+//! The content of the README and of the pages in `docs` is right: their configurations are valid, their links exist,
+//! and the README's examples work in order.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn pages() -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn the_configurations_shown_are_good() {
+fn the_configurations_shown_are_valid() {
     let mut routes = 0;
     for (page, text) in pages() {
         let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -43,7 +43,7 @@ fn the_configurations_shown_are_good() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_a_target() {
     let mut followed = 0;
     for (page, text) in pages() {
         let links = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
@@ -65,7 +65,7 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn every_page_is_reached_from_the_readme() {
+fn every_page_is_linked_from_the_readme() {
     let readme = include_str!("../README.md");
     let names = pages().into_iter().map(|(page, _)| page.file_name().unwrap().to_str().unwrap().to_owned());
     let lost: BTreeSet<_> =
@@ -73,24 +73,24 @@ fn every_page_is_reached_from_the_readme() {
     assert_eq!(lost, BTreeSet::new());
 }
 
-/// A checkout as the README means it, with its own port: the files it names, the programs it builds, and stand-ins for what would
-/// not end (`tail -F`) or would build (`cargo`).
+/// A directory like the checkout in the README, with a port of its own. It has the named files, the built programs, and
+/// replacements for programs that would not end (`tail -F`) or would build (`cargo`).
 struct Checkout {
-    place: tempfile::TempDir,
+    directory: tempfile::TempDir,
     port: String,
 }
 
 impl Checkout {
     fn new() -> Checkout {
-        let place = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        let checkout = Checkout { place, port };
+        let checkout = Checkout { directory, port };
         for folder in ["config/conf.d", "target/release", "bin"] {
             fs::create_dir_all(checkout.path(folder)).unwrap();
         }
         checkout.write("config/pushd.toml", config::DEFAULT);
         symlink(env!("CARGO_BIN_EXE_pushd"), checkout.path("target/release/pushd")).unwrap();
-        // What it publishes to unless told is a port that the README's server has, and this one has not.
+        // The default publish URL has the port of the README's server, so this script sets another one.
         let pushctl = format!(
             "#!/bin/sh\n[ \"$1\" = publish ] && shift && set -- publish --url http://127.0.0.1:{} \"$@\"\nexec {} \"$@\"\n",
             checkout.port,
@@ -109,10 +109,10 @@ impl Checkout {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.directory.path().join(name)
     }
 
-    /// Writes a file as the README has it, but for the port.
+    /// Writes a file as in the README, with the other port.
     fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text.replace("8888", &self.port)).unwrap();
     }
@@ -121,15 +121,19 @@ impl Checkout {
         format!("127.0.0.1:{}", self.port).parse().unwrap()
     }
 
-    /// A program in it that is given a block of the README.
+    /// The command that runs a block of the README.
     fn command(&self, program: &str, arguments: &[&str], block: &str) -> Command {
         let mut command = Command::new(program);
         let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
-        command.args(arguments).arg(block.replace("8888", &self.port)).current_dir(self.place.path()).env("PATH", path);
+        command
+            .args(arguments)
+            .arg(block.replace("8888", &self.port))
+            .current_dir(self.directory.path())
+            .env("PATH", path);
         command
     }
 
-    /// Runs a block to its end; what it printed.
+    /// Runs a block to its end. Returns its output.
     fn run(&self, program: &str, arguments: &[&str], block: &str) -> String {
         let ran = self.command(program, arguments, block).output().unwrap();
         let printed = String::from_utf8_lossy(&ran.stdout).into_owned();
@@ -137,20 +141,20 @@ impl Checkout {
         printed
     }
 
-    fn number(&self) -> Option<i32> {
+    fn pid(&self) -> Option<i32> {
         fs::read_to_string(self.path("pushd.pid")).ok()?.strip_suffix('\n')?.parse().ok()
     }
 }
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        if let Some(number) = self.number() {
-            let _ = kill(Pid::from_raw(number), Signal::SIGKILL);
+        if let Some(pid) = self.pid() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
 
-/// The blocks of the README in one language, in its order.
+/// The blocks of the README in one language, in order.
 fn blocks(language: &str) -> Vec<&'static str> {
     let readme = include_str!("../README.md");
     let fence = format!("```{language}\n");
@@ -158,30 +162,30 @@ fn blocks(language: &str) -> Vec<&'static str> {
     blocks.map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-/// The only block in this language that holds these words.
+/// The only block in this language that contains these words.
 fn block(language: &str, words: &str) -> &'static str {
     let found: Vec<_> = blocks(language).into_iter().filter(|block| block.contains(words)).collect();
     assert_eq!(found.len(), 1, "{language} with {words:?}: {found:?}");
     found[0]
 }
 
-/// Whether a program is installed, and this makes it end well.
+/// Whether a program is installed, and exits with 0 when run with these arguments.
 fn has(program: &str, arguments: &[&str]) -> bool {
     let tried = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
 }
 
 #[test]
-fn the_examples_work_one_after_the_other() {
+fn the_examples_work_in_order() {
     let checkout = Checkout::new();
     let mut first = checkout.command("sh", &["-ec"], block("sh", "-n -c config/pushd.toml")).spawn().unwrap();
-    until("the first server", || checkout.number());
+    until("the first server", || checkout.pid());
 
-    // The page's own program, where there is a node that has WebSocket; else what it does.
+    // The page's own script, if there is a Node.js with WebSocket; otherwise a client of the test.
     let node = has("node", &["-e", "new WebSocket('ws://127.0.0.1:1').onerror = () => process.exit(0)"]);
     let mut page = node.then(|| {
-        let heard = fs::File::create(checkout.path("heard")).unwrap();
-        checkout.command("node", &["-e"], block("js", "connect();")).stdout(heard).spawn().unwrap()
+        let output = fs::File::create(checkout.path("output")).unwrap();
+        checkout.command("node", &["-e"], block("js", "connect();")).stdout(output).spawn().unwrap()
     });
     let mut client = (!node).then(|| Ws::open(checkout.address(), "/ws?channel=news"));
     until_true("a subscriber", || metric(checkout.address(), "pushd_hub_sessions{hub=\"push\"}") == 1);
@@ -202,13 +206,13 @@ fn the_examples_work_one_after_the_other() {
         (0..published).for_each(|_| client.expect_text("Hello"));
     }
     if let Some(page) = &mut page {
-        let heard = || fs::read_to_string(checkout.path("heard")).unwrap();
-        until_true("what the page heard", || heard() == "Hello\n".repeat(published));
+        let output = || fs::read_to_string(checkout.path("output")).unwrap();
+        until_true("the output of the page", || output() == "Hello\n".repeat(published));
         page.kill().unwrap();
         page.wait().unwrap();
     }
 
-    // Pages from elsewhere, once they are listed.
+    // Pages of other origins, once they are listed.
     for port in ["9999", &checkout.port] {
         let fields = [&*format!("Origin: http://localhost:{port}")];
         assert_eq!(Ws::ask(checkout.address(), "/ws", &fields).0.status, if port == "9999" { 403 } else { 101 });
@@ -222,8 +226,8 @@ fn the_examples_work_one_after_the_other() {
     checkout.write("config/conf.d/pages.toml", block("toml", "hosts = "));
     checkout.run("target/release/pushd", &["--check", "-c"], "config/pushd.toml");
 
-    // Ctrl-C, and then the file of the README's own.
-    kill(Pid::from_raw(checkout.number().unwrap()), Signal::SIGINT).unwrap();
+    // Ctrl-C, and then the configuration file shown in the README.
+    kill(Pid::from_raw(checkout.pid().unwrap()), Signal::SIGINT).unwrap();
     assert!(first.wait().unwrap().success());
     checkout.write("hub.toml", block("toml", "[feed.clock]"));
     checkout.run("sh", &["-ec"], block("sh", "--check -c hub.toml"));
@@ -237,17 +241,17 @@ fn the_examples_work_one_after_the_other() {
     ] {
         assert!(printed.contains(part), "{part}: {printed}");
     }
-    until_true("its end", || checkout.number().is_none());
+    until_true("its end", || checkout.pid().is_none());
 }
 
 #[test]
-fn no_block_is_left_out() {
+fn every_block_is_tested() {
     let tried = ["js", "php", "python", "toml", "sh", "nginx", "text"];
     let readme = include_str!("../README.md");
     let fences: Vec<_> =
         readme.lines().filter_map(|line| line.strip_prefix("```")).filter(|rest| !rest.is_empty()).collect();
     assert!(fences.len() > 10 && fences.iter().all(|language| tried.contains(language)), "{fences:?}");
-    // Tests themselves, and what would change the machine.
+    // Not run: the tests themselves, and commands that would change the machine.
     let untried = |block: &&str| block.contains("sudo ") || *block == "cargo test\n";
     assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 5);
 }

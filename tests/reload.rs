@@ -1,4 +1,4 @@
-//! SIGHUP: a good file counts as a whole and nobody's connection is lost for it; a bad one is a line in the log and nothing else.
+//! SIGHUP: a valid file is applied as a whole, and no connection is lost; an invalid one only causes a line in the log.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{PLAIN, Start, free_port, start, until, until_true};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit, prlimit};
 
-/// A first configuration, whose parts the tests change.
+/// The first configuration. The tests change parts of it.
 const FIRST: &str = r#"
 [server.main]
 listen = "127.0.0.1:0"
@@ -27,7 +27,7 @@ listen = "127.0.0.1:0"
 [hub.push]
 "#;
 
-/// `FIRST` with parts replaced, each of which must be there.
+/// `FIRST` with parts replaced. Each of them must exist.
 fn changed(changes: &[(&str, &str)]) -> String {
     changes.iter().fold(FIRST.to_owned(), |text, (old, new)| {
         assert!(text.contains(old), "{old}");
@@ -40,7 +40,7 @@ fn page(folder: &Path, text: &str) {
     std::fs::write(folder.join("index.html"), text).unwrap();
 }
 
-/// Starts with `FIRST`, beside two directories of pages.
+/// Starts with `FIRST`, and two directories of pages.
 fn first() -> common::Pushd {
     let start = Start::new(FIRST);
     page(&start.path().join("www"), "old pages");
@@ -49,7 +49,7 @@ fn first() -> common::Pushd {
 }
 
 #[test]
-fn a_good_file_changes_everything_and_connections_stay() {
+fn a_valid_file_changes_everything_and_connections_stay() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -67,7 +67,7 @@ fn a_good_file_changes_everything_and_connections_stay() {
     ]));
     assert!(line.contains("[pushd#info] Reloaded "), "{line}");
     until_true("the new route", || get(address, "/healthz").status == 200);
-    // On the connection that was there before, too.
+    // On an existing connection, too.
     until_true("the new pages", || {
         asking.send(&request(address, "GET", "/pages/", &[], b""));
         Answer::read(&mut asking).text() == "new pages"
@@ -75,10 +75,10 @@ fn a_good_file_changes_everything_and_connections_stay() {
     assert_eq!(ask(address, "POST", "/publish", &[], b"x").status, 404);
     until_true("the new limit", || ask(address, "POST", "/say", &[], b"eleven byte").status == 413);
     assert_eq!(publish(address, "/say", "ten bytes!"), 2);
-    for heard in [client.next_text(), old.next_text()] {
-        assert_eq!(heard, "ten bytes!");
+    for received in [client.next_text(), old.next_text()] {
+        assert_eq!(received, "ten bytes!");
     }
-    // Sessions go by the new terms as well: what was ignored is echoed, what is too long is refused.
+    // Sessions get the new terms as well: messages are echoed now, and long ones refused.
     client.text("echo");
     client.expect_text("echo");
     client.text("eleven byte");
@@ -88,7 +88,7 @@ fn a_good_file_changes_everything_and_connections_stay() {
 }
 
 #[test]
-fn a_session_whose_route_is_gone_is_told_so() {
+fn a_session_whose_route_is_gone_is_closed_with_a_reason() {
     let pushd = first();
     let address = pushd.address();
     let mut going = Ws::open(address, "/ws");
@@ -98,7 +98,7 @@ fn a_session_whose_route_is_gone_is_told_so() {
     assert_eq!(publish(address, "/publish", "still here"), 1);
     staying.expect_text("still here");
     let mut old = Hixie::open(address, "/chat");
-    // Another hub at the same path is another route.
+    // The same path with another hub is another route.
     pushd.reload(&changed(&[
         ("\"/chat\" = { websocket = \"push\"", "\"/chat\" = { websocket = \"other\""),
         ("[hub.push]", "[hub.push]\n[hub.other]"),
@@ -111,7 +111,7 @@ fn a_session_whose_route_is_gone_is_told_so() {
 }
 
 #[test]
-fn addresses_come_and_go_and_those_that_stay_are_never_closed() {
+fn addresses_can_be_added_and_removed_and_the_others_are_never_closed() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -133,7 +133,7 @@ fn addresses_come_and_go_and_those_that_stay_are_never_closed() {
 }
 
 #[test]
-fn each_port_0_is_a_port_of_its_own_and_stays_with_its_server() {
+fn each_port_0_is_another_port_and_stays_with_its_server() {
     let server = |name: &str| {
         format!(
             "[server.{name}]\nlisten = \"127.0.0.1:0\"\n[server.{name}.routes]\n\"/{name}\" = {{ health = true }}\n"
@@ -164,7 +164,7 @@ fn each_port_0_is_a_port_of_its_own_and_stays_with_its_server() {
 }
 
 #[test]
-fn the_address_of_one_server_may_become_anothers() {
+fn an_address_can_move_to_another_server() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -178,7 +178,7 @@ fn the_address_of_one_server_may_become_anothers() {
 }
 
 #[test]
-fn the_limits_of_a_hub_and_the_pings_change_for_those_who_are_there() {
+fn limits_of_a_hub_and_pings_change_for_open_sessions() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -187,12 +187,12 @@ fn the_limits_of_a_hub_and_the_pings_change_for_those_who_are_there() {
     pushd.reload(&changed(&[("[hub.push]", "[hub.push]\nping = \"1s\"")]));
     let mut second = Ws::open(address, "/ws");
     assert_eq!(second.next().0, PING);
-    // Who was there before goes by the new pace as well.
+    // Sessions from before get the new interval as well.
     assert_eq!(client.next().0, PING);
 }
 
 #[test]
-fn the_level_and_the_place_of_the_log_change() {
+fn the_level_and_the_target_of_the_log_change() {
     let pushd = first();
     let address = pushd.address();
     get(address, "/pages/quiet");
@@ -204,12 +204,12 @@ fn the_level_and_the_place_of_the_log_change() {
     std::fs::write(pushd.path().join("pushd.toml"), format!("{FIRST}{moved_log}")).unwrap();
     pushd.signal(Signal::SIGHUP);
     let moved = pushd.path().join("moved.log");
-    let said = |words: &str| std::fs::read_to_string(&moved).is_ok_and(|log| log.contains(words));
-    until_true("the new log", || said("Log opened"));
-    // What was said of the reload itself may still stand in the old one.
-    until_true("the end of the reload", || said("Reloaded ") || pushd.log().matches("Reloaded ").count() == 2);
+    let logged = |words: &str| std::fs::read_to_string(&moved).is_ok_and(|log| log.contains(words));
+    until_true("the new log", || logged("Log opened"));
+    // The lines about the reload itself may still be in the old log.
+    until_true("the end of the reload", || logged("Reloaded ") || pushd.log().matches("Reloaded ").count() == 2);
     get(address, "/pages/moved");
-    until_true("a line in the new place", || said("GET /pages/moved 404"));
+    until_true("a line in the new log", || logged("GET /pages/moved 404"));
     let log = std::fs::read_to_string(&moved).unwrap();
     for line in log.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -220,7 +220,7 @@ fn the_level_and_the_place_of_the_log_change() {
 }
 
 #[test]
-fn feeds_come_and_go_and_those_that_stay_count_on() {
+fn feeds_can_be_added_and_removed_and_the_others_continue_their_count() {
     let feed = |name: &str, every: &str| {
         format!("[feed.{name}]\nhub = \"push\"\nchannel = \"all\"\nevery = \"{every}\"\nmessage = \"{name} {{n}}\"\n")
     };
@@ -231,14 +231,14 @@ fn feeds_come_and_go_and_those_that_stay_count_on() {
         client.expect_text(&format!("a {number}"));
     }
     pushd.reload(&format!("{FIRST}{}{}", feed("b", "1h"), feed("a", "100ms")));
-    let mut heard = vec![client.next_text()];
-    while heard.len() < 5 {
-        heard.push(client.next_text());
+    let mut received = vec![client.next_text()];
+    while received.len() < 5 {
+        received.push(client.next_text());
     }
-    let (b, a): (Vec<_>, Vec<_>) = heard.into_iter().partition(|text| text.starts_with("b "));
+    let (b, a): (Vec<_>, Vec<_>) = received.into_iter().partition(|text| text.starts_with("b "));
     assert_eq!(b, ["b 0"]);
     assert_eq!(a, ["a 3", "a 4", "a 5", "a 6"]);
-    // Another limit of its hub counts at once, and is no reason to begin anew.
+    // Another limit of its hub applies at once, and does not restart the feed.
     let short = changed(&[("[hub.push]", "[hub.push]\nmessage_max = 1")]);
     pushd.reload(&format!("{short}{}", feed("a", "100ms")));
     until_true("the limit", || client.next_text() == "a");
@@ -247,14 +247,14 @@ fn feeds_come_and_go_and_those_that_stay_count_on() {
     let number: u32 = next.strip_prefix("a ").unwrap().parse().unwrap();
     assert!(number > 6, "{next}");
     pushd.reload(FIRST);
-    // What was under way comes, then nothing.
+    // Messages in transit still arrive, then none.
     until_true("silence", || {
         client.wire.is_silent_for(std::time::Duration::from_millis(300)) || client.next_text().is_empty()
     });
 }
 
 #[test]
-fn who_may_publish_is_asked_with_each_request() {
+fn the_permission_to_publish_is_checked_for_each_request() {
     let pushd = first();
     let publishing = request(pushd.address(), "POST", "/publish", &["Origin: https://example.com"], b"x");
     let mut page = Wire::connect(pushd.address());
@@ -268,7 +268,7 @@ fn who_may_publish_is_asked_with_each_request() {
 }
 
 #[test]
-fn a_bad_file_is_one_line_and_changes_nothing() {
+fn an_invalid_file_causes_one_line_and_changes_nothing() {
     let pushd = first();
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -302,7 +302,7 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
         assert_eq!(pushd.log().lines().count(), before + 1, "{}", pushd.log());
         assert_eq!(get(address, "/metrics").status, 200);
         assert_eq!(get(address, "/changed").status, 404);
-        assert!(!pushd.path().join("x.sock").exists(), "a Unix socket was left");
+        assert!(!pushd.path().join("x.sock").exists(), "a Unix socket remains");
         assert_eq!(publish(address, "/publish", "as before"), 1);
         client.expect_text("as before");
     }
@@ -310,7 +310,7 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
     pushd.signal(Signal::SIGHUP);
     pushd.logged_times("Reload refused, nothing changed", 6);
     assert_eq!(publish(address, "/publish", "as before"), 1);
-    // And a good one counts again.
+    // A valid file is applied again.
     let line = pushd.reload(&changed(&[good_otherwise]));
     assert!(line.contains("Reloaded"), "{line}");
     until_true("the change", || get(address, "/changed").status == 200);
@@ -319,18 +319,18 @@ fn a_bad_file_is_one_line_and_changes_nothing() {
 }
 
 #[test]
-fn one_address_becomes_all_and_one_again() {
+fn one_address_can_become_all_addresses_and_one_again() {
     let port = free_port();
     let listening = |host: &str| PLAIN.replace("127.0.0.1:0", &format!("{host}:{port}"));
     let pushd = start(&listening("127.0.0.1"));
     let mut client = Ws::open(([127, 0, 0, 1], port).into(), "/ws");
-    // The kernel refuses the one while anybody listens on the other.
+    // The kernel refuses one while any process listens on the other.
     for round in 0..3 {
         let line = pushd.reload(&listening("0.0.0.0"));
         assert!(line.contains("] Reloaded "), "{round}: {line}");
         assert_eq!(publish(([127, 0, 0, 2], port).into(), "/publish/all", "to all"), 1);
         client.expect_text("to all");
-        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "somebody else may share the port");
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "another program could share the port");
         let line = pushd.reload(&listening("127.0.0.1"));
         assert!(line.contains("] Reloaded "), "{round}: {line}");
         assert_eq!(publish(([127, 0, 0, 1], port).into(), "/publish/all", "to one"), 1);
@@ -340,7 +340,7 @@ fn one_address_becomes_all_and_one_again() {
 }
 
 #[test]
-fn an_address_that_went_can_come_again_at_once() {
+fn an_address_that_was_removed_can_be_added_again_at_once() {
     let address = format!("127.0.0.1:{}", free_port());
     let listening = |listen: &str| PLAIN.replace("127.0.0.1:0", listen);
     let pushd = start(&listening(&address));
@@ -354,7 +354,7 @@ fn an_address_that_went_can_come_again_at_once() {
 }
 
 #[test]
-fn an_address_without_a_descriptor_to_accept_on_is_accepted_on_later() {
+fn a_new_address_accepts_later_if_there_is_no_descriptor_now() {
     let pushd = start(PLAIN);
     let clients: Vec<Ws> = (0..4).map(|_| Ws::open(pushd.address(), "/ws")).collect();
     let pid = rustix::process::Pid::from_raw(pushd.pid().as_raw());
@@ -362,18 +362,18 @@ fn an_address_without_a_descriptor_to_accept_on_is_accepted_on_later() {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
         .collect();
-    // Room for one more: the socket that is bound, but not the handle by which it is accepted on.
+    // Enough for one more descriptor: the listening socket, but not the copy that accepts.
     let second = (0..).filter(|number| !open.contains(number)).nth(1);
     prlimit(pid, Resource::Nofile, Rlimit { current: second, maximum: second }).unwrap();
-    let told = pushd.reload(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]"));
-    assert!(told.contains("Reloaded"), "{told}");
+    let outcome = pushd.reload(&PLAIN.replace("\"127.0.0.1:0\"", "[\"127.0.0.1:0\", \"127.0.0.2:0\"]"));
+    assert!(outcome.contains("Reloaded"), "{outcome}");
     pushd.logged("cannot accept connections for now");
     drop(clients);
     assert_eq!(get(pushd.address(), "/healthz").text(), "ok\n");
 }
 
 #[test]
-fn a_file_that_changes_nothing_disturbs_nothing() {
+fn an_unchanged_file_disturbs_nothing() {
     let pushd = start(FIRST.replace("\"/pages\" = { static = \"www\" }", "").as_str());
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -386,16 +386,16 @@ fn a_file_that_changes_nothing_disturbs_nothing() {
 }
 
 #[test]
-fn what_needs_a_restart_is_told_until_it_has_had_one() {
+fn settings_that_need_a_restart_are_reported_until_it_was_restarted() {
     let first = changed(&[("\"/pages\" = { static = \"www\" }\n", "")]);
     let pushd = start(&(first.clone() + "[daemon]\nworkers = 1\n"));
-    let said = |pushd: &common::Pushd| pushd.log().matches("changed only by a restart: daemon.workers").count();
+    let reports = |pushd: &common::Pushd| pushd.log().matches("changed only by a restart: daemon.workers").count();
     let reload = |more: &str| {
         let line = pushd.reload(&(first.clone() + more));
         assert!(line.contains("] Reloaded "), "{line}");
-        said(&pushd)
+        reports(&pushd)
     };
-    // It stands before the line that says that it was reloaded.
+    // The report is logged before the line about the end of the reload.
     assert_eq!(reload("[daemon]\nworkers = 2\n"), 1);
     assert_eq!(reload("[daemon]\nworkers = 2\n"), 2);
     assert_eq!(reload("[daemon]\nworkers = 3\n"), 3);

@@ -1,7 +1,8 @@
-//! What a service manager hands to pushd: sockets that it opened, and credentials.
+//! What pushd receives from a service manager: sockets, and credentials.
 //!
-//! A shell stands in for it: it puts a listening socket on descriptor 3, says so as systemd does (sd_listen_fds(3)), and becomes
-//! pushd. `.ci/run socket_activation` does the same with systemd's own program and the units that ship.
+//! A shell acts as the service manager. It puts a listening socket on descriptor 3, sets the variables like systemd
+//! (sd_listen_fds(3)), and executes pushd. `.ci/run socket_activation` does the same with systemd's own program and the
+//! packaged units.
 
 mod common;
 
@@ -26,7 +27,7 @@ listen = "systemd:main"
 [hub.push]
 "#;
 
-/// One socket, on descriptor 3.
+/// Passes one socket on descriptor 3.
 const ACTIVATE: &str = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=main; exec 3<&0 </dev/null";
 
 fn activated(socket: &TcpListener) -> Pushd {
@@ -38,7 +39,7 @@ fn activated(socket: &TcpListener) -> Pushd {
 fn a_socket_of_the_service_manager_is_served() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = socket.local_addr().unwrap();
-    // Who connects before pushd runs waits in the kernel's queue.
+    // A client that connects before pushd runs waits in the kernel's queue.
     let mut early = Wire::connect(address);
     early.send(&request(address, "GET", "/healthz", &[], b""));
     let mut pushd = activated(&socket);
@@ -51,7 +52,7 @@ fn a_socket_of_the_service_manager_is_served() {
     pushd.signal(Signal::SIGTERM);
     subscriber.expect_close(1001, "going away");
     assert_eq!(pushd.wait(), 0);
-    // It is the service manager's: still open for the next pushd.
+    // The service manager keeps the socket open for the next pushd.
     let mut late = Wire::connect(address);
     late.send(&request(address, "GET", "/healthz", &[], b""));
     let _next = activated(&socket);
@@ -60,26 +61,26 @@ fn a_socket_of_the_service_manager_is_served() {
 }
 
 #[test]
-fn a_unix_socket_stays_where_the_service_manager_made_it() {
-    let place = tempfile::tempdir().unwrap();
-    let path = place.path().join("main.sock");
+fn the_file_of_a_passed_unix_socket_is_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("main.sock");
     let socket: OwnedFd = UnixListener::bind(&path).unwrap().into();
     let mut pushd = Start::new(CONFIG).after(ACTIVATE).stdin(socket.try_clone().unwrap()).run();
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
     UnixStream::connect(&path).unwrap();
 }
 
-/// pushd started by these commands of a shell; it refuses.
+/// Starts pushd after these shell commands. It must refuse to start.
 fn refused(commands: &str, config: &str) -> Ran {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::write(place.path().join("pushd.toml"), config).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("pushd.toml"), config).unwrap();
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{commands}; exec \"$0\" -n -c pushd.toml"), common::PUSHD]);
-    common::run(shell.current_dir(place.path()))
+    common::run(shell.current_dir(directory.path()))
 }
 
 #[test]
-fn sockets_are_asked_for_by_their_names() {
+fn sockets_are_found_by_their_names() {
     let other = refused("export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=other; exec 3<&0", CONFIG);
     assert_eq!(other.code(), 71, "{}", other.stderr);
     let why = "systemd:main: the service manager passed no socket of that name; at the start it passed other";
@@ -89,17 +90,17 @@ fn sockets_are_asked_for_by_their_names() {
     assert!(none.stderr.contains("no socket of that name; it passed none at the start"), "{}", none.stderr);
 }
 
-/// As in a program that a service starts which was given sockets itself.
+/// As in a program that is started by a service which was passed sockets.
 #[test]
-fn sockets_that_are_meant_for_another_process_are_left_alone() {
+fn sockets_for_another_process_are_not_used() {
     let config = CONFIG.replace("systemd:main", "127.0.0.1:0");
     let pushd = Start::new(&config).after("export LISTEN_PID=1 LISTEN_FDS=1 LISTEN_FDNAMES=main").run();
     assert_eq!(get(pushd.address(), "/healthz").status, 200);
 }
 
-/// What the unit loads for a feed's command is found by it.
+/// The command of a feed can read the credentials that the unit loads.
 #[test]
-fn a_feeds_command_finds_the_credentials() {
+fn the_command_of_a_feed_finds_the_credentials() {
     let config = r#"
         [server.main]
         listen = "127.0.0.1:0"

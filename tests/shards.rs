@@ -1,4 +1,4 @@
-//! Several shards are one server: one order for each channel, whole receipts, connections spread evenly.
+//! Several shards act as one server: one order for each channel, complete receipts, evenly distributed connections.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::ws::{TEXT, Ws, frame};
 use common::{PLAIN, Pushd, start, until_true};
 
 const WORKERS: usize = 4;
-/// Four times as many as shards, so that each shard has several.
+/// Four times the number of shards, so that each shard has several.
 const SUBSCRIBERS: usize = 4 * WORKERS;
 const MESSAGES_EACH: usize = 250;
 
@@ -19,7 +19,7 @@ fn sharded() -> Pushd {
     start(&format!("{PLAIN}\n[daemon]\nworkers = {WORKERS}\n"))
 }
 
-/// How many connections each shard has, the one that asks included.
+/// The number of connections of each shard, including the one that asks.
 fn connections(address: SocketAddr) -> Vec<u64> {
     let answer = get(address, "/metrics");
     let of_shard = |line: &str| line.strip_prefix("pushd_connections{shard=")?.rsplit_once(' ')?.1.parse().ok();
@@ -37,7 +37,7 @@ fn publish_by_http(address: SocketAddr, channel: &str, name: &str, reaches: usiz
     }
 }
 
-/// Publishes over a WebSocket whose own channel is another one, so that it hears nothing itself.
+/// Publishes over a WebSocket that is subscribed to another channel, so that it receives nothing itself.
 fn publish_by_socket(address: SocketAddr, channel: &str, name: &str) -> Ws {
     let mut client = Ws::open(address, &format!("/say?to={channel}"));
     for chunk in (0..MESSAGES_EACH).collect::<Vec<_>>().chunks(10) {
@@ -49,12 +49,12 @@ fn publish_by_socket(address: SocketAddr, channel: &str, name: &str) -> Ws {
 }
 
 #[test]
-fn every_subscriber_hears_one_order_whoever_publishes_and_wherever() {
+fn all_subscribers_receive_the_same_order_whichever_shard_publishes() {
     let say = "\"/say\" = { websocket = \"push\", channels = [\"silence\"], to = \"{to}\", on_message = \"broadcast\" }\n\"/chat\"";
     assert!(PLAIN.contains("\"/chat\""));
     let pushd = start(&format!("{}\n[daemon]\nworkers = {WORKERS}\n", PLAIN.replace("\"/chat\"", say)));
     let address = pushd.address();
-    // Two channels at once, which need not have the same owner.
+    // Two channels at once; their owners may differ.
     let subscribers: Vec<(usize, Ws)> = (0..SUBSCRIBERS)
         .map(|number| (number % 2, Ws::open(address, &format!("/ws?channel=c{}", number % 2))))
         .collect();
@@ -65,24 +65,24 @@ fn every_subscriber_hears_one_order_whoever_publishes_and_wherever() {
                 scope.spawn(move || publish_by_http(address, channel, name, SUBSCRIBERS / 2));
             }
         }
-        let talkers: Vec<_> = ["c0", "c1"]
+        let publishers: Vec<_> = ["c0", "c1"]
             .into_iter()
             .flat_map(|channel| ["socket-a", "socket-b"].map(|name| (channel, name)))
             .map(|(channel, name)| scope.spawn(move || publish_by_socket(address, channel, name)))
             .collect();
-        let hearing: Vec<_> = subscribers
+        let receiving: Vec<_> = subscribers
             .into_iter()
             .map(|(channel, mut client)| {
                 scope.spawn(move || {
-                    let heard: Vec<String> = (0..4 * MESSAGES_EACH).map(|_| client.next_text()).collect();
+                    let received: Vec<String> = (0..4 * MESSAGES_EACH).map(|_| client.next_text()).collect();
                     client.expect_nothing();
-                    (channel, heard)
+                    (channel, received)
                 })
             })
             .collect();
-        let orders = hearing.into_iter().map(|thread| thread.join().unwrap()).collect();
-        for talker in talkers {
-            talker.join().unwrap().close();
+        let orders = receiving.into_iter().map(|thread| thread.join().unwrap()).collect();
+        for publisher in publishers {
+            publisher.join().unwrap().close();
         }
         orders
     });
@@ -94,7 +94,7 @@ fn every_subscriber_hears_one_order_whoever_publishes_and_wherever() {
             let difference = first.iter().zip(other).position(|(a, b)| a != b);
             assert_eq!(difference, None, "two orders on channel {channel}");
         }
-        // And every publisher's own order is kept, with nothing missing and nothing twice.
+        // The order of each publisher is kept; no message is missing or duplicated.
         for name in ["http-a", "http-b", "socket-a", "socket-b"] {
             let own: Vec<&str> = first.iter().filter_map(|text| text.strip_prefix(name)?.strip_prefix(' ')).collect();
             assert_eq!(own, (0..MESSAGES_EACH).map(|number| number.to_string()).collect::<Vec<_>>(), "{name}");
@@ -106,7 +106,7 @@ fn every_subscriber_hears_one_order_whoever_publishes_and_wherever() {
 }
 
 #[test]
-fn connections_are_spread_evenly() {
+fn connections_are_distributed_evenly() {
     let pushd = sharded();
     let address = pushd.address();
     let mut clients: Vec<Ws> = Vec::new();
@@ -114,8 +114,8 @@ fn connections_are_spread_evenly() {
         while clients.len() < round * WORKERS {
             clients.push(Ws::open(address, "/ws"));
         }
-        // An asker that has ended may be counted for a moment.
-        until_true("an even spread", || {
+        // The connection of an earlier request may be counted for a moment.
+        until_true("an even distribution", || {
             let mut counts = connections(address);
             counts.sort_unstable();
             assert_eq!(counts.len(), WORKERS);
@@ -123,7 +123,7 @@ fn connections_are_spread_evenly() {
                 && counts[..WORKERS - 1].iter().all(|count| *count == round as u64)
         });
     }
-    // Who comes after many have left fills the gaps.
+    // New connections go to the shards from which many have left.
     clients.truncate(WORKERS);
     until_true("their end", || connections(address).iter().sum::<u64>() == WORKERS as u64 + 1);
     while clients.len() < 3 * WORKERS {
@@ -138,7 +138,7 @@ fn connections_are_spread_evenly() {
 }
 
 #[test]
-fn receipts_count_every_shard_and_channels_are_kept_apart() {
+fn receipts_include_all_shards_and_channels_are_independent() {
     let pushd = sharded();
     let address = pushd.address();
     let mut clients: Vec<(usize, Ws)> = Vec::new();
@@ -154,7 +154,7 @@ fn receipts_count_every_shard_and_channels_are_kept_apart() {
         client.expect_text(&format!("to {channel}"));
         client.expect_nothing();
     }
-    // Who leaves is not counted any more.
+    // Clients that have left are no longer counted.
     clients.retain(|(channel, _)| channel % 2 == 0);
     until_true("the end of the others", || metric(address, "pushd_sessions") == clients.len() as u64);
     for channel in 0..12 {

@@ -1,4 +1,5 @@
-//! The end: every client is told, what is in flight is finished, nobody new is let in, and the grace is kept, whoever does not answer.
+//! The shutdown: every session is closed, requests in flight are finished, no new connection is accepted, and the grace
+//! is kept even if clients do not answer.
 
 mod common;
 
@@ -16,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use nix::sys::signal::Signal;
 
-/// The plain configuration, in which the end may take this long.
+/// The plain configuration with this grace.
 fn grace(grace: &str) -> String {
     format!(
         "{}\n[daemon]\ngrace = \"{grace}\"\nworkers = 2\n",
@@ -24,11 +25,11 @@ fn grace(grace: &str) -> String {
     )
 }
 
-/// The last words of a log that ends as it should.
+/// Checks the last lines of the log after a clean shutdown.
 fn ended_well(pushd: &Pushd, signal: &str) {
     let log = pushd.log();
-    let place = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
-    assert!(place(&format!("Received {signal}, shutting down")) < place("Server Shut Down"), "{log}");
+    let offset = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in {log}"));
+    assert!(offset(&format!("Received {signal}, shutting down")) < offset("Server Shut Down"), "{log}");
     assert!(log.trim_end().ends_with("Server Shut Down"), "{log}");
     assert!(!pushd.path().join("pushd.pid").exists());
 }
@@ -38,7 +39,7 @@ fn is_refused(address: SocketAddr) -> bool {
 }
 
 #[test]
-fn every_client_is_told_and_the_end_waits_for_no_one_else() {
+fn every_session_is_closed_and_idle_connections_are_not_waited_for() {
     for (signal, name) in [(Signal::SIGTERM, "SIGTERM"), (Signal::SIGINT, "SIGINT")] {
         let mut pushd = start(&grace("30s"));
         let address = pushd.address();
@@ -47,7 +48,7 @@ fn every_client_is_told_and_the_end_waits_for_no_one_else() {
         let mut idle = Wire::connect(address);
         idle.send(&request(address, "GET", "/healthz", &[], b""));
         assert_eq!(Answer::read(&mut idle).status, 200);
-        // Connected and never asked anything.
+        // Connected, without any request.
         let mut silent = Wire::connect(address);
         until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 12);
         let began = Instant::now();
@@ -59,14 +60,14 @@ fn every_client_is_told_and_the_end_waits_for_no_one_else() {
         idle.expect_end();
         silent.expect_end();
         assert_eq!(pushd.wait(), 0);
-        assert!(began.elapsed() < Duration::from_secs(10), "nobody was waited for, but it took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing to wait for, but it took {:?}", began.elapsed());
         ended_well(&pushd, name);
         assert!(is_refused(address));
     }
 }
 
 #[test]
-fn what_was_published_before_arrives_before_the_goodbye() {
+fn publications_before_the_shutdown_arrive_before_the_close() {
     let mut pushd = start(&grace("30s"));
     let address = pushd.address();
     let mut client = Ws::open(address, "/ws");
@@ -89,23 +90,23 @@ fn a_request_in_flight_is_finished() {
     let whole = request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"in flight");
     let (first, rest) = whole.split_at(whole.len() - 4);
     publisher.send(first);
-    assert_eq!(Answer::read_head(&mut publisher).status, 100, "taken up");
-    // A session that does not answer holds the end open long enough to look around.
-    let mut mute = Ws::open(address, "/ws");
+    assert_eq!(Answer::read_head(&mut publisher).status, 100, "the request is in flight");
+    // A session that does not answer delays the end of the process long enough for the checks.
+    let mut silent = Ws::open(address, "/ws");
     pushd.signal(Signal::SIGTERM);
-    assert_eq!(mute.next_close().0, 1001);
+    assert_eq!(silent.next_close().0, 1001);
     publisher.send(rest);
     let answer = Answer::read(&mut publisher);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer.field("connection"), Some("close"));
     publisher.expect_end();
-    drop(mute);
+    drop(silent);
     assert_eq!(pushd.wait(), 0);
     ended_well(&pushd, "SIGTERM");
 }
 
 #[test]
-fn a_request_whose_head_is_not_whole_is_not_waited_for() {
+fn a_request_with_an_incomplete_head_is_not_waited_for() {
     let mut pushd = start(&grace("30s"));
     let address = pushd.address();
     let mut first = Wire::connect(address);
@@ -124,7 +125,7 @@ fn a_request_whose_head_is_not_whole_is_not_waited_for() {
 }
 
 #[test]
-fn a_request_that_arrived_before_the_end_is_answered() {
+fn a_request_that_arrived_before_the_shutdown_is_answered() {
     let mut pushd = start(&grace("30s"));
     let address = pushd.address();
     let mut idle: Vec<Wire> = (0..8).map(|_| Wire::connect(address)).collect();
@@ -133,7 +134,7 @@ fn a_request_that_arrived_before_the_end_is_answered() {
         assert_eq!(Answer::read(wire).status, 200);
     }
     until_true("all accepted", || metric(address, "pushd_connections_accepted_total") >= 9);
-    // What is sent to a process that stands still is in the kernel when it goes on and ends.
+    // Requests sent to a stopped process are in the kernel when it continues and shuts down.
     pushd.signal(Signal::SIGSTOP);
     for wire in &mut idle {
         wire.send(&request(address, "POST", "/publish/all", &[], b"the last one"));
@@ -150,56 +151,56 @@ fn a_request_that_arrived_before_the_end_is_answered() {
 }
 
 #[test]
-fn nobody_new_is_let_in() {
+fn no_new_connection_is_accepted() {
     let mut pushd = start(&grace("30s"));
     let address = pushd.address();
-    let mut mute = Ws::open(address, "/ws");
+    let mut silent = Ws::open(address, "/ws");
     pushd.signal(Signal::SIGTERM);
-    assert_eq!(mute.next_close().0, 1001);
+    assert_eq!(silent.next_close().0, 1001);
     until_true("a refusal", || is_refused(address));
-    // Sooner than the patience with a session that does not answer: the server does not listen, but it is not gone.
+    // Before the timeout for the session's answer: the server no longer listens, but it still runs.
     assert!(!pushd.has_ended());
-    mute.send(CLOSE, &[]);
+    silent.send(CLOSE, &[]);
     assert_eq!(pushd.wait(), 0);
 }
 
 #[test]
-fn who_does_not_answer_is_cut_off_after_the_grace() {
+fn clients_that_do_not_answer_are_cut_off_after_the_grace() {
     let mut pushd = start(&grace("1s"));
     let address = pushd.address();
-    let mut mute = Ws::open(address, "/ws");
+    let mut silent = Ws::open(address, "/ws");
     let mut halfway = Wire::connect(address);
     halfway.send(&request(address, "POST", "/publish/all", &["Expect: 100-continue"], b"never whole")[..99]);
-    assert_eq!(Answer::read_head(&mut halfway).status, 100, "taken up");
+    assert_eq!(Answer::read_head(&mut halfway).status, 100, "the request is in flight");
     let began = Instant::now();
     pushd.signal(Signal::SIGINT);
-    assert_eq!(mute.next_close().0, 1001);
-    assert_eq!(pushd.wait(), 0, "slow clients are no failure");
+    assert_eq!(silent.next_close().0, 1001);
+    assert_eq!(pushd.wait(), 0, "slow clients are not an error");
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
-    mute.wire.expect_end();
+    silent.wire.expect_end();
     assert!(pushd.log().contains("2 connections did not end within the grace and were cut off"), "{}", pushd.log());
     ended_well(&pushd, "SIGINT");
 }
 
 #[test]
-fn a_second_signal_ends_it_now() {
+fn a_second_signal_ends_it_at_once() {
     for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGTERM, Signal::SIGINT)] {
         let mut pushd = start(&grace("1h"));
-        let mut mute = Ws::open(pushd.address(), "/ws");
+        let mut silent = Ws::open(pushd.address(), "/ws");
         pushd.signal(first);
-        assert_eq!(mute.next_close().0, 1001);
-        // Two orders within a few milliseconds are one, so it is said until it is heard.
+        assert_eq!(silent.next_close().0, 1001);
+        // Two signals within a few milliseconds count as one, so it is sent repeatedly.
         until_true("its end", || {
             pushd.signal(second);
             pushd.has_ended()
         });
         assert_eq!(pushd.wait(), 1, "not a clean end");
-        mute.wire.expect_end();
+        silent.wire.expect_end();
     }
 }
 
 #[test]
-fn a_configuration_that_became_a_pipe_holds_nothing_up() {
+fn a_configuration_that_was_replaced_by_a_pipe_blocks_nothing() {
     let mut pushd = start(&grace("1h"));
     let file = pushd.path().join("pushd.toml");
     std::fs::remove_file(&file).unwrap();
@@ -210,7 +211,7 @@ fn a_configuration_that_became_a_pipe_holds_nothing_up() {
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
 }
 
-/// Has every opening of a file wait until what is returned is dropped, as on a file system that hangs. Only root can have that.
+/// Blocks every opening of a file until the returned value is dropped, like a file system that hangs. This needs root.
 fn hung(file: &Path) -> Fanotify {
     let hung = Fanotify::init(InitFlags::FAN_CLASS_CONTENT | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY).unwrap();
     hung.mark(MarkFlags::FAN_MARK_ADD, MaskFlags::FAN_OPEN_PERM, AT_FDCWD, Some(file)).unwrap();
@@ -218,22 +219,22 @@ fn hung(file: &Path) -> Fanotify {
 }
 
 #[test]
-fn a_configuration_whose_file_system_hangs_does_not_hold_the_end_up() {
+fn a_configuration_on_a_hanging_file_system_does_not_delay_the_shutdown() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
     }
     let mut pushd = start(&grace("1h"));
     let hung = hung(&pushd.path().join("pushd.toml"));
     pushd.signal(Signal::SIGHUP);
-    // Its thread is there, and waits.
-    until_true("the reload", || threads(pushd.pid()).contains(&"patience".to_owned()));
+    // The thread that reads the file exists, and waits.
+    until_true("the reload", || threads(pushd.pid()).contains(&"timeout".to_owned()));
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
     assert!(pushd.log().contains("pushd.toml cannot be read: "), "{}", pushd.log());
     drop(hung);
 }
 
 #[test]
-fn a_second_signal_ends_also_one_that_is_stuck_in_a_reload() {
+fn a_second_signal_ends_even_a_process_that_is_stuck_in_a_reload() {
     if !nix::unistd::Uid::effective().is_root() {
         return;
     }
@@ -263,7 +264,7 @@ fn threads(pid: nix::unistd::Pid) -> Vec<String> {
 }
 
 #[test]
-fn an_order_said_twice_at_once_is_one_order() {
+fn two_signals_at_once_count_as_one() {
     let mut pushd = start(&grace("30s"));
     let mut client = Ws::open(pushd.address(), "/ws");
     pushd.signal(Signal::SIGTERM);
@@ -273,7 +274,7 @@ fn an_order_said_twice_at_once_is_one_order() {
 }
 
 #[test]
-fn feeds_and_what_they_started_end_too() {
+fn feeds_and_their_commands_end_too() {
     let feed =
         "[feed.lines]\nhub = \"push\"\nchannel = \"all\"\ncommand = [\"sh\", \"-c\", \"echo $$; exec sleep 1000\"]\n";
     let mut pushd = start(&format!("{}\n{feed}", grace("30s")));
@@ -283,7 +284,7 @@ fn feeds_and_what_they_started_end_too() {
     let stat = format!("/proc/{number}/stat");
     assert!(std::fs::exists(&stat).unwrap());
     assert_eq!(pushd.end(Signal::SIGTERM), 0);
-    // Whoever adopts it may leave it as a zombie for a while.
+    // The process that becomes its parent may leave it as a zombie for a while.
     let is_gone =
         || std::fs::read_to_string(&stat).map_or(true, |stat| stat.rsplit(')').next().unwrap().starts_with(" Z"));
     until_true("the end of the command", is_gone);

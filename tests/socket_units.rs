@@ -1,5 +1,5 @@
-//! Sockets that the service manager opened: all of one name serve, they last over reloads and restarts, and one that was never passed is
-//! told by name.
+//! Sockets that the service manager opened: all sockets of one name are served, they stay over reloads and restarts,
+//! and the name of a missing one is reported.
 
 mod common;
 
@@ -18,7 +18,7 @@ listen = "systemd:hub"
 [hub.push]
 "#;
 
-/// A service with so many sockets of the name `hub`, and one that is called `other`; their addresses.
+/// A service with `count` sockets named `hub`, and one named `other`. Returns their addresses, too.
 fn service(count: usize) -> (Service, Vec<SocketAddr>) {
     let mut service = Service::new(FILE, 512);
     let sockets: Vec<_> = (0..=count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -34,29 +34,29 @@ fn service(count: usize) -> (Service, Vec<SocketAddr>) {
 fn all_sockets_of_a_name_serve_over_reloads_and_restarts() {
     let (mut service, addresses) = service(3);
     let mut clients: Vec<Ws> = addresses[..3].iter().map(|address| Ws::open(*address, "/ws")).collect();
-    let mut say = |text: &str| {
+    let mut publish_to_all = |text: &str| {
         for address in &addresses[..3] {
             assert_eq!(publish(*address, "/publish", text), 3);
             clients.iter_mut().for_each(|client| client.expect_text(text));
         }
     };
-    say("first");
-    // Nothing but a route changes.
+    publish_to_all("first");
+    // Only a route changes.
     let more = FILE.replace("\"/ws\"", "\"/healthz\" = { health = true }\n\"/ws\"");
     let line = service.reload(&more);
     assert!(line.contains("Reloaded"), "{line}");
     common::until_true("the new route", || {
         addresses[..3].iter().all(|address| get(*address, "/healthz").status == 200)
     });
-    say("second");
+    publish_to_all("second");
     service.restart();
-    say("third");
+    publish_to_all("third");
     assert!(addresses[..3].iter().all(|address| get(*address, "/healthz").status == 200));
     assert_eq!(service.log().matches("(server main)").count(), 3 * 3);
 }
 
 #[test]
-fn a_socket_may_be_left_and_asked_for_again_and_go_to_another_server() {
+fn a_socket_can_be_dropped_used_again_and_moved_to_another_server() {
     let (service, addresses) = service(2);
     let line = service.reload(&FILE.replace("systemd:hub", "systemd:other"));
     assert!(line.contains("Reloaded"), "{line}");
@@ -71,7 +71,7 @@ fn a_socket_may_be_left_and_asked_for_again_and_go_to_another_server() {
 }
 
 #[test]
-fn a_name_that_was_never_passed_is_told() {
+fn a_socket_that_was_never_passed_is_reported_by_name() {
     let (mut service, addresses) = service(2);
     let missing = FILE.replace("\"systemd:hub\"", "[\"systemd:hub\", \"systemd:hup\"]");
     let line = service.reload(&missing);

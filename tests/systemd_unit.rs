@@ -1,6 +1,6 @@
-//! The units that ship agree with the program they start, with each other, and with what else ships for systemd.
+//! The packaged units agree with the program they start, with each other, and with the other files for systemd.
 //!
-//! `systemd-analyze` knows systemd's side; this is ours.
+//! `systemd-analyze` checks them from systemd's side; these tests check them from pushd's side.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ const TMPFILES: &str = include_str!("../packaging/tmpfiles.d/pushd.conf");
 
 fn values(key: &str) -> Vec<&'static str> {
     let values: Vec<_> = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect();
-    assert!(!values.is_empty(), "{key} is not said");
+    assert!(!values.is_empty(), "{key} is not set");
     values
 }
 
@@ -30,31 +30,32 @@ fn systemd_waits_longer_than_the_grace() {
 }
 
 #[test]
-fn what_does_not_heal_is_not_tried_again() {
+fn errors_that_a_restart_cannot_fix_are_not_retried() {
     let codes: Vec<u8> = values("RestartPreventExitStatus")[0].split(' ').map(|code| code.parse().unwrap()).collect();
     assert_eq!(codes, [Exit::Usage.code(), Exit::Config.code()]);
 }
 
 #[test]
-fn a_reload_is_of_the_file_that_runs() {
+fn a_reload_uses_the_file_of_the_start() {
     let start: Vec<_> = values("ExecStart")[0].split(' ').collect();
     assert_eq!(start, ["/usr/bin/pushd", "-n", "-c", pushd::cli::CONFIG]);
     assert_eq!(values("ExecReload"), [format!("/usr/bin/pushctl reload --config {}", pushd::cli::CONFIG)]);
 }
 
-/// At a limit systemd would drop the clients that it keeps; what is left to keep a process that fails from spinning is the pause.
+/// At a start limit systemd would close the descriptors of the sessions. Only the pause keeps a failing process from
+/// spinning.
 #[test]
-fn no_limit_of_starts_loses_the_clients() {
+fn no_start_limit_loses_the_sessions() {
     for unit in [UNIT, SOCKET_SERVICE] {
-        let unit_part = said(unit, "[Unit]\n");
+        let unit_part = settings(unit, "[Unit]\n");
         assert!(unit_part.contains("StartLimitIntervalSec=0"), "{unit_part:?}");
     }
     let pause: u64 = values("RestartSec")[0].strip_suffix('s').unwrap().parse().unwrap();
     assert!((1..=10).contains(&pause), "{pause}");
 }
 
-/// The lines of `text` that say something, in the part that a title begins.
-fn said<'t>(text: &'t str, title: &str) -> BTreeSet<&'t str> {
+/// The settings of `text` in the section with this title.
+fn settings<'t>(text: &'t str, title: &str) -> BTreeSet<&'t str> {
     let part = text.split(title).nth(1).unwrap_or_else(|| panic!("no {title}")).split("\n[").next().unwrap();
     let lines = part.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let lines: BTreeSet<_> = lines.collect();
@@ -64,25 +65,25 @@ fn said<'t>(text: &'t str, title: &str) -> BTreeSet<&'t str> {
 
 #[test]
 fn the_service_with_sockets_differs_only_in_its_network() {
-    let (plain, socket) = (said(UNIT, "[Service]\n"), said(SOCKET_SERVICE, "[Service]\n"));
+    let (plain, socket) = (settings(UNIT, "[Service]\n"), settings(SOCKET_SERVICE, "[Service]\n"));
     assert!(plain.len() > 40, "{plain:?}");
     let only = |some: &BTreeSet<&'static str>, others| some.difference(others).copied().collect::<Vec<_>>();
     assert_eq!(only(&plain, &socket), ["RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX"]);
     assert_eq!(only(&socket, &plain), ["PrivateNetwork=yes", "RestrictAddressFamilies=AF_UNIX"]);
     for unit in [SOCKET_SERVICE, SOCKET] {
-        assert!(said(unit, "[Unit]\n").contains("Conflicts=pushd.service"));
+        assert!(settings(unit, "[Unit]\n").contains("Conflicts=pushd.service"));
     }
 }
 
-/// The default file with the drop-in that ships takes what the socket unit opens, on this machine only.
+/// The default file with the shipped drop-in uses the sockets of the socket unit, which are for this machine only.
 #[test]
-fn the_socket_is_the_one_that_the_drop_in_names() {
-    let place = tempfile::tempdir().unwrap();
-    std::fs::create_dir(place.path().join("conf.d")).unwrap();
-    std::fs::write(place.path().join("config.toml"), config::DEFAULT).unwrap();
-    std::fs::write(place.path().join("conf.d/socket.toml"), DROP_IN).unwrap();
-    let config = config::load(&place.path().join("config.toml")).unwrap_or_else(|errors| panic!("{errors}"));
-    let socket = said(SOCKET, "[Socket]\n");
+fn the_socket_unit_matches_the_drop_in() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("conf.d")).unwrap();
+    std::fs::write(directory.path().join("config.toml"), config::DEFAULT).unwrap();
+    std::fs::write(directory.path().join("conf.d/socket.toml"), DROP_IN).unwrap();
+    let config = config::load(&directory.path().join("config.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let socket = settings(SOCKET, "[Socket]\n");
     let value = |key: &str| socket.iter().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
     assert_eq!(config.servers[0].listen, [Listen::Systemd(value("FileDescriptorName").to_owned())]);
     assert_eq!(value("Service"), "pushd-socket.service");
@@ -92,7 +93,7 @@ fn the_socket_is_the_one_that_the_drop_in_names() {
 }
 
 #[test]
-fn the_user_of_the_services_is_the_one_that_is_made() {
+fn the_user_of_the_services_is_the_one_that_is_created() {
     let made: Vec<_> = SYSUSERS.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(made, ["u pushd - \"Push server\""]);
     let directories: Vec<_> = TMPFILES.lines().filter(|line| !line.starts_with('#')).collect();
@@ -104,12 +105,12 @@ fn the_user_of_the_services_is_the_one_that_is_made() {
 }
 
 #[test]
-fn a_restart_keeps_the_clients() {
+fn a_restart_keeps_the_sessions() {
     assert_eq!(values("RestartKillSignal"), ["SIGUSR2"]);
-    // State and addresses, and for each of two hundred shards its records and a pipe.
+    // The state and the addresses, and the records and a pipe for each of two hundred shards.
     assert!(values("FileDescriptorStoreMax")[0].parse::<usize>().unwrap() >= 512);
     assert_eq!(values("RuntimeDirectoryPreserve"), ["restart"]);
-    // It is over before systemd kills.
+    // The handover ends before systemd kills the process.
     let seconds = values("TimeoutStopSec")[0].strip_suffix('s').unwrap().parse().unwrap();
     assert!(Duration::from_secs(seconds) > GRACE / 3 + HANDOVER + LOG_CLOSE_TIMEOUT);
 }
