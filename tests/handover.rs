@@ -195,7 +195,7 @@ fn a_client_in_the_closing_handshake_may_finish_it() {
 #[test]
 fn without_a_descriptor_store_clients_are_asked_to_reconnect_one_by_one() {
     const CLIENTS: usize = 200;
-    let nobody = "there is no service manager to keep them";
+    let words = "there is no service manager to keep them";
     let mut pushd = alone(|| start(&format!("{PLAIN}[daemon]\nworkers = 1\n")));
     let mut clients: Vec<Ws> = (0..CLIENTS).map(|_| Ws::open(pushd.address(), "/ws")).collect();
     let began = Instant::now();
@@ -204,7 +204,7 @@ fn without_a_descriptor_store_clients_are_asked_to_reconnect_one_by_one() {
     assert_eq!(pushd.wait(), 0);
     // A thousand a second. The first ones and the last ones are not in the same moment.
     assert!(began.elapsed() >= Duration::from_millis(150), "all at once: {:?}", began.elapsed());
-    assert!(pushd.log().contains(nobody), "{}", pushd.log());
+    assert!(pushd.log().contains(words), "{}", pushd.log());
 
     // A service manager that does not keep descriptors.
     let mut service = Service::new(PLAIN, 0);
@@ -250,7 +250,7 @@ fn a_newly_installed_program_decides_whether_the_configuration_is_valid() {
         ("exit 77", PLAIN, None),
         ("exit 77", future.as_str(), Some("could not start with its configuration: ")),
     ];
-    for (says, config, refused) in cases {
+    for (check, config, refused) in cases {
         let mut service = Service::new(PLAIN, 512);
         service.program = service.path().join("installed");
         alone(|| std::fs::copy(PUSHD, &service.program)).unwrap();
@@ -259,7 +259,7 @@ fn a_newly_installed_program_decides_whether_the_configuration_is_valid() {
         // As packages do it: the new file is written beside the old one, and renamed.
         let next = service.path().join("next");
         let script = format!(
-            "#!/bin/sh\n[ \"$1\" = --check ] || exec {PUSHD} \"$@\"\n[ -z \"$NOTIFY_SOCKET\" ] || exit 0\n{says}\n"
+            "#!/bin/sh\n[ \"$1\" = --check ] || exec {PUSHD} \"$@\"\n[ -z \"$NOTIFY_SOCKET\" ] || exit 0\n{check}\n"
         );
         alone(|| std::fs::write(&next, script)).unwrap();
         std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o755)).unwrap();

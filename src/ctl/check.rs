@@ -60,9 +60,9 @@ fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
     };
     let mut message = format!("{} could not be started:\n{why}", unit.name());
     if code == Exit::Config.code() || code == Exit::NoPermission.code() {
-        let says = unit.restrictions().join(", ");
+        let found = unit.restrictions().join(", ");
         message += &format!(
-            "\nthis is the result under the settings of the unit, which has {says} (systemd.exec(5), `systemctl edit {}`)",
+            "\nthis is the result under the settings of the unit, which has {found} (systemd.exec(5), `systemctl edit {}`)",
             unit.name()
         );
     }

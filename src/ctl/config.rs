@@ -38,8 +38,8 @@ impl Config {
         let Command::Show(show) = &self.command;
         let (config, settings) = check::load_settings(&show.file)?;
         let head = format!(
-            "# {}: every key as it counts, and where it is said.\n\
-             # What pushd is told on its command line wins over this.\n",
+            "# {}: every key with its effective value, and where it is set.\n\
+             # Options on pushd's command line override these values.\n",
             config.provenance()
         );
         let tables: String = settings.iter().map(table).collect();

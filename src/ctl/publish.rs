@@ -95,7 +95,7 @@ fn destination(target: &str, template: &str) -> Result<Url, String> {
     let text = match template {
         _ if template.contains("{channel}") => template.replace("{channel}", &channel),
         _ if bare => format!("{}/publish/{channel}", template.trim_end_matches('/')),
-        _ => return Err(format!("--url '{template}' has no {{channel}}: say where in it the channel stands")),
+        _ => return Err(format!("--url '{template}' has no {{channel}}: put it where the channel's name belongs")),
     };
     text.parse().map_err(|why| format!("--url '{template}': {why}"))
 }

@@ -63,8 +63,9 @@ impl Unit {
     /// The unit with that name.
     pub fn named(name: &str) -> Result<Unit, Fault> {
         if !Uid::effective().is_root() {
-            let message =
-                format!("only root can rehearse a start of {name}: the unit says as whom, and what is hidden");
+            let message = format!(
+                "only root can rehearse a start of {name}, because its unit may change the user and hide files"
+            );
             return Err(Fault::new(Exit::NoPermission, message));
         }
         if !Path::new(SYSTEMD).is_dir() {

@@ -127,7 +127,7 @@ fn tcp(authority: &str) -> Result<Address, String> {
     };
     if !authority.starts_with('[') {
         if host.contains(':') {
-            return Err(format!("an IPv6 address stands in brackets: `[{authority}]:8888`"));
+            return Err(format!("an IPv6 address must be in brackets: `[{authority}]:8888`"));
         }
         let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
         if host.is_empty() || !host.bytes().all(name) {

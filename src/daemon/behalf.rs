@@ -93,8 +93,8 @@ impl Ownership {
     }
 }
 
-/// The same for a directory and all its parents, in that order. In a parent with the sticky bit, such as `/tmp`, nobody
-/// can replace an entry that root owns.
+/// The same for a directory and all its parents, in that order. In a parent with the sticky bit, such as `/tmp`, only
+/// root can replace an entry that it owns.
 fn all_belong_to_root(owners: &[Ownership]) -> bool {
     owners.iter().enumerate().all(|(above, Ownership { owner, mode })| {
         *owner == 0 && (mode & OTHERS_WRITE == 0 || above > 0 && mode & STICKY != 0)
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn without_another_user_the_file_is_simply_opened() {
         let opened =
-            Behalf::default().open(Path::new("/nonexistent/x"), || Ok(5), |_, _, _| panic!("nobody to give it to"));
+            Behalf::default().open(Path::new("/nonexistent/x"), || Ok(5), |_, _, _| panic!("there is no other user"));
         assert_eq!(opened.unwrap(), 5);
     }
 }

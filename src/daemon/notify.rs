@@ -136,7 +136,7 @@ fn send(states: &[NotifyState<'_>]) {
 
 /// A socket that the service manager opened.
 #[derive(Debug)]
-pub struct Inherited {
+pub struct PassedSocket {
     /// Its `FileDescriptorName=`; the unit's name if that is not set, `unknown` if the manager gives no names.
     pub name: String,
     /// The socket.
@@ -145,12 +145,12 @@ pub struct Inherited {
 
 /// Takes the sockets that the service manager opened for this process; empty if there are none. Call it before `detach`
 /// (they are meant for this PID only), and only once: the original numbers are closed, so a second call fails.
-pub fn listen_fds() -> io::Result<Vec<Inherited>> {
+pub fn listen_fds() -> io::Result<Vec<PassedSocket>> {
     // Sockets meant for the parent process are not for this one; that is not an error.
     if sd_notify::listen_fds()?.len() == 0 {
         return Ok(Vec::new());
     }
-    sd_notify::listen_fds_with_names()?.map(|(number, name)| Ok(Inherited { name, socket: own(number)? })).collect()
+    sd_notify::listen_fds_with_names()?.map(|(number, name)| Ok(PassedSocket { name, socket: own(number)? })).collect()
 }
 
 #[cfg(test)]

@@ -181,11 +181,11 @@ mod tests {
         for n in 0..FILES {
             OpenOptions::new().append(true).open(path(n)).unwrap().write_all(b"new\n").unwrap();
         }
-        let (mut heard, start) = (0, Instant::now());
-        while heard < FILES {
-            assert!(start.elapsed() < Duration::from_secs(60), "{heard} of {FILES}");
+        let (mut published, start) = (0, Instant::now());
+        while published < FILES {
+            assert!(start.elapsed() < Duration::from_secs(60), "{published} of {FILES}");
             match mailboxes[0].requests().pop() {
-                Some(_) => heard += 1,
+                Some(_) => published += 1,
                 None => std::thread::yield_now(),
             }
         }

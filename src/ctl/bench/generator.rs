@@ -171,8 +171,8 @@ impl<'a> Generator<'a> {
     /// Keeps the window full for a while. Returns false if it ended early because no more messages arrived.
     pub fn deliver(&mut self, time: Duration) -> Result<bool, Fault> {
         let end = self.now() + time.as_nanos() as u64;
-        let mut told = (self.ledger.tally.deliveries, self.now());
-        let mut last = told;
+        let mut reported = (self.ledger.tally.deliveries, self.now());
+        let mut last = reported;
         self.publish_all()?;
         loop {
             self.turn()?;
@@ -188,8 +188,8 @@ impl<'a> Generator<'a> {
             }
             if now - self.watched > BENCH_WATCH.as_nanos() as u64 {
                 self.watched = now;
-                let per_second = (deliveries - told.0) as f64 * 1e9 / (now - told.1).max(1) as f64;
-                told = (deliveries, now);
+                let per_second = (deliveries - reported.0) as f64 * 1e9 / (now - reported.1).max(1) as f64;
+                reported = (deliveries, now);
                 (self.watch)(Progress::Delivering { per_second, left: Duration::from_nanos(end.saturating_sub(now)) });
             }
             if self.load.stop.load(Ordering::Relaxed) {

@@ -198,7 +198,7 @@ fn silence(load: &Load, generator: &Generator<'_>) -> Fault {
             "does it broadcast what clients send? Messages can be posted with --publish URL, and --echo is for an echo"
                 .to_owned()
         }
-        Publisher::Post(to) => format!("does {} publish to the channel that it hears?", to.url),
+        Publisher::Post(to) => format!("does {} publish to the channel of this route?", to.url),
         Publisher::Echo => "does it echo?".to_owned(),
     };
     let others = if foreign > 0 { format!(" (but {foreign} of other publishers)") } else { String::new() };

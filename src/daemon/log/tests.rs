@@ -144,8 +144,8 @@ fn other_crates_are_logged_only_from_level_warn_on() {
         record.level(level).target(module).module_path_static(Some(module));
         front.log(&record.args(format_args!("x")).build());
     }
-    let heard: Vec<_> = queue.take(None).lines.iter().map(|line| (line.target.to_string(), line.level)).collect();
-    assert_eq!(heard, [("hyper".to_string(), Level::Warn), ("hub".to_string(), Level::Info)]);
+    let logged: Vec<_> = queue.take(None).lines.iter().map(|line| (line.target.to_string(), line.level)).collect();
+    assert_eq!(logged, [("hyper".to_string(), Level::Warn), ("hub".to_string(), Level::Info)]);
 }
 
 #[test]
