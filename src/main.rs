@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => Exit::Clean.into(),
         Err(failure) => {
-            failure.tell();
+            failure.print();
             failure.exit.into()
         }
     }
@@ -95,7 +95,7 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
 fn load(cli: &Cli) -> Result<Config, Failure> {
     let mut config = config::load(&cli.config).map_err(Failure::from)?;
     for warning in &config.warnings {
-        journal::say(log::Level::Warn, &warning.to_string());
+        journal::print(log::Level::Warn, &warning.to_string());
     }
     cli.apply(&mut config)?;
     Ok(config)

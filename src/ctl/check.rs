@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::fault::Fault;
 use super::unit::{Rehearsal, Unit};
-use super::{CONFIG, Outcome, print, say};
+use super::{CONFIG, Outcome, notice, print};
 use crate::config::{self, Config, Settings};
 use crate::daemon::exit::{Exit, Failure};
 use crate::daemon::journal;
@@ -41,7 +41,7 @@ impl Check {
         if let Some(unit) = Unit::that_runs(&file) {
             match unit.rehearse() {
                 Ok(rehearsal) => rehearsed(&unit, rehearsal)?,
-                Err(fault) => say(&format!("checked as root only: {}", fault.message)),
+                Err(fault) => notice(&format!("checked as root only: {}", fault.message)),
             }
         }
         print(&format!("{}: the configuration is good\n", config.provenance()))?;
@@ -54,7 +54,7 @@ fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
     let (code, why) = match rehearsal {
         Rehearsal::Refused(code, why) => (code, why),
         Rehearsal::Good(unread) => {
-            unread.iter().for_each(|what| say(&format!("{}: {what}", unit.name())));
+            unread.iter().for_each(|what| notice(&format!("{}: {what}", unit.name())));
             return Ok(());
         }
     };
@@ -85,7 +85,7 @@ pub(super) fn load_settings(file: &Path) -> Result<(Config, Vec<Settings>), Faul
 
 fn warn(config: &Config) {
     for warning in &config.warnings {
-        journal::say(log::Level::Warn, &warning.to_string());
+        journal::print(log::Level::Warn, &warning.to_string());
     }
 }
 

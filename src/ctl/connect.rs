@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::talk::{Plan, talk};
 use super::url::Url;
 use super::websocket::{self, Options, Printer};
-use super::{Outcome, block_on, duration, say};
+use super::{Outcome, block_on, duration, notice};
 use crate::config::limits::CTL_ANSWERS_TIMEOUT;
 
 /// Lines of standard input that may be queued for the network. Reading waits while the queue is full.
@@ -93,7 +93,7 @@ fn lines_of_stdin() -> Result<mpsc::Receiver<String>, Fault> {
                         return;
                     }
                 }
-                Err(error) => return say(&format!("cannot read standard input: {error}")),
+                Err(error) => return notice(&format!("cannot read standard input: {error}")),
             }
         }
     };

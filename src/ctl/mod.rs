@@ -120,7 +120,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
-            journal::say(log::Level::Error, &format!("pushctl: {}", fault.message));
+            journal::print(log::Level::Error, &format!("pushctl: {}", fault.message));
             ExitCode::from(fault.code)
         }
     }
@@ -139,7 +139,7 @@ fn block_on(outcome: impl Future<Output = Outcome>) -> Outcome {
 }
 
 /// Prints one line on standard error, with the program's name.
-fn say(message: &str) {
+fn notice(message: &str) {
     use std::io::Write;
     // If standard error is closed, the message is lost.
     let _ = writeln!(std::io::stderr(), "pushctl: {message}");

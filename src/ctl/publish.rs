@@ -67,7 +67,7 @@ impl Publish {
             _ => {
                 let input = std::io::stdin();
                 if input.is_terminal() {
-                    super::say("reading the message from the terminal; Ctrl-D ends it");
+                    super::notice("reading the message from the terminal; Ctrl-D ends it");
                 }
                 read_all(input.lock(), self.binary).map(Bytes::from)
             }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::fault::Fault;
 use super::instance::{Found, Held, Instance, signal};
-use super::{FAILED, Outcome, check, print, say};
+use super::{FAILED, Outcome, check, notice, print};
 use crate::config::duration_text;
 use crate::config::limits::{CTL_POLL, CTL_RELOAD_TIMEOUT};
 use crate::daemon::exit::Exit;
@@ -31,7 +31,7 @@ impl Reload {
                     ..fault
                 })?;
             }
-            None => say("no --config was given, so pushd itself checks the file"),
+            None => notice("no --config was given, so pushd itself checks the file"),
         }
         let found = self.instance.find()?;
         let Some(pid) = found.holder()? else { return Err(found.nothing_to_signal()) };
@@ -50,7 +50,7 @@ impl Reload {
         match code {
             0 => {
                 let (what, warnings) = message.split_once('\n').unwrap_or((&message, ""));
-                warnings.lines().for_each(say);
+                warnings.lines().for_each(notice);
                 print(&format!("{named} has reloaded {what}\n"))?;
                 Ok(Exit::Clean.code())
             }

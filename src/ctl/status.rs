@@ -9,7 +9,7 @@ use super::dial::{self, Answer};
 use super::fault::Fault;
 use super::instance::{Held, Instance};
 use super::url::{Address, Url};
-use super::{NOT_RUNNING, Outcome, block_on, print, say};
+use super::{NOT_RUNNING, Outcome, block_on, notice, print};
 use crate::config::{self, Action, Config, Listen};
 use crate::daemon::exit::Exit;
 
@@ -60,7 +60,7 @@ impl Status {
             Some(url) => block_on(async move {
                 match metrics(&url).await {
                     Ok(text) => print(&figures(&text))?,
-                    Err(fault) => say(&format!("no figures: {}", fault.message)),
+                    Err(fault) => notice(&format!("no figures: {}", fault.message)),
                 }
                 Ok(Exit::Clean.code())
             }),
@@ -74,7 +74,7 @@ impl Status {
         block_on(async move {
             match metrics(&url).await {
                 Ok(text) => {
-                    say(&fault.message);
+                    notice(&fault.message);
                     print(&format!("pushd answers at {url}\n{}", figures(&text)))?;
                     Ok(Exit::Clean.code())
                 }

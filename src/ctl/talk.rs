@@ -23,7 +23,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::fault::Fault;
 use super::websocket::{Printer, Socket, print_status};
-use super::{FAILED, Outcome, say};
+use super::{FAILED, Outcome, notice};
 use crate::config::limits::CLOSE_TIMEOUT;
 use crate::daemon::exit::Exit;
 
@@ -89,7 +89,7 @@ pub(super) async fn talk(socket: Socket, printer: Printer, plan: Plan) -> Outcom
             true => "; the route must echo or broadcast (on_message)",
             false => "",
         };
-        say(&format!("{} of {wanted} messages came{late}{hint}", talk.received));
+        notice(&format!("{} of {wanted} messages came{late}{hint}", talk.received));
         return Ok(FAILED);
     }
     Ok(if matches!(code, 1000 | 1001) { Exit::Clean.code() } else { FAILED })

@@ -36,22 +36,22 @@ impl StatusPipe {
 
     /// Reports that the daemon serves: the launcher exits 0.
     pub fn ready(self) {
-        self.say(b"ready");
+        self.send(b"ready");
     }
 
     /// Reports a failure: the launcher prints the message and exits with the code. Without a launcher the message goes
     /// to standard error, so that callers need not distinguish the two cases.
     pub fn fail(self, failure: &Failure) {
         if self.pipe.is_none() {
-            failure.tell();
+            failure.print();
         }
-        self.say(format!("fail {} {}", failure.exit.code(), failure.message).as_bytes());
+        self.send(format!("fail {} {}", failure.exit.code(), failure.message).as_bytes());
     }
 
-    fn say(mut self, word: &[u8]) {
+    fn send(mut self, message: &[u8]) {
         // The launcher may have been interrupted; the daemon serves all the same.
         if let Some(pipe) = &mut self.pipe {
-            let _ = pipe.write_all(word);
+            let _ = pipe.write_all(message);
         }
     }
 }
@@ -96,14 +96,14 @@ pub fn detach(mask: u32) -> Result<StatusPipe, Failure> {
         }
         Outcome::Parent(outcome) => {
             drop(writer);
-            let verdict = match (listen(reader), outcome) {
+            let verdict = match (read(reader), outcome) {
                 (Verdict::Silence, Err(error)) => {
                     Verdict::Failed(Failure::new(Exit::System, format!("cannot detach: {error}")))
                 }
                 // A failed wait (the caller may ignore SIGCHLD) does not matter once the daemon has sent its message.
                 (verdict, _) => verdict,
             };
-            std::process::exit(verdict.tell().code().into());
+            std::process::exit(verdict.report().code().into());
         }
     }
 }
@@ -129,18 +129,18 @@ impl Verdict {
         parsed.map_or(Verdict::Silence, Verdict::Failed)
     }
 
-    fn tell(self) -> Exit {
+    fn report(self) -> Exit {
         let failure = match self {
             Verdict::Ready => return Exit::Clean,
             Verdict::Failed(failure) => failure,
             Verdict::Silence => Failure::new(Exit::System, "the daemon died before it was ready; its log may say why"),
         };
-        failure.tell();
+        failure.print();
         failure.exit
     }
 }
 
-fn listen(mut reader: PipeReader) -> Verdict {
+fn read(mut reader: PipeReader) -> Verdict {
     let mut words = Vec::new();
     match reader.read_to_end(&mut words) {
         Ok(_) => Verdict::parse(&String::from_utf8_lossy(&words)),
@@ -155,7 +155,7 @@ mod tests {
     fn read_after(report: impl FnOnce(StatusPipe)) -> Verdict {
         let (reader, writer) = pipe().unwrap();
         report(StatusPipe { pipe: Some(writer) });
-        listen(reader)
+        read(reader)
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         for words in ["", "read", "readyfail 69 x", "fail", "fail 0 fine", "fail 300 x", "fail 69"] {
             assert_eq!(Verdict::parse(words), Verdict::Silence, "{words:?}");
         }
-        assert_eq!(Verdict::Silence.tell(), Exit::System);
+        assert_eq!(Verdict::Silence.report(), Exit::System);
     }
 
     #[test]

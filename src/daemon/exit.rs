@@ -120,8 +120,8 @@ impl Failure {
     }
 
     /// Prints it on standard error.
-    pub fn tell(&self) {
-        journal::say(log::Level::Error, &format!("pushd: {self}"));
+    pub fn print(&self) {
+        journal::print(log::Level::Error, &format!("pushd: {self}"));
     }
 
     /// Operation `what`, for example `cannot listen on 127.0.0.1:80`, failed with `error`.

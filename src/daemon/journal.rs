@@ -29,7 +29,7 @@ pub fn priority(level: Level) -> u8 {
 }
 
 /// Prints text on standard error, each line with its priority if the journal reads it.
-pub fn say(level: Level, text: &str) {
+pub fn print(level: Level, text: &str) {
     let mut lines = String::with_capacity(text.len() + 64);
     let marked = is_stderr();
     for line in text.lines() {

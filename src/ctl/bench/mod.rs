@@ -40,7 +40,7 @@ pub use target::Target;
 
 use super::fault::Fault;
 use super::url::Url;
-use super::{FAILED, Outcome, duration, print, say};
+use super::{FAILED, Outcome, duration, notice, print};
 use crate::config;
 use crate::config::limits::{
     BENCH_CONNECTIONS_MAX, BENCH_DURATION_MAX, BENCH_MESSAGE_BYTES_MAX, BENCH_WINDOW_BYTES_MAX, BENCH_WINDOW_MAX,
@@ -117,7 +117,7 @@ impl Bench {
         let targets = [Some(&load.target), posted(&load.publisher)].into_iter().flatten();
         for target in targets.filter(|target| !target.is_here()) {
             let address = &target.url.address;
-            say(&format!("{address} is another machine: put load only on what is yours, with its owner's consent"));
+            notice(&format!("{address} is another machine: put load only on what is yours, with its owner's consent"));
         }
         let mut line = report::Line::new(std::io::stderr().is_terminal());
         let measured = measure(&load, &mut |progress| line.show(progress));
@@ -125,7 +125,7 @@ impl Bench {
         let figures = measured?;
         print(&if self.json { report::json(&figures) } else { report::table(&figures, &self.url.to_string()) })?;
         if !figures.faults.is_none() {
-            say(&(report::faults(&figures) + self.hint(&figures)));
+            notice(&(report::faults(&figures) + self.hint(&figures)));
             return Ok(FAILED);
         }
         Ok(Exit::Clean.code())

@@ -54,13 +54,13 @@ impl Syslog {
         let text = String::from_utf8_lossy(&text);
         let stamp = pen.syslog_stamp(line.time);
         if let Some(logger) = &mut self.logger {
-            if say(logger, line.level, &stamp, &text).is_ok() {
+            if send_line(logger, line.level, &stamp, &text).is_ok() {
                 return Ok(());
             }
             self.logger = None;
         }
         let mut logger = self.open()?;
-        say(&mut logger, line.level, &stamp, &text)?;
+        send_line(&mut logger, line.level, &stamp, &text)?;
         self.logger = Some(logger);
         Ok(())
     }
@@ -82,16 +82,16 @@ impl std::fmt::Debug for Syslog {
     }
 }
 
-fn say(logger: &mut Logger<LoggerBackend, Header>, level: Level, stamp: &str, text: &str) -> io::Result<()> {
+fn send_line(logger: &mut Logger<LoggerBackend, Header>, level: Level, stamp: &str, text: &str) -> io::Result<()> {
     logger.formatter.stamp.clear();
     logger.formatter.stamp.push_str(stamp);
-    let said = match level {
+    let sent = match level {
         Level::Error => logger.err(text),
         Level::Warn => logger.warning(text),
         Level::Info => logger.info(text),
         Level::Debug | Level::Trace => logger.debug(text),
     };
-    said.map_err(plain)
+    sent.map_err(plain)
 }
 
 /// The system's error inside the crate's error, if there is one.

@@ -19,7 +19,7 @@ fn context() -> LogContext {
     LogContext { foreground: false, prefix: "pushd".to_string(), behalf: Behalf::default() }
 }
 
-fn say(front: &Front, text: &str) {
+fn log_line(front: &Front, text: &str) {
     front.queue.push(Line::new(Level::Info, "test", text.to_string()));
 }
 
@@ -34,13 +34,13 @@ fn the_log_begins_with_log_opened_and_keeps_the_order() {
     let path = dir.path().join("a.log");
     let (handle, front) = start(&config(&path), context(), 100_000).unwrap();
     for number in 0..1000 {
-        say(&front, &number.to_string());
+        log_line(&front, &number.to_string());
     }
     assert!(handle.flush(LONG));
     let found = texts(&path);
     assert!(found[0].starts_with("Log opened"), "{found:?}");
     assert_eq!(found[1..], (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
-    say(&front, "last");
+    log_line(&front, "last");
     drop(handle);
     assert_eq!(texts(&path).last().unwrap(), "last");
 }
@@ -50,12 +50,12 @@ fn after_reopening_nothing_is_written_to_the_moved_file() {
     let dir = tempfile::tempdir().unwrap();
     let (path, moved) = (dir.path().join("a.log"), dir.path().join("moved"));
     let (handle, front) = start(&config(&path), context(), 100).unwrap();
-    say(&front, "before");
+    log_line(&front, "before");
     assert!(handle.flush(LONG));
     fs::rename(&path, &moved).unwrap();
-    say(&front, "between");
+    log_line(&front, "between");
     handle.reopen();
-    say(&front, "after");
+    log_line(&front, "after");
     assert!(handle.close(LONG));
     // `between` and `after` may share a batch, which is written before the order is carried out.
     assert_eq!(texts(&moved)[1..3], ["before", "between"]);
@@ -69,13 +69,13 @@ fn a_new_configuration_is_applied_and_a_bad_one_is_not() {
     let (mut handle, front) = start(&config(&first), context(), 100).unwrap();
     let bad = handle.reconfigure(&config(Path::new("/nonexistent/b.log"))).unwrap_err();
     assert_eq!(bad.exit, Exit::CannotCreate);
-    say(&front, "still here");
+    log_line(&front, "still here");
     assert!(handle.flush(LONG));
     assert_eq!(texts(&first).last().unwrap(), "still here");
 
     handle.reconfigure(&Log { format: LogFormat::Json, ..config(&first) }).unwrap();
     assert!(handle.flush(LONG));
-    say(&front, "as json");
+    log_line(&front, "as json");
     assert!(handle.flush(LONG));
     let text = fs::read_to_string(&first).unwrap();
     let value: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
@@ -83,7 +83,7 @@ fn a_new_configuration_is_applied_and_a_bad_one_is_not() {
 
     handle.reconfigure(&config(&second)).unwrap();
     assert!(handle.flush(LONG));
-    say(&front, "elsewhere");
+    log_line(&front, "elsewhere");
     assert!(handle.close(LONG));
     assert_eq!(texts(&second)[1], "elsewhere");
 }
