@@ -77,7 +77,7 @@ fn only_root_can_change(path: &Path) -> bool {
         return false;
     };
     let owners = directory.ancestors().map(|directory| directory.symlink_metadata().map(|found| Ownership::of(&found)));
-    owners.collect::<io::Result<Vec<_>>>().is_ok_and(|owners| all_belong_to_root(&owners))
+    owners.collect::<io::Result<Vec<_>>>().is_ok_and(|owners| no_other_user_can_change(&owners))
 }
 
 /// Owner and mode of a directory.
@@ -93,9 +93,9 @@ impl Ownership {
     }
 }
 
-/// The same for a directory and all its parents, in that order. In a parent with the sticky bit, such as `/tmp`, only
+/// The same, given a directory and all its parents in that order. In a parent with the sticky bit, such as `/tmp`, only
 /// root can replace an entry that it owns.
-fn all_belong_to_root(owners: &[Ownership]) -> bool {
+fn no_other_user_can_change(owners: &[Ownership]) -> bool {
     owners.iter().enumerate().all(|(above, Ownership { owner, mode })| {
         *owner == 0 && (mode & OTHERS_WRITE == 0 || above > 0 && mode & STICKY != 0)
     })
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn a_path_is_safe_only_if_root_alone_can_change_all_its_directories() {
         let owners = |all: &[(u32, u32)]| {
-            all_belong_to_root(&all.iter().map(|&(owner, mode)| Ownership { owner, mode }).collect::<Vec<_>>())
+            no_other_user_can_change(&all.iter().map(|&(owner, mode)| Ownership { owner, mode }).collect::<Vec<_>>())
         };
         assert!(owners(&[(0, 0o755), (0, 0o755)]));
         assert!(owners(&[(0, 0o700), (0, 0o1777), (0, 0o755)]));
