@@ -132,6 +132,51 @@ fn a_thousand_clients_keep_their_sessions_over_ten_restarts() {
     }
 }
 
+/// `PUSHD_BEFORE=PROGRAM cargo test --test handover another_build -- --ignored`
+#[test]
+#[ignore = "needs another build of pushd, named by PUSHD_BEFORE"]
+fn a_thousand_clients_of_another_build_notice_nothing() {
+    raise_limit();
+    let before = std::env::var_os("PUSHD_BEFORE").expect("PUSHD_BEFORE names the other build");
+    let kinds: String =
+        KINDS.lines().filter(|line| !line.contains("events = ")).map(|line| format!("{line}\n")).collect();
+    let mut service = Service::new(&kinds, 512);
+    service.program = before.clone().into();
+    service.start();
+    let address = service.address();
+    let clients = (0..CROWD).map(|number| {
+        let (one, two) = (CHANNELS[number % 3], CHANNELS[(number + 1) % 3]);
+        match number % 4 {
+            0 => Client::open(address, "/two", &[one, two], Speech::Plain),
+            1 => Client::open(address, "/one", &[one], Speech::Deflate),
+            2 => Client::open(address, "/old", &[one], Speech::Old),
+            _ => Client::open(address, "/one", &[one], Speech::Plain),
+        }
+    });
+    let crowd = Crowd::new(clients.collect(), "the end");
+    let publisher = Publisher::new(address, CHANNELS);
+    for program in [PUSHD.into(), before, PUSHD.into()] {
+        publisher.goes_on(10);
+        service.program = std::path::PathBuf::from(program);
+        service.restart();
+    }
+    publisher.goes_on(10);
+    let posted = publisher.end();
+    for channel in CHANNELS {
+        post_surely(address, channel, "the end");
+    }
+    assert_eq!(metric(address, "pushd_sessions"), CROWD as u64);
+    for (channels, heard) in crowd.end() {
+        for channel in &channels {
+            let of_channel = |text: &&String| text.split(' ').next() == Some(*channel);
+            let heard: Vec<_> = heard.iter().filter(of_channel).collect();
+            assert!(heard.is_sorted_by(|a, b| a < b), "one after the other, and none twice");
+            let missing = posted.acknowledged.iter().filter(of_channel).filter(|text| !heard.contains(text)).count();
+            assert_eq!(missing, 0, "acknowledged, and not received");
+        }
+    }
+}
+
 #[test]
 fn sessions_of_a_removed_route_are_closed_and_the_others_get_the_new_terms() {
     let mut service = Service::started(PLAIN);

@@ -166,6 +166,7 @@ impl<S: Socket> Session<S> {
         now: Seconds,
     ) -> Self {
         let topics: SmallVec<[Topic; 1]> = record.channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
+        let deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
         let (framing, inflates) = (record.framing, record.inflates);
         let state = State {
@@ -178,7 +179,8 @@ impl<S: Socket> Session<S> {
             generation,
             heard: record.heard.min(now),
             pinged: record.pinged.map(|pinged| pinged.min(now)),
-            deadline: record.due.min(now + CLOSE_TIMEOUT.as_secs() as Seconds),
+            // A process without that field had no deadline for it.
+            deadline: if record.due == 0 { deadline } else { record.due.min(deadline) },
             timer: Seconds::MAX,
             allowance: Allowance::new(&terms.hub),
             run: 0,
