@@ -117,14 +117,15 @@ impl Run {
 
     /// How many bytes are staged.
     pub fn bytes_staged(&self, staged: Staged) -> usize {
-        let mut bytes = 0;
-        for stretch in self.stretches_of(staged) {
-            let Some(last) = stretch.end.checked_sub(1).and_then(|last| self.frames.get(last as usize)) else {
-                continue;
-            };
-            bytes += last.before + last.length - self.frames[stretch.start as usize].before;
+        let bytes = |frames: Range<FrameNumber>| {
+            let last = frames.end.checked_sub(1).and_then(|last| self.frames.get(last as usize));
+            last.map_or(0, |last| last.before + last.length - self.frames[frames.start as usize].before)
+        };
+        match staged.earlier {
+            // Almost always there is one stretch.
+            0 => bytes(staged.first..staged.end),
+            _ => self.stretches_of(staged).into_iter().map(bytes).sum(),
         }
-        bytes
     }
 
     /// Stages `frames` behind what is staged already.

@@ -55,7 +55,10 @@ impl<S: Socket> Table<S> {
         let bytes = run.bytes_staged(session.staged());
         let work = if bytes == 0 { work::FRAME } else { work::WRITE.saturating_add(work::bytes(bytes)) };
         match session.flush(run, self.now) {
-            Ok(Flushed::Whole) => self.is_written(slot),
+            Ok(Flushed::Whole) => {
+                let next = session.after_writing();
+                self.go_on(slot, next);
+            }
             Ok(Flushed::Waiting(dropped)) => self.counters.dropped.add(dropped),
             Ok(Flushed::TooSlow) => self.act(slot, &mut Work::default(), |session, turn| {
                 session.disconnect(&Close::TOO_SLOW, &mut turn.acts);
@@ -70,15 +73,18 @@ impl<S: Socket> Table<S> {
         let now = self.now;
         let Some(session) = self.at(key).filter(|session| session.is_waiting()) else { return };
         match session.write_waiting(now) {
-            Ok(true) => self.is_written(key.slot),
+            Ok(true) => {
+                let next = session.after_writing();
+                self.go_on(key.slot, next);
+            }
             Ok(false) => {}
             Err(error) => self.remove(key.slot, &error.to_string()),
         }
     }
 
-    /// The kernel has accepted everything that a session was to be sent.
-    fn is_written(&mut self, slot: Slot) {
-        match self.sessions[slot as usize].after_writing() {
+    /// Does what follows for a session that has written everything.
+    fn go_on(&mut self, slot: Slot, next: Written) {
+        match next {
             Written::Stay => {}
             Written::ReadOn => self.read_later(slot),
             Written::End => self.remove(slot, BY_THE_CLIENT),
