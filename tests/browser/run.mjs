@@ -1,7 +1,8 @@
 // Tests the examples with a browser: each example is started as it ships, its page is opened, and the page must show the
 // function of the example.
 //
-//   node run.mjs PUSHD REPOSITORY [EXAMPLE…]      all examples, and "live" (config/pushd.toml), unless some are named
+//   node run.mjs PUSHD REPOSITORY [EXAMPLE…]      all examples, "live" (config/pushd.toml), and "event-streams"
+//                                                 (event-streams.toml in this directory), unless some are named
 //
 // The ports of the examples must be free. CHROMIUM names the browser; the default is /usr/bin/chromium. Every wait is for a
 // condition, with a deadline. The last line gives the totals; after a failure the exit status is 1.
@@ -12,6 +13,7 @@ import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
 const DEADLINE_MS = 40_000;
@@ -199,6 +201,48 @@ async function say(page, field, text) {
 async function answerIn(page, selector) {
   const text = await textOf(page, selector, /\{.*\}/);
   return JSON.parse(text.slice(text.indexOf('{'), text.lastIndexOf('}') + 1));
+}
+
+// Event streams
+
+/** Opens an `EventSource` in a page, and records its events there. */
+function openStream(page, url, options = {}) {
+  return page.evaluateHandle(([url, { types = ['message'], withCredentials = false }]) => {
+    const source = new EventSource(url, { withCredentials });
+    const stream = { source, opened: 0, errors: 0, events: [] };
+    source.onopen = () => { stream.opened += 1; };
+    source.onerror = () => { stream.errors += 1; };
+    for (const type of types) {
+      source.addEventListener(type, event => stream.events.push({ type: event.type, data: event.data, origin: event.origin }));
+    }
+    return stream;
+  }, [url, options]);
+}
+
+const stateOf = stream => stream.evaluate(({ source, opened, errors, events }) => ({ readyState: source.readyState, opened, errors, events }));
+const closeStream = stream => stream.evaluate(({ source }) => source.close());
+const opens = stream => until('the stream is open', async () => (await stateOf(stream)).readyState === 1);
+const CLOSED = 2;     // EventSource.CLOSED: the browser does not try again
+
+/** Waits for an event with this data, and returns it. */
+function receives(stream, data) {
+  return until(`the stream receives ${JSON.stringify(data)}`, async () => (await stateOf(stream)).events.find(event => event.data === data));
+}
+
+/** Waits until the browser has closed a stream for good, and checks that the page received nothing. */
+async function isRefused(stream, what) {
+  await until(`${what} is refused`, async () => (await stateOf(stream)).readyState === CLOSED);
+  const { opened, events } = await stateOf(stream);
+  equal(`${opened} ${events.length}`, '0 0', `${what}: how often it opened, and events`);
+}
+
+/** Takes the only place with an event stream of another program. Returns a function that releases it. */
+async function occupy(url) {
+  const request = http.get(url, { headers: { Accept: 'text/event-stream' } });
+  const answer = await new Promise((resolve, reject) => request.once('response', resolve).once('error', reject));
+  equal(answer.statusCode, 200, `the status of ${url}`);
+  answer.on('error', () => {}).resume();      // `destroy` makes an error of it
+  return () => request.destroy();
 }
 
 async function post(url, body) {
@@ -473,16 +517,105 @@ async function livePage(t) {
     t.complaints.length = before;      // the browser also reports the status; this is expected
     await one.fill('#text', '');
   });
-  await check('live: the page reconnects after a restart', async () => {
+  const stream = await openStream(one, '/events?channel=stream');
+  await check('live: an EventSource receives the messages of its channel, whatever their text', async () => {
+    await opens(stream);
+    const texts = ['from outside', 'two\nlines', '\n: not a comment\n\nid: 5\n', ' a space first', 'ünïcødé \u{1F680}', 'x'.repeat(60_000)];
+    await post(publish('all'), 'for another channel');
+    for (const text of texts) equal((await post(publish('stream'), text)).subscribers, 1, 'subscribers');
+    for (const text of texts) await receives(stream, text);
+    const { opened, errors, events } = await stateOf(stream);
+    equal(events.map(({ data }) => data).join('|'), texts.join('|'), 'all events, in order');
+    for (const event of events) equal(`${event.type} ${event.origin}`, 'message http://127.0.0.1:8888', 'type and origin');
+    equal(`${opened} ${errors}`, '1 0', 'how often it opened, and errors');
+  });
+  await check('live: a page of this server can open an EventSource at any loopback name', async () => {
+    const page = await one.context().newPage();
+    await page.goto('http://localhost:8888/');
+    const other = await openStream(page, 'http://127.0.0.1:8888/events?channel=stream');
+    await opens(other);
+    equal((await post(publish('stream'), 'for two')).subscribers, 2, 'subscribers');
+    for (const reader of [stream, other]) await receives(reader, 'for two');
+    await page.close();
+    await until('one subscriber less', async () => (await post(publish('stream'), 'one is left')).subscribers === 1);
+  });
+  await check('live: the page and an EventSource reconnect after a restart', async () => {
     t.watching = false;
     await t.server.stop();
     await one.waitForSelector('body:not([data-state=live])');
+    await until('the EventSource notices the end', async () => (await stateOf(stream)).errors > 0);
+    equal((await stateOf(stream)).readyState, 0, 'readyState while the server is stopped');
     await t.server.start();
     await one.waitForSelector('body[data-state=live]', { timeout: 30_000 });
     await post(publish('all'), 'after the restart');
     await shows(one, 'after the restart');
+    await opens(stream);
+    equal((await post(publish('stream'), 'after the restart')).subscribers, 1, 'subscribers');
+    await receives(stream, 'after the restart');
+    await closeStream(stream);
+    await until('no subscriber', async () => (await post(publish('stream'), 'to no client')).subscribers === 0);
     t.watching = true;
   });
+}
+
+async function eventStreams(t) {
+  const page = await t.openLive();
+  const elsewhere = await page.context().newPage();
+  await elsewhere.goto('http://127.0.0.1:8889/');
+  const at = target => `http://127.0.0.1:8888${target}`;
+
+  await check('event-streams: an event has the type that its route configures', async () => {
+    const stream = await openStream(page, '/typed?channel=tea', { types: ['message', 'tea', 'news'] });
+    await opens(stream);
+    for (const channel of ['tea', 'news']) {
+      await post(at(`/publish/${channel}`), `for ${channel}`);
+      equal((await receives(stream, `for ${channel}`)).type, channel, 'type');
+    }
+    equal((await stateOf(stream)).events.length, 2, 'events');
+    await closeStream(stream);
+  });
+  await check('event-streams: a page of another origin reads a stream where `origins` allows it', async () => {
+    const streams = await Promise.all([
+      openStream(elsewhere, at('/any')),
+      openStream(elsewhere, at('/listed')),
+      openStream(elsewhere, at('/listed'), { withCredentials: true }),
+    ]);
+    for (const stream of streams) await opens(stream);
+    equal((await post(at('/publish/all'), 'for other origins')).subscribers, 1 + streams.length, 'subscribers');
+    for (const stream of streams) {
+      equal((await receives(stream, 'for other origins')).origin, 'http://127.0.0.1:8888', 'origin');
+      await closeStream(stream);
+    }
+  });
+  await check('event-streams: it is refused where `origins` does not allow it, and with credentials where `origins` is "any"', async () => {
+    await isRefused(await openStream(elsewhere, at('/same')), 'a stream for the same origin');
+    await isRefused(await openStream(elsewhere, at('/same'), { withCredentials: true }), 'the same with credentials');
+    await isRefused(await openStream(elsewhere, at('/any'), { withCredentials: true }), 'credentials for any origin');
+    await until('only the page is left', async () => (await post(at('/publish/all'), 'x')).subscribers === 1);
+  });
+
+  // Both streams are opened again only after the time in `retry`, at least 2 s. So these checks run at the same time.
+  const connectsOnceThereIsRoom = async (url, publish) => {
+    const leave = await occupy(url);
+    equal((await post(publish, 'to the only client')).subscribers, 1, 'subscribers');
+    const stream = await openStream(page, url);
+    await until('two refusals', async () => (await stateOf(stream)).errors >= 2);
+    holds((await stateOf(stream)).readyState !== CLOSED, 'the browser has closed the stream for good');
+    leave();
+    await until('one subscriber', async () => {
+      const { readyState } = await stateOf(stream);
+      return readyState === 1 && (await post(publish, 'there is room')).subscribers === 1;
+    });
+    await receives(stream, 'there is room');
+    await closeStream(stream);
+  };
+  await Promise.all([
+    check('event-streams: the browser connects again until a full hub has room', () =>
+      connectsOnceThereIsRoom(at('/few'), at('/publish-few'))),
+    check('event-streams: the browser connects again until a server at connections_max has room', () =>
+      connectsOnceThereIsRoom('http://127.0.0.1:8890/events', at('/publish/small'))),
+  ]);
+  await elsewhere.close();
 }
 
 const EXAMPLES = [
@@ -493,6 +626,10 @@ const EXAMPLES = [
   { name: 'tick', title: 'Tick', ports: [9876, 8888], page: 8888, run: tick },
   { name: 'streaming', title: 'Streaming', ports: [8888], page: 8888, run: streaming },
   { name: 'live', title: 'pushd live', ports: [8888], page: 8888, run: livePage, config: 'pushd.toml' },
+  {
+    name: 'event-streams', title: 'pushd live', ports: [8888, 8889, 8890], page: 8888, run: eventStreams,
+    config: fileURLToPath(new URL('event-streams.toml', import.meta.url)),
+  },
 ];
 
 // The run
@@ -501,7 +638,7 @@ async function tryExample(example, browser, scratch) {
   const home = path.join(scratch, example.name), rundir = path.join(home, 'run');
   await cp(path.join(repository, 'config'), path.join(home, 'config'), { recursive: true });
   await mkdir(rundir);
-  const config = path.join(home, 'config', example.config ?? path.join('examples', `${example.name}.toml`));
+  const config = path.resolve(home, 'config', example.config ?? path.join('examples', `${example.name}.toml`));
   const server = new Server(config, rundir, example.ports);
   const trial = new Trial(example.name, server, browser, example.page, example.title);
   const failedBefore = failed;
