@@ -1,6 +1,7 @@
 """Tests the examples with real clients: each example is started as it ships, and clients from other projects connect to it.
 
-    run.py PUSHD REPOSITORY [EXAMPLE...]       all examples, and "default" (config/pushd.toml), unless some are named
+    run.py PUSHD REPOSITORY [EXAMPLE...]       all examples, and "default" and "event-streams" (both with config/pushd.toml),
+                                               unless some are named
 
 Run it with a Python that has the packages of requirements.txt; README.md lists the other requirements. PYTHON27 names a CPython 2.7
 with the packages of requirements-2.7.txt; without it, one of the two draft-76 clients is skipped. The ports of the examples must be
@@ -39,8 +40,15 @@ MODERN = {
 DRAFT76 = {"hybi00": ["perl", HERE / "client_hybi00.pl"]}
 if os.environ.get("PYTHON27"):
     DRAFT76["autobahn76"] = [os.environ["PYTHON27"], "-W", "ignore", HERE / "client_autobahn76.py"]
-PROGRAMS = MODERN | DRAFT76
-ALL = list(PROGRAMS)
+ALL = list(MODERN | DRAFT76)
+# The clients of event streams.
+STREAMS = {
+    "eventsource": ["node", HERE / "client_eventsource.mjs"],
+    "httpx-sse": [sys.executable, HERE / "client_httpx_sse.py"],
+    "sseclient": [sys.executable, HERE / "client_sseclient.py"],
+    "curl": [sys.executable, HERE / "client_curl.py"],
+}
+PROGRAMS = MODERN | DRAFT76 | STREAMS
 
 
 # Counting
@@ -146,7 +154,7 @@ def accepts(port):
 # The clients
 
 class Client:
-    """A WebSocket client in another process. It reads orders and writes events, both as lines of JSON."""
+    """A client in another process. It reads orders and writes events, both as lines of JSON."""
 
     def __init__(self, kind, *arguments):
         self.kind = kind
@@ -202,8 +210,13 @@ class Client:
 
     def ended(self, code=None):
         """Checks that the connection was closed properly, and with this code if the protocol of the client has codes."""
-        found = self.sees("closed")
-        if self.kind in DRAFT76:
+        if self.kind == "eventsource" and code:      # it connects again, and does not end
+            self.sees("lost")
+            return
+        found = self.sees("lost" if self.kind in STREAMS and code else "closed")
+        if self.kind in STREAMS:
+            pass                                     # its end has no code
+        elif self.kind in DRAFT76:
             assert found["clean"], f"{self.kind}: not a clean close"
         elif code:
             equal(found["code"], code, f"{self.kind}, close code")
@@ -546,6 +559,100 @@ def default(t):
             assert line.fullmatch(text), f"not a metric: {text!r}"
 
 
+@contextmanager
+def nginx(home):
+    """nginx with its default settings on port 8081 (HTTP/1.0 to the backend, and buffered), and with HTTP/1.1 on port 8082. There it
+    answers itself while the backend is stopped, because an EventSource does not connect again after a 502."""
+    place = home / "nginx"
+    place.mkdir(exist_ok=True)
+    kinds = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    files = "".join(f"    {kind}_temp_path {place}/{kind};\n" for kind in kinds)
+    user = "user root;\n" if os.getuid() == 0 else ""
+    (place / "nginx.conf").write_text(f"""{user}daemon off;
+master_process off;
+pid {place}/pid;
+events {{ }}
+http {{
+    access_log off;
+{files}    server {{
+        listen 127.0.0.1:8081;
+        location / {{ proxy_pass http://127.0.0.1:8888; }}
+    }}
+    server {{
+        listen 127.0.0.1:8082;
+        location / {{
+            proxy_pass http://127.0.0.1:8888;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            error_page 502 504 =200 @later;
+        }}
+        location @later {{
+            default_type text/event-stream;
+            return 200 "retry: 1000\\n\\n";
+        }}
+    }}
+}}
+""")
+    for port in [8081, 8082]:
+        assert not accepts(port), f"port {port} is taken by something else"
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+    process = subprocess.Popen([program, "-e", place / "error.log", "-c", place / "nginx.conf"], stdin=subprocess.DEVNULL)
+    try:
+        for port in [8081, 8082]:
+            until(f"nginx accepts on port {port}", lambda: process.poll() is None and accepts(port))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def event_streams(t):
+    web = "http://127.0.0.1:8888"
+    texts = ["short", "two\nlines", "\n: not a comment\n\nid: 5\n", " a space first", "ünïcødé \U0001f680", "x" * 60_000]
+    post = lambda expected, channel, text: reached(expected, "--data-binary", text, f"{web}/publish/{channel}")
+    clients = []
+    # sseclient is tested only behind nginx, which makes chunks: `requests` holds the bytes of a response without chunks back until it
+    # has 128 of them.
+    for kind in [kind for kind in STREAMS if kind != "sseclient"]:
+        with check(f"event-streams: {kind} receives each message of its channel at once, whatever its text"):
+            client = t.open(kind, f"{web}/events?channel={kind}")
+            clients.append(client)
+            post(0, "all", "for another channel")
+            for text in texts:
+                post(1, kind, text)
+                client.receives(text)
+    with check("event-streams: pages of other sites cannot read a stream"):
+        status(403, "-H", "Origin: http://elsewhere.example", f"{web}/events")
+    with check("event-streams: a client that accepts no event stream is answered with 406"):
+        status(406, "-H", "Accept: application/json", f"{web}/events")
+    for port, protocol in [(8081, "HTTP/1.0, the default"), (8082, "HTTP/1.1")]:
+        with check(f"event-streams: nginx passes on each event at once ({protocol})"), nginx(t.server.home):
+            proxied = t.open_all(STREAMS, f"http://127.0.0.1:{port}/events?channel=proxied")
+            for text in texts:
+                post(4, "proxied", text)
+                for client in proxied:
+                    client.receives(text)
+            for client in proxied:
+                client.close()
+            until("no subscriber", lambda: Reply("-d", "x", f"{web}/publish/proxied").json()["subscribers"] == 0)
+    with check("event-streams: they end with the server, and eventsource connects again to the next one"), nginx(t.server.home):
+        again, proxied = clients[0], t.open("eventsource", "http://127.0.0.1:8082/events?channel=proxied")
+        t.server.stop()
+        for client in clients + [proxied]:
+            client.ended(1001)
+        # While pushd is stopped, nginx answers: its short streams open, and end at once.
+        proxied.sees("open")
+        proxied.sees("lost")
+        t.server.start()
+        for client, channel in [(again, again.kind), (proxied, "proxied")]:
+            publish = ["-d", "after the restart", f"{web}/publish/{channel}"]
+            until(f"a subscriber of {channel}", lambda: Reply(*publish).json()["subscribers"])
+            while (found := client.next()[1])["event"] in ("open", "lost"):
+                pass
+            equal(found, {"event": "text", "text": "after the restart"}, "the first message after the restart")
+        proxied.close()
+
+
 EXAMPLES = {
     "server-push": (server_push, [8888]),
     "hello-world": (hello_world, [8888]),
@@ -554,6 +661,7 @@ EXAMPLES = {
     "tick": (tick, [9876, 8888]),
     "streaming": (streaming, [8888]),
     "default": (default, [8888]),
+    "event-streams": (event_streams, [8888]),
 }
 
 
@@ -562,7 +670,8 @@ EXAMPLES = {
 def attempt(name, pushd, repository, scratch):
     body, ports = EXAMPLES[name]
     before = failed
-    server = Server(pushd, repository, scratch, "pushd.toml" if name == "default" else f"examples/{name}.toml", ports)
+    config = "pushd.toml" if name in ("default", "event-streams") else f"examples/{name}.toml"
+    server = Server(pushd, repository, scratch, config, ports)
     trial = Trial(server)
     try:
         with check(f"{name}: starts"):
