@@ -189,10 +189,9 @@ fn parse_umask(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
-    use crate::config::{Daemon, Log, LogFormat, Workers};
+    use crate::config::{Daemon, Log};
 
     fn read(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::from_args([&["pushd"], args].concat())
@@ -202,16 +201,12 @@ mod tests {
         Config {
             daemon: Daemon {
                 pidfile: "file.pid".into(),
-                rundir: None,
                 user: Some("alice".to_string()),
                 group: Some("staff".to_string()),
                 umask: Some(0o022),
-                grace: Duration::from_secs(1),
-                workers: Workers::Auto,
-                connections_max: None,
-                connections_per_address_max: None,
+                ..Daemon::default()
             },
-            log: Log { target: None, level: log::LevelFilter::Warn, format: LogFormat::Text, rotate: None },
+            log: Log { level: log::LevelFilter::Warn, ..Log::default() },
             servers: Vec::new(),
             hubs: Vec::new(),
             feeds: Vec::new(),

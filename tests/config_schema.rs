@@ -8,10 +8,11 @@ mod common_keys;
 mod schema;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use common_keys::{around, two_values, with_value};
+use pushd::config;
 use pushd::config::keys::{self, Fallback, Key, Kind, Section};
-use pushd::config::{self, limits};
 use schema::{json, mistakes};
 use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
@@ -65,7 +66,8 @@ fn property(key: &Key) -> Value {
         Fallback::Nothing(meaning) => format!(" Not set: {meaning}."),
         _ => String::new(),
     };
-    property["description"] = json!(format!("{}{unset}", key.about));
+    let bounds = key.kind.bounds().map(|bounds| format!(" Range: {bounds}.")).unwrap_or_default();
+    property["description"] = json!(format!("{}{bounds}{unset}", key.about));
     if let Fallback::Value(text) = key.fallback {
         property["default"] = json(DeValue::parse(text).unwrap().get_ref());
     }
@@ -78,10 +80,14 @@ fn kind(kind: Kind) -> Value {
     let list = |item: &Value| json!({ "type": "array", "items": item, "minItems": 1 });
     let one_or_list = |item: Value| json!({ "anyOf": [list(&item), item] });
     match kind {
-        Kind::Duration => duration,
-        Kind::DurationOrOff => json!({ "anyOf": [duration, { "const": false }] }),
-        Kind::Size => {
-            json!({ "anyOf": [{ "type": "string", "pattern": schema::SIZE }, { "type": "integer", "minimum": 0 }] })
+        Kind::Duration { .. } => duration,
+        Kind::DurationOrOff { .. } => json!({ "anyOf": [duration, { "const": false }] }),
+        Kind::Size { least, most } => {
+            let mut number = json!({ "type": "integer", "minimum": least });
+            if most != keys::UNBOUNDED {
+                number["maximum"] = json!(most);
+            }
+            json!({ "anyOf": [{ "type": "string", "pattern": schema::SIZE }, number] })
         }
         Kind::Count { least, most } => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Kind::CountOrAuto(most) => {
@@ -95,8 +101,13 @@ fn kind(kind: Kind) -> Value {
         }
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Words(words) => one_or_list(json!({ "enum": words })),
-        Kind::Text | Kind::Path => text,
+        Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => text,
         Kind::Texts | Kind::Addresses => one_or_list(text),
+        Kind::Templates(most) => {
+            let mut list = list(&text);
+            list["maxItems"] = json!(most);
+            json!({ "anyOf": [list, text] })
+        }
         Kind::Program => list(&json!({ "type": "string" })),
         Kind::Hosts => json!({ "anyOf": [{ "enum": ["any"] }, list(&text)] }),
         Kind::Origins => json!({ "anyOf": [{ "enum": ["same", "any"] }, list(&text)] }),
@@ -158,40 +169,56 @@ fn schema_and_parser_agree_on_every_key() {
     assert!(agreed > 90, "{agreed}");
 }
 
-/// The words and the bounds of the table are the parser's own.
+/// Whether the parser refuses this value of the key because it is out of range. (Another key may forbid it.)
+fn is_out_of_range(section: &Section, key: &Key, value: &str) -> bool {
+    let parsed = config::parse(Path::new("/x.toml"), &with_value(section, key, value));
+    parsed.is_err_and(|errors| errors.to_string().contains(&format!("`{}` is out of range", key.name)))
+}
+
 #[test]
-fn words_and_bounds_are_those_of_the_parser() {
+fn the_parser_takes_the_words_and_bounds_of_the_table() {
     let parse = |section: &Section, key: &Key, value: &str| {
         config::parse(Path::new("/x.toml"), &with_value(section, key, value)).map_err(|errors| errors.to_string())
     };
-    let mut looked_at = 0;
+    let (mut words_compared, mut bounds_compared) = (0, 0);
     for (section, key) in keys::SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key))) {
-        match key.kind {
+        // Just below, at both ends, just above.
+        let values: [Option<String>; 4] = match key.kind {
             Kind::Word(words) if section.action() != key => {
                 let listed: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 let (last, others) = listed.split_last().unwrap();
                 let refused = parse(section, key, "\"nonsense\"").unwrap_err();
                 assert!(refused.contains(&format!("{} or {last}", others.join(", "))), "{refused}");
+                words_compared += 1;
+                continue;
             }
             Kind::Words(words) => {
                 parse(section, key, &format!("{words:?}")).unwrap();
                 parse(section, key, "[\"nonsense\"]").unwrap_err();
+                words_compared += 1;
+                continue;
             }
-            Kind::Count { least, most } => {
-                for (number, good) in [(Some(least), true), (Some(most), true), (least.checked_sub(1), false)] {
-                    let Some(number) = number else { continue };
-                    assert_eq!(parse(section, key, &number.to_string()).is_ok(), good, "{} = {number}", key.name);
-                }
-                assert!(parse(section, key, &(most + 1).to_string()).is_err(), "{} = {most} + 1", key.name);
+            Kind::Count { least, most } | Kind::Size { least, most } => {
+                [least.checked_sub(1), Some(least), Some(most), most.checked_add(1)].map(|n| Some(n?.to_string()))
             }
             Kind::CountOrAuto(most) => {
-                assert_eq!(most, limits::WORKERS_CEILING);
                 parse(section, key, "\"auto\"").unwrap();
-                parse(section, key, "0").unwrap_err();
+                [0, 1, most, most + 1].map(|number| Some(number.to_string()))
+            }
+            Kind::Duration { least, most } | Kind::DurationOrOff { least, most } => {
+                let step = Duration::from_millis(1);
+                let values = [least.checked_sub(step), Some(least), Some(most), Some(most + step)];
+                values.map(|value| Some(format!("\"{}ms\"", value?.as_millis())))
             }
             _ => continue,
+        };
+        let outcomes = values.map(|value| value.map(|value| is_out_of_range(section, key, &value)));
+        let expected = [Some(true), Some(false), Some(false), Some(true)];
+        let compared = outcomes.iter().zip(expected).filter(|(outcome, _)| outcome.is_some());
+        for (outcome, expected) in compared {
+            assert_eq!(*outcome, expected, "{}: {outcomes:?}", key.name);
         }
-        looked_at += 1;
+        bounds_compared += 1;
     }
-    assert!(looked_at > 12, "{looked_at}");
+    assert!(words_compared > 6 && bounds_compared > 18, "{words_compared} {bounds_compared}");
 }

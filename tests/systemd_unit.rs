@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pushd::config::limits::{GRACE, HANDOVER, LISTEN_BACKLOG, LOG_CLOSE_TIMEOUT};
+use pushd::config::Daemon;
+use pushd::config::limits::{HANDOVER, LISTEN_BACKLOG, LOG_CLOSE_TIMEOUT};
 use pushd::config::{self, Listen};
 use pushd::daemon::Exit;
 
@@ -26,7 +27,7 @@ fn values(key: &str) -> Vec<&'static str> {
 #[test]
 fn systemd_waits_longer_than_the_grace() {
     let seconds = values("TimeoutStopSec")[0].strip_suffix('s').unwrap().parse().unwrap();
-    assert!(Duration::from_secs(seconds) > GRACE + LOG_CLOSE_TIMEOUT);
+    assert!(Duration::from_secs(seconds) > Daemon::default().grace + LOG_CLOSE_TIMEOUT);
 }
 
 #[test]
@@ -112,5 +113,5 @@ fn a_restart_keeps_the_sessions() {
     assert_eq!(values("RuntimeDirectoryPreserve"), ["restart"]);
     // The handover ends before systemd kills the process.
     let seconds = values("TimeoutStopSec")[0].strip_suffix('s').unwrap().parse().unwrap();
-    assert!(Duration::from_secs(seconds) > GRACE / 3 + HANDOVER + LOG_CLOSE_TIMEOUT);
+    assert!(Duration::from_secs(seconds) > Daemon::default().grace / 3 + HANDOVER + LOG_CLOSE_TIMEOUT);
 }

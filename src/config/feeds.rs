@@ -2,7 +2,6 @@
 
 use super::hubs::Hubs;
 use super::keys;
-use super::limits;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
 use super::{Feed, Source, Template};
@@ -76,7 +75,7 @@ fn source(table: &Table<'_>) -> Option<Source> {
 
 fn one_source(item: &Item<'_>) -> Option<Source> {
     match item.key() {
-        "every" => item.duration(limits::EVERY_MIN..=limits::DURATION_MAX).map(Source::Every),
+        "every" => item.duration().map(Source::Every),
         "tail" => item.text("the path of a file").map(|path| Source::Tail(item.base().join(path))),
         _ => command(item).map(Source::Command),
     }

@@ -69,7 +69,7 @@ pub fn load_daemon(path: &Path) -> Option<Daemon> {
     }
     let mut report = Report::new(&files, unread);
     let table = merged(&mut report);
-    Some(process::daemon(&Table::top(&report, &keys::TOP, &table)))
+    Some(process::daemon(&Table::top(&report, &keys::TOP, &table).table("daemon")))
 }
 
 /// Checks `text`, which came from `path`; looks at nothing else.
@@ -127,8 +127,8 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
         meeting::note(report, &routes, &feeds);
     }
     Config {
-        daemon: process::daemon(&top),
-        log: process::log(&top),
+        daemon: process::daemon(&top.table("daemon")),
+        log: process::log(&top.table("log")),
         servers,
         hubs: hubs.read(),
         feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),

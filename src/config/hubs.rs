@@ -5,10 +5,10 @@
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::keys;
-use super::limits;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report};
 use super::units::size_text;
@@ -111,87 +111,56 @@ impl<'a> Hubs<'a> {
     }
 }
 
-/// What holds where the file says nothing.
 impl Default for Hub {
     fn default() -> Hub {
-        Hub {
-            name: String::new(),
-            message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            messages_per_second: limits::MESSAGES_PER_SECOND,
-            bytes_per_second: limits::BYTES_PER_SECOND,
-            message_timeout: limits::MESSAGE_TIMEOUT,
-            queue_bytes_max: limits::QUEUE_BYTES_MAX,
-            queue_messages_max: limits::QUEUE_MESSAGES_MAX,
-            queue_age_max: None,
-            when_slow: WhenSlow::Disconnect,
-            gap_notice: None,
-            ping: Some(limits::PING),
-            pong_timeout: limits::PONG_TIMEOUT,
-            subscribers_max: None,
-            deflate_bytes_min: None,
-        }
+        static DEFAULT: LazyLock<Hub> = LazyLock::new(|| {
+            let report = Report::new(&[], Vec::new());
+            hub("", &Table::absent(&report, &keys::HUB))
+        });
+        DEFAULT.clone()
     }
 }
 
 fn read(item: Item<'_>) -> Option<Hub> {
     item.note_bad_name();
-    let table = item.table(&keys::HUB)?;
-    let timeouts = SECOND..=limits::DURATION_MAX;
-    let default = Hub::default();
-    let message_max = table.item("message_max");
-    let message_bytes_max = message_max.and_then(|i| i.size(1..=limits::MESSAGE_BYTES_CEILING));
-    let message_bytes_max = message_bytes_max.unwrap_or(default.message_bytes_max);
-    let queue_max = table.item("queue_max");
-    let queue_bytes_max = match queue_max {
-        Some(item) => item.size(1..=limits::QUEUE_BYTES_CEILING).unwrap_or(limits::QUEUE_BYTES_CEILING),
-        None => default.queue_bytes_max,
-    };
-    if queue_bytes_max < message_bytes_max {
-        note_queue_too_small(queue_max.or(message_max), queue_bytes_max, message_bytes_max);
-    }
-    let bytes = table.item("bytes_per_second");
-    let bytes_per_second = bytes.and_then(|i| i.size(1..=limits::BYTES_PER_SECOND_CEILING));
-    let bytes_per_second = bytes_per_second.map_or(default.bytes_per_second, |bytes| bytes as u32);
-    if let Some(at) = bytes.or(message_max).filter(|_| (bytes_per_second as usize) < message_bytes_max) {
-        note_rate_too_small(at, bytes_per_second as usize, message_bytes_max);
-    }
-    Some(Hub {
-        name: item.key().to_owned(),
-        message_bytes_max,
-        messages_per_second: table
-            .item("messages_per_second")
-            .and_then(|i| i.count(1..=limits::MESSAGES_PER_SECOND_CEILING))
-            .map_or(default.messages_per_second, |messages| messages as u32),
-        bytes_per_second,
-        message_timeout: table
-            .item("message_timeout")
-            .and_then(|i| i.duration(timeouts.clone()))
-            .unwrap_or(default.message_timeout),
-        queue_bytes_max,
-        queue_messages_max: table
-            .item("queue_messages_max")
-            .and_then(|i| i.count(1..=limits::QUEUE_MESSAGES_CEILING))
-            .unwrap_or(default.queue_messages_max),
-        when_slow: table.item("when_slow").and_then(|i| i.choice(&WHEN_SLOW)).unwrap_or(default.when_slow),
-        ping: match table.item("ping") {
-            None => default.ping,
-            Some(item) if item.as_flag() == Some(false) => None,
-            Some(item) if item.as_flag() == Some(true) => {
-                item.mismatch("a duration, such as \"25s\", or `false`");
-                None
-            }
-            Some(item) => item.duration(timeouts.clone()),
-        },
-        pong_timeout: table.item("pong_timeout").and_then(|i| i.duration(timeouts)).unwrap_or(default.pong_timeout),
-        subscribers_max: table.item("subscribers_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
-        queue_age_max: table.item("queue_age_max").and_then(|i| i.duration(SECOND..=limits::DURATION_MAX)),
-        gap_notice: table.item("gap_notice").and_then(|i| gap_notice(&i)),
-        deflate_bytes_min: deflate(&table),
-    })
+    Some(hub(item.key(), &item.table(&keys::HUB)?))
 }
 
-/// Pings and ages are counted in whole seconds.
-const SECOND: Duration = Duration::from_secs(1);
+fn hub(name: &str, table: &Table<'_>) -> Hub {
+    let hub = Hub {
+        name: name.to_owned(),
+        message_bytes_max: table.size("message_max"),
+        message_timeout: table.duration("message_timeout"),
+        messages_per_second: table.count("messages_per_second") as u32,
+        bytes_per_second: table.size("bytes_per_second") as u32,
+        queue_bytes_max: table.size("queue_max"),
+        queue_messages_max: table.count("queue_messages_max"),
+        queue_age_max: table.item("queue_age_max").and_then(|i| i.duration()),
+        when_slow: table.choice("when_slow", &WHEN_SLOW),
+        gap_notice: table.item("gap_notice").and_then(|i| gap_notice(&i)),
+        ping: table.duration_or_off("ping"),
+        pong_timeout: table.duration("pong_timeout"),
+        subscribers_max: table.item("subscribers_max").and_then(|i| i.positive()),
+        deflate_bytes_min: table.flag("deflate").then_some(table.size("deflate_min")),
+    };
+    let message = hub.message_bytes_max;
+    note_too_small(
+        table,
+        "queue_max",
+        hub.queue_bytes_max,
+        message,
+        "the queue cannot hold one message of the largest size",
+    );
+    let rate = hub.bytes_per_second as usize;
+    note_too_small(
+        table,
+        "bytes_per_second",
+        rate,
+        message,
+        "a client could never send one message of the largest size",
+    );
+    hub
+}
 
 fn gap_notice(item: &Item<'_>) -> Option<Template> {
     let template = item.template()?;
@@ -199,33 +168,20 @@ fn gap_notice(item: &Item<'_>) -> Option<Template> {
     Some(template)
 }
 
-/// From which size on messages are compressed, if they are.
-fn deflate(table: &Table<'_>) -> Option<usize> {
-    let on = table.item("deflate").and_then(|i| i.flag()).unwrap_or(false);
-    let min = table.item("deflate_min").and_then(|i| i.size(0..=limits::MESSAGE_BYTES_CEILING));
-    on.then_some(min.unwrap_or(limits::DEFLATE_BYTES_MIN))
+/// Reports that `bytes`, the value of `key`, is below `message_max`. One of the two may be a default: the place is that of the other.
+fn note_too_small(table: &Table<'_>, key: &str, bytes: usize, message_max: usize, title: &str) {
+    let [own, message] = [key, "message_max"].map(|key| table.item(key));
+    // The default stands in for a value that is wrong by itself.
+    let wrong = [own, message].into_iter().flatten().any(|item| item.report.is_wrong(&item.span()));
+    let Some(at) = own.or(message).filter(|_| bytes < message_max && !wrong) else { return };
+    let (bytes, message_max) = (size_text(bytes as u64), size_text(message_max as u64));
+    let problem = at.error(title).label(format!("`{key}` is {bytes}, `message_max` is {message_max}"));
+    at.note(problem.help(format!("raise `{key}` to some multiples of `message_max`")));
 }
 
-const WHEN_SLOW: [(&str, WhenSlow); 4] = [
+pub(super) const WHEN_SLOW: [(&str, WhenSlow); 4] = [
     ("disconnect", WhenSlow::Disconnect),
     ("drop_oldest", WhenSlow::DropOldest),
     ("drop_newest", WhenSlow::DropNewest),
     ("conflate", WhenSlow::Conflate),
 ];
-
-/// `at` is the key that was set; the other of the two may be a default.
-fn note_rate_too_small(at: Item<'_>, bytes: usize, message: usize) {
-    let (bytes, message) = (size_text(bytes as u64), size_text(message as u64));
-    let problem = at.error("a client could never send one message of the largest size");
-    let label = format!("`bytes_per_second` is {bytes}, `message_max` is {message}");
-    at.note(problem.label(label).help("raise `bytes_per_second` to some multiples of `message_max`"));
-}
-
-/// `at` is the key that was set; the other of the two may be a default.
-fn note_queue_too_small(at: Option<Item<'_>>, queue: usize, message: usize) {
-    let Some(at) = at else { return };
-    let (queue, message) = (size_text(queue as u64), size_text(message as u64));
-    let problem = at.error("the queue cannot hold one message of the largest size");
-    let label = format!("`queue_max` is {queue}, `message_max` is {message}");
-    at.note(problem.label(label).help("raise `queue_max` to some multiples of `message_max`"));
-}

@@ -1,28 +1,13 @@
-//! Every bound in pushd: its unit in the name, its default, and why that.
+//! Every bound in pushd that no key sets, with its unit in the name and its reason.
 //!
-//! What an operator can set has its default here; what nobody should need to set is a constant here too, so that
-//! nothing in the program grows without a number in this file.
+//! The bounds and defaults that an operator can set are in the entries of `keys`. Nothing in the program grows without a number in one
+//! of the two.
 
 use std::time::Duration;
 
-/// The largest message a hub takes, unless `message_max` says otherwise. Notifications are small; a megabyte of JSON
-/// is a mistake better told than fanned out.
-pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// The most `message_max` may be set to: 64 MiB. One such message times `queue_max` is already a machine's memory.
 pub const MESSAGE_BYTES_CEILING: usize = 64 << 20;
-/// What may wait for one slow subscriber: about a second of a busy channel, sixteen of the largest default messages.
-pub const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// The same in messages, so that a million tiny ones cannot hide in a byte limit.
-pub const QUEUE_MESSAGES_MAX: usize = 16_384;
-/// The smallest message worth compressing: below, the saving is less than a TCP segment's header.
-pub const DEFLATE_BYTES_MIN: usize = 256;
-/// A ping after this much silence. Below the 30 s after which the shortest-lived home routers forget a connection.
-pub const PING: Duration = Duration::from_secs(25);
-/// How long the answer to a ping may take: a phone leaving a tunnel needs some of it.
-pub const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a graceful end may take; below systemd's 90 s and Kubernetes' 30 s, with room to spare. `docker stop` waits no longer.
-pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a peer may take to answer our Close before the socket is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -47,12 +32,6 @@ pub const PARCEL_BYTES_MAX: u64 = 1 << 30;
 /// handshakes. It is quicker where half of the grace would not do.
 pub const RETURNS_PER_SECOND: usize = 1000;
 
-/// How long a client may take to send a request's header: a slow phone needs two, an attack needs for ever.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send a request's body.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may idle between requests (nginx's default).
-pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The largest request header, in bytes; nginx takes 4 × 8 KiB, cookies seldom pass 8.
 pub const HEADER_BYTES_MAX: usize = 16 << 10;
 /// How many header fields a request may have.
@@ -68,8 +47,6 @@ pub const HOSTS_FILE_BYTES_MAX: u64 = 64 << 10;
 pub const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// How much of what a client sent is shown in a refusal, in characters.
 pub const REFUSAL_CHARS_MAX: usize = 200;
-/// How many channels one route may subscribe a session to.
-pub const CHANNELS_PER_SESSION_MAX: usize = 32;
 
 /// File descriptors kept from clients: log, pidfile, listeners, feeds, the [`CONNECTIONS_RESERVED`], the [`REFUSALS_AT_ONCE`]. Where
 /// the limit of open files is small it is at most half of them.
@@ -107,20 +84,8 @@ pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 pub const UNFINISHED_BODIES_BYTES_MAX: usize = 256 << 20;
 /// What is made ready for a body at once, in bytes: a length that is only announced buys no more memory.
 pub const BODY_AHEAD_BYTES_MAX: usize = 64 << 10;
-/// Messages a client may send in a second, unless `messages_per_second` says otherwise: more than a program makes that means them,
-/// and less than a flood of the smallest frames brings over a fast network.
-pub const MESSAGES_PER_SECOND: u32 = 1_000_000;
-/// The same in bytes, as they are once they are inflated: more than two links of a gigabit bring.
-pub const BYTES_PER_SECOND: u32 = 256 << 20;
-/// The most `bytes_per_second` may be set to.
-pub const BYTES_PER_SECOND_CEILING: usize = 1 << 30;
-/// The most `messages_per_second` may be set to.
-pub const MESSAGES_PER_SECOND_CEILING: usize = 100_000_000;
 /// How many seconds' worth of these a client may save up: a network that stalls for some seconds delivers all at once afterwards.
 pub const ALLOWANCE_SECONDS: u32 = 10;
-/// How long the rest of a message may take once its first byte came, unless `message_timeout` says otherwise: as with the body of a request,
-/// with room for a message of 64 KiB on the slowest of networks.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Readiness events taken from the kernel at once.
 pub const EVENTS_PER_TURN: usize = 512;
 /// A turn flushes when this much is staged, with what is noted of each message, so that one busy channel cannot hold the shard.
@@ -168,10 +133,6 @@ pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 pub const LOG_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest piece of a client's message that is logged, in bytes.
 pub const LOG_MESSAGE_BYTES_MAX: usize = 1024;
-/// The log rotates at this size (twistd's).
-pub const LOG_ROTATE_BYTES: u64 = 1_000_000;
-/// How many rotated logs are kept.
-pub const LOG_KEEP: u32 = 10;
 
 /// How often a tailed file is looked at: below what a person notices, ten `stat`s a second.
 pub const TAIL_INTERVAL: Duration = Duration::from_millis(100);
@@ -184,8 +145,6 @@ pub const FEED_BEGIN: Duration = Duration::from_secs(5);
 pub const COMMAND_BACKOFF: Duration = Duration::from_millis(500);
 /// The longest pause before a feed's command is started again.
 pub const COMMAND_BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// The shortest period of a ticking feed.
-pub const EVERY_MIN: Duration = Duration::from_millis(10);
 /// A command that ran this long was not failing at its start: its next pause is the first one again.
 pub const COMMAND_STEADY: Duration = Duration::from_secs(10);
 /// How long the pipes of an ended command may stay silent before what still holds them open is given up.
@@ -254,20 +213,6 @@ pub const DIAGNOSTIC_CHARS_MAX: usize = 400;
 pub const DIAGNOSTICS_MAX: usize = 100;
 /// With how many channels that routes build of parts a feed's is compared, to tell of one that nobody can hear.
 pub const BUILT_CHANNELS_COMPARED_MAX: usize = 64;
-/// The most `queue_max` may be set to: one subscriber that holds a gigabyte is already an outage.
-pub const QUEUE_BYTES_CEILING: usize = 1 << 30;
-/// The most `queue_messages_max` may be set to.
-pub const QUEUE_MESSAGES_CEILING: usize = 1 << 24;
-/// The most `connections_max` and `subscribers_max` may be set to: what Linux gives one process at most (`fs.nr_open` can be raised so far).
-pub const CONNECTIONS_CEILING: usize = 1 << 26;
-/// The most `workers` may be set to.
-pub const WORKERS_CEILING: usize = 1024;
-/// The shortest timeout that can be set: below, an honest local client is cut off.
-pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
-/// The longest duration that can be set; keeps every sum with a clock far from its end.
-pub const DURATION_MAX: Duration = Duration::from_secs(7 * 86_400);
-/// The most old logs `rotate` may keep: each rotation renames them all.
-pub const LOG_KEEP_CEILING: u32 = 1000;
 /// The longest path of a Unix socket, in bytes (`sun_path` less its final zero).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 

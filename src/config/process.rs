@@ -1,39 +1,35 @@
 //! `[daemon]` and `[log]`: the process.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::keys;
-use super::limits;
 use super::reader::{Item, Table};
-use super::report::Outside;
+use super::report::{Outside, Report};
 use super::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 
 /// Reads `[daemon]`. The pidfile stays as written, relative to the run directory.
-pub(super) fn daemon(top: &Table<'_>) -> Daemon {
-    let table = top.item("daemon").and_then(|item| item.table(&keys::DAEMON));
-    let item = |key: &str| table.and_then(|table| table.item(key));
-    let pidfile = item("pidfile").and_then(|i| i.text("the path of a file")).unwrap_or("pushd.pid");
-    let workers = match item("workers") {
-        None => Workers::Auto,
-        Some(item) if item.as_text() == Some("auto") => Workers::Auto,
-        Some(item) if item.as_text().is_some() => {
-            item.note(item.error("`workers` takes a whole number or \"auto\"").label("neither of these"));
-            Workers::Auto
-        }
-        Some(item) => item.positive(limits::WORKERS_CEILING).map_or(Workers::Auto, Workers::Count),
-    };
+pub(super) fn daemon(table: &Table<'_>) -> Daemon {
     Daemon {
-        pidfile: PathBuf::from(pidfile),
-        rundir: item("rundir").and_then(|i| i.directory()),
-        user: item("user").and_then(|i| account(&i, "the name or number of a user", Outside::User)),
-        group: item("group").and_then(|i| account(&i, "the name or number of a group", Outside::Group)),
-        umask: item("umask").and_then(|i| i.umask()),
-        grace: item("grace").and_then(|i| i.duration(Duration::ZERO..=limits::DURATION_MAX)).unwrap_or(limits::GRACE),
-        workers,
-        connections_max: item("connections_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
-        connections_per_address_max: item("connections_per_address_max")
-            .and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
+        pidfile: table.value("pidfile", |item| item.text("the path of a file").map(PathBuf::from)),
+        rundir: table.item("rundir").and_then(|i| i.directory()),
+        user: table.item("user").and_then(|i| account(&i, "the name or number of a user", Outside::User)),
+        group: table.item("group").and_then(|i| account(&i, "the name or number of a group", Outside::Group)),
+        umask: table.item("umask").and_then(|i| i.umask()),
+        grace: table.duration("grace"),
+        workers: table.value("workers", workers),
+        connections_max: table.item("connections_max").and_then(|i| i.positive()),
+        connections_per_address_max: table.item("connections_per_address_max").and_then(|i| i.positive()),
+    }
+}
+
+fn workers(item: &Item<'_>) -> Option<Workers> {
+    match item.as_text() {
+        Some("auto") => Some(Workers::Auto),
+        Some(_) => {
+            item.note(item.error("`workers` takes a whole number or \"auto\"").label("neither of these"));
+            None
+        }
+        None => item.positive().map(Workers::Count),
     }
 }
 
@@ -75,43 +71,42 @@ impl Daemon {
 }
 
 /// Reads `[log]`.
-pub(super) fn log(top: &Table<'_>) -> Log {
-    let table = top.item("log").and_then(|item| item.table(&keys::LOG));
-    let item = |key: &str| table.and_then(|table| table.item(key));
-    let target = item("file").and_then(|i| i.text("\"stderr\", \"stdout\", \"syslog\" or the path of a file"));
+pub(super) fn log(table: &Table<'_>) -> Log {
+    let target = table.item("file").and_then(|i| i.text("\"stderr\", \"stdout\", \"syslog\" or the path of a file"));
     let target = target.map(|target| match target {
         "stderr" => LogTarget::Stderr,
         "stdout" | "-" => LogTarget::Stdout,
         "syslog" => LogTarget::Syslog,
         path => LogTarget::File(PathBuf::from(path)),
     });
-    let rotate = match item("rotate") {
+    let rotate = match table.item("rotate") {
         Some(item) if item.as_flag() == Some(false) => None,
         Some(item) if !item.is_table() => {
             item.mismatch("`{ size = \"1MB\", keep = 10 }` or `false`");
             None
         }
-        item => Some(rotate(item.and_then(|i| i.table(&keys::ROTATE)))),
+        _ => Some(rotate(&table.table("rotate"))),
     };
-    Log {
-        target,
-        level: item("level").and_then(|i| i.choice(&LEVELS)).unwrap_or(log::LevelFilter::Info),
-        format: item("format").and_then(|i| i.choice(&FORMATS)).unwrap_or(LogFormat::Text),
-        rotate,
+    Log { target, level: table.choice("level", &LEVELS), format: table.choice("format", &FORMATS), rotate }
+}
+
+fn rotate(table: &Table<'_>) -> Rotate {
+    Rotate { size_bytes: table.size("size") as u64, keep: table.count("keep") as u32 }
+}
+
+impl Default for Daemon {
+    fn default() -> Daemon {
+        daemon(&Table::absent(&Report::new(&[], Vec::new()), &keys::DAEMON))
     }
 }
 
-fn rotate(table: Option<Table<'_>>) -> Rotate {
-    let item = |key: &str| table.and_then(|table| table.item(key));
-    let size = item("size").and_then(|i| i.size(1..=usize::MAX >> 1)).map(|size| size as u64);
-    let keep = item("keep").and_then(|i| i.count(0..=limits::LOG_KEEP_CEILING as usize));
-    Rotate {
-        size_bytes: size.unwrap_or(limits::LOG_ROTATE_BYTES),
-        keep: keep.and_then(|keep| u32::try_from(keep).ok()).unwrap_or(limits::LOG_KEEP),
+impl Default for Log {
+    fn default() -> Log {
+        log(&Table::absent(&Report::new(&[], Vec::new()), &keys::LOG))
     }
 }
 
-const LEVELS: [(&str, log::LevelFilter); 6] = [
+pub(super) const LEVELS: [(&str, log::LevelFilter); 6] = [
     ("off", log::LevelFilter::Off),
     ("error", log::LevelFilter::Error),
     ("warn", log::LevelFilter::Warn),
@@ -120,4 +115,4 @@ const LEVELS: [(&str, log::LevelFilter); 6] = [
     ("trace", log::LevelFilter::Trace),
 ];
 
-const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+pub(super) const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];

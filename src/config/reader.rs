@@ -1,17 +1,16 @@
-//! One typed look at a TOML table.
+//! Reads a TOML table by the entries of its keys.
 //!
-//! A [`Table`] knows its [`Section`], and says at once which of its keys are not in it. An [`Item`] is one value with
-//! its key and its place; asked for a type, it answers or notes what it is instead. Nobody stops at a mistake: `None`
-//! means "absent, or already told", and the caller goes on with the default.
+//! A [`Table`] has a [`Section`], and reports at once each of its keys that the section does not have. An [`Item`] is one value with
+//! its key and its place. Its methods convert it to a type within the bounds of its entry; where that fails, they report what was
+//! found, and reading continues: `None` means "not set, or already reported".
 
 use std::num::NonZeroUsize;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{Kind, Section};
+use super::keys::{Fallback, Key, Kind, Section};
 use super::report::{Problem, Report, Span};
 use super::units;
 
@@ -20,33 +19,42 @@ use super::units;
 pub(super) struct Table<'a> {
     report: &'a Report<'a>,
     section: &'static Section,
-    entries: &'a DeTable<'a>,
-    /// Where its name stands.
+    /// `None`: the file does not have the table, so all its keys have their defaults.
+    entries: Option<&'a DeTable<'a>>,
+    /// The place of its name.
     start: usize,
     end: usize,
 }
 
-/// One value, under its key.
+/// One value with its key.
 #[derive(Clone, Copy)]
 pub(super) struct Item<'a> {
     pub(super) report: &'a Report<'a>,
     key: &'a str,
     key_start: usize,
     key_end: usize,
+    /// The entry of its key; `None`: the operator chose the key, as a name or a path.
+    entry: Option<&'static Key>,
     pub(super) value: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Table<'a> {
     /// The file itself.
     pub(super) fn top(report: &'a Report<'a>, section: &'static Section, entries: &'a DeTable<'a>) -> Table<'a> {
-        let table = Table { report, section, entries, start: 0, end: 0 };
+        let table = Table { report, section, entries: Some(entries), start: 0, end: 0 };
         table.note_unknown();
         table
     }
 
-    /// Notes every key that its section does not have.
+    /// A table that no file has: all its keys have their defaults.
+    pub(super) fn absent(report: &'a Report<'a>, section: &'static Section) -> Table<'a> {
+        Table { report, section, entries: None, start: 0, end: 0 }
+    }
+
+    /// Reports every key that its section does not have.
     fn note_unknown(&self) {
-        for key in self.entries.keys().filter(|key| self.section.key(key.get_ref()).is_none()) {
+        let keys = self.entries.into_iter().flat_map(DeTable::keys);
+        for key in keys.filter(|key| self.section.key(key.get_ref()).is_none()) {
             let name = key.get_ref().as_ref();
             let known = self.section.names();
             let list = format!("{} takes {}", self.section.title, listed(known.clone(), "and"));
@@ -56,14 +64,36 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The value of `key`, if it is there.
+    /// The value of `key`, if it is set.
     pub(super) fn item(&self, key: &str) -> Option<Item<'a>> {
-        debug_assert!(self.section.key(key).is_some(), "`{key}` is read but not listed in keys");
-        let (key, value) = self.entries.get_key_value(key)?;
-        Some(Item::new(self.report, key, value))
+        let entry = self.section.key(key);
+        debug_assert!(entry.is_some(), "`{key}` is read, but has no entry in keys");
+        let (key, value) = self.entries?.get_key_value(key)?;
+        Some(Item { entry, ..Item::new(self.report, key, value) })
     }
 
-    /// The value of `key`; notes that it is missing, and `help`, what to write.
+    /// The value of `key` as `read` converts it. Its default, if it is not set or cannot be converted.
+    pub(super) fn value<T>(&self, key: &str, read: impl Fn(&Item<'_>) -> Option<T>) -> T {
+        let set = self.item(key).and_then(|item| read(&item));
+        set.unwrap_or_else(|| self.default(key, read))
+    }
+
+    /// The default of `key` as `read` converts it.
+    fn default<T>(&self, key: &str, read: impl Fn(&Item<'_>) -> Option<T>) -> T {
+        let entry = self.section.key(key).filter(|entry| matches!(entry.fallback, Fallback::Value(_)));
+        let Some((entry, Fallback::Value(text))) = entry.map(|entry| (entry, entry.fallback)) else {
+            unreachable!("`{key}` of {} has no default", self.section.title);
+        };
+        let value = DeValue::parse(text).ok();
+        let item = value.as_ref().map(|value| {
+            let (report, key) = (self.report, entry.name);
+            Item { report, key, key_start: 0, key_end: 0, entry: Some(entry), value }
+        });
+        let read = item.and_then(|item| read(&item));
+        read.unwrap_or_else(|| unreachable!("`{key}` of {} cannot be {text}, its default", self.section.title))
+    }
+
+    /// The value of `key`. If it is missing, that is reported with `help`, which says what to write.
     pub(super) fn required(&self, key: &str, help: &str) -> Option<Item<'a>> {
         let item = self.item(key);
         if item.is_none() {
@@ -78,14 +108,24 @@ impl<'a> Table<'a> {
         self.section
     }
 
-    /// Where its name stands.
+    /// The place of its name.
     pub(super) fn span(&self) -> Span {
         self.start..self.end
     }
 
-    /// Adds a finding.
+    /// Adds a problem to the report.
     pub(super) fn note(&self, problem: Problem) {
         self.report.note(problem);
+    }
+
+    /// The table under `key`.
+    pub(super) fn table(&self, key: &str) -> Table<'a> {
+        let Some(Kind::Table(section) | Kind::TableOrOff(section)) = self.section.key(key).map(|entry| entry.kind)
+        else {
+            unreachable!("`{key}` of {} is not a table", self.section.title);
+        };
+        let table = self.item(key).and_then(|item| item.table(section));
+        table.unwrap_or_else(|| Table::absent(self.report, section))
     }
 
     /// The tables under `key`, as in `[hub.NAME]`, in the order of the file.
@@ -118,7 +158,12 @@ impl<'a> Item<'a> {
         key: &'a Spanned<std::borrow::Cow<'a, str>>,
         value: &'a Spanned<DeValue<'a>>,
     ) -> Item<'a> {
-        Item { report, key: key.get_ref(), key_start: key.span().start, key_end: key.span().end, value }
+        Item { report, key: key.get_ref(), key_start: key.span().start, key_end: key.span().end, entry: None, value }
+    }
+
+    /// The type that the entry of its key has, with its bounds.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        self.entry.map(|entry| entry.kind)
     }
 
     /// One of its elements, under the same key.
@@ -131,17 +176,17 @@ impl<'a> Item<'a> {
         self.key
     }
 
-    /// Where its key stands.
+    /// The place of its key.
     pub(super) fn key_span(&self) -> Span {
         self.key_start..self.key_end
     }
 
-    /// Where its value stands.
+    /// The place of its value.
     pub(super) fn span(&self) -> Span {
         self.value.span()
     }
 
-    /// Adds a finding.
+    /// Adds a problem to the report.
     pub(super) fn note(&self, problem: Problem) {
         self.report.note(problem);
     }
@@ -151,12 +196,13 @@ impl<'a> Item<'a> {
         Problem::error(self.span(), title)
     }
 
-    /// Notes that it is not `expected`.
+    /// Reports that it is not `expected`.
     pub(super) fn mismatch(&self, expected: &str) {
-        self.note(self.error(format!("`{}` takes {expected}", self.key)).label(format!("this is {}", self.kind())));
+        self.note(self.error(format!("`{}` takes {expected}", self.key)).label(format!("this is {}", self.found())));
     }
 
-    fn kind(&self) -> &'static str {
+    /// What it is, for messages.
+    fn found(&self) -> &'static str {
         match self.value.get_ref() {
             DeValue::String(_) => "a string",
             DeValue::Integer(_) => "an integer",
@@ -168,7 +214,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The string it is, without a note if it is none.
+    /// The string, if it is one. Reports nothing.
     pub(super) fn as_text(&self) -> Option<&'a str> {
         match self.value.get_ref() {
             DeValue::String(text) => Some(text),
@@ -176,7 +222,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The boolean it is, without a note if it is none.
+    /// The boolean, if it is one. Reports nothing.
     pub(super) fn as_flag(&self) -> Option<bool> {
         match self.value.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),
@@ -184,7 +230,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The integer it is, without a note if it is none.
+    /// The integer, if it is one. Reports nothing.
     fn as_integer(&self) -> Option<i128> {
         match self.value.get_ref() {
             DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix()).ok(),
@@ -202,7 +248,7 @@ impl<'a> Item<'a> {
         matches!(self.value.get_ref(), DeValue::Array(_))
     }
 
-    /// Its own entries, whatever their keys, in the order of the file.
+    /// The entries of a table whose keys the operator chooses, in the order of the file.
     pub(super) fn members(self) -> Vec<Item<'a>> {
         let DeValue::Table(entries) = self.value.get_ref() else {
             self.mismatch("a table");
@@ -219,12 +265,13 @@ impl<'a> Item<'a> {
             self.mismatch("a table");
             return None;
         };
-        let table = Table { report: self.report, section, entries, start: self.key_start, end: self.key_end };
+        let (start, end) = (self.key_start, self.key_end);
+        let table = Table { report: self.report, section, entries: Some(entries), start, end };
         table.note_unknown();
         Some(table)
     }
 
-    /// A string that is not empty; `expected` is what to call it.
+    /// A string that is not empty. `expected` names it in messages.
     pub(super) fn text(&self, expected: &str) -> Option<&'a str> {
         match self.as_text() {
             Some("") => self.note(self.error("this string is empty").label(format!("expected {expected}"))),
@@ -262,22 +309,27 @@ impl<'a> Item<'a> {
         chosen
     }
 
-    /// A whole number within `bounds`.
-    pub(super) fn count(&self, bounds: RangeInclusive<usize>) -> Option<usize> {
+    /// A whole number within the bounds of its entry.
+    pub(super) fn count(&self) -> Option<usize> {
         let Some(number) = self.as_integer() else {
             self.mismatch("a whole number");
             return None;
         };
-        self.within(usize::try_from(number).ok(), &bounds, |n| n.to_string())
+        let (least, most) = match self.kind() {
+            Some(Kind::Count { least, most }) => (least, most),
+            Some(Kind::CountOrAuto(most)) => (1, most),
+            other => unreachable!("`{}` is not a count, but {other:?}", self.key),
+        };
+        self.within(usize::try_from(number).ok(), least, most)
     }
 
-    /// A whole number from 1 to `most`.
-    pub(super) fn positive(&self, most: usize) -> Option<NonZeroUsize> {
-        self.count(1..=most).and_then(NonZeroUsize::new)
+    /// A whole number from 1 to the bound of its entry.
+    pub(super) fn positive(&self) -> Option<NonZeroUsize> {
+        self.count().and_then(NonZeroUsize::new)
     }
 
-    /// A size in bytes within `bounds`.
-    pub(super) fn size(&self, bounds: RangeInclusive<usize>) -> Option<usize> {
+    /// A size in bytes within the bounds of its entry.
+    pub(super) fn size(&self) -> Option<usize> {
         let size = match (self.as_text().map(units::size), self.as_integer()) {
             (Some(Ok(size)), _) => usize::try_from(size).ok(),
             (_, Some(number)) => usize::try_from(number).ok(),
@@ -290,40 +342,42 @@ impl<'a> Item<'a> {
                 return None;
             }
         };
-        self.within(size, &bounds, |n| units::size_text(*n as u64))
+        let Some(Kind::Size { least, most }) = self.kind() else { unreachable!("`{}` is not a size", self.key) };
+        self.within(size, least, most)
     }
 
-    /// A duration within `bounds`.
-    pub(super) fn duration(&self, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+    /// A duration within the bounds of its entry.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let Some(Kind::Duration { least, most } | Kind::DurationOrOff { least, most }) = self.kind() else {
+            unreachable!("`{}` is not a duration", self.key)
+        };
         match (self.as_text().map(units::duration), self.as_integer()) {
-            (Some(Ok(duration)), _) => self.within(Some(duration), &bounds, |d| units::duration_text(*d)),
+            (Some(Ok(duration)), _) => self.within(Some(duration), least, most),
             (Some(Err(help)), _) => {
                 self.note(self.error(format!("`{}` takes a duration", self.key)).label("not a duration").help(help));
                 None
             }
             (None, Some(number)) => {
-                let problem = self.error(format!("`{}` takes a duration", self.key)).label("this is a bare number");
-                self.note(problem.help(format!("say the unit: `\"{number}s\"` or `\"{number}ms\"`")));
+                let problem = self.error(format!("`{}` takes a duration", self.key)).label("this number has no unit");
+                self.note(problem.help(format!("add the unit: `\"{number}s\"` or `\"{number}ms\"`")));
                 None
             }
             (None, None) => {
-                self.mismatch("a duration, such as \"10s\"");
+                self.mismatch(match self.kind() {
+                    Some(Kind::DurationOrOff { .. }) => "a duration, such as \"10s\", or `false`",
+                    _ => "a duration, such as \"10s\"",
+                });
                 None
             }
         }
     }
 
-    fn within<T: PartialOrd>(
-        &self,
-        value: Option<T>,
-        bounds: &RangeInclusive<T>,
-        shown: impl Fn(&T) -> String,
-    ) -> Option<T> {
-        let value = value.filter(|value| bounds.contains(value));
+    fn within<T: PartialOrd>(&self, value: Option<T>, least: T, most: T) -> Option<T> {
+        let value = value.filter(|value| (least..=most).contains(value));
         if value.is_none() {
-            let (least, most) = (shown(bounds.start()), shown(bounds.end()));
+            let bounds = self.kind().and_then(Kind::bounds).unwrap_or_default();
             let problem = self.error(format!("`{}` is out of range", self.key));
-            self.note(problem.label(format!("expected {least} to {most}")));
+            self.note(problem.label(format!("expected {bounds}")));
         }
         value
     }

@@ -238,6 +238,11 @@ impl<'a> Report<'a> {
         (file.text.get(file.local(&inner)) == Some(value)).then_some(inner.start)
     }
 
+    /// Whether something is wrong with exactly this place.
+    pub(super) fn is_wrong(&self, span: &Span) -> bool {
+        self.problems.borrow().iter().any(|problem| problem.span.as_ref() == Some(span))
+    }
+
     /// Whether nothing was found that forbids to run.
     pub(super) fn is_good(&self) -> bool {
         self.problems.borrow().iter().all(|problem| problem.severity == Severity::Warning)

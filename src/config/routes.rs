@@ -7,8 +7,7 @@ use std::collections::HashMap;
 
 use super::addresses;
 use super::hubs::Hubs;
-use super::keys::{self, Section};
-use super::limits;
+use super::keys::{self, Kind, Section};
 use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
@@ -68,7 +67,7 @@ impl<'a> Routes<'_, 'a> {
             "events" => self.events(&table, &item).map(Action::Events),
             "publish" => self.publish(&table, &item).map(Action::Publish),
             "static" => self.files(&table, &item).map(Action::Static),
-            "page" => item.choice(&[("live", Page::Live)]).map(Action::Page),
+            "page" => item.choice(&PAGES).map(Action::Page),
             "metrics" => switched_on(&item).map(|()| Action::Metrics),
             "health" => switched_on(&item).map(|()| Action::Health),
             _ => switched_on(&item).map(|()| Action::Ready),
@@ -77,7 +76,7 @@ impl<'a> Routes<'_, 'a> {
 
     fn websocket(&self, table: &Table<'a>, item: &Item<'a>) -> Option<WebSocket> {
         let subscription = self.subscription(table, item);
-        let on_message = table.item("on_message").and_then(|i| i.choice(&ON_MESSAGE)).unwrap_or(OnMessage::Ignore);
+        let on_message = table.choice("on_message", &ON_MESSAGE);
         let message = table.item("message").and_then(|item| {
             let template = item.template()?;
             item.only_holes(&template, &["message"], "only the client's message is known here");
@@ -90,9 +89,9 @@ impl<'a> Routes<'_, 'a> {
             warn_idle(table, "message", "broadcast");
         }
         let to = table.item("to").and_then(|i| i.channel());
-        let accept = table.item("accept").and_then(|i| i.choice(&ACCEPT)).unwrap_or(Accept::Both);
+        let accept = table.choice("accept", &ACCEPT);
         let greeting = table.item("greeting").and_then(|i| i.template());
-        let draft76 = table.item("draft76").and_then(|i| i.flag()).unwrap_or(false);
+        let draft76 = table.flag("draft76");
         let subprotocols = table.item("subprotocols").map(subprotocols).unwrap_or_default();
         let Subscription { hub, channels, origins, log } = subscription?;
         Some(WebSocket {
@@ -119,30 +118,18 @@ impl<'a> Routes<'_, 'a> {
     /// What websocket and events routes have in common; `item` names the hub.
     fn subscription(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Subscription> {
         let hub = self.hubs.named_by(item);
-        let channels = match table.item("channels") {
-            Some(item) => channels(item),
-            None => Template::parse("all").into_iter().collect(),
-        };
+        let channels = table.value("channels", |item| channels(*item));
         let origins = self.origins(table);
-        let log = table.item("log").and_then(|i| i.choice(&SESSION_LOG)).unwrap_or(SessionLog::Off);
+        let log = table.choice("log", &SESSION_LOG);
         Some(Subscription { hub: hub?, channels, origins, log })
     }
 
     fn publish(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Publish> {
         let hub = self.hubs.named_by(item);
         let channel = table.required("channel", "say where it goes: `channel = \"all\"`").and_then(|i| i.channel());
-        let methods = table.item("methods").and_then(Item::strings).map(|items| {
-            let methods = items.iter().filter_map(|item| item.choice(&METHODS));
-            methods.fold(Vec::new(), |mut all, method| {
-                if !all.contains(&method) {
-                    all.push(method);
-                }
-                all
-            })
-        });
         Some(Publish {
             message: table.item("message").and_then(|i| i.template()),
-            methods: methods.unwrap_or_else(|| vec![Method::Post]),
+            methods: table.value("methods", |item| methods(*item)),
             origins: self.origins(table),
             hub: hub?,
             channel: channel?,
@@ -150,19 +137,8 @@ impl<'a> Routes<'_, 'a> {
     }
 
     fn files(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Static> {
-        let index = table.item("index").and_then(Item::strings).map(|items| {
-            for item in
-                items.iter().filter(|item| item.as_text().is_some_and(|name| name.is_empty() || name.contains('/')))
-            {
-                item.note(item.error("this is not a file name").label("an index lies in the directory itself"));
-            }
-            items.iter().filter_map(Item::as_text).map(str::to_owned).collect()
-        });
-        Some(Static {
-            listing: table.item("listing").and_then(|i| i.flag()).unwrap_or(false),
-            index: index.unwrap_or_else(|| vec!["index.html".to_owned()]),
-            root: item.directory()?,
-        })
+        let (listing, index) = (table.flag("listing"), table.value("index", |item| index(*item)));
+        Some(Static { listing, index, root: item.directory()? })
     }
 
     fn origins(&self, table: &Table<'a>) -> Origins {
@@ -206,21 +182,39 @@ fn kind(item: &Item<'_>) -> Option<&'static Section> {
     }
 }
 
-fn channels(item: Item<'_>) -> Vec<Template> {
-    let items = item.strings().unwrap_or_default();
-    if items.len() > limits::CHANNELS_PER_SESSION_MAX {
-        let label = format!("at most {}", limits::CHANNELS_PER_SESSION_MAX);
-        item.note(item.error("too many channels for one session").label(label));
+fn channels(item: Item<'_>) -> Option<Vec<Template>> {
+    let Some(Kind::Templates(most)) = item.kind() else { unreachable!("`{}` is not a list of templates", item.key()) };
+    let items = item.strings()?;
+    if items.len() > most {
+        item.note(item.error("too many channels for one route").label(format!("at most {most}")));
     }
     let mut channels: Vec<Template> = Vec::new();
-    for item in items.into_iter().take(limits::CHANNELS_PER_SESSION_MAX) {
+    for item in items.into_iter().take(most) {
         let Some(channel) = item.channel() else { continue };
         if channels.contains(&channel) {
             item.note(item.error("this channel stands twice").label("a session is subscribed once"));
         }
         channels.push(channel);
     }
-    channels
+    Some(channels)
+}
+
+fn methods(item: Item<'_>) -> Option<Vec<Method>> {
+    let mut methods = Vec::new();
+    for method in item.strings()?.iter().filter_map(|item| item.choice(&METHODS)) {
+        if !methods.contains(&method) {
+            methods.push(method);
+        }
+    }
+    Some(methods)
+}
+
+fn index(item: Item<'_>) -> Option<Vec<String>> {
+    let items = item.strings()?;
+    for item in items.iter().filter(|item| item.as_text().is_some_and(|name| name.is_empty() || name.contains('/'))) {
+        item.note(item.error("this is not a file name").label("an index lies in the directory itself"));
+    }
+    Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
 }
 
 /// The type of a route's events. A line break in it would end the field of the event stream.
@@ -264,9 +258,12 @@ fn warn_idle(table: &Table<'_>, key: &str, needed: &str) {
     }
 }
 
-const ON_MESSAGE: [(&str, OnMessage); 3] =
+/// The words of the keys.
+pub(super) const PAGES: [(&str, Page); 1] = [("live", Page::Live)];
+pub(super) const ON_MESSAGE: [(&str, OnMessage); 3] =
     [("broadcast", OnMessage::Broadcast), ("echo", OnMessage::Echo), ("ignore", OnMessage::Ignore)];
-const ACCEPT: [(&str, Accept); 3] = [("both", Accept::Both), ("text", Accept::Text), ("binary", Accept::Binary)];
-const SESSION_LOG: [(&str, SessionLog); 3] =
+pub(super) const ACCEPT: [(&str, Accept); 3] =
+    [("both", Accept::Both), ("text", Accept::Text), ("binary", Accept::Binary)];
+pub(super) const SESSION_LOG: [(&str, SessionLog); 3] =
     [("off", SessionLog::Off), ("connections", SessionLog::Connections), ("messages", SessionLog::Messages)];
-const METHODS: [(&str, Method); 3] = [("GET", Method::Get), ("POST", Method::Post), ("PUT", Method::Put)];
+pub(super) const METHODS: [(&str, Method); 3] = [("GET", Method::Get), ("POST", Method::Post), ("PUT", Method::Put)];

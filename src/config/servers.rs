@@ -1,16 +1,14 @@
 //! `[server.NAME]`: addresses and a table of routes.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use super::addresses;
 use super::hubs::Hubs;
 use super::keys;
-use super::limits;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
-use super::{Action, Hosts, Listen, Origins, Route, Server};
+use super::{Action, Hosts, Listen, Route, Server};
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
@@ -42,23 +40,19 @@ impl<'a> Servers<'_, 'a> {
         item.note_bad_name();
         let table = item.table(&keys::SERVER)?;
         let listen = self.listen(&table);
-        let origins = table.item("origins").and_then(addresses::origins).unwrap_or(Origins::Same);
+        let origins = table.value("origins", |item| addresses::origins(*item));
         let help = format!("say what it serves: `[server.{}.routes]`", item.key());
         let routes = table.required("routes", &help).map(|item| {
             Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new(), taken: HashMap::new() }.read(item)
         });
-        let timeout = |key: &str, default: Duration| {
-            let item = table.item(key);
-            item.and_then(|i| i.duration(limits::TIMEOUT_MIN..=limits::DURATION_MAX)).unwrap_or(default)
-        };
         let server = Server {
             name: item.key().to_owned(),
             origins,
             hosts: table.item("hosts").and_then(addresses::hosts).unwrap_or(Hosts::Listed(Vec::new())),
-            header_timeout: timeout("header_timeout", limits::HEADER_TIMEOUT),
-            body_timeout: timeout("body_timeout", limits::BODY_TIMEOUT),
-            keep_alive: timeout("keep_alive", limits::KEEP_ALIVE),
-            connections_max: table.item("connections_max").and_then(|i| i.positive(limits::CONNECTIONS_CEILING)),
+            header_timeout: table.duration("header_timeout"),
+            body_timeout: table.duration("body_timeout"),
+            keep_alive: table.duration("keep_alive"),
+            connections_max: table.item("connections_max").and_then(|i| i.positive()),
             routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
             listen,
         };

@@ -194,16 +194,16 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
         _ => None,
     };
     let meaning = match (kind, string, value) {
-        (Kind::Duration | Kind::DurationOrOff, Some(text), _) => {
+        (Kind::Duration { .. } | Kind::DurationOrOff { .. }, Some(text), _) => {
             units::duration(text).ok().map(|time| format!("{}ms", time.as_millis()))
         }
-        (Kind::Size, Some(text), _) => units::size(text).ok().map(|bytes| bytes.to_string()),
+        (Kind::Size { .. }, Some(text), _) => units::size(text).ok().map(|bytes| bytes.to_string()),
         (Kind::Mask, Some(text), _) => units::mode(text).map(|mode| format!("{mode:o}")),
         (Kind::Mask, None, DeValue::Integer(number)) => units::mode(number.as_str()).map(|mode| format!("{mode:o}")),
         (_, _, DeValue::Integer(number)) => {
             i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
         }
-        (Kind::Texts | Kind::Words(_) | Kind::Addresses, Some(_), _) => Some(format!("[{shown}]")),
+        (Kind::Texts | Kind::Templates(_) | Kind::Words(_) | Kind::Addresses, Some(_), _) => Some(format!("[{shown}]")),
         _ => None,
     };
     let meaning = meaning.unwrap_or_else(|| shown.clone());
@@ -212,7 +212,11 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    const DURATION: Kind = Kind::Duration { least: Duration::ZERO, most: Duration::MAX };
 
     fn meaning(kind: Kind, text: &str) -> String {
         written(kind, DeValue::parse(text).unwrap().get_ref(), Path::new("/etc/pushd")).1
@@ -221,8 +225,8 @@ mod tests {
     #[test]
     fn two_ways_to_write_a_value_come_to_the_same() {
         for (kind, one, other) in [
-            (Kind::Duration, "\"1m\"", "\"60s\""),
-            (Kind::Size, "\"64KiB\"", "65536"),
+            (DURATION, "\"1m\"", "\"60s\""),
+            (Kind::Size { least: 0, most: 99 }, "\"64KiB\"", "65536"),
             (Kind::Mask, "\"027\"", "0o027"),
             (Kind::Count { least: 0, most: 99 }, "0x10", "16"),
             (Kind::Texts, "\"all\"", "['all']"),
@@ -240,7 +244,8 @@ mod tests {
         assert_ne!(meaning(Kind::Program, "[\"run\"]"), meaning(Kind::Program, "[\"./run\"]"));
         // The feed would begin anew.
         assert_ne!(meaning(Kind::Program, "[\"./run\"]"), meaning(Kind::Program, "[\"././run\"]"));
-        assert_ne!(meaning(Kind::DurationOrOff, "false"), meaning(Kind::DurationOrOff, "\"0s\""));
+        let or_off = Kind::DurationOrOff { least: Duration::ZERO, most: Duration::MAX };
+        assert_ne!(meaning(or_off, "false"), meaning(or_off, "\"0s\""));
     }
 
     #[test]

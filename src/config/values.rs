@@ -1,18 +1,52 @@
-//! The richer values: lists, templates, channels, directories, masks.
+//! The values that TOML does not have: lists, templates, channels, directories, masks. And the values of plain keys, by name.
 //!
-//! The second half of [`Item`]: `reader` knows what TOML knows, this room what pushd makes of it.
+//! The second part of [`Item`] and [`Table`]: `reader` has the types of TOML, this module those of pushd.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::Template;
 use super::limits;
-use super::reader::{Item, listed};
+use super::reader::{Item, Table, listed};
 use super::report::{Outside, Problem};
 use super::units;
 
+/// The value of a key that is set, else its default.
+impl Table<'_> {
+    pub(super) fn duration(&self, key: &str) -> Duration {
+        self.value(key, |item| item.duration())
+    }
+
+    /// `None`: off.
+    pub(super) fn duration_or_off(&self, key: &str) -> Option<Duration> {
+        self.value(key, |item| item.duration_or_off())
+    }
+
+    pub(super) fn size(&self, key: &str) -> usize {
+        self.value(key, |item| item.size())
+    }
+
+    pub(super) fn count(&self, key: &str) -> usize {
+        self.value(key, |item| item.count())
+    }
+
+    pub(super) fn flag(&self, key: &str) -> bool {
+        self.value(key, |item| item.flag())
+    }
+
+    pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&'static str, T)]) -> T {
+        self.value(key, |item| item.choice(words))
+    }
+}
+
 impl<'a> Item<'a> {
+    /// A duration within the bounds of its entry, or `false`.
+    fn duration_or_off(&self) -> Option<Option<Duration>> {
+        if self.as_flag() == Some(false) { Some(None) } else { self.duration().map(Some) }
+    }
+
     /// A file mode creation mask: octal, as a string or as TOML writes it (`0o027`).
     pub(super) fn umask(&self) -> Option<u32> {
         let mode = match self.value.get_ref() {

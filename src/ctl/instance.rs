@@ -20,7 +20,7 @@ use nix::unistd::{Pid, Uid};
 use super::CONFIG;
 use super::fault::Fault;
 use crate::config;
-use crate::config::limits::{CTL_POLL, CTL_STARTING_TIMEOUT, GRACE};
+use crate::config::limits::{CTL_POLL, CTL_STARTING_TIMEOUT};
 use crate::daemon::exit::{Exit, reason};
 use crate::daemon::pidfile;
 use crate::daemon::reloads;
@@ -90,7 +90,7 @@ impl Instance {
                 daemon => daemon,
             },
         };
-        let grace = daemon.as_ref().map_or(GRACE, |daemon| daemon.grace);
+        let grace = daemon.as_ref().map_or_else(|| config::Daemon::default().grace, |daemon| daemon.grace);
         let (pidfile, config) = match &self.pidfile {
             Some(pidfile) => (pidfile.clone(), None),
             None => {

@@ -28,15 +28,15 @@ pub fn around(section: &Section, entry: &str) -> String {
 pub fn two_values(key: &Key) -> Option<[String; 2]> {
     let quoted = |texts: [&str; 2]| texts.map(|text| format!("{text:?}"));
     Some(match key.kind {
-        Kind::Duration | Kind::DurationOrOff => quoted(["11s", "12s"]),
-        Kind::Size => quoted(["512KiB", "600KiB"]),
+        Kind::Duration { .. } | Kind::DurationOrOff { .. } => quoted(["11s", "12s"]),
+        Kind::Size { .. } => quoted(["512KiB", "600KiB"]),
         Kind::Count { .. } | Kind::CountOrAuto(_) => [1, 2].map(|number| number.to_string()),
         Kind::Flag => [true, false].map(|flag| flag.to_string()),
         Kind::Mask => quoted(["027", "022"]),
         Kind::Word([one, other, ..]) => quoted([one, other]),
         Kind::Words([one, other, ..]) => [format!("[{one:?}]"), format!("[{one:?}, {other:?}]")],
-        Kind::Text => quoted(["one", "other"]),
-        Kind::Texts => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
+        Kind::Text | Kind::Hub | Kind::Template | Kind::RunPath | Kind::LogTarget => quoted(["one", "other"]),
+        Kind::Texts | Kind::Templates(_) => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
         Kind::Path => quoted(["one", "other"]),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),

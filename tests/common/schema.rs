@@ -46,6 +46,7 @@ pub fn mistakes(whole: &Value, schema: &Value, value: &Value, at: &str) -> Vec<S
             "minimum" => value.as_i64().is_none_or(|number| number >= by.as_i64().unwrap()),
             "maximum" => value.as_i64().is_none_or(|number| number <= by.as_i64().unwrap()),
             "minItems" => value.as_array().is_none_or(|items| items.len() as u64 >= by.as_u64().unwrap()),
+            "maxItems" => value.as_array().is_none_or(|items| items.len() as u64 <= by.as_u64().unwrap()),
             "items" => {
                 let items = value.as_array().into_iter().flatten();
                 found.extend(items.flat_map(|item| mistakes(whole, by, item, &format!("{at}[]"))));

@@ -33,9 +33,6 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
         |name: &str, when_slow, message_bytes_max, queue_bytes_max: &[usize], queue_messages_max: &[usize]| Hub {
             name: name.to_owned(),
             message_bytes_max,
-            messages_per_second: pushd::config::limits::MESSAGES_PER_SECOND,
-            bytes_per_second: pushd::config::limits::BYTES_PER_SECOND,
-            message_timeout: pushd::config::limits::MESSAGE_TIMEOUT,
             queue_bytes_max: random.one_of(queue_bytes_max),
             queue_messages_max: random.one_of(queue_messages_max),
             queue_age_max: random.one_of(&[None, Some(Duration::from_secs(2))]),
@@ -45,6 +42,7 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
             pong_timeout: Duration::from_secs(3),
             subscribers_max: NonZeroUsize::new(40),
             deflate_bytes_min: random.one_of(&[None, Some(60)]),
+            ..Hub::default()
         };
     vec![
         hub("generous", WhenSlow::Disconnect, 100_000, &[1 << 20], &[16_384]),

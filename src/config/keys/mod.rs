@@ -1,8 +1,12 @@
-//! Every key the file may hold, in one table.
+//! Every key that the file may hold, in one table.
 //!
-//! The parser takes its known keys from `table`; the default file, the manual page and the schema for editors are proven
-//! against it: a key cannot be read without being listed, nor listed without being documented. What is said here of a key
-//! is also what `pushctl config show` prints where the file says nothing, and what `pushctl diff` and a reload go by.
+//! The entry of a key is the only source of its name, type, bounds and default. The parser reads a value by its entry, and
+//! `impl Default` of a table reads an empty one. `pushctl config show`, `pushctl diff` and a reload use the entries, too. The schema
+//! for editors is generated from them; tests compare the default file and the manual page with them.
+
+use std::time::Duration;
+
+use super::units::{duration_text, size_text};
 
 mod table;
 
@@ -13,7 +17,7 @@ pub use table::{
 /// The keys of one kind of table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Section {
-    /// How a table of this kind is called, as in `[hub.NAME]`.
+    /// The name of this kind of table, as in `[hub.NAME]`.
     pub title: &'static str,
     /// Its keys.
     pub keys: &'static [Key],
@@ -22,41 +26,56 @@ pub struct Section {
 /// One key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
-    /// How it is written.
+    /// Its name in the file.
     pub name: &'static str,
-    /// What it takes.
+    /// The type of its value, with its bounds.
     pub kind: Kind,
-    /// What counts where it is not set.
+    /// Its default.
     pub fallback: Fallback,
-    /// When a change of it is felt.
+    /// When a change takes effect.
     pub change: Change,
-    /// Whether its value must not be shown. No key has one yet; it is hidden wherever values are printed.
+    /// Whether its value is hidden wherever values are printed. No key is secret yet.
     pub secret: bool,
-    /// What it means, in a sentence.
+    /// Its meaning, in a sentence.
     pub about: &'static str,
 }
 
-/// What a key takes.
+/// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `"10s"`
-    Duration,
+    Duration {
+        /// The shortest that is allowed.
+        least: Duration,
+        /// The longest that is allowed.
+        most: Duration,
+    },
     /// `"10s"` or `false`
-    DurationOrOff,
+    DurationOrOff {
+        /// The shortest that is allowed.
+        least: Duration,
+        /// The longest that is allowed.
+        most: Duration,
+    },
     /// `"64KiB"` or a number of bytes
-    Size,
-    /// A whole number.
-    Count {
-        /// The least it may be.
+    Size {
+        /// The smallest that is allowed, in bytes.
         least: usize,
-        /// The most it may be.
+        /// The largest that is allowed, in bytes.
         most: usize,
     },
-    /// A whole number from 1, at most so large, or `"auto"`.
+    /// A whole number.
+    Count {
+        /// The smallest that is allowed.
+        least: usize,
+        /// The largest that is allowed.
+        most: usize,
+    },
+    /// A whole number from 1 to this one, or `"auto"`.
     CountOrAuto(usize),
     /// `true` or `false`
     Flag,
-    /// `true`, which is all it takes.
+    /// `true`; nothing else is allowed.
     On,
     /// A file mode creation mask: `"027"`
     Mask,
@@ -68,8 +87,18 @@ pub enum Kind {
     Text,
     /// A list of strings, or one alone.
     Texts,
-    /// A path that begins in the directory of the file.
+    /// The name of a hub.
+    Hub,
+    /// A template: text with holes such as `{name}`.
+    Template,
+    /// A list of templates, at most this many, or one alone.
+    Templates(usize),
+    /// A path; a relative one begins in the directory of the file.
     Path,
+    /// A path; a relative one begins in the run directory.
+    RunPath,
+    /// Where the log goes: a path that begins in the run directory, or one of a few words.
+    LogTarget,
     /// A program and its arguments.
     Program,
     /// Addresses to listen on, or one alone.
@@ -82,32 +111,52 @@ pub enum Kind {
     Table(&'static Section),
     /// A table or `false`.
     TableOrOff(&'static Section),
-    /// Tables of one kind, each with a name of the operator's choice.
+    /// Tables of one kind, each with a name that the operator chooses.
     Named(&'static Section),
-    /// Tables, each under a path, of the kind that its action says.
+    /// Tables, each under a path; the action key of each decides its kind.
     Routes,
 }
 
-/// What counts where a key is not set.
+/// What applies where a key is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fallback {
-    /// It must be set.
+    /// The key must be set.
     Required,
-    /// This value, as TOML writes it.
+    /// This value, in TOML.
     Value(&'static str),
-    /// No value at all: what that means, in a few words.
+    /// No value. What that means, in a few words.
     Nothing(&'static str),
 }
 
-/// When a change of a key is felt, by a running pushd that reloads.
+/// When a changed key takes effect in a running pushd that reloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// At once, by everybody.
+    /// At once, for all connections.
     AtOnce,
-    /// By connections and sessions that begin later; those that are open go on as they began.
+    /// For connections and sessions that begin later. Open ones keep the old value.
     NewConnections,
     /// At the next start.
     Restart,
+}
+
+/// The upper bound of a size that has none.
+pub const UNBOUNDED: usize = isize::MAX as usize;
+
+impl Kind {
+    /// The bounds of its values, in words: `10ms to 7d`. `None`: its values have no order.
+    pub fn bounds(self) -> Option<String> {
+        let (least, most) = match self {
+            Kind::Duration { least, most } | Kind::DurationOrOff { least, most } => {
+                (duration_text(least), duration_text(most))
+            }
+            Kind::Size { least, most: UNBOUNDED } => return Some(format!("{} or more", size_text(least as u64))),
+            Kind::Size { least, most } => (size_text(least as u64), size_text(most as u64)),
+            Kind::Count { least, most } => (least.to_string(), most.to_string()),
+            Kind::CountOrAuto(most) => (1.to_string(), most.to_string()),
+            _ => return None,
+        };
+        Some(format!("{least} to {most}"))
+    }
 }
 
 impl Section {
@@ -121,13 +170,13 @@ impl Section {
         self.keys.iter().map(|key| key.name)
     }
 
-    /// The key that says what a route does; of other tables, the first.
+    /// The key that decides what a route does. In other tables: the first key.
     pub fn action(&self) -> &'static Key {
         &self.keys[0]
     }
 }
 
-/// The kinds of routes; the first key of each says what the route does.
+/// The kinds of routes. The first key of each decides what the route does.
 pub const ROUTES: [&Section; 8] = [&WEBSOCKET, &EVENTS, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
@@ -136,6 +185,37 @@ pub const SECTIONS: [&Section; 15] = [
     &HUB, &FEED,
 ];
 
+/// The words of a list that pairs each word with its value.
+const fn words<T: Copy, const N: usize>(pairs: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut at = 0;
+    while at < N {
+        words[at] = pairs[at].0;
+        at += 1;
+    }
+    words
+}
+
 const fn key(name: &'static str, kind: Kind, fallback: Fallback, change: Change, about: &'static str) -> Key {
     Key { name, kind, fallback, change, secret: false, about }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_of_a_table_is_made_of_the_defaults_of_its_keys() {
+        let mut compared = 0;
+        for key in SECTIONS.iter().flat_map(|section| section.keys) {
+            let (Kind::TableOrOff(below), Fallback::Value(text)) = (key.kind, key.fallback) else { continue };
+            let entries = below.keys.iter().map(|key| match key.fallback {
+                Fallback::Value(value) => format!("{} = {value}", key.name),
+                _ => panic!("{} has no default", key.name),
+            });
+            assert_eq!(text, format!("{{ {} }}", entries.collect::<Vec<_>>().join(", ")), "{}", key.name);
+            compared += 1;
+        }
+        assert_eq!(compared, 1);
+    }
 }

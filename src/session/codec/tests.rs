@@ -1,7 +1,7 @@
 //! The decoders, fed whole and in every possible pair of pieces: what comes out must not depend on where the network cut.
 
 use super::*;
-use crate::config::limits::MESSAGE_BYTES_MAX;
+use crate::config::Hub;
 
 /// An event that owns what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +245,7 @@ proptest::proptest! {
     #[test]
     fn any_bytes(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
         for framing in Framing::ALL {
-            decode(framing, &bytes, MESSAGE_BYTES_MAX);
+            decode(framing, &bytes, Hub::default().message_bytes_max);
         }
     }
 
