@@ -2,11 +2,12 @@
 //!
 //! The default file is also the reference: it documents every key the parser knows, and no other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use pushd::config::keys::{self, Fallback, Section};
 use pushd::config::{
-    self, Accept, Action, Config, Listen, LogTarget, OnMessage, Origins, SessionLog, Source, WebSocket, keys,
+    self, Accept, Action, Config, Listen, LogTarget, OnMessage, Origins, SessionLog, Source, WebSocket,
 };
 
 fn shipped() -> Vec<PathBuf> {
@@ -146,45 +147,87 @@ fn tick_ticks() {
     assert_eq!((feed.hub, feed.channel.as_str()), (socket.hub, socket.channels[0].fixed().unwrap()));
 }
 
-/// The keys a line of the default file documents: `key =`, `#key =` or `#   key =`, and those of its inline tables.
-fn documented() -> BTreeSet<&'static str> {
-    let mut found = BTreeSet::new();
+/// The table of the default file in which keys of `section` are documented. Routes have one for all their kinds.
+fn area(section: &Section) -> &'static str {
+    match section.title {
+        "the file" => "",
+        "rotate" => "log",
+        title if title.ends_with("route") => "routes",
+        title => title.trim_start_matches('[').split(['.', ']']).next().unwrap_or_default(),
+    }
+}
+
+/// The keys that the default file documents, by table, each with the rest of its line: `key =`, `#key =` or `#   key =`, and those of
+/// its inline tables.
+fn documented() -> BTreeMap<&'static str, Vec<(&'static str, &'static str)>> {
+    let mut found: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    let mut area = "";
     for line in config::DEFAULT.lines() {
-        let header = line.trim_start_matches('#').strip_prefix('[').and_then(|rest| rest.split(['.', ']']).next());
-        found.extend(header);
-        if header.is_some_and(|name| name == "server") && line.ends_with(".routes]") {
-            found.insert("routes");
+        if let Some(header) = line.trim_start_matches('#').strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            let name = header.split('.').next().unwrap_or_default();
+            found.entry("").or_default().push((name, ""));
+            area = if header.ends_with(".routes") { "routes" } else { name };
+            if area == "routes" {
+                found.entry(name).or_default().push((area, ""));
+            }
+            continue;
         }
-        let assignments = line.split(['{', ',', '}']).filter_map(|part| part.split_once(" = ").map(|(key, _)| key));
-        found.extend(assignments.map(|key| key.trim_matches(['#', ' '])).filter(|key| !key.contains(['"', '`'])));
+        let rests = line.match_indices(['{', ',', '}']).map(|(at, _)| &line[at + 1..]);
+        let assignments = std::iter::once(line).chain(rests).filter_map(|part| part.split_once(" = "));
+        let assignments = assignments.map(|(key, rest)| (key.trim_matches(['#', ' ']), rest));
+        let keys = assignments.filter(|(key, _)| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        found.entry(area).or_default().extend(keys);
     }
     found
 }
 
 #[test]
 fn the_default_file_documents_every_key_and_no_other() {
-    let known: BTreeSet<&str> = keys::SECTIONS.iter().flat_map(|section| section.names()).collect();
-    assert!(known.len() > 40, "{known:?}");
     let documented = documented();
-    assert_eq!(known.difference(&documented).collect::<Vec<_>>(), [&""; 0], "known, but not documented");
-    assert_eq!(documented.difference(&known).collect::<Vec<_>>(), [&""; 0], "documented, but not known");
+    let mut missing = Vec::new();
+    let mut known = BTreeSet::new();
+    for section in keys::SECTIONS {
+        for key in section.keys {
+            known.insert((area(section), key.name));
+            if !documented.get(area(section)).is_some_and(|keys| keys.iter().any(|(name, _)| *name == key.name)) {
+                let default = if let Fallback::Value(text) = key.fallback { text } else { "..." };
+                missing.push(format!("{}: #{} = {default}", section.title, key.name));
+            }
+        }
+    }
+    assert!(known.len() > 40, "{known:?}");
+    assert!(missing.is_empty(), "missing from config/pushd.toml:\n{}", missing.join("\n"));
+    let all = documented.iter().flat_map(|(area, keys)| keys.iter().map(move |(name, _)| (*area, *name)));
+    assert_eq!(all.filter(|key| !known.contains(key)).collect::<Vec<_>>(), [("", ""); 0], "documented, but not a key");
 }
 
-/// The defaults the file shows are the ones that apply: with all of them switched on nothing changes.
+/// Where the default file shows a key that has a default, as `#key = value` or `#   key = value`, it shows the default.
+#[test]
+fn the_defaults_shown_are_those_of_the_table() {
+    let documented = documented();
+    let mut compared = 0;
+    for section in keys::SECTIONS {
+        for key in section.keys {
+            let Fallback::Value(default) = key.fallback else { continue };
+            let shown = documented[area(section)].iter().any(|(name, rest)| {
+                let end = rest.strip_prefix(default);
+                *name == key.name && end.is_some_and(|end| !end.starts_with(|c: char| c.is_ascii_alphanumeric()))
+            });
+            assert!(shown, "config/pushd.toml does not show {}: {} = {default}", section.title, key.name);
+            compared += 1;
+        }
+    }
+    assert!(compared > 25, "{compared}");
+}
+
+/// With all the defaults that the file shows switched on, nothing changes.
 #[test]
 fn the_defaults_shown_are_the_defaults() {
-    let not_set = [
-        "hosts",
-        "rundir",
-        "user",
-        "group",
-        "umask",
-        "subscribers_max",
-        "connections_max",
-        "connections_per_address_max",
-        "queue_age_max",
-        "gap_notice",
-    ];
+    let has_default = |name: &str| {
+        let mut keys = keys::SECTIONS.iter().flat_map(|section| section.keys).filter(|key| key.name == name);
+        // In the foreground the log has another default: see below.
+        name == "file" || keys.any(|key| matches!(key.fallback, Fallback::Value(_)))
+    };
     let shown: String = config::DEFAULT
         .lines()
         .take_while(|line| !line.starts_with("# ---- Feeds"))
@@ -192,7 +235,7 @@ fn the_defaults_shown_are_the_defaults() {
         .map(|line| match line.strip_prefix('#') {
             Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => {
                 let key = rest.split(' ').next().unwrap_or_default();
-                if not_set.contains(&key) { line } else { rest }
+                if has_default(key) { rest } else { line }
             }
             _ => line,
         })
@@ -200,7 +243,7 @@ fn the_defaults_shown_are_the_defaults() {
         .collect();
     let mut all_set = config::parse(Path::new("pushd.toml"), &shown).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(shown.lines().filter(|line| line.contains(" = ")).count() > 25);
-    // Not to name the log's file and to name it so come to the same in a daemon, and only there.
+    // To leave out the log's file and to set it to this one is the same for a daemon, and only there.
     let default_log = LogTarget::File(pushd::daemon::log::DEFAULT_FILE.into());
     assert_eq!(all_set.log.target.take(), Some(default_log));
     assert_eq!(all_set, config::parse(Path::new("pushd.toml"), config::DEFAULT).unwrap());

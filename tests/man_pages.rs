@@ -1,7 +1,7 @@
 //! The manual pages document every key and every option, and no others.
 //!
-//! In `pushd.toml.5`, each kind of table has a `.Ss` with its title, followed by one `.It Cm key` for each of its keys,
-//! with the default in parentheses. In `pushd.8` each option is an `.It Fl` with its long name; in `pushctl.1` it is
+//! In `pushd.toml.5`, each kind of table has a `.Ss` with its title, followed by an item for each of its keys:
+//! `.It Cm key Ar type Pq default`. In `pushd.8` each option is an `.It Fl` with its long name; in `pushctl.1` it is
 //! under the `.Ss` of its command. These macros are not used for anything else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use clap::CommandFactory;
 use pushd::cli::Cli;
-use pushd::config::{self, keys, keys::Fallback};
+use pushd::config::keys::{self, Change, Fallback, Kind};
 
 fn page(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/man").join(name);
@@ -40,67 +40,103 @@ fn default_of(rest: &str) -> Option<String> {
     Some(words.join(" ").replace("\\(dq", "\""))
 }
 
+/// The name of a type in the manual.
+fn type_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Duration { .. } => "duration",
+        Kind::DurationOrOff { .. } => "duration or false",
+        Kind::Size { .. } => "size",
+        Kind::Count { .. } => "number",
+        Kind::CountOrAuto(_) => "number or \"auto\"",
+        Kind::Flag => "flag",
+        Kind::On => "true",
+        Kind::Word(_) => "word",
+        Kind::Text | Kind::Mask => "string",
+        Kind::Words(_) | Kind::Texts | Kind::Program | Kind::Addresses => "strings",
+        Kind::Hub => "hub",
+        Kind::Template => "template",
+        Kind::Templates(_) => "templates",
+        Kind::Path | Kind::RunPath => "path",
+        Kind::LogTarget => "path or word",
+        Kind::Origins | Kind::Hosts => "word or strings",
+        Kind::Table(_) | Kind::Routes => "table",
+        Kind::TableOrOff(_) => "table or false",
+        Kind::Named(_) => "tables",
+    }
+}
+
+/// The type in a key's line, without macros.
+fn documented_type(rest: &str) -> String {
+    let (shown, _) = rest.split_once(" Pq ").unwrap_or((rest, ""));
+    let shown = shown.replace("Qo auto Qc", "\"auto\"");
+    let words: Vec<_> = shown.split(' ').filter(|word| !matches!(*word, "Ar" | "No" | "Li")).collect();
+    words.join(" ")
+}
+
 #[test]
 fn every_key_is_documented_and_no_other() {
     let page = page("pushd.toml.5");
     let mut documented = documented(&page);
-    let mut found = 0;
+    let (mut found, mut missing) = (0, Vec::new());
     for section in keys::SECTIONS {
-        let known: BTreeSet<&str> = section.names().collect();
-        let listed = documented.remove(&section.title.to_lowercase()).unwrap_or_default();
-        let listed: BTreeSet<&str> = listed.keys().copied().collect();
-        assert_eq!(known.difference(&listed).collect::<Vec<_>>(), [&""; 0], "{}: known, not documented", section.title);
-        assert_eq!(listed.difference(&known).collect::<Vec<_>>(), [&""; 0], "{}: documented, not known", section.title);
-        found += listed.len();
+        let mut shown = documented.remove(&section.title.to_lowercase()).unwrap_or_default();
+        for key in section.keys {
+            found += 1;
+            if shown.remove(key.name).is_none() {
+                let default = match key.fallback {
+                    Fallback::Value(value) => format!("Qq {}", value.trim_matches('"')),
+                    Fallback::Required => "required".to_owned(),
+                    Fallback::Nothing(_) => "not set".to_owned(),
+                };
+                missing.push(format!("{}: .It Cm {} Ar {} Pq {default}", section.title, key.name, type_of(key.kind)));
+            }
+        }
+        assert_eq!(shown.keys().collect::<Vec<_>>(), [&""; 0], "{}: documented, but not a key", section.title);
     }
+    assert!(missing.is_empty(), "missing from packaging/man/pushd.toml.5:\n{}", missing.join("\n"));
     assert!(found > 50, "only {found} keys");
     assert!(documented.is_empty(), "not a kind of table: {:?}", documented.keys());
 }
 
-/// The defaults are in the table of keys, and in the default file as `#key = value`. The page must agree with both.
 #[test]
-fn the_documented_default_of_every_key_is_right() {
+fn every_key_is_documented_with_its_type_and_its_default() {
     let page = page("pushd.toml.5");
     let documented = documented(&page);
-    for (title, table) in &documented {
-        for (key, rest) in table {
-            assert!(default_of(rest).is_some_and(|default| !default.is_empty()), "{title}: {key}: no default");
-        }
-    }
     let mut compared = 0;
     for section in keys::SECTIONS {
         for key in section.keys {
-            let shown = default_of(documented[&section.title.to_lowercase()][key.name]).unwrap_or_default();
+            let name = format!("{}: {}", section.title, key.name);
+            // A key that is missing fails the test above.
+            let Some(rest) = documented.get(&section.title.to_lowercase()).and_then(|table| table.get(key.name)) else {
+                continue;
+            };
+            assert_eq!(documented_type(rest), type_of(key.kind), "{name}");
+            let shown = default_of(rest).unwrap_or_default();
+            assert!(!shown.is_empty(), "{name}: no default");
             let is = match key.fallback {
                 Fallback::Value(value) => value.trim_matches(['[', ']', '"']),
                 Fallback::Required => "required",
+                // The manual explains in its own words what applies then.
                 Fallback::Nothing(_) => continue,
             };
-            assert_eq!(shown, is, "{}: {}", section.title, key.name);
+            assert_eq!(shown, is, "{name}");
             compared += 1;
         }
     }
     assert!(compared > 40, "only {compared} keys");
-    compared = 0;
-    let mut title = String::new();
-    for line in config::DEFAULT.lines() {
-        if let Some(header) = line.trim_start_matches('#').strip_prefix('[') {
-            let name = header.split(['.', ']']).next().unwrap_or_default();
-            let named = matches!(name, "server" | "hub" | "feed");
-            title = if named { format!("[{name}.name]") } else { format!("[{name}]") };
-        }
-        let Some((key, shown)) = line.strip_prefix('#').and_then(|line| line.split_once(" = ")) else { continue };
-        let key_like = key.starts_with(|c: char| c.is_ascii_lowercase()) && !key.contains(' ');
-        let Some(rest) = documented.get(&title).and_then(|table| table.get(key)).filter(|_| key_like) else { continue };
-        let default = default_of(rest).unwrap_or_default();
-        // Keys without a default, and the keys of a feed, are shown with an example.
-        let example = matches!(default.as_str(), "not set" | "required" | "the user's own" | "{line}");
-        if !example {
-            assert_eq!(default, shown.trim_matches('"'), "{title}: {key}");
-            compared += 1;
-        }
+}
+
+#[test]
+fn the_manual_names_each_key_that_takes_effect_at_the_next_start() {
+    let page = page("pushd.toml.5");
+    let reloading = page.split(".Sh RELOADING\n").nth(1).and_then(|rest| rest.split("\n.Sh ").next()).unwrap();
+    let keys = keys::SECTIONS.into_iter().flat_map(|section| section.keys);
+    let keys: Vec<_> = keys.filter(|key| key.change == Change::Restart).map(|key| key.name).collect();
+    assert!(keys.len() > 4, "{keys:?}");
+    for key in keys {
+        let is_named = |line: &str| line.strip_prefix(".Cm ").is_some_and(|rest| rest.split(' ').next() == Some(key));
+        assert!(reloading.lines().any(is_named), "`.Cm {key}` is missing from RELOADING in pushd.toml.5");
     }
-    assert!(compared > 15, "only {compared} defaults");
 }
 
 /// An option in the notation of the pages.

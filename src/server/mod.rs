@@ -317,6 +317,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::keys::Kind;
 
     /// A valid configuration with this value of a key of `[daemon]`.
     fn file(key: &str, value: &str) -> Config {
@@ -333,10 +334,10 @@ mod tests {
             assert_eq!(fixed.map(|key| key.name), None, "{}: only [daemon] is checked", section.title);
         }
         for key in keys::DAEMON.keys {
-            let values = match key.name {
-                "grace" => ["\"1s\"", "\"2s\""],
-                "umask" => ["\"027\"", "\"022\""],
-                "workers" | "connections_max" | "connections_per_address_max" => ["1", "2"],
+            let values = match key.kind {
+                Kind::Duration { .. } => ["\"1s\"", "\"2s\""],
+                Kind::Mask => ["\"027\"", "\"022\""],
+                Kind::Count { .. } | Kind::CountOrAuto(_) => ["1", "2"],
                 _ => ["\"a\"", "\"b\""],
             };
             let [now, new] = values.map(|value| file(key.name, value));
