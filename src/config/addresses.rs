@@ -3,11 +3,32 @@
 //! All three are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::limits;
 use super::reader::Item;
-use super::{Listen, Origins};
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// `127.0.0.1:8888`, `[::1]:8888`
+    Tcp(SocketAddr),
+    /// `unix:/run/pushd/hub.sock`
+    Unix(PathBuf),
+    /// `systemd:NAME`: a socket handed over by the service manager under that name.
+    Systemd(String),
+}
+
+/// Which pages may talk to a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// Only pages that came from the address they now talk to.
+    Same,
+    /// Any page.
+    Any,
+    /// The same, and these, sorted: `https://example.com`, lower case, default port left out.
+    Listed(Vec<String>),
+}
 
 impl Listen {
     /// Whether the kernel refuses one of them while the other is held, though they are two: `0.0.0.0` is every address of IPv4.

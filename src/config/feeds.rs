@@ -1,10 +1,39 @@
 //! `[feed.NAME]`: one source, one channel, one message.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::hubs::Hubs;
 use super::keys;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
-use super::{Feed, Source, Template};
+use super::{HubId, Template};
+
+/// `[feed.NAME]`: something that publishes by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Feed {
+    /// NAME in `[feed.NAME]`.
+    pub name: String,
+    /// The hub published to.
+    pub hub: HubId,
+    /// The channel published to (no parameters to fill).
+    pub channel: String,
+    /// What is published: `{n}` counts from 0; `{line}` is the line of a tail or command.
+    pub message: Template,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a feed's publications come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `every = "1s"`
+    Every(Duration),
+    /// `tail = "FILE"`: each line appended to a file, followed over rotation.
+    Tail(PathBuf),
+    /// `command = ["vmstat", "1"]`: each line of its output; restarted with back-off when it ends.
+    Command(Vec<String>),
+}
 
 /// The keys that say where a feed's publications come from; it has exactly one.
 const SOURCES: [&str; 3] = ["every", "tail", "command"];

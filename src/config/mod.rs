@@ -14,10 +14,7 @@
 //! settings  differences                      what counts for each key, and where it is said; what a change does
 //! ```
 
-use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 mod addresses;
 mod differences;
@@ -45,12 +42,15 @@ mod unclosed;
 mod units;
 mod values;
 
-pub use addresses::Hosts;
+pub use addresses::{Hosts, Listen, Origins};
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
+pub use feeds::{Feed, Source};
 pub use file::{load, load_again, load_daemon, load_settings, parse};
 pub use hubs::{Hub, WhenSlow};
 pub use pattern::Pattern;
+pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
+pub use servers::Server;
 pub use settings::{Origin, Setting, Settings};
 pub use sources::DROP_INS;
 pub use template::Template;
@@ -76,127 +76,6 @@ pub struct Config {
     pub files: Vec<PathBuf>,
     /// What is allowed but deserves a second look.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// `[daemon]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Daemon {
-    /// Where the process id is written; relative to the run directory.
-    pub pidfile: PathBuf,
-    /// Changed into before anything relative is opened; `None`: where pushd was started.
-    pub rundir: Option<PathBuf>,
-    /// User to become once the sockets are bound.
-    pub user: Option<String>,
-    /// Group to become; `None`: the user's own.
-    pub group: Option<String>,
-    /// File mode creation mask; `None`: 0o077 as a daemon, inherited in the foreground.
-    pub umask: Option<u32>,
-    /// How long a graceful end may take.
-    pub grace: Duration,
-    /// How many shards (threads) serve.
-    pub workers: Workers,
-    /// How many connections are held at once; `None`: what the file descriptor limit allows.
-    pub connections_max: Option<NonZeroUsize>,
-    /// How many of them may come from one address (for IPv6: one /64); `None`: all.
-    pub connections_per_address_max: Option<NonZeroUsize>,
-}
-
-/// `workers`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
-    /// One per core this process may use.
-    Auto,
-    /// That many.
-    Count(NonZeroUsize),
-}
-
-/// `[log]`
-#[derive(Debug, Clone, PartialEq)]
-pub struct Log {
-    /// Where the log goes; `None`: nobody said, so `pushd.log` for a daemon and standard error in the foreground.
-    pub target: Option<LogTarget>,
-    /// The least severe level written.
-    pub level: log::LevelFilter,
-    /// How a line looks.
-    pub format: LogFormat,
-    /// When pushd itself rotates its log; `None`: never.
-    pub rotate: Option<Rotate>,
-}
-
-/// Where the log goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogTarget {
-    /// A file; relative to the run directory.
-    File(PathBuf),
-    /// Standard error.
-    Stderr,
-    /// Standard output.
-    Stdout,
-    /// The system logger, through `/dev/log`.
-    Syslog,
-}
-
-/// How a log line looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// `2026-11-20T21:08:03+0000 [hub#info] text`
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Rotation by size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotate {
-    /// Rotate once the file holds this many bytes.
-    pub size_bytes: u64,
-    /// How many old files (`.1` is the newest) are kept.
-    pub keep: u32,
-}
-
-/// `[server.NAME]`: a set of addresses with one table of routes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// NAME in `[server.NAME]`.
-    pub name: String,
-    /// The addresses it listens on; never empty.
-    pub listen: Vec<Listen>,
-    /// What each path serves, in the order of the file.
-    pub routes: Vec<Route>,
-    /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
-    pub origins: Origins,
-    /// The names it answers to.
-    pub hosts: Hosts,
-    /// How long a client may take to send a request's header.
-    pub header_timeout: Duration,
-    /// How long a client may take to send a request's body.
-    pub body_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub keep_alive: Duration,
-    /// How many connections it holds at once; `None`: as many as the process.
-    pub connections_max: Option<NonZeroUsize>,
-}
-
-/// An address to listen on.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Listen {
-    /// `127.0.0.1:8888`, `[::1]:8888`
-    Tcp(SocketAddr),
-    /// `unix:/run/pushd/hub.sock`
-    Unix(PathBuf),
-    /// `systemd:NAME`: a socket handed over by the service manager under that name.
-    Systemd(String),
-}
-
-/// Which pages may talk to a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
-    /// Only pages that came from the address they now talk to.
-    Same,
-    /// Any page.
-    Any,
-    /// The same, and these, sorted: `https://example.com`, lower case, default port left out.
-    Listed(Vec<String>),
 }
 
 /// One line of `[server.NAME.routes]`.
@@ -358,30 +237,4 @@ pub struct Static {
 pub enum Page {
     /// Live messages, and a box to send one.
     Live,
-}
-
-/// `[feed.NAME]`: something that publishes by itself.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Feed {
-    /// NAME in `[feed.NAME]`.
-    pub name: String,
-    /// The hub published to.
-    pub hub: HubId,
-    /// The channel published to (no parameters to fill).
-    pub channel: String,
-    /// What is published: `{n}` counts from 0; `{line}` is the line of a tail or command.
-    pub message: Template,
-    /// Where it comes from.
-    pub source: Source,
-}
-
-/// Where a feed's publications come from.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// `every = "1s"`
-    Every(Duration),
-    /// `tail = "FILE"`: each line appended to a file, followed over rotation.
-    Tail(PathBuf),
-    /// `command = ["vmstat", "1"]`: each line of its output; restarted with back-off when it ends.
-    Command(Vec<String>),
 }

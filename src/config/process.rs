@@ -1,11 +1,88 @@
 //! `[daemon]` and `[log]`: the process.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::keys;
 use super::reader::{Item, Table};
 use super::report::{Outside, Report};
-use super::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
+
+/// `[daemon]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Daemon {
+    /// Where the process id is written; relative to the run directory.
+    pub pidfile: PathBuf,
+    /// Changed into before anything relative is opened; `None`: where pushd was started.
+    pub rundir: Option<PathBuf>,
+    /// User to become once the sockets are bound.
+    pub user: Option<String>,
+    /// Group to become; `None`: the user's own.
+    pub group: Option<String>,
+    /// File mode creation mask; `None`: 0o077 as a daemon, inherited in the foreground.
+    pub umask: Option<u32>,
+    /// How long a graceful end may take.
+    pub grace: Duration,
+    /// How many shards (threads) serve.
+    pub workers: Workers,
+    /// How many connections are held at once; `None`: what the file descriptor limit allows.
+    pub connections_max: Option<NonZeroUsize>,
+    /// How many of them may come from one address (for IPv6: one /64); `None`: all.
+    pub connections_per_address_max: Option<NonZeroUsize>,
+}
+
+/// `workers`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One per core this process may use.
+    Auto,
+    /// That many.
+    Count(NonZeroUsize),
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Log {
+    /// Where the log goes; `None`: nobody said, so `pushd.log` for a daemon and standard error in the foreground.
+    pub target: Option<LogTarget>,
+    /// The least severe level written.
+    pub level: log::LevelFilter,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// When pushd itself rotates its log; `None`: never.
+    pub rotate: Option<Rotate>,
+}
+
+/// Where the log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// A file; relative to the run directory.
+    File(PathBuf),
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// The system logger, through `/dev/log`.
+    Syslog,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `2026-11-20T21:08:03+0000 [hub#info] text`
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Rotation by size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotate {
+    /// Rotate once the file holds this many bytes.
+    pub size_bytes: u64,
+    /// How many old files (`.1` is the newest) are kept.
+    pub keep: u32,
+}
 
 /// Reads `[daemon]`. The pidfile stays as written, relative to the run directory.
 pub(super) fn daemon(table: &Table<'_>) -> Daemon {

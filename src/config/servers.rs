@@ -1,6 +1,8 @@
 //! `[server.NAME]`: addresses and a table of routes.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use super::addresses;
 use super::hubs::Hubs;
@@ -8,7 +10,30 @@ use super::keys;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
-use super::{Action, Hosts, Listen, Route, Server};
+use super::{Action, Hosts, Listen, Origins, Route};
+
+/// `[server.NAME]`: a set of addresses with one table of routes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// NAME in `[server.NAME]`.
+    pub name: String,
+    /// The addresses it listens on; never empty.
+    pub listen: Vec<Listen>,
+    /// What each path serves, in the order of the file.
+    pub routes: Vec<Route>,
+    /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
+    pub origins: Origins,
+    /// The names it answers to.
+    pub hosts: Hosts,
+    /// How long a client may take to send a request's header.
+    pub header_timeout: Duration,
+    /// How long a client may take to send a request's body.
+    pub body_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub keep_alive: Duration,
+    /// How many connections it holds at once; `None`: as many as the process.
+    pub connections_max: Option<NonZeroUsize>,
+}
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {

@@ -1,13 +1,15 @@
-//! The values that TOML does not have: lists, templates, channels, directories, masks. And the values of plain keys, by name.
+//! The values that TOML does not have: numbers with bounds, sizes, durations, templates, channels, directories, masks.
 //!
 //! The second part of [`Item`] and [`Table`]: `reader` has the types of TOML, this module those of pushd.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeValue;
 
 use super::Template;
+use super::keys::Kind;
 use super::limits;
 use super::reader::{Item, Table, listed};
 use super::report::{Outside, Problem};
@@ -42,6 +44,79 @@ impl Table<'_> {
 }
 
 impl<'a> Item<'a> {
+    /// A whole number within the bounds of its entry.
+    pub(super) fn count(&self) -> Option<usize> {
+        let Some(number) = self.as_integer() else {
+            self.mismatch("a whole number");
+            return None;
+        };
+        let (least, most) = match self.kind() {
+            Some(Kind::Count { least, most }) => (least, most),
+            Some(Kind::CountOrAuto(most)) => (1, most),
+            other => unreachable!("`{}` is not a count, but {other:?}", self.key()),
+        };
+        self.within(usize::try_from(number).ok(), least, most)
+    }
+
+    /// A whole number from 1 to the bound of its entry.
+    pub(super) fn positive(&self) -> Option<NonZeroUsize> {
+        self.count().and_then(NonZeroUsize::new)
+    }
+
+    /// A size in bytes within the bounds of its entry.
+    pub(super) fn size(&self) -> Option<usize> {
+        let size = match (self.as_text().map(units::size), self.as_integer()) {
+            (Some(Ok(size)), _) => usize::try_from(size).ok(),
+            (_, Some(number)) => usize::try_from(number).ok(),
+            (Some(Err(help)), None) => {
+                self.note(self.error(format!("`{}` takes a size", self.key())).label("not a size").help(help));
+                return None;
+            }
+            (None, None) => {
+                self.mismatch("a size, such as \"64KiB\"");
+                return None;
+            }
+        };
+        let Some(Kind::Size { least, most }) = self.kind() else { unreachable!("`{}` is not a size", self.key()) };
+        self.within(size, least, most)
+    }
+
+    /// A duration within the bounds of its entry.
+    pub(super) fn duration(&self) -> Option<Duration> {
+        let Some(Kind::Duration { least, most } | Kind::DurationOrOff { least, most }) = self.kind() else {
+            unreachable!("`{}` is not a duration", self.key())
+        };
+        match (self.as_text().map(units::duration), self.as_integer()) {
+            (Some(Ok(duration)), _) => self.within(Some(duration), least, most),
+            (Some(Err(help)), _) => {
+                self.note(self.error(format!("`{}` takes a duration", self.key())).label("not a duration").help(help));
+                None
+            }
+            (None, Some(number)) => {
+                let problem = self.error(format!("`{}` takes a duration", self.key())).label("this number has no unit");
+                self.note(problem.help(format!("add the unit: `\"{number}s\"` or `\"{number}ms\"`")));
+                None
+            }
+            (None, None) => {
+                self.mismatch(match self.kind() {
+                    Some(Kind::DurationOrOff { .. }) => "a duration, such as \"10s\", or `false`",
+                    _ => "a duration, such as \"10s\"",
+                });
+                None
+            }
+        }
+    }
+
+    fn within<T: PartialOrd>(&self, value: Option<T>, least: T, most: T) -> Option<T> {
+        let value = value.filter(|value| (least..=most).contains(value));
+        if value.is_none() {
+            let bounds = self.kind().and_then(Kind::bounds).unwrap_or_default();
+            let problem = self.error(format!("`{}` is out of range", self.key()));
+            self.note(problem.label(format!("expected {bounds}")));
+        }
+        value
+    }
+
     /// A duration within the bounds of its entry, or `false`.
     fn duration_or_off(&self) -> Option<Option<Duration>> {
         if self.as_flag() == Some(false) { Some(None) } else { self.duration().map(Some) }
