@@ -133,7 +133,11 @@ fn the_schema_is_what_the_table_of_keys_says() {
     if std::env::var_os("PUSHD_BLESS").is_some() {
         std::fs::write(&file, &made).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), made, "bless it");
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap_or_default(),
+        made,
+        "update it: PUSHD_BLESS=1 cargo test --test config_schema"
+    );
     let named = config::DEFAULT.lines().next().and_then(|line| line.strip_prefix("#:schema ")).unwrap();
     assert_eq!(root().join(named).canonicalize().unwrap(), file.canonicalize().unwrap());
 }
