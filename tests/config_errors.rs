@@ -51,8 +51,8 @@ fn mistakes_are_told_word_for_word() {
 fn everything_is_in_the_order_of_the_file() {
     for case in cases() {
         let Err(errors) = config::load(&case) else { continue };
-        let places: Vec<_> = errors.0.iter().filter_map(config::Diagnostic::place).collect();
-        assert!(places.is_sorted(), "{}: {places:?}", case.display());
+        let locations: Vec<_> = errors.0.iter().filter_map(config::Diagnostic::location).collect();
+        assert!(locations.is_sorted(), "{}: {locations:?}", case.display());
         assert!(errors.0.iter().any(|told| told.severity() == Severity::Error), "{}", case.display());
     }
 }

@@ -15,7 +15,7 @@ use common_keys::around;
 fn is_told(text: &str, entry: &str, told: &Errors) -> bool {
     let (at, line) = (0..).zip(text.lines()).find(|(_, line)| line.contains(entry)).unwrap();
     let value = line.find(entry).unwrap() + entry.find("1979").unwrap() + 1;
-    told.0.iter().any(|one| one.place().is_some_and(|place| (place.line, place.column) == (at + 1, value)))
+    told.0.iter().any(|one| one.location().is_some_and(|found| (found.line, found.column) == (at + 1, value)))
 }
 
 /// A date fits nowhere: whoever looks at a key says so.

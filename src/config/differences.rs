@@ -1,7 +1,7 @@
 //! What becomes of a running pushd whose configuration is another one: `pushctl diff`.
 
 use super::keys::{self, Change};
-use super::settings::{Origin, Setting, Settings};
+use super::settings::{Provenance, Setting, Settings};
 
 /// One thing that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct Difference {
     /// From what to what, and what that does.
     pub text: String,
     /// Where it is said.
-    pub origin: Origin,
+    pub provenance: Provenance,
 }
 
 /// Everything in which `new` differs from `now`, in the order of `new`; what is gone comes last.
@@ -34,7 +34,7 @@ pub fn differences(now: &[Settings], new: &[Settings]) -> Vec<Difference> {
         if find(new, table).is_none() && !is_reported_above(new, table) {
             let ends = |below: &&Settings| below.path.starts_with(&table.path) && !farewell(below).is_empty();
             let text = format!("removed{}", now.iter().find(ends).map_or("", farewell));
-            found.push(Difference { origin: Origin::Default, ..whole(table, text) });
+            found.push(Difference { provenance: Provenance::Default, ..whole(table, text) });
         }
     }
     found
@@ -51,7 +51,7 @@ fn is_reported_above(others: &[Settings], table: &Settings) -> bool {
 }
 
 fn whole(table: &Settings, text: String) -> Difference {
-    Difference { name: table.name(), change: Change::AtOnce, text, origin: table.origin.clone() }
+    Difference { name: table.name(), change: Change::AtOnce, text, provenance: table.provenance.clone() }
 }
 
 /// What happens to those who are on a route that goes.
@@ -80,13 +80,13 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
             _ if table.section == &keys::FEED => "; the feed begins anew",
             _ => "",
         };
-        let by_default = is.as_ref().is_some_and(|is| is.value.is_some() && is.origin == Origin::Default);
+        let by_default = is.as_ref().is_some_and(|is| is.value.is_some() && is.provenance == Provenance::Default);
         let default = if by_default { " (default)" } else { "" };
         found.push(Difference {
             name: format!("{}.{}", table.name(), key.name),
             change: key.change,
             text: format!("{} -> {}{default}{consequence}", shown(was.as_ref()), shown(is.as_ref())),
-            origin: is.map_or(Origin::Default, |is| is.origin),
+            provenance: is.map_or(Provenance::Default, |is| is.provenance),
         });
     }
     found

@@ -18,7 +18,7 @@ pub enum Severity {
 
 /// A place in the file, as an editor counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     /// From 1.
     pub line: usize,
     /// In characters, from 1.
@@ -29,7 +29,7 @@ pub struct Place {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnostic {
     pub(super) severity: Severity,
-    pub(super) place: Option<Place>,
+    pub(super) location: Option<Location>,
     pub(super) summary: String,
     pub(super) rendered: String,
     /// Whether this user may not read the file.
@@ -43,8 +43,8 @@ impl Diagnostic {
     }
 
     /// Where it is; `None`: the file as a whole.
-    pub fn place(&self) -> Option<Place> {
-        self.place
+    pub fn location(&self) -> Option<Location> {
+        self.location
     }
 
     /// One line: `pushd.toml:12:8: unknown key ...`.

@@ -51,7 +51,7 @@ pub use hubs::{Hub, WhenSlow};
 pub use pattern::Pattern;
 pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use servers::Server;
-pub use settings::{Origin, Setting, Settings};
+pub use settings::{Provenance, Setting, Settings};
 pub use sources::DROP_INS;
 pub use template::Template;
 pub(crate) use units::{duration, duration_text, size};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use annotate_snippets::{self as draw, Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 use nix::unistd::{Group, User};
 
-use super::error::{Diagnostic, Place, Severity};
+use super::error::{Diagnostic, Location, Severity};
 use super::limits;
 use super::sources::Source;
 use super::syntax;
@@ -286,12 +286,12 @@ impl<'a> Report<'a> {
     }
 
     /// The line and the column, in its file, of the byte `at`.
-    pub(super) fn place(&self, at: usize) -> Place {
+    pub(super) fn location(&self, at: usize) -> Location {
         let file = self.file(at);
         let line = file.local(&self.line_of(at));
         let at = file.boundary(at);
         let above = file.text[..at].bytes().filter(|&b| b == b'\n').count();
-        Place { line: above + 1, column: file.text[line.start..at].chars().count() + 1 }
+        Location { line: above + 1, column: file.text[line.start..at].chars().count() + 1 }
     }
 
     fn draw(&self, problem: &Problem) -> Diagnostic {
@@ -318,16 +318,16 @@ impl<'a> Report<'a> {
             groups.push(draw::Group::with_title(Level::NOTE.secondary_title(label.as_str())).element(snippet));
         }
         let rendered = Renderer::plain().render(&groups);
-        let place = problem.span.as_ref().map(|span| self.place(span.start));
-        let at = place.map_or_else(String::new, |p| format!("{}:{}:", p.line, p.column));
+        let location = problem.span.as_ref().map(|span| self.location(span.start));
+        let at = location.map_or_else(String::new, |p| format!("{}:{}:", p.line, p.column));
         let label = if label.is_empty() { label } else { format!(": {label}") };
         let help = help.map_or_else(String::new, |help| format!("; {help}"));
         let also = problem.also.as_ref().map_or_else(String::new, |(span, label)| {
-            let (file, place) = (self.file(span.start), self.place(span.start));
-            format!("; {label}: {}:{}:{}", text::shown(&file.path.to_string_lossy()), place.line, place.column)
+            let (file, location) = (self.file(span.start), self.location(span.start));
+            format!("; {label}: {}:{}:{}", text::shown(&file.path.to_string_lossy()), location.line, location.column)
         });
         let summary = format!("{shown}:{at} {title}{label}{help}{also}");
-        Diagnostic { severity: problem.severity, place, summary, rendered, denied: problem.denied }
+        Diagnostic { severity: problem.severity, location, summary, rendered, denied: problem.denied }
     }
 
     /// The line of `span`, with `span` (or its part on that line) underlined.
@@ -346,7 +346,7 @@ impl<'a> Report<'a> {
         }
         Snippet::source(source)
             .path(text::shown(&file.path.to_string_lossy()).into_owned())
-            .line_start(self.place(span.start).line)
+            .line_start(self.location(span.start).line)
             .annotation(annotation)
     }
 }
@@ -449,7 +449,7 @@ mod tests {
         let text = "a = 1\nö = 2\n";
         let files = file(text);
         let report = Report::new(&files, Vec::new());
-        assert_eq!(report.place(text.find('2').unwrap()), Place { line: 2, column: 5 });
+        assert_eq!(report.location(text.find('2').unwrap()), Location { line: 2, column: 5 });
         assert!(drawn(text, Problem::error(11..12, "odd")).contains("x.toml:2:5"));
     }
 }

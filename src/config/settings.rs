@@ -25,7 +25,7 @@ pub struct Settings {
     /// What kind of table it is.
     pub section: &'static Section,
     /// Where it is said first.
-    pub origin: Origin,
+    pub provenance: Provenance,
     /// Its keys, in the order of the section.
     pub keys: Vec<Setting>,
 }
@@ -38,14 +38,14 @@ pub struct Setting {
     /// Its value as TOML writes it, hidden if it is secret; `None`: it has none.
     pub value: Option<String>,
     /// Where it is set.
-    pub origin: Origin,
+    pub provenance: Provenance,
     /// The same for two ways to write the same value.
     meaning: Option<String>,
 }
 
 /// Where something is said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum Provenance {
     /// Nowhere.
     Default,
     /// In this file, on this line.
@@ -69,7 +69,7 @@ impl Setting {
 /// The settings of the table of all files.
 pub(super) fn settings(report: &Report<'_>, entries: &DeTable<'_>) -> Vec<Settings> {
     let mut walk = Walk { report, found: Vec::new() };
-    walk.table(&keys::TOP, &mut Vec::new(), Some(entries), Origin::Default);
+    walk.table(&keys::TOP, &mut Vec::new(), Some(entries), Provenance::Default);
     // The file itself holds nothing but tables.
     walk.found.retain(|table| !table.path.is_empty());
     walk.found
@@ -87,10 +87,10 @@ impl Walk<'_, '_> {
         section: &'static Section,
         path: &mut Vec<String>,
         entries: Option<&DeTable<'_>>,
-        origin: Origin,
+        provenance: Provenance,
     ) {
         let place = self.found.len();
-        self.found.push(Settings { path: path.clone(), section, origin, keys: Vec::new() });
+        self.found.push(Settings { path: path.clone(), section, provenance, keys: Vec::new() });
         for key in section.keys {
             let entry = entries.and_then(|entries| entries.get_key_value(key.name));
             let table = entry.and_then(|(_, value)| value.get_ref().as_table());
@@ -117,8 +117,8 @@ impl Walk<'_, '_> {
         entry: Option<Entry<'_, '_>>,
         table: Option<&DeTable<'_>>,
     ) {
-        let origin = entry.map_or(Origin::Default, |(key, _)| self.origin(key.span().start));
-        self.table(section, path, table, origin);
+        let provenance = entry.map_or(Provenance::Default, |(key, _)| self.provenance(key.span().start));
+        self.table(section, path, table, provenance);
     }
 
     /// Adds the tables with names of the operator's choice, in the order of the files.
@@ -134,32 +134,32 @@ impl Walk<'_, '_> {
             let Some(entries) = value.get_ref().as_table() else { continue };
             let Some(section) = section(entries) else { continue };
             path.push(key.get_ref().to_string());
-            self.table(section, path, Some(entries), self.origin(key.span().start));
+            self.table(section, path, Some(entries), self.provenance(key.span().start));
             path.pop();
         }
     }
 
     fn setting(&self, key: &'static Key, entry: Option<Entry<'_, '_>>) -> Setting {
-        let (value, meaning, origin) = match (entry, key.fallback) {
+        let (value, meaning, provenance) = match (entry, key.fallback) {
             (Some((name, value)), _) => {
                 let base = &self.report.file(value.span().start).base;
                 let (value, meaning) = written(key.kind, value.get_ref(), base);
-                (Some(value), Some(meaning), self.origin(name.span().start))
+                (Some(value), Some(meaning), self.provenance(name.span().start))
             }
             (None, Fallback::Value(text)) => match DeValue::parse(text) {
                 Ok(value) => {
                     let (value, meaning) = written(key.kind, value.get_ref(), Path::new(""));
-                    (Some(value), Some(meaning), Origin::Default)
+                    (Some(value), Some(meaning), Provenance::Default)
                 }
-                Err(_) => (None, None, Origin::Default),
+                Err(_) => (None, None, Provenance::Default),
             },
-            (None, _) => (None, None, Origin::Default),
+            (None, _) => (None, None, Provenance::Default),
         };
-        Setting { key, value: if key.secret { value.map(|_| HIDDEN.to_owned()) } else { value }, origin, meaning }
+        Setting { key, value: if key.secret { value.map(|_| HIDDEN.to_owned()) } else { value }, provenance, meaning }
     }
 
-    fn origin(&self, at: usize) -> Origin {
-        Origin::Line(self.report.file(at).path.clone(), self.report.place(at).line)
+    fn provenance(&self, at: usize) -> Provenance {
+        Provenance::Line(self.report.file(at).path.clone(), self.report.location(at).line)
     }
 }
 
@@ -267,6 +267,6 @@ mod tests {
         let (one, other) = (of("key = \"one\""), of("key = \"other\""));
         assert_eq!((&one.value, &other.value), (&Some(HIDDEN.to_owned()), &Some(HIDDEN.to_owned())));
         assert!(!one.is_as(&other));
-        assert_eq!(one.origin, Origin::Line("x.toml".into(), 1));
+        assert_eq!(one.provenance, Provenance::Line("x.toml".into(), 1));
     }
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::{CONFIG, Outcome, check, print};
 use crate::config::keys::Fallback;
-use crate::config::{Origin, Setting, Settings};
+use crate::config::{Provenance, Setting, Settings};
 use crate::daemon::exit::Exit;
 
 /// The column of comments, unless a value reaches beyond it.
@@ -49,7 +49,7 @@ impl Config {
 
 fn table(table: &Settings) -> String {
     let mut text = "\n".to_owned();
-    line(&mut text, &format!("[{}]", table.name()), &origin(&table.origin));
+    line(&mut text, &format!("[{}]", table.name()), &provenance(&table.provenance));
     for setting in &table.keys {
         key(&mut text, setting);
     }
@@ -59,7 +59,7 @@ fn table(table: &Settings) -> String {
 fn key(text: &mut String, setting: &Setting) {
     let name = setting.key.name;
     match (&setting.value, setting.key.fallback) {
-        (Some(value), _) => line(text, &format!("{name} = {value}"), &origin(&setting.origin)),
+        (Some(value), _) => line(text, &format!("{name} = {value}"), &provenance(&setting.provenance)),
         (None, Fallback::Nothing(meaning)) => line(text, &format!("#{name}"), &format!("not set: {meaning}")),
         (None, _) => line(text, &format!("#{name}"), "not set"),
     }
@@ -70,10 +70,10 @@ fn line(text: &mut String, said: &str, comment: &str) {
     let _ = writeln!(text, "{said:COLUMN$} # {comment}");
 }
 
-fn origin(origin: &Origin) -> String {
-    match origin {
-        Origin::Default => "default".to_owned(),
-        Origin::Line(file, line) => location(file, *line),
+fn provenance(provenance: &Provenance) -> String {
+    match provenance {
+        Provenance::Default => "default".to_owned(),
+        Provenance::Line(file, line) => location(file, *line),
     }
 }
 

@@ -9,7 +9,7 @@ use super::config::location;
 use super::fault::Fault;
 use super::{CONFIG, Outcome, check, print};
 use crate::config::keys::Change;
-use crate::config::{self, Difference, Origin};
+use crate::config::{self, Difference, Provenance};
 use crate::daemon::exit::Exit;
 
 /// When a change takes effect, in the order of the output.
@@ -58,10 +58,10 @@ fn report(differences: &[Difference]) -> String {
         }
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{title}");
-        for Difference { name, text: what, origin, .. } in part {
-            let at = match origin {
-                Origin::Default => String::new(),
-                Origin::Line(file, line) => format!("  ({})", location(file, *line)),
+        for Difference { name, text: what, provenance, .. } in part {
+            let at = match provenance {
+                Provenance::Default => String::new(),
+                Provenance::Line(file, line) => format!("  ({})", location(file, *line)),
             };
             let _ = writeln!(text, "  {name:COLUMN$}  {what}{at}");
         }
