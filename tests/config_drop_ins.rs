@@ -1,6 +1,6 @@
-//! Drop-ins: `conf.d/*.toml` beside the file, merged by key, and every mistake told with the right file.
+//! Drop-ins: `conf.d/*.toml` beside the main file are merged by key, and every mistake is reported with the right file.
 //!
-//! Each `drop_ins/NAME/config.toml` is told about exactly as `drop_ins/NAME.txt` says; `PUSHD_BLESS=1` writes them anew.
+//! The messages about `drop_ins/NAME/config.toml` are those in `drop_ins/NAME.txt`. `PUSHD_BLESS=1` updates them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use pushd::config::{self, Action, Config, Diagnostic, Source};
 use tempfile::TempDir;
 
-/// How many cases there are at least: a test that found nothing proves nothing.
+/// The minimum number of cases. A test that finds no case proves nothing.
 const CASES_MIN: usize = 6;
 
 const MAIN: &str = r#"
@@ -55,7 +55,7 @@ impl Folder {
     }
 }
 
-/// Where tests are run is the package's root, so that a relative path is the same on every machine.
+/// Tests run in the root of the package, so relative paths in messages are the same on every machine.
 fn cases() -> Vec<PathBuf> {
     let entries = Path::new("tests/drop_ins").read_dir().expect("the cases are in tests/drop_ins");
     let mut cases: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
@@ -71,7 +71,7 @@ fn told(case: &Path) -> Vec<Diagnostic> {
 }
 
 #[test]
-fn mistakes_are_told_word_for_word() {
+fn the_messages_about_each_folder_are_those_of_its_golden_file() {
     let bless = std::env::var_os("PUSHD_BLESS").is_some();
     let cases = cases();
     assert!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
@@ -91,7 +91,7 @@ fn mistakes_are_told_word_for_word() {
 }
 
 #[test]
-fn a_drop_in_sets_again_what_the_file_sets_and_leaves_the_rest() {
+fn a_drop_in_replaces_single_keys_of_the_main_file() {
     let hub = "[hub.push]\nping = \"5s\"\n[hub.more]\n[log]\nrotate.keep = 2\n";
     let route = "[server.main.routes]\n\"/ws\" = { websocket = \"push\" }\n\"/more\" = { websocket = \"more\" }\n";
     let folder = Folder::new(&[("10-hub.toml", hub), ("20-route.toml", route)]);
@@ -120,7 +120,7 @@ fn only_visible_toml_files_are_drop_ins() {
 }
 
 #[test]
-fn relative_paths_begin_where_the_drop_in_lies() {
+fn relative_paths_begin_in_the_directory_of_the_drop_in() {
     let feed =
         "[feed.a]\nhub = \"push\"\nchannel = \"all\"\ntail = \"a.log\"\n[daemon]\nrundir = \"..\"\npidfile = \"p\"\n";
     let folder = Folder::new(&[("10-feed.toml", feed)]);
@@ -128,11 +128,11 @@ fn relative_paths_begin_where_the_drop_in_lies() {
     assert_eq!(config.feeds[0].source, Source::Tail(folder.path("conf.d/a.log")));
     assert_eq!(config.daemon.rundir, Some(folder.path("conf.d/..")));
     let daemon = config::load_daemon(&folder.path("config.toml")).unwrap();
-    assert_eq!(daemon, config.daemon, "pushctl finds a pidfile that a drop-in names");
+    assert_eq!(daemon, config.daemon, "pushctl finds a pidfile that a drop-in sets");
 }
 
 #[test]
-fn the_whole_stays_bounded() {
+fn the_number_and_size_of_drop_ins_are_bounded() {
     let folder = Folder::new(&[("10-large.toml", &"\n".repeat(3 << 20)), ("20-larger.toml", &"\n".repeat(2 << 20))]);
     let refused = folder.refused();
     assert!(refused.contains("20-larger.toml") && refused.contains("larger than 4 MiB"), "{refused}");
@@ -143,9 +143,9 @@ fn the_whole_stays_bounded() {
     assert!(folder.refused().contains("more than 256 drop-ins"), "{}", folder.refused());
 }
 
-/// Nobody writes to it, so whoever opened it would wait for ever: a reload, too.
+/// No process writes to this pipe, so a process that opened it would wait for ever, also in a reload.
 #[test]
-fn a_pipe_among_the_drop_ins_is_not_waited_for() {
+fn a_pipe_among_the_drop_ins_is_refused_at_once() {
     let folder = Folder::new(&[]);
     let pipe = folder.path("conf.d/10-pipe.toml");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();

@@ -1,16 +1,16 @@
-//! What the operator reads when a file is wrong, word for word.
+//! The exact messages about files with mistakes.
 //!
-//! Each `config_errors/NAME.toml` is told about exactly as `NAME.txt` says. After a deliberate change, write them anew with
-//! `PUSHD_BLESS=1 cargo test --test config_errors`, and read the difference aloud before it is committed.
+//! The messages about `config_errors/NAME.toml` are those in `NAME.txt`. After a deliberate change update them with
+//! `PUSHD_BLESS=1 cargo test --test config_errors`, and read the difference before you commit it.
 
 use std::path::{Path, PathBuf};
 
 use pushd::config::{self, Severity};
 
-/// How many cases there are at least: a test that found nothing proves nothing.
-const CASES_MIN: usize = 22;
+/// The minimum number of cases. A test that finds no case proves nothing.
+const CASES_MIN: usize = 29;
 
-/// Where tests are run is the package's root, so that a relative path is the same on every machine.
+/// Tests run in the root of the package, so relative paths in messages are the same on every machine.
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new("tests/config_errors").read_dir().expect("the cases are in tests/config_errors");
     let mut cases: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
@@ -19,7 +19,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// Everything said about a file, and a line for a log of each.
+/// All messages about a file, and then each as a line for a log.
 fn told(path: &Path) -> String {
     let told = match config::load(path) {
         Ok(config) => config.warnings,
@@ -31,7 +31,7 @@ fn told(path: &Path) -> String {
 }
 
 #[test]
-fn mistakes_are_told_word_for_word() {
+fn the_messages_about_each_file_are_those_of_its_golden_file() {
     let bless = std::env::var_os("PUSHD_BLESS").is_some();
     let cases = cases();
     assert!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
@@ -48,7 +48,7 @@ fn mistakes_are_told_word_for_word() {
 }
 
 #[test]
-fn everything_is_in_the_order_of_the_file() {
+fn messages_are_in_the_order_of_the_file() {
     for case in cases() {
         let Err(errors) = config::load(&case) else { continue };
         let locations: Vec<_> = errors.0.iter().filter_map(config::Diagnostic::location).collect();
@@ -58,10 +58,10 @@ fn everything_is_in_the_order_of_the_file() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_says_why() {
+fn a_file_that_cannot_be_read_is_reported_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let said = |path: &Path| config::load(path).unwrap_err().to_string();
-    assert!(said(&folder.path().join("none.toml")).contains("there is no such file"));
+    assert!(said(&folder.path().join("none.toml")).contains("this file does not exist"));
     assert!(said(folder.path()).contains("this is a directory, not a file"));
     let binary = folder.path().join("binary.toml");
     std::fs::write(&binary, b"[log]\nfile = \"\xff\"\n").unwrap();
@@ -71,9 +71,9 @@ fn a_file_that_cannot_be_read_says_why() {
     assert!(said(&huge).contains("larger than 4 MiB"));
 }
 
-/// What a file, its name or a key holds is no command to a terminal, nor a screenful.
+/// Neither a file, nor its name, nor a key can send commands to a terminal or fill the screen.
 #[test]
-fn what_is_shown_is_escaped_and_cut() {
+fn text_from_a_file_is_escaped_and_cut_in_messages() {
     let folder = tempfile::tempdir().unwrap();
     let (file, drop_ins) = (folder.path().join("config.toml"), folder.path().join("conf.d"));
     std::fs::create_dir(&drop_ins).unwrap();

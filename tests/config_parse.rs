@@ -1,4 +1,4 @@
-//! The parser as a whole: it looks at every key it knows, and no text can make it panic.
+//! The parser as a whole: it reads every key in the table, and no text makes it panic.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -11,16 +11,16 @@ mod common_keys;
 
 use common_keys::around;
 
-/// Whether an error lies on the entry, and says more than that its key is not known.
+/// Whether an error is about the value of the entry. (An unknown key would be an error about the key.)
 fn is_told(text: &str, entry: &str, told: &Errors) -> bool {
     let (at, line) = (0..).zip(text.lines()).find(|(_, line)| line.contains(entry)).unwrap();
     let value = line.find(entry).unwrap() + entry.find("1979").unwrap() + 1;
     told.0.iter().any(|one| one.location().is_some_and(|found| (found.line, found.column) == (at + 1, value)))
 }
 
-/// A date fits nowhere: whoever looks at a key says so.
+/// No key takes a date, so a key that is read must cause an error.
 #[test]
-fn every_known_key_is_looked_at() {
+fn every_key_in_the_table_is_read() {
     let mut looked_at = 0;
     for section in keys::SECTIONS {
         for key in section.names() {
@@ -29,7 +29,7 @@ fn every_known_key_is_looked_at() {
             let told = config::parse(Path::new("x.toml"), &text).expect_err(&text);
             assert!(
                 is_told(&text, &entry, &told),
-                "{} has `{key}` but nobody reads it:\n{text}\n{told}",
+                "`{key}` of {} is in the table, but not read:\n{text}\n{told}",
                 section.title
             );
             looked_at += 1;
@@ -39,7 +39,7 @@ fn every_known_key_is_looked_at() {
 }
 
 #[test]
-fn a_key_of_another_table_is_unknown() {
+fn a_key_that_is_not_in_the_table_is_unknown() {
     for section in keys::SECTIONS {
         let text = around(section, "nonsense = 1979-05-27");
         let told = config::parse(Path::new("x.toml"), &text).unwrap_err();
@@ -47,9 +47,9 @@ fn a_key_of_another_table_is_unknown() {
     }
 }
 
-/// Relative paths begin where the file lies, but for those that begin in the run directory.
+/// Relative paths begin in the directory of the file, except those that begin in the run directory.
 #[test]
-fn relative_paths_begin_where_the_file_lies() {
+fn relative_paths_begin_in_the_directory_of_the_file() {
     let text = r#"
         daemon = { pidfile = "p.pid", rundir = "run" }
         log = { file = "p.log" }
@@ -74,10 +74,10 @@ fn relative_paths_begin_where_the_file_lies() {
     let command = |words: [&str; 2]| Source::Command(words.map(str::to_owned).to_vec());
     assert_eq!(sources[0], Source::Tail("/etc/pushd/a.log".into()));
     assert_eq!(sources[1], command(["/etc/pushd/./b.sh", "./x"]));
-    assert_eq!(sources[2], command(["vmstat", "1"]), "looked for in PATH");
+    assert_eq!(sources[2], command(["vmstat", "1"]), "searched in PATH");
 }
 
-/// What the mutations begin with: the default with its comments switched on, and everything the tests of mistakes hold.
+/// The texts that are mutated: the default file, also with its comments as entries, the examples, and the files with mistakes.
 static SEEDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let mut seeds = vec![config::DEFAULT.to_owned(), config::DEFAULT.replace("\n#", "\n")];
     for folder in ["tests/config_errors", "config/examples"] {
@@ -89,7 +89,7 @@ static SEEDS: LazyLock<Vec<String>> = LazyLock::new(|| {
     seeds
 });
 
-/// One change: what lies from `at` on, `length` bytes of it, becomes `text`.
+/// One change: `length` bytes from `at` on are replaced by `text`.
 #[derive(Debug, Clone)]
 struct Mutation {
     at: prop::sample::Index,
@@ -148,9 +148,9 @@ impl Mutation {
     }
 }
 
-/// Each would take minutes if anything were done once a mistake and once a byte.
+/// Each of these files would take minutes if the time grew with the number of mistakes times the number of bytes.
 #[test]
-fn a_file_that_is_something_else_is_told_in_time() {
+fn a_file_full_of_mistakes_is_read_in_linear_time() {
     for noise in ["[", "=", "a b ", "\"", "{", "x\n", "[a]\n", "a={", "[[[", "'''", "a.", "\u{1}"] {
         let told = config::parse(Path::new("x.toml"), &noise.repeat(100_000 / noise.len())).unwrap_err();
         assert!(told.0.len() <= config::limits::DIAGNOSTICS_MAX + 1);
@@ -161,7 +161,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_text_makes_it_panic(
+    fn no_text_makes_the_parser_panic(
         seed in any::<prop::sample::Selector>(),
         mutations in prop::collection::vec(mutation(), 1..6),
     ) {
@@ -176,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_a_drop_in(
+    fn no_drop_in_makes_the_parser_panic(
         seeds in any::<[prop::sample::Selector; 3]>(),
         mutations in prop::collection::vec(mutation(), 0..6),
     ) {
@@ -199,7 +199,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_does_noise(text in "\\PC{0,200}") {
+    fn no_noise_makes_the_parser_panic(text in "\\PC{0,200}") {
         let _ = config::parse(Path::new("x.toml"), &text);
     }
 }

@@ -1,6 +1,6 @@
-//! `config/pushd.schema.json`, by which editors complete and check: made from the table of keys, and true to the parser.
+//! `config/pushd.schema.json`, which editors use to complete and check: it is generated from the table of keys, and agrees with the parser.
 //!
-//! After a change of the table, write it anew with `PUSHD_BLESS=1 cargo test --test config_schema`.
+//! After a change of the table update it with `PUSHD_BLESS=1 cargo test --test config_schema`.
 
 #[path = "common/keys.rs"]
 mod common_keys;
@@ -37,7 +37,7 @@ fn made() -> Value {
     Value::Object(whole)
 }
 
-/// How a kind of table is called in the schema: `hub`, `websocket_route`.
+/// The name of a kind of table in the schema: `hub`, `websocket_route`.
 fn name(section: &Section) -> String {
     let bare = section.title.trim_start_matches('[').trim_end_matches(']');
     bare.trim_end_matches(".NAME").trim_start_matches("a ").trim_start_matches("an ").replace(' ', "_")
@@ -118,7 +118,7 @@ fn kind(kind: Kind) -> Value {
     }
 }
 
-/// What the schema finds wrong with a file.
+/// The mistakes in a file, by the schema.
 fn told(text: &str) -> Vec<String> {
     let (table, errors) = DeTable::parse_recoverable(text);
     assert!(errors.is_empty(), "{text}: {errors:?}");
@@ -127,7 +127,7 @@ fn told(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_schema_is_what_the_table_of_keys_says() {
+fn the_schema_is_generated_from_the_table_of_keys() {
     let file = root().join("pushd.schema.json");
     let made = serde_json::to_string_pretty(&made()).unwrap() + "\n";
     if std::env::var_os("PUSHD_BLESS").is_some() {
@@ -154,7 +154,7 @@ fn every_shipped_file_is_valid() {
     }
 }
 
-/// What the parser takes of a key the schema takes, and what fits nowhere neither takes.
+/// The schema takes each value of a key that the parser takes. Neither takes an unknown key or a value that no key takes.
 #[test]
 fn schema_and_parser_agree_on_every_key() {
     let mut agreed = 0;

@@ -1,6 +1,6 @@
-//! Every shipped configuration loads without a word, and says what it promises.
+//! Every shipped configuration loads without a message, and serves what its description promises.
 //!
-//! The default file is also the reference: it documents every key the parser knows, and no other.
+//! The default file is also a reference: it documents every key in the table, and no other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,12 +24,12 @@ fn example(name: &str) -> Config {
 fn ports(config: &Config) -> Vec<u16> {
     let tcp = |listen: &Listen| match listen {
         Listen::Tcp(address) if address.ip().is_loopback() => address.port(),
-        other => panic!("not on this machine alone: {other:?}"),
+        other => panic!("open to other machines: {other:?}"),
     };
     config.servers.iter().flat_map(|server| &server.listen).map(tcp).collect()
 }
 
-/// What the route `path` of the first server that has it does.
+/// The action of the route `path`, of the first server that has it.
 fn action<'c>(config: &'c Config, path: &str) -> &'c Action {
     let mut routes = config.servers.iter().flat_map(|server| &server.routes);
     &routes.find(|route| route.pattern.text() == path).unwrap_or_else(|| panic!("no route {path}")).action
@@ -43,7 +43,7 @@ fn websocket<'c>(config: &'c Config, path: &str) -> &'c WebSocket {
 }
 
 #[test]
-fn all_seven_load_without_error_or_warning() {
+fn all_seven_files_load_without_error_or_warning() {
     let files = shipped();
     assert_eq!(files.len(), 7, "{files:?}");
     for path in files {
@@ -56,7 +56,7 @@ fn all_seven_load_without_error_or_warning() {
 }
 
 #[test]
-fn examples_let_pages_from_anywhere_in() {
+fn examples_allow_pages_of_every_origin() {
     for path in shipped().iter().filter(|path| path.parent().unwrap().ends_with("examples")) {
         for server in config::load(path).unwrap().servers {
             assert_eq!(server.origins, Origins::Any, "{}", path.display());
@@ -65,7 +65,7 @@ fn examples_let_pages_from_anywhere_in() {
 }
 
 #[test]
-fn the_default_serves_page_hub_publishing_and_status() {
+fn the_default_file_serves_a_page_a_hub_publishing_and_status() {
     let config = config::parse(Path::new("pushd.toml"), config::DEFAULT).unwrap();
     assert_eq!(ports(&config), [8888]);
     assert!(matches!(action(&config, "/"), Action::Page(_)));
@@ -79,7 +79,7 @@ fn the_default_serves_page_hub_publishing_and_status() {
 }
 
 #[test]
-fn server_push_knows_its_clients_by_a_pair() {
+fn server_push_addresses_its_clients_by_a_pair() {
     let config = example("server-push");
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
@@ -95,7 +95,7 @@ fn server_push_knows_its_clients_by_a_pair() {
 }
 
 #[test]
-fn hello_world_greets() {
+fn hello_world_greets_each_client() {
     let config = example("hello-world");
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
@@ -105,7 +105,7 @@ fn hello_world_greets() {
 }
 
 #[test]
-fn streaming_feeds_from_a_command_and_a_file() {
+fn streaming_has_feeds_from_a_command_and_a_file() {
     let config = example("streaming");
     assert_eq!(ports(&config), [8888]);
     assert!(matches!(&config.feeds[0].source, Source::Command(words) if words[0] == "sh"));
@@ -114,7 +114,7 @@ fn streaming_feeds_from_a_command_and_a_file() {
 }
 
 #[test]
-fn echo_takes_sixteen_mebibytes() {
+fn echo_accepts_messages_of_16_mebibytes() {
     let config = example("echo");
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
@@ -135,7 +135,7 @@ fn techops_broadcasts_text_and_lists_pages() {
 }
 
 #[test]
-fn tick_ticks() {
+fn tick_publishes_every_second() {
     let config = example("tick");
     assert_eq!(ports(&config), [9876, 8888]);
     let socket = websocket(&config, "/");
@@ -201,9 +201,9 @@ fn the_default_file_documents_every_key_and_no_other() {
     assert_eq!(all.filter(|key| !known.contains(key)).collect::<Vec<_>>(), [("", ""); 0], "documented, but not a key");
 }
 
-/// Where the default file shows a key that has a default, as `#key = value` or `#   key = value`, it shows the default.
+/// The default file shows each key that has a default as `#key = default` or `#   key = default`.
 #[test]
-fn the_defaults_shown_are_those_of_the_table() {
+fn the_default_file_shows_the_defaults_of_the_table() {
     let documented = documented();
     let mut compared = 0;
     for section in keys::SECTIONS {
@@ -220,12 +220,12 @@ fn the_defaults_shown_are_those_of_the_table() {
     assert!(compared > 25, "{compared}");
 }
 
-/// With all the defaults that the file shows switched on, nothing changes.
+/// The same configuration results if the `#` is removed from each line that shows a default.
 #[test]
-fn the_defaults_shown_are_the_defaults() {
+fn the_defaults_that_the_default_file_shows_change_nothing() {
     let has_default = |name: &str| {
         let mut keys = keys::SECTIONS.iter().flat_map(|section| section.keys).filter(|key| key.name == name);
-        // In the foreground the log has another default: see below.
+        // The log has another default in the foreground: see below.
         name == "file" || keys.any(|key| matches!(key.fallback, Fallback::Value(_)))
     };
     let shown: String = config::DEFAULT
@@ -243,7 +243,7 @@ fn the_defaults_shown_are_the_defaults() {
         .collect();
     let mut all_set = config::parse(Path::new("pushd.toml"), &shown).unwrap_or_else(|errors| panic!("{errors}"));
     assert!(shown.lines().filter(|line| line.contains(" = ")).count() > 25);
-    // To leave out the log's file and to set it to this one is the same for a daemon, and only there.
+    // For a daemon, and only there, this file is the same as no file.
     let default_log = LogTarget::File(pushd::daemon::log::DEFAULT_FILE.into());
     assert_eq!(all_set.log.target.take(), Some(default_log));
     assert_eq!(all_set, config::parse(Path::new("pushd.toml"), config::DEFAULT).unwrap());

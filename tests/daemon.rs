@@ -375,7 +375,12 @@ fn an_unreadable_configuration_exits_with_77_and_not_78() {
     ] {
         let mut asked = Command::new(at(program));
         let ran = run(asked.args(arguments).arg(at("closed.toml")).uid(65534).gid(65534).current_dir("/"));
-        assert_eq!((ran.code(), ran.stderr.contains("may not read it")), (77, true), "{arguments:?}: {}", ran.stderr);
+        assert_eq!(
+            (ran.code(), ran.stderr.contains("no permission to read it")),
+            (77, true),
+            "{arguments:?}: {}",
+            ran.stderr
+        );
     }
 }
 

@@ -1,6 +1,6 @@
-//! Addresses to listen on, the names a server answers to, and the origins pages come from.
+//! Addresses to listen on, the host names of a server, and the origins of web pages.
 //!
-//! All three are what people write from memory, so every near miss has its own answer: a bare port, a host name, an origin with a path.
+//! People write all three from memory, so each common mistake has a message of its own: a port alone, a host name, an origin with a path.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// `unix:/run/pushd/hub.sock`
     Unix(PathBuf),
-    /// `systemd:NAME`: a socket handed over by the service manager under that name.
+    /// `systemd:NAME`: a socket that the service manager passes under this name.
     Systemd(String),
 }
 
-/// Which pages may talk to a route.
+/// Which web pages may use a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origins {
-    /// Only pages that came from the address they now talk to.
+    /// Only pages from the address that they connect to.
     Same,
-    /// Any page.
+    /// Every page.
     Any,
-    /// The same, and these, sorted: `https://example.com`, lower case, default port left out.
+    /// As `Same`, and these origins, sorted: `https://example.com`, lower case, without the default port.
     Listed(Vec<String>),
 }
 
 impl Listen {
-    /// Whether the kernel refuses one of them while the other is held, though they are two: `0.0.0.0` is every address of IPv4.
+    /// Whether the kernel refuses one of two different addresses while the other is in use: `0.0.0.0` includes every address of IPv4.
     pub fn overlaps(&self, other: &Listen) -> bool {
         let (Listen::Tcp(one), Listen::Tcp(other)) = (self, other) else { return false };
         let of_a_kind = one.is_ipv4() == other.is_ipv4() && one.port() == other.port() && one.port() != 0;
@@ -39,39 +39,39 @@ impl Listen {
     }
 }
 
-/// Which names a server answers to: what `Host` may say.
+/// The host names of a server: what `Host` may contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hosts {
-    /// Any name.
+    /// Every name.
     Any,
-    /// Its own (addresses, loopback names, the machine's names, those in `origins`), and these: lower case, without a port.
+    /// Its own names (addresses, loopback names, the machine's names, those in `origins`), and these: lower case, without a port.
     Listed(Vec<String>),
 }
 
 impl Hosts {
-    /// Whether `text` can stand in a list.
+    /// Whether a list may contain `text`.
     pub fn can_list(text: &str) -> bool {
         host(text).is_ok()
     }
 }
 
 impl Origins {
-    /// Whether `origin` can stand in a list: `null`, which is what the page of a file says, cannot.
+    /// Whether a list may contain `text`. It may not contain `null`, the origin of pages that were opened from a file.
     pub fn can_list(text: &str) -> bool {
         origin(text).is_ok()
     }
 }
 
-/// Reads one address. A relative Unix socket is relative to `base`. The error says what would do.
+/// Reads one address. The path of a Unix socket is relative to `base`. The error says what would be right.
 pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         let path = base.join(path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path));
         return match path.as_os_str().len() {
             _ if path.as_os_str() == base.as_os_str() || text == "unix:" => {
-                Err("name the socket, as in `unix:/run/pushd/hub.sock`".to_owned())
+                Err("add the path of the socket, for example `unix:/run/pushd/hub.sock`".to_owned())
             }
             n if n > limits::UNIX_PATH_BYTES_MAX => {
-                Err(format!("a socket's path has at most {} bytes, this has {n}", limits::UNIX_PATH_BYTES_MAX))
+                Err(format!("the path of a socket has at most {} bytes, this one has {n}", limits::UNIX_PATH_BYTES_MAX))
             }
             _ => Ok(Listen::Unix(path)),
         };
@@ -79,7 +79,7 @@ pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, String> {
     if let Some(name) = text.strip_prefix("systemd:") {
         let odd = name.is_empty() || name.len() > 255 || name.contains(|c: char| c.is_control() || c == ':');
         return match odd {
-            true => Err("name the socket as FileDescriptorName= does, as in `systemd:hub`".to_owned()),
+            true => Err("write the name of FileDescriptorName=, for example `systemd:hub`".to_owned()),
             false => Ok(Listen::Systemd(name.to_owned())),
         };
     }
@@ -89,10 +89,10 @@ pub(super) fn listen(text: &str, base: &Path) -> Result<Listen, String> {
 fn listen_help(text: &str) -> String {
     let port = |port: &str| port.parse::<u16>().is_ok();
     if port(text) {
-        return format!("write `127.0.0.1:{text}` for this machine only, `0.0.0.0:{text}` for everybody");
+        return format!("write `127.0.0.1:{text}` for this machine only, `0.0.0.0:{text}` for all machines");
     }
     if text.starts_with('/') || text.starts_with("./") {
-        return format!("a Unix socket is written `unix:{text}`");
+        return format!("for a Unix socket write `unix:{text}`");
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         return format!("write the address without `{scheme}://`: `{}`", rest.split('/').next().unwrap_or_default());
@@ -101,11 +101,11 @@ fn listen_help(text: &str) -> String {
     match text.rsplit_once(':') {
         Some(("" | "*", p)) if port(p) => format!("for every address write `0.0.0.0:{p}` (IPv4) or `[::]:{p}`"),
         Some(("localhost", p)) if port(p) => format!("write `127.0.0.1:{p}` or `[::1]:{p}`"),
-        // Before the next, since `::1:8888` is an address, too.
+        // Before the next arm, because `::1:8888` is also an address.
         Some((host, p)) if port(p) && host.parse::<IpAddr>().is_ok() => format!("write `[{host}]:{p}`"),
-        _ if text.parse::<Ipv6Addr>().is_ok() => format!("the port: `[{text}]:8888`"),
-        _ if text.parse::<IpAddr>().is_ok() => format!("the port: `{text}:8888`"),
-        Some((_, p)) if port(p) => "write the address itself: names are not looked up here".to_owned(),
+        _ if text.parse::<Ipv6Addr>().is_ok() => format!("add the port: `[{text}]:8888`"),
+        _ if text.parse::<IpAddr>().is_ok() => format!("add the port: `{text}:8888`"),
+        Some((_, p)) if port(p) => "write the address: host names are not looked up here".to_owned(),
         split if number(split.map_or(text, |(_, p)| p)) => "a port is a number up to 65535".to_owned(),
         _ => "write `127.0.0.1:8888`, `[::1]:8888`, `unix:/run/pushd.sock` or `systemd:NAME`".to_owned(),
     }
@@ -118,9 +118,9 @@ pub(super) fn hosts(item: Item<'_>) -> Option<Hosts> {
         if word == "any" {
             return Some(Hosts::Any);
         }
-        let problem = item.error(format!("`hosts` takes {EXPECTED}")).label("not this word");
+        let problem = item.error(format!("`hosts` takes {EXPECTED}")).label("not one of these");
         item.note(match host(word) {
-            Ok(name) if name.contains('.') => problem.help(format!("a list, even of one: `[\"{word}\"]`")),
+            Ok(name) if name.contains('.') => problem.help(format!("write a list, even for one: `[\"{word}\"]`")),
             Err(help) if word == "*" => problem.help(help),
             _ => problem.meant(word, ["any"]),
         });
@@ -130,10 +130,10 @@ pub(super) fn hosts(item: Item<'_>) -> Option<Hosts> {
         item.mismatch(EXPECTED);
         return None;
     }
-    listed(item, host, "this is not the name of a host", "expected a name alone").map(Hosts::Listed)
+    listed(item, host, "this is not a host name", "expected a name alone").map(Hosts::Listed)
 }
 
-/// The texts of a list, each as `read` takes it. Of one that it refuses, `problem` and `label` are said, and its help.
+/// The strings of a list, each as `read` converts it. One that `read` refuses is reported with `problem`, `label` and the error as help.
 fn listed(
     item: Item<'_>,
     read: fn(&str) -> Result<String, String>,
@@ -150,10 +150,10 @@ fn listed(
     Some(listed)
 }
 
-/// One name, as browsers send it: lower case, without the dot of the root. The error says what would do.
+/// One name, as browsers send it: lower case, without the dot of the root. The error says what would be right.
 pub(super) fn host(text: &str) -> Result<String, String> {
     if matches!(text, "*" | "any") {
-        return Err("to answer to every name, write `hosts = \"any\"`".to_owned());
+        return Err("to accept every name, write `hosts = \"any\"`".to_owned());
     }
     let text = text.to_lowercase();
     if let Some((_, rest)) = text.split_once("://") {
@@ -161,22 +161,22 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     }
     let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     if bracketed.unwrap_or(&text).parse::<IpAddr>().is_ok() {
-        // Addresses are answered to in any case.
+        // Allowed, but without effect: addresses are always accepted.
         return Ok(text);
     }
     if let Some((name, _)) = text.rsplit_once(':') {
-        return Err(format!("leave the port out, every port is meant: `{name}`"));
+        return Err(format!("remove the port, a name is valid for every port: `{name}`"));
     }
     named(text.strip_suffix('.').unwrap_or(&text))
 }
 
-/// A host's name in letters that can be sent.
+/// A host name in ASCII.
 fn named(host: &str) -> Result<String, String> {
     let name = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
     match host {
-        _ if !host.is_ascii() => Err("write the host as browsers send it, `xn--...`".to_owned()),
+        _ if !host.is_ascii() => Err("write the name as browsers send it: `xn--...`".to_owned()),
         _ if host.is_empty() || host.len() > limits::HOST_BYTES_MAX || !host.bytes().all(name) => {
-            Err("name one host; there are no wildcards".to_owned())
+            Err("write the name of one host; there are no wildcards".to_owned())
         }
         _ => Ok(host.to_owned()),
     }
@@ -190,9 +190,9 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
             "same" => Some(Origins::Same),
             "any" => Some(Origins::Any),
             _ => {
-                let problem = item.error(format!("`origins` takes {EXPECTED}")).label("neither of these words");
+                let problem = item.error(format!("`origins` takes {EXPECTED}")).label("not one of these");
                 let problem = match origin(word) {
-                    Ok(_) => problem.help(format!("a list, even of one: `[\"{word}\"]`")),
+                    Ok(_) => problem.help(format!("write a list, even for one: `[\"{word}\"]`")),
                     Err(help) if word == "*" => problem.help(help),
                     Err(_) => problem.meant(word, ["same", "any"]),
                 };
@@ -206,31 +206,31 @@ pub(super) fn origins(item: Item<'_>) -> Option<Origins> {
         return None;
     }
     let mut listed = listed(item, origin, "this is not an origin", "expected `https://host[:port]`")?;
-    // So that one of many is found soon.
+    // Sorted for the binary search in it.
     listed.sort_unstable();
     Some(Origins::Listed(listed))
 }
 
-/// One origin, as browsers send it: lower case, default port left out. The error says what would do.
+/// One origin, as browsers send it: lower case, without the default port. The error says what would be right.
 pub(super) fn origin(text: &str) -> Result<String, String> {
     match text {
-        "*" | "any" => return Err("to let every page in, write `origins = \"any\"`".to_owned()),
-        "same" => return Err("pages from the same address are always let in: leave it out".to_owned()),
+        "*" | "any" => return Err("to allow every page, write `origins = \"any\"`".to_owned()),
+        "same" => return Err("remove it: pages from the same address are always allowed".to_owned()),
         _ => {}
     }
     let text = text.to_lowercase();
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err("begin with `https://` or `http://`".to_owned());
+        return Err("start with `https://` or `http://`".to_owned());
     };
     let default_port = match scheme {
         "http" => 80,
         "https" => 443,
-        "ws" | "wss" => return Err(format!("a page comes by http: `http{}://{rest}`", &scheme[2..])),
-        // Extensions and applications send their own scheme, and no port.
+        "ws" | "wss" => return Err(format!("write the scheme of the page: `http{}://{rest}`", &scheme[2..])),
+        // Browser extensions and applications send a scheme of their own, without a port.
         _ => 0,
     };
     if let Some((host, _)) = rest.split_once('/') {
-        return Err(format!("an origin has no path: `{scheme}://{host}`"));
+        return Err(format!("remove the path: `{scheme}://{host}`"));
     }
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn common_mistakes_in_addresses_have_their_own_help() {
         let read = |text| listen(text, Path::new("/etc/pushd"));
         assert_eq!(read("127.0.0.1:8888"), Ok(Listen::Tcp("127.0.0.1:8888".parse().unwrap())));
         assert_eq!(read("[::1]:80"), Ok(Listen::Tcp("[::1]:80".parse().unwrap())));
@@ -288,15 +288,15 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_names_alone() {
+    fn a_host_is_a_name_without_port_and_path() {
         assert_eq!(host("WWW.Example.com.").unwrap(), "www.example.com");
         assert_eq!(host("push").unwrap(), "push");
         for (bad, hint) in [
             ("*", "hosts = \"any\""),
             ("any", "hosts = \"any\""),
             ("*.example.com", "no wildcards"),
-            ("", "name one host"),
-            ("a b", "name one host"),
+            ("", "the name of one host"),
+            ("a b", "the name of one host"),
             ("https://www.example.com/x", "`www.example.com`"),
             ("www.example.com:8888", "`www.example.com`"),
             ("zürich.example", "xn--"),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_overlap_each_one_of_their_kind() {
+    fn the_address_of_all_interfaces_overlaps_each_single_one() {
         let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
         for (one, other, overlap) in [
             ("0.0.0.0:80", "127.0.0.1:80", true),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_written_as_browsers_send_them() {
+    fn origins_are_normalised_as_browsers_send_them() {
         assert_eq!(origin("HTTPS://Example.COM:443").unwrap(), "https://example.com");
         assert_eq!(origin("http://example.com:8080").unwrap(), "http://example.com:8080");
         assert_eq!(origin("https://[::1]:8443").unwrap(), "https://[::1]:8443");

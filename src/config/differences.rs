@@ -1,22 +1,22 @@
-//! What becomes of a running pushd whose configuration is another one: `pushctl diff`.
+//! The differences between two configurations, and their effect on a running pushd: `pushctl diff`.
 
 use super::keys::{self, Change};
 use super::settings::{Provenance, Setting, Settings};
 
-/// One thing that differs.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// The key, or the table: `hub.push.ping`.
+    /// The name of the key or the table: `hub.push.ping`.
     pub name: String,
-    /// When it is felt.
+    /// When it takes effect.
     pub change: Change,
-    /// From what to what, and what that does.
+    /// The old and the new value, and the effect of the change.
     pub text: String,
-    /// Where it is said.
+    /// Where the new value is set.
     pub provenance: Provenance,
 }
 
-/// Everything in which `new` differs from `now`, in the order of `new`; what is gone comes last.
+/// All differences of `new` from `now`, in the order of `new`; removed tables are last.
 pub fn differences(now: &[Settings], new: &[Settings]) -> Vec<Difference> {
     let mut found = Vec::new();
     for table in new {
@@ -44,7 +44,7 @@ fn find<'s>(tables: &'s [Settings], table: &Settings) -> Option<&'s Settings> {
     tables.iter().find(|other| other.path == table.path)
 }
 
-/// Whether a table that `others` do not have is told of already: with its server, or by the key `rotate`.
+/// Whether a table that is missing from `others` is reported elsewhere: with its server, or as the key `rotate`.
 fn is_reported_above(others: &[Settings], table: &Settings) -> bool {
     let server = table.path.len() > 2 && table.path[0] == "server";
     table.section == &keys::ROTATE || server && !others.iter().any(|other| other.path == table.path[..2])
@@ -54,7 +54,7 @@ fn whole(table: &Settings, text: String) -> Difference {
     Difference { name: table.name(), change: Change::AtOnce, text, provenance: table.provenance.clone() }
 }
 
-/// What happens to those who are on a route that goes.
+/// What happens to the clients of a route that is removed.
 fn farewell(table: &Settings) -> &'static str {
     match table.section {
         section if section == &keys::WEBSOCKET => "; its sessions are closed with 1001",
@@ -75,7 +75,7 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
         }
         let consequence = match key.name {
             "websocket" | "events" => farewell(table),
-            // It is asked with each request.
+            // It is checked for each request.
             "origins" if table.section == &keys::SERVER => "; publishing goes by it at once",
             _ if table.section == &keys::FEED => "; the feed begins anew",
             _ => "",
@@ -95,7 +95,7 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
 fn shown(setting: Option<&Setting>) -> &str {
     match setting {
         Some(setting) => setting.value.as_deref().unwrap_or("not set"),
-        // A table stands where the other side has a switch.
+        // Here it is a table, on the other side `false`.
         None => "on",
     }
 }

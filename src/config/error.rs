@@ -1,22 +1,21 @@
-//! What is wrong with a configuration, said to the operator.
+//! The messages about a configuration.
 //!
-//! Every diagnostic has a place (file, line, column), the line itself, what was found and what would do. All of them are
-//! reported at once, in the order of the file. A [`Diagnostic`] is finished text: `report` makes it while the file is
-//! at hand, and nobody needs the file to show it later. [`Display`](fmt::Display) gives the full picture for a
-//! terminal, [`Diagnostic::summary`] one line for a log.
+//! Every diagnostic has a location (file, line, column), the line itself, what was found and what would be right. All of them are
+//! reported at once, in the order of the file. A [`Diagnostic`] is finished text, which `report` makes while the file is in memory.
+//! [`Display`](fmt::Display) has several lines, for a terminal; [`Diagnostic::summary`] is one line, for a log.
 
 use std::fmt;
 
-/// Whether pushd can run with it.
+/// How severe a diagnostic is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Nothing starts, nothing changes.
+    /// pushd does not start with it, and a reload changes nothing.
     Error,
-    /// Allowed, but worth a second look.
+    /// It is allowed, but may be a mistake.
     Warning,
 }
 
-/// A place in the file, as an editor counts it.
+/// A location in a file, as editors count it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Location {
     /// From 1.
@@ -25,24 +24,24 @@ pub struct Location {
     pub column: usize,
 }
 
-/// One thing wrong (or worth a second look).
+/// One error or warning.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Diagnostic {
     pub(super) severity: Severity,
     pub(super) location: Option<Location>,
     pub(super) summary: String,
     pub(super) rendered: String,
-    /// Whether this user may not read the file.
+    /// Whether this user has no permission to read the file.
     pub(super) denied: bool,
 }
 
 impl Diagnostic {
-    /// Whether pushd can run with it.
+    /// How severe it is.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// Where it is; `None`: the file as a whole.
+    /// Its location; `None`: it is about a file as a whole.
     pub fn location(&self) -> Option<Location> {
         self.location
     }
@@ -53,12 +52,12 @@ impl Diagnostic {
     }
 }
 
-/// Everything wrong with a configuration, warnings included; never empty.
+/// All errors and warnings of a configuration; never empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Errors(pub Vec<Diagnostic>);
 
 impl Errors {
-    /// Whether a file was not read for want of permission: nothing is known of what stands there.
+    /// Whether a file could not be read for lack of permission. Its content is unknown then.
     pub fn are_of_permission(&self) -> bool {
         self.0.iter().any(|diagnostic| diagnostic.denied)
     }

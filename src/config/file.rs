@@ -1,8 +1,8 @@
-//! The structure of the file: from text to [`Config`].
+//! From the text of the files to a [`Config`].
 //!
-//! [`parse`] is pure; [`load`] reads the file with its drop-ins and also looks at the directories they name; [`load_daemon`]
-//! takes what it can get. Each kind of table is read by its own room: `process`, `hubs`, `servers` (with `routes` and
-//! `addresses`), `feeds`.
+//! [`parse`] is pure. [`load`] reads the files, and also checks that the directories and users in them exist. [`load_daemon`] reads
+//! `[daemon]` as far as possible, whatever else is wrong. Each kind of table has a module: `process`, `hubs`, `servers` (with `routes`
+//! and `addresses`), `feeds`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ use super::text::shown;
 use super::text_file::Pipes;
 use super::{Config, Daemon, Errors};
 
-/// Reads and checks the file at `path` with its drop-ins, and the directories they name.
+/// Reads and checks the file at `path` and its drop-ins, and whether the directories and users in them exist.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -32,7 +32,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     check(Sources::read(path, Pipes::Read), LookAt::All, |_, _| ()).map(|(config, ())| config)
 }
 
-/// The same in a process that serves already: what can be read only once, as a pipe, was read at the start.
+/// The same for a reload. A pipe is refused, because it can be read only once, at the start.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -40,7 +40,7 @@ pub fn load_again(path: &Path) -> Result<Config, Errors> {
     check(Sources::read(path, Pipes::Refused), LookAt::All, |_, _| ()).map(|(config, ())| config)
 }
 
-/// The same, with what counts for every key and where that is said.
+/// The same, with the value of each key and where it is set.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -49,7 +49,7 @@ pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
 }
 
 impl Config {
-    /// What it was read from, in a few words: `/etc/pushd/config.toml with 2 drop-ins`.
+    /// The files it was read from, in a few words: `/etc/pushd/config.toml with 2 drop-ins`.
     pub fn provenance(&self) -> String {
         let named = self.files.first().map_or_else(String::new, |file| shown(&file.to_string_lossy()).into_owned());
         match self.files.len() {
@@ -60,8 +60,8 @@ impl Config {
     }
 }
 
-/// `[daemon]` of the file at `path` and its drop-ins as far as it can be understood, whatever is wrong with it or with the
-/// rest: enough to find a pushd whose file was broken since. `None`: the file cannot be read.
+/// `[daemon]` of the file at `path` and its drop-ins, with defaults in the place of mistakes. This is enough to find a running pushd
+/// whose file has a mistake by now. `None`: the file cannot be read.
 pub fn load_daemon(path: &Path) -> Option<Daemon> {
     let Sources { files, unread } = Sources::read(path, Pipes::Refused);
     if files.len() == 1 && !unread.is_empty() {
@@ -72,7 +72,7 @@ pub fn load_daemon(path: &Path) -> Option<Daemon> {
     Some(process::daemon(&Table::top(&report, &keys::TOP, &table).table("daemon")))
 }
 
-/// Checks `text`, which came from `path`; looks at nothing else.
+/// Checks `text`, which is the content of `path`. Reads no file.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -80,23 +80,23 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
     check(Sources::of(path, text.to_owned()), LookAt::Nothing, |_, _| ()).map(|(config, ())| config)
 }
 
-/// What of all that the file names outside of it must be there.
+/// Which of the things that the files name must exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LookAt {
     All,
-    /// Users may be those of another machine.
+    /// Not users and groups: the file may be for another machine.
     Directories,
     Nothing,
 }
 
-/// A valid configuration, and what `look` makes of its table.
+/// A valid configuration, and the result of `look` for its table.
 fn check<T>(
     sources: Sources,
     look_at: LookAt,
     look: impl FnOnce(&Report<'_>, &DeTable<'_>) -> T,
 ) -> Result<(Config, T), Errors> {
     let Sources { files, unread } = sources;
-    // Of a file that cannot be read there is nothing else to tell.
+    // Of a file that cannot be read nothing else can be reported.
     let nothing = files.len() == 1 && !unread.is_empty();
     let mut report = Report::new(&files, unread);
     if nothing {
@@ -121,7 +121,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), ports: HashMap::new(), routes: Vec::new() };
     let (servers, routes) = servers.read(&top);
     let feeds = feeds::read(&top, &hubs);
-    // Where something is wrong, a hub may be unused only because its route was not understood.
+    // With a mistake elsewhere, a hub may seem unused only because its route could not be read.
     if report.is_good() {
         hubs.note_unused(report);
         meeting::note(report, &routes, &feeds);

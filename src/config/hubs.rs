@@ -1,7 +1,7 @@
-//! `[hub.NAME]`, and who names which hub.
+//! `[hub.NAME]`, and the references of routes and feeds to hubs.
 //!
-//! A hub must be declared, even if all its table says is its name: a mistyped hub in a route would otherwise be a new,
-//! silent one. A declared hub that nobody names is a warning.
+//! A hub must be declared, even if its table is empty. Otherwise a mistyped name in a route would create a new hub without a message.
+//! A hub that no route and no feed names is a warning.
 
 use std::cell::Cell;
 use std::num::NonZeroUsize;
@@ -19,31 +19,31 @@ use super::{HubId, Template};
 pub struct Hub {
     /// NAME in `[hub.NAME]`.
     pub name: String,
-    /// The largest message taken, in bytes.
+    /// The largest message accepted, in bytes.
     pub message_bytes_max: usize,
-    /// How many messages a client may send in a second.
+    /// How many messages a client may send each second.
     pub messages_per_second: u32,
-    /// How many bytes a client may send in a second, as they are once they are inflated.
+    /// How many bytes a client may send each second, counted after decompression.
     pub bytes_per_second: u32,
     /// How long a message may take from its first byte to its last.
     pub message_timeout: Duration,
-    /// How many bytes may wait for one subscriber that does not keep up.
+    /// How many bytes may be queued for one slow subscriber.
     pub queue_bytes_max: usize,
-    /// How many messages may wait for one subscriber that does not keep up.
+    /// How many messages may be queued for one slow subscriber.
     pub queue_messages_max: usize,
-    /// How long a message may wait for a subscriber that does not keep up; `None`: for ever.
+    /// How long a message may be queued for a slow subscriber; `None`: without limit.
     pub queue_age_max: Option<Duration>,
     /// What happens when one of these is exceeded.
     pub when_slow: WhenSlow,
-    /// Said to a subscriber where messages were dropped, with their number for `{dropped}`; `None`: nothing.
+    /// Sent to a subscriber in the place of dropped messages, with their number for `{dropped}`; `None`: nothing is sent.
     pub gap_notice: Option<Template>,
-    /// A ping goes to a client not heard from for this long; `None`: never.
+    /// A ping is sent to a client that has sent nothing for this long; `None`: never.
     pub ping: Option<Duration>,
-    /// A client that has not answered a ping for this long is gone.
+    /// A client that has not answered a ping for this long is disconnected.
     pub pong_timeout: Duration,
-    /// How many sessions the hub holds at once; `None`: as many as there may be connections.
+    /// The maximum number of sessions; `None`: that of connections.
     pub subscribers_max: Option<NonZeroUsize>,
-    /// Messages from this size on are compressed (permessage-deflate) for clients that ask for it; `None`: none are.
+    /// Messages of at least this size are compressed (permessage-deflate) for clients that ask for it; `None`: no messages are.
     pub deflate_bytes_min: Option<usize>,
 }
 
@@ -52,15 +52,15 @@ pub struct Hub {
 pub enum WhenSlow {
     /// Closed with 1008 and a reason.
     Disconnect,
-    /// The oldest waiting messages make room.
+    /// The oldest queued messages are dropped.
     DropOldest,
-    /// What does not fit is left out.
+    /// New messages that do not fit are dropped.
     DropNewest,
-    /// Of each channel only the latest message waits; then as with `DropOldest`.
+    /// Only the latest message of each channel is queued. Where that is not enough, as with `DropOldest`.
     Conflate,
 }
 
-/// The hubs the file declares, in its order.
+/// The hubs that the file declares, in its order.
 pub(super) struct Hubs<'a> {
     declared: Vec<Declared<'a>>,
 }
@@ -87,26 +87,30 @@ impl<'a> Hubs<'a> {
         self.declared.iter().filter_map(|declared| read(declared.item)).collect()
     }
 
-    /// The hub that `item` names.
+    /// The hub whose name is the value of `item`.
     pub(super) fn named_by(&self, item: &Item<'a>) -> Option<HubId> {
         let name = item.text("the name of a hub")?;
         let found = self.declared.iter().position(|declared| declared.item.key() == name);
         let Some(place) = found else {
             let known = self.declared.iter().map(|declared| declared.item.key());
             let problem = item.error(format!("there is no hub `{name}`")).label("not declared").absence();
-            item.note(problem.help(format!("declare it: `[hub.{name}]`; the table may be empty")).meant(name, known));
+            item.note(
+                problem.help(format!("declare it with `[hub.{name}]`; the table may be empty")).meant(name, known),
+            );
             return None;
         };
         self.declared[place].used.set(true);
         u32::try_from(place).ok().map(HubId)
     }
 
-    /// Warns of every hub that nobody named.
+    /// Warns of every hub that has no reference.
     pub(super) fn note_unused(&self, report: &Report<'_>) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
-            let title = format!("nothing uses the hub `{}`", declared.item.key());
+            let title = format!("the hub `{}` is not used", declared.item.key());
             let problem = Problem::warning(declared.item.key_span(), title).absence();
-            report.note(problem.label("no route and no feed names it").help("remove it, or name it in a route"));
+            report.note(
+                problem.label("no route and no feed names it").help("remove it, or name it in a route or a feed"),
+            );
         }
     }
 }
@@ -144,39 +148,33 @@ fn hub(name: &str, table: &Table<'_>) -> Hub {
         deflate_bytes_min: table.flag("deflate").then_some(table.size("deflate_min")),
     };
     let message = hub.message_bytes_max;
-    note_too_small(
-        table,
-        "queue_max",
-        hub.queue_bytes_max,
-        message,
-        "the queue cannot hold one message of the largest size",
-    );
+    note_too_small(table, "queue_max", hub.queue_bytes_max, message, "the queue is smaller than the largest message");
     let rate = hub.bytes_per_second as usize;
     note_too_small(
         table,
         "bytes_per_second",
         rate,
         message,
-        "a client could never send one message of the largest size",
+        "the rate is smaller than the largest message, so no client could send one",
     );
     hub
 }
 
 fn gap_notice(item: &Item<'_>) -> Option<Template> {
     let template = item.template()?;
-    item.only_holes(&template, &["dropped"], "a notice tells how many messages were dropped");
+    item.only_holes(&template, &["dropped"], "a notice has only the number of dropped messages");
     Some(template)
 }
 
-/// Reports that `bytes`, the value of `key`, is below `message_max`. One of the two may be a default: the place is that of the other.
+/// Reports that `bytes`, the value of `key`, is below `message_max`, at the location of the one that is set.
 fn note_too_small(table: &Table<'_>, key: &str, bytes: usize, message_max: usize, title: &str) {
     let [own, message] = [key, "message_max"].map(|key| table.item(key));
-    // The default stands in for a value that is wrong by itself.
+    // A value with a mistake of its own was replaced by the default, which says nothing about the other one.
     let wrong = [own, message].into_iter().flatten().any(|item| item.report.is_wrong(&item.span()));
     let Some(at) = own.or(message).filter(|_| bytes < message_max && !wrong) else { return };
     let (bytes, message_max) = (size_text(bytes as u64), size_text(message_max as u64));
     let problem = at.error(title).label(format!("`{key}` is {bytes}, `message_max` is {message_max}"));
-    at.note(problem.help(format!("raise `{key}` to some multiples of `message_max`")));
+    at.note(problem.help(format!("raise `{key}` to several times `message_max`")));
 }
 
 pub(super) const WHEN_SLOW: [(&str, WhenSlow); 4] = [

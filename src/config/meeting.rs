@@ -1,7 +1,8 @@
-//! Which routes and feeds of one hub can meet in a channel: looked at once all of them are known to be good.
+//! Warnings about routes and feeds of one hub that may be mistakes together. They are looked for once every single one is valid.
 //!
-//! A feed that no route can hear is a mistake in all likelihood. So is a route where a client names the whole channel beside
-//! one that builds its channel of parts: what was meant for one user is heard by whoever names it.
+//! - A feed publishes to a channel that no route subscribes to.
+//! - The clients of one route choose the whole name of a channel, while another route builds its channel from parts, such as
+//!   `user/{id}`. A client of the first can subscribe to the channel of any user.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,18 +10,18 @@ use super::limits::BUILT_CHANNELS_COMPARED_MAX;
 use super::report::{Problem, Report, Span};
 use super::{Action, Feed, HubId, Route, Template};
 
-/// What the clients of one hub can receive.
+/// The channels that the clients of one hub can subscribe to.
 #[derive(Default)]
 struct Heard<'c> {
     fixed: HashSet<&'c str>,
-    /// The routes whose clients name the whole channel.
+    /// The routes whose clients choose the whole name of a channel.
     whole: Vec<&'c (Span, Route)>,
-    /// Channels that are built of parts, each with its route.
+    /// The channels that are built from parts, each with the location of its route.
     built: Vec<(&'c Template, &'c Span)>,
 }
 
 impl Heard<'_> {
-    /// Whether some client could hear it; where that would take long to find out, it could.
+    /// Whether a client can subscribe to the channel. `true` where there are too many templates to compare.
     fn can_be(&self, channel: &str) -> bool {
         !self.whole.is_empty()
             || self.fixed.contains(channel)
@@ -29,7 +30,7 @@ impl Heard<'_> {
     }
 }
 
-/// Warns of both.
+/// Reports both warnings.
 pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span, Feed)]) {
     let mut hubs: HashMap<HubId, Heard<'_>> = HashMap::new();
     for route in routes {
@@ -53,18 +54,21 @@ pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span
     }
     for (span, feed) in feeds {
         if !hubs.get(&feed.hub).is_some_and(|heard| heard.can_be(&feed.channel)) {
-            let problem = Problem::warning(span.clone(), "no route can hear this channel");
-            let help = format!("`channels = [\"{}\"]` on a websocket or events route of its hub would", feed.channel);
-            report.note(problem.label("published to nobody").help(help));
+            let problem = Problem::warning(span.clone(), "no route subscribes to this channel");
+            let help =
+                format!("add `channels = [\"{}\"]` to a websocket or events route of the same hub", feed.channel);
+            report.note(problem.label("its messages have no receiver").help(help));
         }
     }
     for heard in hubs.values() {
         let Some((_, other)) = heard.built.first() else { continue };
         for (span, route) in &heard.whole {
-            let title = format!("clients of `{}` can name any channel of its hub", route.pattern);
-            let help = "give one of them a hub of its own, or its channels a part of their own, as in `room/{channel}`";
-            let problem = Problem::warning(span.clone(), title).label("a channel of it is one hole").help(help);
-            report.note(problem.also((*other).clone(), "also those that this route builds of parts"));
+            let title = format!("clients of `{}` can subscribe to every channel of its hub", route.pattern);
+            let help =
+                "use another hub for one of the two routes, or a prefix for its channels, as in `room/{channel}`";
+            let problem =
+                Problem::warning(span.clone(), title).label("one of its channels is a single hole").help(help);
+            report.note(problem.also((*other).clone(), "including the channels that this route builds from parts"));
         }
     }
 }

@@ -1,14 +1,14 @@
-//! From several files to one table of keys, each of which still knows its place.
+//! Merges several files into one table. Each key keeps its location.
 //!
-//! Tables merge by key, and a drop-in may set again what the named file sets. A route is one thing: it is replaced as a
-//! whole. What two drop-ins set is a mistake, because which of them counts would hang on a file's name.
+//! Tables are merged key by key, and a drop-in may set a key again that the main file sets. A route is replaced as a whole. A key that
+//! two drop-ins set is a mistake, because the names of the files would decide which value applies.
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::report::{Problem, Report, Span};
 
-/// The table of all files together.
+/// The merged table of all files.
 pub(super) fn merged<'a>(report: &mut Report<'a>) -> DeTable<'a> {
     let mut whole = DeTable::new();
     for (number, file) in report.files().iter().enumerate() {
@@ -30,7 +30,7 @@ pub(super) fn merged<'a>(report: &mut Report<'a>) -> DeTable<'a> {
     whole
 }
 
-/// The same with every place `by` bytes further on.
+/// The same table with every location moved by `by` bytes.
 fn moved(table: DeTable<'_>, by: usize) -> DeTable<'_> {
     let span = |span: Span| span.start + by..span.end + by;
     let entry =
@@ -50,15 +50,15 @@ fn moved_value(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
     Spanned::new(span.start + by..span.end + by, inner)
 }
 
-/// Puts drop-ins over what there is.
+/// Merges drop-ins into the table.
 struct Merge<'r, 'a> {
     report: &'r Report<'a>,
-    /// Where the first of them begins: what lies behind was set by a drop-in.
+    /// Where the first drop-in begins. Every location behind is in a drop-in.
     first_drop_in: usize,
 }
 
 impl<'a> Merge<'_, 'a> {
-    /// `path` is where both tables are, from the top.
+    /// Merges `above` into `below`; `path` is the path of both.
     fn put(&self, below: &mut DeTable<'a>, above: DeTable<'a>, path: &mut Vec<String>) {
         for (key, value) in above {
             let Some((old_key, old)) = below.remove_entry(key.get_ref().as_ref()) else {
@@ -85,7 +85,7 @@ impl<'a> Merge<'_, 'a> {
         }
     }
 
-    /// Where another drop-in set this, or a part of it.
+    /// The location where another drop-in has set this key or a part of it.
     fn set_before(&self, key: Span, value: &DeValue<'_>) -> Option<Span> {
         if key.start >= self.first_drop_in {
             return Some(key);
@@ -97,7 +97,7 @@ impl<'a> Merge<'_, 'a> {
     fn note_twice(&self, path: &[String], at: Span, first: Span) {
         let title = format!("two drop-ins set `{}`", super::text::path(path));
         let problem = Problem::error(at, title).label("the second time").also(first, "the first time is here");
-        self.report.note(problem.help("say it in one of them"));
+        self.report.note(problem.help("remove one of them"));
     }
 }
 

@@ -1,17 +1,17 @@
-//! The configuration: pure data, made from one TOML file and its drop-ins.
+//! The configuration: pure data, read from one TOML file and its drop-ins.
 //!
-//! [`load`] is the only door: a [`Config`] in hand is valid, so nobody behind the door checks again.
+//! A [`Config`] comes from [`load`] or one of the functions beside it, and is valid. The rest of the program does not check it again.
 //!
 //! ```text
-//! sources  merge                             files -> one table of keys that know their places
+//! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
-//!   process  hubs  servers, routes  feeds    one room a kind of table
-//!   meeting                                  which routes and feeds of a hub can hear each other
-//!     reader, values                         one typed look at a TOML value; notes a mistake and goes on
-//!       units  addresses  template  pattern  the small languages inside strings
-//! report -> error                            what is wrong, drawn for the operator
-//! keys  limits                               every key; every bound
-//! settings  differences                      what counts for each key, and where it is said; what a change does
+//!   process  hubs  servers, routes  feeds    one module for each kind of table
+//!   meeting                                  warnings about routes and feeds of one hub
+//!     reader, values                         read one value, report a mistake, continue
+//!       units  addresses  template  pattern  the formats inside strings
+//! report -> error                            the messages to the operator
+//! keys  limits                               the entry of each key; bounds that no key sets
+//! settings  differences                      the value of each key and where it is set; the effect of a change
 //! ```
 
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ pub(crate) use units::{duration, duration_text, size};
 /// The commented default configuration, as shipped in `config/pushd.toml`.
 pub const DEFAULT: &str = include_str!("../../config/pushd.toml");
 
-/// Everything a file and its drop-ins say, checked.
+/// The checked content of a file and its drop-ins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// `[daemon]`: the process.
@@ -68,13 +68,13 @@ pub struct Config {
     pub log: Log,
     /// `[server.NAME]`, in the order of the file.
     pub servers: Vec<Server>,
-    /// `[hub.NAME]`, in the order of the file; a [`HubId`] is a place in it.
+    /// `[hub.NAME]`, in the order of the file; a [`HubId`] is an index into it.
     pub hubs: Vec<Hub>,
     /// `[feed.NAME]`, in the order of the file.
     pub feeds: Vec<Feed>,
     /// The files it was read from: the one that was named, then its drop-ins.
     pub files: Vec<PathBuf>,
-    /// What is allowed but deserves a second look.
+    /// What is allowed, but may be a mistake.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -87,7 +87,7 @@ pub struct Route {
     pub action: Action,
 }
 
-/// A place in [`Config::hubs`].
+/// An index into [`Config::hubs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HubId(pub u32);
 
@@ -102,13 +102,13 @@ pub enum Action {
     Publish(Publish),
     /// `static = "DIRECTORY"`
     Static(Static),
-    /// `page = "live"`: the page that pushd carries in itself.
+    /// `page = "live"`: the page that is built into pushd.
     Page(Page),
     /// `metrics = true`: counters in the text format of Prometheus.
     Metrics,
     /// `health = true`: 200 while the process makes progress.
     Health,
-    /// `ready = true`: 200 while new clients are welcome, 503 once draining.
+    /// `ready = true`: 200 while new clients are accepted, 503 once draining.
     Ready,
 }
 
@@ -117,34 +117,34 @@ pub enum Action {
 pub struct WebSocket {
     /// The hub its sessions belong to.
     pub hub: HubId,
-    /// The channels a session is subscribed to; never empty (`["all"]` unless said).
+    /// The channels a session is subscribed to; never empty.
     pub channels: Vec<Template>,
-    /// What becomes of a client's message.
+    /// What happens to a client's message.
     pub on_message: OnMessage,
     /// The channel a broadcast goes to; `None`: the first of `channels`.
     pub to: Option<Template>,
-    /// Which messages are taken; the others are ignored.
+    /// Which messages are accepted. Others are ignored.
     pub accept: Accept,
-    /// Sent to each client as it arrives.
+    /// Sent to each client when it connects.
     pub greeting: Option<Template>,
-    /// Wraps a client's message before it goes on: `msg:{message}`.
+    /// Wraps a client's message before it is sent on: `msg:{message}`.
     pub message: Option<Template>,
-    /// Whether draft-76 clients are let in too.
+    /// Whether draft-76 clients are accepted, too.
     pub draft76: bool,
-    /// The subprotocols spoken, best first.
+    /// The subprotocols offered, the preferred one first.
     pub subprotocols: Vec<String>,
-    /// Who may connect from a browser.
+    /// Which web pages may connect.
     pub origins: Origins,
     /// What is logged at level info about its sessions.
     pub log: SessionLog,
 }
 
-/// What a route that clients subscribe by has in common with others of its kind.
+/// What websocket and events routes have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     /// The hub subscribed to.
     pub hub: HubId,
-    /// The channels a client is subscribed to; never empty (`["all"]` is the default).
+    /// The channels a client is subscribed to; never empty.
     pub channels: Vec<Template>,
     /// Which web pages may connect.
     pub origins: Origins,
@@ -157,19 +157,19 @@ pub struct Subscription {
 pub struct Events {
     /// Its hub and channels.
     pub subscription: Subscription,
-    /// The type of its events, of which the only hole is `channel`; `None`: browsers take it as `message`. Its text holds no CR, LF
-    /// or NUL; a channel that fills the hole may.
+    /// The type of its events; the only hole in it is `channel`. `None`: browsers use `message`. The template contains no CR, LF or
+    /// NUL, but the name of a channel that fills the hole may.
     pub event: Option<Template>,
 }
 
 /// `on_message`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMessage {
-    /// Published to the session's channel, sender included.
+    /// Published to the session's channel, also to the sender.
     Broadcast,
     /// Sent back to the sender alone.
     Echo,
-    /// Received (and logged), not sent on.
+    /// Received (and logged), but not sent on.
     Ignore,
 }
 
@@ -189,13 +189,13 @@ pub enum Accept {
 pub enum SessionLog {
     /// Nothing (but at level debug, everything).
     Off,
-    /// Who comes and goes.
+    /// Clients that connect and disconnect.
     Connections,
-    /// Who comes and goes, and what they say.
+    /// Clients that connect and disconnect, and their messages.
     Messages,
 }
 
-/// A route that publishes what it is sent.
+/// A route that publishes the messages of requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publish {
     /// The hub published to.
@@ -204,13 +204,13 @@ pub struct Publish {
     pub channel: Template,
     /// The message; `None`: the request's body.
     pub message: Option<Template>,
-    /// The request methods taken; never empty (POST unless said).
+    /// The request methods accepted; never empty.
     pub methods: Vec<Method>,
-    /// Which pages may publish.
+    /// Which web pages may publish.
     pub origins: Origins,
 }
 
-/// A request method a publish route can take.
+/// A request method that a publish route can accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// GET
@@ -224,17 +224,17 @@ pub enum Method {
 /// A route that serves files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Static {
-    /// The directory, absolute or relative to the process at load time (already joined to the file's own).
+    /// The directory. A relative path is joined to the directory of the file already.
     pub root: PathBuf,
     /// Whether a directory without an index is listed.
     pub listing: bool,
-    /// File names served for a directory, the first that exists.
+    /// The file names served for a directory: the first that exists.
     pub index: Vec<String>,
 }
 
 /// A route that serves the built-in page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
-    /// Live messages, and a box to send one.
+    /// Shows messages as they arrive, and can send one.
     Live,
 }

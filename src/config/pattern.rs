@@ -1,8 +1,8 @@
-//! Path patterns: `/publish/{channel}`, and which of several that match a path is meant.
+//! Path patterns such as `/publish/{channel}`, and which one applies where several match a path.
 //!
-//! A pattern is literal segments and parameters (`{name}`, one whole segment, never empty). A route that serves a tree (static
-//! directories) takes everything below its path. The most specific route wins: compared from the left, a literal
-//! segment beats a parameter, and an exact route beats a tree.
+//! A pattern consists of literal segments and parameters (`{name}`, one whole segment, never empty). A route that serves a tree (a
+//! static directory) takes all paths below its own. The most specific route applies: compared from the left, a literal segment is more
+//! specific than a parameter, and an exact route is more specific than a tree.
 
 use std::fmt;
 
@@ -15,44 +15,44 @@ use super::template;
 pub struct Pattern {
     text: String,
     segments: Vec<Segment>,
-    /// Takes everything below.
+    /// Whether it takes all paths below, too.
     tree: bool,
 }
 
-/// What stands between two slashes.
+/// The part of a path between two slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// This text, decoded.
     Literal(String),
-    /// Any text but an empty one, under this name.
+    /// Any text that is not empty; the name of the parameter.
     Parameter(String),
 }
 
-/// Which paths a pattern takes.
+/// The paths that a pattern takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Paths(bool, Vec<Option<String>>);
 
 impl Pattern {
-    /// Reads a pattern; `tree` says whether it takes everything below its path.
+    /// Reads a pattern; `tree`: it takes all paths below, too.
     ///
     /// # Errors
-    /// A sentence for the operator: what is wrong, and what would do.
+    /// A sentence for the operator: what is wrong, and what would be right.
     pub fn parse(text: &str, tree: bool) -> Result<Pattern, String> {
         let Some(inside) = text.strip_prefix('/') else {
             if text.contains("://") {
-                return Err("a path is what follows the address, as in `/ws`".to_owned());
+                return Err("write the path alone, without scheme and host, for example `/ws`".to_owned());
             }
             return Err(format!("a path starts with `/`: write `/{text}`"));
         };
         if let Some(odd) = text.chars().find(|c| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
-            return Err(format!("a path holds no {odd:?}: arguments are named in templates, as in `{{name}}`"));
+            return Err(format!("a path cannot contain {odd:?}; query arguments are used in templates, as `{{name}}`"));
         }
         let inside = if tree { inside.strip_suffix('/').unwrap_or(inside) } else { inside };
         let mut segments: Vec<Segment> = Vec::new();
         for part in inside.split('/').filter(|_| !inside.is_empty()) {
             let segment = Segment::parse(part)?;
             if matches!(segment, Segment::Parameter(_)) && segments.contains(&segment) {
-                return Err(format!("`{part}` stands twice in one path"));
+                return Err(format!("`{part}` is used twice in one path"));
             }
             segments.push(segment);
         }
@@ -64,12 +64,12 @@ impl Pattern {
         &self.text
     }
 
-    /// What it is made of.
+    /// Its segments.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Whether it takes everything below, too.
+    /// Whether it takes all paths below, too.
     pub fn is_tree(&self) -> bool {
         self.tree
     }
@@ -82,7 +82,7 @@ impl Pattern {
         })
     }
 
-    /// Which paths it takes: the same for two patterns of which one could never be reached.
+    /// The paths that it takes. Two patterns for which this is equal hide each other.
     pub fn paths(&self) -> Paths {
         let segments = self.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => Some(text.clone()),
@@ -91,7 +91,7 @@ impl Pattern {
         Paths(self.tree, segments.collect())
     }
 
-    /// A key that sorts the more specific pattern first.
+    /// A sort key; the more specific pattern is first.
     pub fn rank(&self) -> impl Ord + use<> {
         let kinds: Vec<u8> = self.segments.iter().map(|s| u8::from(matches!(s, Segment::Parameter(_)))).collect();
         (self.tree, std::cmp::Reverse(if self.tree { self.segments.len() } else { 0 }), kinds)
@@ -104,7 +104,7 @@ impl Segment {
         match name {
             Some(name) => template::parameter_name(part, name).map(|name| Segment::Parameter(name.to_owned())),
             None if part.contains(['{', '}']) => {
-                Err(format!("a parameter is a whole segment, as in `/publish/{{channel}}`; `{part}` is not"))
+                Err(format!("a parameter is a whole segment, as in `/publish/{{channel}}`, but `{part}` is not"))
             }
             None => Ok(Segment::Literal(percent_decode_str(part).decode_utf8_lossy().into_owned())),
         }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_specific_sorts_first() {
+    fn the_most_specific_pattern_is_first() {
         let mut all = [
             Pattern::parse("/", true).unwrap(),
             exact("/{x}"),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn a_pattern_with_a_mistake_is_refused() {
         for bad in ["ws", "/a b", "/a?b", "/x{y}", "/{}", "/{a}/{a}"] {
             assert!(Pattern::parse(bad, false).is_err(), "{bad}");
         }

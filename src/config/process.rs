@@ -11,43 +11,43 @@ use super::report::{Outside, Report};
 /// `[daemon]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Daemon {
-    /// Where the process id is written; relative to the run directory.
+    /// The file for the process ID; relative to the run directory.
     pub pidfile: PathBuf,
-    /// Changed into before anything relative is opened; `None`: where pushd was started.
+    /// The run directory. pushd changes into it before it opens relative paths. `None`: the directory where pushd was started.
     pub rundir: Option<PathBuf>,
-    /// User to become once the sockets are bound.
+    /// The user to switch to once the sockets are bound.
     pub user: Option<String>,
-    /// Group to become; `None`: the user's own.
+    /// The group to switch to; `None`: the user's own.
     pub group: Option<String>,
-    /// File mode creation mask; `None`: 0o077 as a daemon, inherited in the foreground.
+    /// The file mode creation mask; `None`: 0o077 as a daemon, inherited in the foreground.
     pub umask: Option<u32>,
     /// How long a graceful end may take.
     pub grace: Duration,
     /// How many shards (threads) serve.
     pub workers: Workers,
-    /// How many connections are held at once; `None`: what the file descriptor limit allows.
+    /// The maximum number of connections; `None`: what the limit of open files allows.
     pub connections_max: Option<NonZeroUsize>,
-    /// How many of them may come from one address (for IPv6: one /64); `None`: all.
+    /// The maximum number of connections from one address (for IPv6: one /64); `None`: no limit.
     pub connections_per_address_max: Option<NonZeroUsize>,
 }
 
 /// `workers`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workers {
-    /// One per core this process may use.
+    /// One for each core that this process may use.
     Auto,
-    /// That many.
+    /// This number.
     Count(NonZeroUsize),
 }
 
 /// `[log]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Log {
-    /// Where the log goes; `None`: nobody said, so `pushd.log` for a daemon and standard error in the foreground.
+    /// Where the log goes; `None`: to `pushd.log` as a daemon, to standard error in the foreground.
     pub target: Option<LogTarget>,
-    /// The least severe level written.
+    /// The least severe level that is written.
     pub level: log::LevelFilter,
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
     /// When pushd itself rotates its log; `None`: never.
     pub rotate: Option<Rotate>,
@@ -66,25 +66,25 @@ pub enum LogTarget {
     Syslog,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// `2026-11-20T21:08:03+0000 [hub#info] text`
     Text,
-    /// One JSON object a line.
+    /// One JSON object on each line.
     Json,
 }
 
 /// Rotation by size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rotate {
-    /// Rotate once the file holds this many bytes.
+    /// The log is rotated once it has this many bytes.
     pub size_bytes: u64,
     /// How many old files (`.1` is the newest) are kept.
     pub keep: u32,
 }
 
-/// Reads `[daemon]`. The pidfile stays as written, relative to the run directory.
+/// Reads `[daemon]`. A relative pidfile stays relative, to the run directory.
 pub(super) fn daemon(table: &Table<'_>) -> Daemon {
     Daemon {
         pidfile: table.value("pidfile", |item| item.text("the path of a file").map(PathBuf::from)),
@@ -103,14 +103,14 @@ fn workers(item: &Item<'_>) -> Option<Workers> {
     match item.as_text() {
         Some("auto") => Some(Workers::Auto),
         Some(_) => {
-            item.note(item.error("`workers` takes a whole number or \"auto\"").label("neither of these"));
+            item.note(item.error("`workers` takes a whole number or \"auto\"").label("this is neither"));
             None
         }
         None => item.positive().map(Workers::Count),
     }
 }
 
-/// A user or a group, which must be there.
+/// A user or a group, which must exist.
 fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> Outside) -> Option<String> {
     let name = item.text(expected)?.to_owned();
     item.report.expect(item.span(), kind(name.clone()));
@@ -120,7 +120,7 @@ fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> Outside) -> Opti
 impl Daemon {
     /// The keys in which `new` differs.
     pub fn changed_keys(&self, new: &Daemon) -> Vec<&'static str> {
-        // Taken apart, so that a key that comes cannot be forgotten here.
+        // Destructured, so that the compiler reports a new key that is not compared here.
         let Daemon {
             pidfile,
             rundir,

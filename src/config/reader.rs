@@ -1,7 +1,7 @@
 //! Reads a TOML table by the entries of its keys.
 //!
 //! A [`Table`] has a [`Section`], and reports at once each of its keys that the section does not have. An [`Item`] is one value with
-//! its key and its place. Its methods convert it to a type within the bounds of its entry; where that fails, they report what was
+//! its key and its location. Its methods convert it to a type within the bounds of its entry; where that fails, they report what was
 //! found, and reading continues: `None` means "not set, or already reported".
 
 use toml::Spanned;
@@ -17,7 +17,7 @@ pub(super) struct Table<'a> {
     section: &'static Section,
     /// `None`: the file does not have the table, so all its keys have their defaults.
     entries: Option<&'a DeTable<'a>>,
-    /// The place of its name.
+    /// The location of its name.
     start: usize,
     end: usize,
 }
@@ -104,7 +104,7 @@ impl<'a> Table<'a> {
         self.section
     }
 
-    /// The place of its name.
+    /// The location of its name.
     pub(super) fn span(&self) -> Span {
         self.start..self.end
     }
@@ -128,7 +128,7 @@ impl<'a> Table<'a> {
     pub(super) fn named(&self, key: &str) -> Vec<Item<'a>> {
         let Some(item) = self.item(key) else { return Vec::new() };
         if item.is_list() {
-            let problem = item.error(format!("each {key} has a name")).label("this is a list");
+            let problem = item.error(format!("each {key} needs a name")).label("this is a list");
             item.note(problem.help(format!("write `[{key}.NAME]` instead of `[[{key}]]`")));
             return Vec::new();
         }
@@ -136,7 +136,7 @@ impl<'a> Table<'a> {
         let Some(Kind::Named(section)) = self.section.key(key).map(|key| key.kind) else { return items };
         let is_key = |item: &Item<'_>| section.key(item.key).is_some();
         if let Some(nameless) = items.iter().find(|item| is_key(item) && !item.is_table()) {
-            let problem = Problem::error(nameless.key_span(), format!("each {key} has a name"));
+            let problem = Problem::error(nameless.key_span(), format!("each {key} needs a name"));
             self.note(
                 problem
                     .label(format!("a key of {}", section.title))
@@ -172,12 +172,12 @@ impl<'a> Item<'a> {
         self.key
     }
 
-    /// The place of its key.
+    /// The location of its key.
     pub(super) fn key_span(&self) -> Span {
         self.key_start..self.key_end
     }
 
-    /// The place of its value.
+    /// The location of its value.
     pub(super) fn span(&self) -> Span {
         self.value.span()
     }
@@ -272,7 +272,7 @@ impl<'a> Item<'a> {
         match self.as_text() {
             Some("") => self.note(self.error("this string is empty").label(format!("expected {expected}"))),
             Some(text) if text.contains('\0') => {
-                self.note(self.error(format!("`{}` holds a NUL character", self.key)));
+                self.note(self.error(format!("`{}` contains a NUL character", self.key)));
             }
             Some(text) => return Some(text),
             None => self.mismatch(expected),

@@ -1,9 +1,8 @@
-//! Gathers what is wrong with a configuration, and draws it.
+//! Collects the problems of a configuration and renders them.
 //!
-//! A [`Report`] is shared by everyone who looks at its files: each [`note`](Report::note)s what it finds and goes on, so that the
-//! operator hears everything at once. [`finish`](Report::finish) sorts, draws with annotate-snippets, and hands out
-//! [`Diagnostic`]s. Only the lines concerned are given to the renderer: a large file costs nothing, and a strange one
-//! cannot confuse it.
+//! All modules that read the files share a [`Report`]. Each [`note`](Report::note)s a problem and continues, so that the operator sees
+//! all problems at once. [`finish`](Report::finish) sorts them and renders them with annotate-snippets. The renderer gets only the lines
+//! concerned, so that neither the size nor the content of a file matters to it.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -19,38 +18,38 @@ use super::syntax;
 use super::text;
 use super::unclosed::Mended;
 
-/// A place in the files of a configuration, in bytes.
+/// A range of bytes in the files of a configuration.
 pub(super) type Span = Range<usize>;
 
-/// One finding, before it is drawn.
+/// One problem, before it is rendered.
 #[derive(Debug)]
 pub(super) struct Problem {
     severity: Severity,
     span: Option<Span>,
-    /// The file that is meant as a whole, where it is not the first.
+    /// The file, if the problem is about a file as a whole and not about the first one.
     file: Option<PathBuf>,
     title: String,
     label: String,
     help: Option<String>,
     also: Option<(Span, String)>,
     basis: Basis,
-    /// Whether this user may not read the file.
+    /// Whether this user has no permission to read the file.
     denied: bool,
 }
 
-/// What a finding rests on.
+/// What a problem is based on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Basis {
     /// The file is not TOML here.
     Syntax,
-    /// Something that stands there.
+    /// Something that is in the file.
     Presence,
-    /// Something that does not.
+    /// Something that is not in the file.
     Absence,
 }
 
 impl Problem {
-    /// An error at `span`, whose `title` says what is wrong.
+    /// An error at `span`. The `title` is the mistake.
     pub(super) fn error(span: Span, title: impl Into<String>) -> Problem {
         let (label, help, also) = (String::new(), None, None);
         Problem {
@@ -71,30 +70,30 @@ impl Problem {
         Problem { severity: Severity::Warning, ..Problem::error(span, title) }
     }
 
-    /// An error of the file as a whole.
+    /// An error about a file as a whole.
     pub(super) fn whole(title: impl Into<String>) -> Problem {
         Problem { span: None, ..Problem::error(0..0, title) }
     }
 
-    /// That file, where it is not the first.
+    /// The file, if it is not the first.
     pub(super) fn of(mut self, file: PathBuf) -> Problem {
         self.file = Some(file);
         self
     }
 
-    /// What to write under the place.
+    /// The text under the location.
     pub(super) fn label(mut self, label: impl Into<String>) -> Problem {
         self.label = label.into();
         self
     }
 
-    /// What would do.
+    /// What would be right.
     pub(super) fn help(mut self, help: impl Into<String>) -> Problem {
         self.help = Some(help.into());
         self
     }
 
-    /// `did you mean`, where one of `known` is near `found`.
+    /// `did you mean`, if one of `known` is similar to `found`.
     pub(super) fn meant<'k>(self, found: &str, known: impl IntoIterator<Item = &'k str>) -> Problem {
         match nearest(found, known) {
             Some(near) => self.help(format!("did you mean `{near}`?")),
@@ -102,26 +101,26 @@ impl Problem {
         }
     }
 
-    /// A second place that has to do with it.
+    /// A second location that belongs to the problem.
     pub(super) fn also(mut self, span: Span, label: impl Into<String>) -> Problem {
         self.also = Some((span, label.into()));
         self
     }
 
-    /// Says that this user may not read the file.
+    /// Marks that this user has no permission to read the file.
     pub(super) fn denied(mut self) -> Problem {
         self.denied = true;
         self
     }
 
-    /// Says that something is not there. Where the file is not even TOML, that proves nothing: it may just not have been understood.
+    /// Marks that the problem is something missing. It is dropped where a file is not TOML, because the parser may have skipped it.
     pub(super) fn absence(mut self) -> Problem {
         self.basis = Basis::Absence;
         self
     }
 }
 
-/// Something outside of the file that must be there.
+/// Something outside of the file that must exist.
 pub(super) enum Outside {
     /// A directory.
     Directory(PathBuf),
@@ -131,22 +130,22 @@ pub(super) enum Outside {
     Group(String),
 }
 
-/// Everything found so far.
+/// All problems so far.
 pub(super) struct Report<'a> {
     files: &'a [Source],
     problems: RefCell<Vec<Problem>>,
-    /// What the file names outside of it, and where.
+    /// The things outside that the file names, with the locations.
     outside: RefCell<Vec<(Span, Outside)>>,
-    /// Where a file is not TOML.
+    /// The lines that are not TOML.
     broken: Vec<Span>,
     /// Whether a file could not be read.
     partial: bool,
-    /// How many syntax errors were only counted.
+    /// How many syntax errors were counted only.
     more: usize,
 }
 
 impl<'a> Report<'a> {
-    /// Nothing found yet in `files`, but what could not be read.
+    /// A report on `files`, with the problems of files that could not be read.
     pub(super) fn new(files: &'a [Source], unread: Vec<Problem>) -> Report<'a> {
         Report {
             files,
@@ -158,28 +157,28 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The files, the named one first.
+    /// The files, the main file first.
     pub(super) fn files(&self) -> &'a [Source] {
         self.files
     }
 
-    /// The file that holds the byte `at`.
+    /// The file of the byte `at`.
     pub(super) fn file(&self, at: usize) -> &'a Source {
         let number = self.files.partition_point(|file| file.start <= at).saturating_sub(1);
         &self.files[number]
     }
 
-    /// Adds a finding.
+    /// Adds a problem.
     pub(super) fn note(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
-    /// Remembers that the value at `span` names this.
+    /// Remembers that the value at `span` names something that must exist.
     pub(super) fn expect(&self, span: Span, outside: Outside) {
         self.outside.borrow_mut().push((span, outside));
     }
 
-    /// Looks whether what `counts` of it is there: the one place where checking a file touches anything else.
+    /// Reports each thing outside that does not exist, if `counts` selects it. Only here does a check look at anything but the files.
     pub(super) fn note_missing(&self, counts: impl Fn(&Outside) -> bool) {
         for (span, outside) in self.outside.take().into_iter().filter(|(_, outside)| counts(outside)) {
             let missing = match &outside {
@@ -193,19 +192,19 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Adds what `file` opens and does not close.
+    /// Reports the brackets that `file` does not close.
     pub(super) fn note_unclosed(&mut self, file: &Source, mended: &Mended) {
         for (at, lines) in &mended.unclosed {
             let sign = &file.text[*at..=*at];
             let other = if sign == "{" { "}" } else { "]" };
             let at = file.start + at;
-            let problem = Problem::error(at..at + 1, format!("this is not TOML: `{sign}` without its `{other}`"));
+            let problem = Problem::error(at..at + 1, format!("this is not TOML: `{sign}` has no `{other}`"));
             self.note(Problem { basis: Basis::Syntax, ..problem.label("never closed") });
             self.broken.push(file.start + lines.start..file.start + lines.end);
         }
     }
 
-    /// Adds what the TOML parser found in `file`. Of one that is something else entirely, only the beginning.
+    /// Reports the syntax errors of `file`; of a large number, only the first.
     pub(super) fn note_all_syntax(&mut self, file: &Source, errors: &[toml::de::Error]) {
         let (shown, more) = errors.split_at(errors.len().min(limits::DIAGNOSTICS_MAX));
         self.more += more.len();
@@ -220,7 +219,7 @@ impl<'a> Report<'a> {
         let start = span.start;
         let message = error.message();
         if message == "duplicate key" {
-            let problem = Problem::error(span, "a key stands twice in one table").label("the second of two");
+            let problem = Problem::error(span, "a key is set twice in one table").label("the second time");
             return self.note(Problem { basis: Basis::Syntax, ..problem });
         }
         let line = self.line_of(start);
@@ -231,24 +230,24 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The source of a string, if it says its `value` without escapes: then a place in the value is a place in the text.
+    /// Where the text of a string begins, if it has no escapes. An offset in its value is then an offset in the text, too.
     pub(super) fn inside(&self, span: &Span, value: &str) -> Option<usize> {
         let inner = span.start + 1..span.end.checked_sub(1)?;
         let file = self.file(span.start);
         (file.text.get(file.local(&inner)) == Some(value)).then_some(inner.start)
     }
 
-    /// Whether something is wrong with exactly this place.
+    /// Whether a problem is reported for exactly this range.
     pub(super) fn is_wrong(&self, span: &Span) -> bool {
         self.problems.borrow().iter().any(|problem| problem.span.as_ref() == Some(span))
     }
 
-    /// Whether nothing was found that forbids to run.
+    /// Whether there is no error so far.
     pub(super) fn is_good(&self) -> bool {
         self.problems.borrow().iter().all(|problem| problem.severity == Severity::Warning)
     }
 
-    /// Everything found, drawn, in the order of the files.
+    /// All problems, rendered, in the order of the files.
     pub(super) fn finish(self) -> Vec<Diagnostic> {
         let mut problems = self.problems.take();
         if self.partial {
@@ -266,17 +265,17 @@ impl<'a> Report<'a> {
         let more = self.more + problems.len().saturating_sub(limits::DIAGNOSTICS_MAX);
         problems.truncate(limits::DIAGNOSTICS_MAX);
         if more > 0 {
-            problems.push(Problem::whole(format!("and {more} more, once these are mended")));
+            problems.push(Problem::whole(format!("and {more} more, which are shown once these are corrected")));
         }
         problems.iter().map(|problem| self.draw(problem)).collect()
     }
 
-    /// Whether the line at `at` is not TOML.
+    /// Whether the byte `at` is on a line that is not TOML.
     fn is_broken(&self, at: usize) -> bool {
         self.broken.iter().any(|line| line.start <= at && at <= line.end)
     }
 
-    /// The line that holds the byte `at`, without its end.
+    /// The line of the byte `at`, without its line break.
     fn line_of(&self, at: usize) -> Span {
         let file = self.file(at);
         let at = file.boundary(at);
@@ -285,7 +284,7 @@ impl<'a> Report<'a> {
         file.start + start..file.start + end
     }
 
-    /// The line and the column, in its file, of the byte `at`.
+    /// The line and column of the byte `at` in its file.
     pub(super) fn location(&self, at: usize) -> Location {
         let file = self.file(at);
         let line = file.local(&self.line_of(at));
@@ -330,7 +329,7 @@ impl<'a> Report<'a> {
         Diagnostic { severity: problem.severity, location, summary, rendered, denied: problem.denied }
     }
 
-    /// The line of `span`, with `span` (or its part on that line) underlined.
+    /// The first line of `span`, with the part of `span` on it underlined.
     fn snippet<'s>(&'s self, span: &Span, label: &'s str) -> Snippet<'s, Annotation<'s>> {
         let file = self.file(span.start);
         let line = file.local(&self.line_of(span.start));
@@ -351,18 +350,22 @@ impl<'a> Report<'a> {
     }
 }
 
-/// What is wrong with a directory, what was expected, and what would do.
+/// If a directory does not exist: the mistake, what was expected, and what would be right.
 fn missing_directory(path: &Path) -> Option<(String, &'static str, &'static str)> {
     let title = match std::fs::metadata(path) {
         Ok(found) if found.is_dir() => return None,
         Ok(_) => "this is not a directory".to_owned(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such directory".to_owned(),
-        Err(error) => format!("this directory cannot be looked at: {error}"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "this directory does not exist".to_owned(),
+        Err(error) => format!("this directory cannot be read: {error}"),
     };
-    Some((title, "expected a directory", "create it, or correct the path; a relative one begins where this file lies"))
+    Some((
+        title,
+        "expected a directory",
+        "create it, or correct the path; a relative path begins in the directory of this file",
+    ))
 }
 
-/// The same of a user or a group. A number need not have an entry: what else is needed then is known when it is assumed.
+/// The same for a user or a group. A number need not have an entry in the database: it is checked when pushd switches to it.
 fn missing_name(
     kind: &str,
     name: &str,
@@ -371,10 +374,10 @@ fn missing_name(
     if name.parse::<u32>().is_ok() || is_there(name).unwrap_or(true) {
         return None;
     }
-    Some((format!("there is no such {kind}"), "not in the system's database", "create it, or correct the name"))
+    Some((format!("this {kind} does not exist"), "not in the system's database", "create it, or correct the name"))
 }
 
-/// The one of `known` that `found` was most likely meant to be: `warn`, where it is `warning`.
+/// The word of `known` that is most similar to `found`: `warn` for `warning`.
 fn nearest<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let found = found.to_lowercase();
     let near = |known: &'k str| match known.len() > 3 && found.starts_with(known) {
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_among_the_carriage_returns_of_a_line_is_shown_at_its_end() {
+    fn a_mistake_behind_the_end_of_a_line_is_shown_at_its_end() {
         let text = "a = \"x\r\r\r\r\n";
         let shown = drawn(text, Problem::error(7..9, "what is that?"));
         assert!(shown.contains("1 | a = \"x\n"), "{shown}");
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_word_is_offered_and_a_far_one_is_not() {
+    fn a_similar_word_is_suggested_and_no_other() {
         let known = ["message_max", "queue_max", "ping"];
         assert_eq!(nearest("mesage_max", known), Some("message_max"));
         assert_eq!(nearest("pign", known), Some("ping"));
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_screenful_is_counted() {
+    fn problems_beyond_the_limit_are_counted() {
         let files = file("a = 1\n");
         let report = Report::new(&files, Vec::new());
         for _ in 0..limits::DIAGNOSTICS_MAX + 7 {
@@ -435,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn any_span_can_be_drawn() {
+    fn every_span_can_be_rendered() {
         let text = "ä = \"ö\"\r\n\u{feff}b = 1\n";
         for start in 0..=text.len() + 2 {
             for end in 0..=text.len() + 2 {
@@ -445,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_counted_in_characters() {
+    fn a_column_is_counted_in_characters() {
         let text = "a = 1\nö = 2\n";
         let files = file(text);
         let report = Report::new(&files, Vec::new());

@@ -1,7 +1,7 @@
 //! `[server.NAME.routes]`: what each path serves.
 //!
-//! The first key of a route says what it does (`websocket`, `publish`, `static`, ...), and that decides which other keys it
-//! knows. A route that another one hides can never match and is an error.
+//! One key of a route is its action (`websocket`, `events`, `publish`, `static`, ...). The action decides which other keys the route may
+//! have. A route that can never match, because another one takes the same paths, is an error.
 
 use std::collections::HashMap;
 
@@ -20,11 +20,11 @@ use super::{
 pub(super) struct Routes<'r, 'a> {
     /// The hubs that routes may name.
     pub(super) hubs: &'r Hubs<'a>,
-    /// The server's origins, for routes that have none of their own.
+    /// The origins of the server, for routes without a list of their own.
     pub(super) origins: Origins,
-    /// The routes so far, with the place of their path.
+    /// The routes so far, each with the location of its path.
     pub(super) read: Vec<(Span, Route)>,
-    /// Which paths they take, and where that is said first.
+    /// The paths that they take, and the first location of each.
     pub(super) taken: HashMap<Paths, Span>,
 }
 
@@ -33,8 +33,8 @@ impl<'a> Routes<'_, 'a> {
     pub(super) fn read(mut self, item: Item<'a>) -> Vec<(Span, Route)> {
         let items = item.members();
         if items.is_empty() && item.is_table() {
-            let problem = Problem::error(item.key_span(), "this server has no routes").label("nothing would be served");
-            item.note(problem.help("such as `\"/ws\" = { websocket = \"push\" }`").absence());
+            let problem = Problem::error(item.key_span(), "this server has no routes").label("it would serve nothing");
+            item.note(problem.help("for example `\"/ws\" = { websocket = \"push\" }`").absence());
         }
         for item in items {
             if let Some(route) = self.route(item) {
@@ -54,7 +54,7 @@ impl<'a> Routes<'_, 'a> {
             item.note(problem.label(help.as_str()));
         } else if item.key().split('/').any(|segment| matches!(segment, "." | "..")) {
             let problem = Problem::error(item.key_span(), "this route can never match");
-            item.note(problem.label("clients resolve `.` and `..` before they ask"));
+            item.note(problem.label("clients resolve `.` and `..` before they send a path"));
         }
         let action = self.action(item.table(section?)?);
         Some(Route { pattern: pattern.ok()?, action: action? })
@@ -79,14 +79,14 @@ impl<'a> Routes<'_, 'a> {
         let on_message = table.choice("on_message", &ON_MESSAGE);
         let message = table.item("message").and_then(|item| {
             let template = item.template()?;
-            item.only_holes(&template, &["message"], "only the client's message is known here");
+            item.only_holes(&template, &["message"], "only the client's message can be used here");
             Some(template)
         });
         if on_message != OnMessage::Broadcast {
-            warn_idle(table, "to", "broadcast");
+            warn_idle(table, "to", "`on_message = \"broadcast\"`");
         }
         if on_message == OnMessage::Ignore {
-            warn_idle(table, "message", "broadcast");
+            warn_idle(table, "message", "`on_message = \"broadcast\"` or `\"echo\"`");
         }
         let to = table.item("to").and_then(|i| i.channel());
         let accept = table.choice("accept", &ACCEPT);
@@ -115,7 +115,7 @@ impl<'a> Routes<'_, 'a> {
         Some(Events { subscription: subscription?, event })
     }
 
-    /// What websocket and events routes have in common; `item` names the hub.
+    /// The keys that websocket and events routes have in common. The value of `item` is the name of the hub.
     fn subscription(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Subscription> {
         let hub = self.hubs.named_by(item);
         let channels = table.value("channels", |item| channels(*item));
@@ -126,7 +126,7 @@ impl<'a> Routes<'_, 'a> {
 
     fn publish(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Publish> {
         let hub = self.hubs.named_by(item);
-        let channel = table.required("channel", "say where it goes: `channel = \"all\"`").and_then(|i| i.channel());
+        let channel = table.required("channel", "add the channel: `channel = \"all\"`").and_then(|i| i.channel());
         Some(Publish {
             message: table.item("message").and_then(|i| i.template()),
             methods: table.value("methods", |item| methods(*item)),
@@ -147,13 +147,14 @@ impl<'a> Routes<'_, 'a> {
 
     fn note_hidden(&self, item: &Item<'a>, pattern: &Pattern) {
         if let Some(first) = self.taken.get(&pattern.paths()) {
-            let problem = Problem::error(item.key_span(), "this route can never match").label("takes the same paths");
-            item.note(problem.also(first.clone(), "as this one, which comes first"));
+            let problem = Problem::error(item.key_span(), "this route can never match")
+                .label("it takes the same paths as another");
+            item.note(problem.also(first.clone(), "the other one is here"));
         }
     }
 }
 
-/// What kind of route it is: notes if that is not clear.
+/// The kind of a route. Reports if it has no action, or several.
 fn kind(item: &Item<'_>) -> Option<&'static Section> {
     if !item.is_table() {
         item.mismatch("a table, such as `{ websocket = \"push\" }`");
@@ -165,14 +166,16 @@ fn kind(item: &Item<'_>) -> Option<&'static Section> {
     match (actions.next(), actions.next()) {
         (Some((_, section)), None) => Some(section),
         (Some((first, _)), Some((second, _))) => {
-            let problem = Problem::error(second.key_span(), "a route does one thing").label("a second one");
-            second.note(problem.also(first.key_span(), "the first is here").help("give it a path of its own"));
+            let problem = Problem::error(second.key_span(), "a route has one action").label("a second action");
+            second.note(
+                problem.also(first.key_span(), "the first one is here").help("add a second route with another path"),
+            );
             None
         }
         (None, _) => {
             let known = || keys::ROUTES.iter().map(|section| section.action().name);
-            let mut problem = Problem::error(item.key_span(), "this route does nothing").label("no action");
-            problem = problem.help(format!("say which: {}", listed(known(), "or")));
+            let mut problem = Problem::error(item.key_span(), "this route has no action").label("nothing to serve");
+            problem = problem.help(format!("add one of {}", listed(known(), "or")));
             for member in &members {
                 problem = problem.meant(member.key(), known());
             }
@@ -192,7 +195,7 @@ fn channels(item: Item<'_>) -> Option<Vec<Template>> {
     for item in items.into_iter().take(most) {
         let Some(channel) = item.channel() else { continue };
         if channels.contains(&channel) {
-            item.note(item.error("this channel stands twice").label("a session is subscribed once"));
+            item.note(item.error("this channel is listed twice").label("a client is subscribed once"));
         }
         channels.push(channel);
     }
@@ -212,20 +215,20 @@ fn methods(item: Item<'_>) -> Option<Vec<Method>> {
 fn index(item: Item<'_>) -> Option<Vec<String>> {
     let items = item.strings()?;
     for item in items.iter().filter(|item| item.as_text().is_some_and(|name| name.is_empty() || name.contains('/'))) {
-        item.note(item.error("this is not a file name").label("an index lies in the directory itself"));
+        item.note(item.error("this is not a file name").label("an index is a file in the directory itself"));
     }
     Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
 }
 
-/// The type of a route's events. A line break in it would end the field of the event stream.
+/// The type of a route's events. A line break would end the field in the event stream.
 fn event(item: &Item<'_>) -> Option<Template> {
     let text = item.text("the type of an event")?;
     if text.contains(['\r', '\n']) {
-        let problem = item.error("`event` holds a line break").label("the type of an event is one line");
+        let problem = item.error("`event` contains a line break").label("the type of an event is a single line");
         item.note(problem.help("remove the line break"));
     }
     let template = item.template()?;
-    item.only_holes(&template, &["channel"], "only the channel of the message is known here");
+    item.only_holes(&template, &["channel"], "only the channel of the message can be used here");
     Some(template)
 }
 
@@ -234,7 +237,8 @@ fn subprotocols(item: Item<'_>) -> Vec<String> {
     let items = item.strings().unwrap_or_default();
     for item in items.iter().filter(|i| i.as_text().is_some_and(|name| name.is_empty() || !name.bytes().all(token))) {
         item.note(
-            item.error("this is not the name of a subprotocol").label("letters, digits and a few signs, no spaces"),
+            item.error("this is not the name of a subprotocol")
+                .label("expected letters, digits and any of !#$%&'*+-.^_`|~"),
         );
     }
     items.iter().filter_map(Item::as_text).map(str::to_owned).collect()
@@ -245,20 +249,22 @@ fn switched_on(item: &Item<'_>) -> Option<()> {
         return Some(());
     }
     item.note(
-        item.error(format!("`{}` takes `true`", item.key())).label("expected `true`").help("or remove the route"),
+        item.error(format!("`{}` takes `true`", item.key()))
+            .label("expected `true`")
+            .help("to switch it off, remove the route"),
     );
     None
 }
 
-/// Warns that `key` is set and would only count with `on_message = "NEEDED"`.
+/// Warns that `key` is set, but has an effect only with `needed`.
 fn warn_idle(table: &Table<'_>, key: &str, needed: &str) {
     if let Some(item) = table.item(key) {
         let problem = Problem::warning(item.key_span(), format!("`{key}` has no effect here"));
-        item.note(problem.label(format!("it counts with `on_message = \"{needed}\"`")));
+        item.note(problem.label(format!("it needs {needed}")));
     }
 }
 
-/// The words of the keys.
+// The words of the keys.
 pub(super) const PAGES: [(&str, Page); 1] = [("live", Page::Live)];
 pub(super) const ON_MESSAGE: [(&str, OnMessage); 3] =
     [("broadcast", OnMessage::Broadcast), ("echo", OnMessage::Echo), ("ignore", OnMessage::Ignore)];

@@ -21,9 +21,9 @@ pub struct Server {
     pub listen: Vec<Listen>,
     /// What each path serves, in the order of the file.
     pub routes: Vec<Route>,
-    /// Who may open WebSockets and publish from a browser, unless a route says otherwise.
+    /// Which web pages may connect and publish, unless a route has its own list.
     pub origins: Origins,
-    /// The names it answers to.
+    /// The host names it answers to.
     pub hosts: Hosts,
     /// How long a client may take to send a request's header.
     pub header_timeout: Duration,
@@ -31,31 +31,31 @@ pub struct Server {
     pub body_timeout: Duration,
     /// How long a connection may wait for its next request.
     pub keep_alive: Duration,
-    /// How many connections it holds at once; `None`: as many as the process.
+    /// The maximum number of connections; `None`: that of the process.
     pub connections_max: Option<NonZeroUsize>,
 }
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
-    /// Where findings go.
+    /// Where problems are reported.
     pub(super) report: &'r Report<'a>,
     /// The hubs that routes may name.
     pub(super) hubs: &'r Hubs<'a>,
-    /// The addresses taken so far, over all servers.
+    /// The addresses in use so far, of all servers.
     pub(super) taken: HashMap<Listen, Span>,
-    /// Of each port, for IPv4 or not, where all addresses are taken, and where a single one is first.
+    /// For each port, of IPv4 or IPv6: the location that listens on all addresses, and the first that listens on a single one.
     pub(super) ports: HashMap<(bool, u16), [Option<Span>; 2]>,
-    /// The routes of all servers so far, each with the place of its path.
+    /// The routes of all servers so far, each with the location of its path.
     pub(super) routes: Vec<(Span, Route)>,
 }
 
 impl<'a> Servers<'_, 'a> {
-    /// Reads them all; and their routes, each with the place of its path.
+    /// Reads all servers. Their routes are returned with the locations of their paths, too.
     pub(super) fn read(mut self, top: &Table<'a>) -> (Vec<Server>, Vec<(Span, Route)>) {
         let items = top.named("server");
         if items.is_empty() && top.item("server").is_none_or(|item| item.is_table() && item.members().is_empty()) {
-            let problem = Problem::whole("no server is configured: nothing would listen").absence();
-            self.report.note(problem.help("`env pushd --print-default-config` shows one"));
+            let problem = Problem::whole("no server is configured, so pushd would listen on no address").absence();
+            self.report.note(problem.help("`env pushd --print-default-config` prints a file with one"));
         }
         let servers = items.into_iter().filter_map(|item| self.server(item)).collect();
         (servers, self.routes)
@@ -66,7 +66,7 @@ impl<'a> Servers<'_, 'a> {
         let table = item.table(&keys::SERVER)?;
         let listen = self.listen(&table);
         let origins = table.value("origins", |item| addresses::origins(*item));
-        let help = format!("say what it serves: `[server.{}.routes]`", item.key());
+        let help = format!("add a table of what it serves: `[server.{}.routes]`", item.key());
         let routes = table.required("routes", &help).map(|item| {
             Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new(), taken: HashMap::new() }.read(item)
         });
@@ -88,7 +88,7 @@ impl<'a> Servers<'_, 'a> {
     }
 
     fn listen(&mut self, table: &Table<'a>) -> Vec<Listen> {
-        let items = table.required("listen", "such as `listen = \"127.0.0.1:8888\"`").and_then(Item::strings);
+        let items = table.required("listen", "for example `listen = \"127.0.0.1:8888\"`").and_then(Item::strings);
         let mut listen = Vec::new();
         for item in items.unwrap_or_default() {
             match addresses::listen(item.as_text().unwrap_or_default(), item.base()) {
@@ -96,21 +96,23 @@ impl<'a> Servers<'_, 'a> {
                     self.note_taken(&item, &address);
                     listen.push(address);
                 }
-                Err(help) => {
-                    item.note(item.error("this is not an address to listen on").label("not understood").help(help))
-                }
+                Err(help) => item.note(
+                    item.error("this is not an address to listen on")
+                        .label("expected an address and a port")
+                        .help(help),
+                ),
             }
         }
         listen
     }
 
     fn note_taken(&mut self, item: &Item<'a>, address: &Listen) {
-        // The system picks a new port for each 0.
+        // For port 0 the system chooses a new port each time.
         if matches!(address, Listen::Tcp(address) if address.port() == 0) {
             return;
         }
         if let Some(first) = self.taken.insert(address.clone(), item.span()) {
-            let problem = item.error("this address is taken twice").label("the second time");
+            let problem = item.error("this address is listed twice").label("the second time");
             item.note(problem.also(first, "the first time is here"));
             return;
         }
@@ -119,12 +121,13 @@ impl<'a> Servers<'_, 'a> {
         let (mine, other) = if tcp.ip().is_unspecified() { (all, one) } else { (one, all) };
         mine.get_or_insert_with(|| item.span());
         if let Some(other) = other {
-            let problem = item.error("this address overlaps another one").label("the kernel gives one of the two");
+            let problem =
+                item.error("this address overlaps another one").label("the kernel allows only one of the two");
             item.note(problem.also(other.clone(), "the other one is here"));
         }
     }
 
-    /// Warns where a route lets other machines publish: pushd does not ask who they are.
+    /// Warns of routes where other machines may publish: pushd does not authenticate publishers.
     fn warn_open(&self, server: &Server, routes: &[(Span, Route)]) {
         let open = server.listen.iter().find_map(|listen| match listen {
             Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
@@ -132,10 +135,10 @@ impl<'a> Servers<'_, 'a> {
         });
         let Some(address) = open else { return };
         for (span, route) in routes.iter().filter(|(_, route)| matches!(route.action, Action::Publish(_))) {
-            let title = format!("anybody who reaches {address} may publish at `{}`", route.pattern);
-            let problem = Problem::warning(span.clone(), title).label("open to more than this machine");
+            let title = format!("every client that reaches {address} may publish at `{}`", route.pattern);
+            let problem = Problem::warning(span.clone(), title).label("open to other machines");
             self.report.note(problem.help(
-                "give publishing a server of its own on 127.0.0.1 or a Unix socket, or put a proxy in front that asks who it is",
+                "move it to a server of its own on 127.0.0.1 or on a Unix socket, or put a proxy in front that authenticates clients",
             ));
         }
     }

@@ -1,7 +1,7 @@
-//! What counts, key by key, and where it was said: the configuration as `pushctl config show` and `pushctl diff` see it.
+//! The value of each key and where it is set, for `pushctl config show` and `pushctl diff`.
 //!
-//! The table of all files is walked along [`keys`](super::keys), so that keys nobody set are there, too, with what
-//! counts instead. It is only done for a configuration that was found good.
+//! The merged table is compared with [`keys`](super::keys), so that keys that are not set are included with their defaults. This is
+//! done only for a valid configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -14,17 +14,17 @@ use super::report::Report;
 use super::text;
 use super::units;
 
-/// What stands for a value that must not be shown.
+/// Shown in the place of a secret.
 const HIDDEN: &str = "\"(hidden)\"";
 
-/// One table, with every key it may hold but those that are tables themselves.
+/// One table with all its keys, except those that are tables themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Where it stands: `["server", "main", "routes", "/ws"]`.
+    /// Its path: `["server", "main", "routes", "/ws"]`.
     pub path: Vec<String>,
-    /// What kind of table it is.
+    /// Its kind.
     pub section: &'static Section,
-    /// Where it is said first.
+    /// Where it is first in the files.
     pub provenance: Provenance,
     /// Its keys, in the order of the section.
     pub keys: Vec<Setting>,
@@ -35,42 +35,42 @@ pub struct Settings {
 pub struct Setting {
     /// The key.
     pub key: &'static Key,
-    /// Its value as TOML writes it, hidden if it is secret; `None`: it has none.
+    /// Its value in TOML, hidden if it is secret; `None`: it has no value.
     pub value: Option<String>,
     /// Where it is set.
     pub provenance: Provenance,
-    /// The same for two ways to write the same value.
+    /// The value in a form that is equal for all ways to write it.
     meaning: Option<String>,
 }
 
-/// Where something is said.
+/// Where a table or a key is set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provenance {
-    /// Nowhere.
+    /// In no file.
     Default,
     /// In this file, on this line.
     Line(PathBuf, usize),
 }
 
 impl Settings {
-    /// How it is called: `server.main.routes."/ws"`.
+    /// Its name: `server.main.routes."/ws"`.
     pub fn name(&self) -> String {
         text::path(&self.path)
     }
 }
 
 impl Setting {
-    /// Whether the two come to the same.
+    /// Whether both have the same value.
     pub fn is_as(&self, other: &Setting) -> bool {
         self.meaning == other.meaning
     }
 }
 
-/// The settings of the table of all files.
+/// The settings of the merged table.
 pub(super) fn settings(report: &Report<'_>, entries: &DeTable<'_>) -> Vec<Settings> {
     let mut walk = Walk { report, found: Vec::new() };
     walk.table(&keys::TOP, &mut Vec::new(), Some(entries), Provenance::Default);
-    // The file itself holds nothing but tables.
+    // The top has only tables, so it has no settings of its own.
     walk.found.retain(|table| !table.path.is_empty());
     walk.found
 }
@@ -81,7 +81,7 @@ struct Walk<'r, 'a> {
 }
 
 impl Walk<'_, '_> {
-    /// Adds a table and what it holds; `None`: it is not there, so its keys have their defaults.
+    /// Adds a table and the tables in it. If `entries` is `None`, the files do not have it, and its keys have their defaults.
     fn table(
         &mut self,
         section: &'static Section,
@@ -121,7 +121,7 @@ impl Walk<'_, '_> {
         self.table(section, path, table, provenance);
     }
 
-    /// Adds the tables with names of the operator's choice, in the order of the files.
+    /// Adds the tables whose names the operator chooses, in the order of the files.
     fn members(
         &mut self,
         table: &DeTable<'_>,
@@ -166,19 +166,19 @@ impl Walk<'_, '_> {
 /// A key in its table.
 type Entry<'t, 'a> = (&'t toml::Spanned<std::borrow::Cow<'a, str>>, &'t toml::Spanned<DeValue<'a>>);
 
-/// What kind of route it is.
+/// The kind of a route.
 fn kind_of_route(entries: &DeTable<'_>) -> Option<&'static Section> {
     keys::ROUTES.into_iter().find(|section| entries.contains_key(section.action().name))
 }
 
-/// A value as TOML writes it, with its paths made absolute and its addresses as they are read, and what it comes to.
+/// A value in TOML, with absolute paths and normalised addresses, and a form of it that is equal for all ways to write it.
 fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
     let mut first = true;
-    // As paths are compared, `./www/` is `www`.
+    // `./www/` and `www` are the same path.
     let plain = |path: &Path| path.components().collect::<PathBuf>().display().to_string();
     let shown = text::value(value, &mut |text| match kind {
         Kind::Path => plain(&base.join(text)),
-        // Compared word for word.
+        // The words of a command are not normalised.
         Kind::Program if std::mem::take(&mut first) && text.contains('/') => base.join(text).display().to_string(),
         Kind::Addresses => match addresses::listen(text, base) {
             Ok(Listen::Tcp(address)) => address.to_string(),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ways_to_write_a_value_come_to_the_same() {
+    fn two_ways_to_write_a_value_are_equal() {
         for (kind, one, other) in [
             (DURATION, "\"1m\"", "\"60s\""),
             (Kind::Size { least: 0, most: 99 }, "\"64KiB\"", "65536"),
@@ -242,14 +242,14 @@ mod tests {
             assert_eq!(meaning(kind, one), meaning(kind, other), "{kind:?}");
         }
         assert_ne!(meaning(Kind::Program, "[\"run\"]"), meaning(Kind::Program, "[\"./run\"]"));
-        // The feed would begin anew.
+        // The feed would restart.
         assert_ne!(meaning(Kind::Program, "[\"./run\"]"), meaning(Kind::Program, "[\"././run\"]"));
         let or_off = Kind::DurationOrOff { least: Duration::ZERO, most: Duration::MAX };
         assert_ne!(meaning(or_off, "false"), meaning(or_off, "\"0s\""));
     }
 
     #[test]
-    fn a_secret_is_not_shown_but_a_change_of_it_is_seen() {
+    fn a_secret_is_hidden_but_its_change_is_detected() {
         static KEY: Key = Key {
             name: "key",
             kind: Kind::Text,

@@ -1,9 +1,9 @@
 //! Templates: text with named holes, `user/{userid}/{compid}`.
 //!
-//! `{name}` is filled from the request (a path parameter, else an argument); `{name=text}` has a value for when it is
-//! missing; `{{` and `}}` stand for braces. What fills a part of a channel name is escaped ([`Template::channel`]), so that no
-//! value can reach into another channel: `a/b` + `c` is not `a` + `b/c`. A template that is one hole takes the whole name as it
-//! is: a client that names a channel meets it by whatever door it comes.
+//! `{name}` is filled with a value of the request (a path parameter, else a query argument). `{name=text}` has a default. `{{` and `}}`
+//! are braces. In the name of a channel, values are escaped ([`Template::channel`]), so that two different sets of values never result in
+//! the same channel: `a/b` + `c` is not `a` + `b/c`. A template that is a single hole uses its value unchanged, so that a name means the
+//! same channel on every route.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,16 +22,16 @@ enum Part {
     Hole { name: String, default: Option<String> },
 }
 
-/// Why a template cannot be read.
+/// A mistake in a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TemplateError {
-    /// Where, in bytes from the template's start.
+    /// Its offset in the template, in bytes.
     pub at: usize,
-    /// What is wrong, and what would do.
+    /// What is wrong, and what would be right.
     pub what: String,
 }
 
-/// A parameter that nothing in the request filled; its name.
+/// The name of a hole for which the request has no value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing(pub String);
 
@@ -60,7 +60,7 @@ impl Template {
                 let other = if sign == "{" { "}" } else { "{" };
                 return Err(TemplateError {
                     at: brace,
-                    what: format!("`{sign}` without its `{other}`; for a brace itself write `{sign}{sign}`"),
+                    what: format!("`{sign}` has no `{other}`; to write a brace as text, double it: `{sign}{sign}`"),
                 });
             };
             if !plain.is_empty() {
@@ -92,7 +92,7 @@ impl Template {
         })
     }
 
-    /// Whether two of its holes stand without a `/` between them, so that as a channel `x` + `yz` would be `xy` + `z`.
+    /// Whether two of its holes have no `/` between them. As a channel, `x` + `yz` and `xy` + `z` would be the same.
     pub fn is_ambiguous(&self) -> bool {
         let mut filled = false;
         self.parts.iter().any(|part| match part {
@@ -104,7 +104,7 @@ impl Template {
         })
     }
 
-    /// Its text, if it has no holes at all.
+    /// Its text, if it has no holes.
     pub fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {
             [] => Some(""),
@@ -113,27 +113,28 @@ impl Template {
         }
     }
 
-    /// Filled with what `value` knows, as it is.
+    /// The template filled with the values that `value` returns, unchanged.
     pub fn text<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
         self.fill(|filled, text| filled.push_str(text), value)
     }
 
-    /// Filled as a channel name: `/`, `%` and control characters in values are percent-encoded, unless the value is the whole name.
+    /// The template filled as the name of a channel. `/`, `%` and control characters in values are percent-encoded, unless a value is the
+    /// whole name.
     pub fn channel<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
         if self.is_whole() { self.text(value) } else { self.fill(push_escaped, value) }
     }
 
-    /// Whether it is one hole and nothing else.
+    /// Whether it is a single hole and nothing else.
     pub fn is_whole(&self) -> bool {
         matches!(self.parts.as_slice(), [Part::Hole { .. }])
     }
 
-    /// Whether some values could make it the channel `name`. It may say so of a name that cannot be, where that holds a `%`.
+    /// Whether some values result in the channel `name`. It may be wrongly `true` for a name with a `%`.
     pub fn can_be(&self, name: &str) -> bool {
         if self.is_whole() {
             return true;
         }
-        // The places of `name` that its parts so far can end at.
+        // The offsets in `name` where the parts so far can end.
         let mut ends = vec![0];
         for part in &self.parts {
             let mut next = Vec::new();
@@ -143,7 +144,7 @@ impl Template {
                         ends.iter().filter(|at| name[**at..].starts_with(text.as_str())).map(|at| at + text.len()),
                     );
                 }
-                // From the first place on up to the slash behind it, then from there.
+                // A hole can end anywhere from where it begins to the next slash. No end is added twice.
                 Part::Hole { .. } => {
                     for at in ends {
                         let most = name[at..].find('/').map_or(name.len(), |slash| at + slash);
@@ -176,7 +177,8 @@ impl Template {
         Ok(filled)
     }
 
-    /// Filled with bytes, where a message need not be text: `name` is replaced by `bytes`, every other hole by its default or nothing.
+    /// The template filled with bytes, for messages that are not text: `name` is replaced by `bytes`, other holes by their default or
+    /// nothing.
     pub fn bytes(&self, name: &str, bytes: &[u8]) -> Vec<u8> {
         let mut filled = Vec::with_capacity(bytes.len() + 16);
         for part in &self.parts {
@@ -190,8 +192,8 @@ impl Template {
     }
 }
 
-/// Adds `text` without what a value may not bring into a channel's name: the separator, the escape itself, and control
-/// characters. All else stays, letters of every script too: so a value meets the channel that the file names.
+/// Appends `text`, and escapes the characters that a value may not add to the name of a channel: the separator, the escape character
+/// and control characters. Letters of all scripts stay as they are, as in the names in the file.
 fn push_escaped(filled: &mut String, text: &str) {
     for piece in text.split_inclusive(is_escaped) {
         let odd = piece.chars().next_back().filter(|c| is_escaped(*c)).map_or(0, char::len_utf8);
@@ -216,10 +218,10 @@ impl Part {
     }
 }
 
-/// The name of a parameter, in a path as in a template. The error, a sentence about what was `written`.
+/// Checks the name of a parameter, in a path or a template. The error is a sentence about the text as `written`.
 pub(super) fn parameter_name<'n>(written: &str, name: &'n str) -> Result<&'n str, String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-        return Err(format!("`{written}` is not a parameter: its name is made of letters, digits, `_` and `-`"));
+        return Err(format!("`{written}` is not a parameter: a name consists of letters, digits, `_` and `-`"));
     }
     Ok(name)
 }
@@ -237,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn fills_holes_and_keeps_doubled_braces() {
+    fn holes_are_filled_and_doubled_braces_are_braces() {
         let template = Template::parse("{{{a}}}:{b}").unwrap();
         assert_eq!(template.text(value).unwrap(), "{x/y}:50%");
         assert_eq!(template.names().collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
-    fn no_value_reaches_into_another_channel() {
+    fn values_are_escaped_in_the_name_of_a_channel() {
         let template = Template::parse("user/{a}/{b}").unwrap();
         assert_eq!(template.channel(value).unwrap(), "user/x%2Fy/50%25");
         let odd = Template::parse("x{c=//a\n%\u{85}}").unwrap();
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_meets_the_channel_that_the_file_names() {
+    fn a_value_that_is_the_whole_name_is_not_changed() {
         for name in ["zürich", "東京 & 大阪", "news?#", "", "sys/load", "50%", "a%2Fb"] {
             let template = Template::parse("{channel}").unwrap();
             assert_eq!(template.channel(|_| Some(name.into())).unwrap(), name);
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_can_be_what_its_values_can_make_of_it() {
+    fn a_template_can_be_a_channel_if_some_values_result_in_it() {
         for (template, name, can) in [
             ("all", "all", true),
             ("all", "al", false),
@@ -282,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_without_a_slash_between_them_are_ambiguous() {
+    fn two_holes_without_a_slash_between_them_are_ambiguous() {
         for (text, ambiguous) in
             [("{a}/{b}", false), ("u/{a}-x/{b}", false), ("{a}", false), ("{a}{b}", true), ("{a}-{b}/c", true)]
         {
@@ -291,14 +293,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_is_named_unless_it_has_a_default() {
+    fn a_missing_value_is_an_error_unless_it_has_a_default() {
         assert_eq!(Template::parse("{c}").unwrap().text(value), Err(Missing("c".into())));
         assert_eq!(Template::parse("{c=all}").unwrap().text(value).unwrap(), "all");
         assert_eq!(Template::parse("{c=}").unwrap().text(value).unwrap(), "");
     }
 
     #[test]
-    fn mistakes_say_where_they_are() {
+    fn a_mistake_has_its_offset_in_the_template() {
         assert_eq!(Template::parse("ab{c").unwrap_err().at, 2);
         assert_eq!(Template::parse("ab}c").unwrap_err().at, 2);
         assert_eq!(Template::parse("a{b{c}}").unwrap_err().at, 1);

@@ -1,4 +1,4 @@
-//! How TOML is written: values on one line, keys quoted where they must be. And how text from anywhere is shown to people.
+//! Writes TOML, with values on one line and keys quoted where necessary. And makes text from any source safe to show.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -38,7 +38,7 @@ pub(super) fn string(text: &str) -> String {
     quoted
 }
 
-/// Any value, with every string in it as `rewrite` has it.
+/// A value, with `rewrite` applied to every string in it.
 pub(super) fn value(value: &DeValue<'_>, rewrite: &mut dyn FnMut(&str) -> String) -> String {
     match value {
         DeValue::String(text) => string(&rewrite(text)),
@@ -60,7 +60,7 @@ pub(super) fn value(value: &DeValue<'_>, rewrite: &mut dyn FnMut(&str) -> String
     }
 }
 
-/// Text that a terminal can be given, whatever it holds: control characters are escaped.
+/// Text that is safe for a terminal: control characters are escaped.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
@@ -72,7 +72,7 @@ pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// The same, and no more of it than `most` characters.
+/// The same, cut after `most` characters.
 pub(super) fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.char_indices().nth(most) {
         Some((end, _)) => Cow::Owned(format!("{}…", shown(&text[..end]))),
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_given_no_control_characters() {
+    fn control_characters_are_escaped() {
         assert_eq!(shown("plain ü"), "plain ü");
         assert_eq!(shown("a\u{1b}[31m\n\u{9b}"), "a\\u{1b}[31m\\n\\u{9b}");
         assert_eq!(cut("äöü\u{1b}", 3), "äöü…");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_as_the_same() {
+    fn a_written_value_is_read_as_the_same_value() {
         for text in ["", "plain", "a \"b\" \\ c", "tab\t, line\n, bell\u{7}, del\u{7f}", "ä€😀"] {
             let written = string(text);
             let read = DeValue::parse(&written).unwrap();

@@ -1,7 +1,7 @@
-//! The text of one file: so many bytes at most, and no silence for ever.
+//! Reads the text of one file, with a limit in bytes and a timeout.
 //!
-//! A regular file is read. A pipe, such as `-c <(…)` or `/dev/stdin`, can be read only once: that is for the one who starts pushd and waits
-//! for it, and who is told when nothing comes. A running server reads nothing but regular files.
+//! A pipe, such as `-c <(…)` or `/dev/stdin`, can be read only once. It is allowed at the start, where the operator sees the message if
+//! nothing arrives. A running server reads only regular files.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::limits::CONFIG_PATIENCE;
 
-/// What becomes of something that is no regular file.
+/// What happens with a file that is not a regular one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pipes {
     /// It is read to its end, once.
@@ -25,9 +25,9 @@ pub(super) enum Pipes {
     Refused,
 }
 
-/// At most so many bytes of the file at `path`.
+/// Reads at most `most` bytes of the file at `path`.
 pub(super) fn read(path: &Path, pipes: Pipes, most: u64) -> io::Result<Vec<u8>> {
-    // Looked at before it is opened, for that alone wakes the writer of a pipe; and again after, for it may be another by then.
+    // Checked before it is opened, because opening a pipe already wakes its writer; and again after, because it may be another file then.
     allow(&path.metadata()?, pipes)?;
     let file = File::options().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits()).open(path)?;
     let metadata = file.metadata()?;
@@ -49,16 +49,16 @@ fn allow(metadata: &Metadata, pipes: Pipes) -> io::Result<()> {
     }
 }
 
-/// What comes out of a pipe, or a terminal, until its end.
-fn to_the_end(mut file: &File, most: u64, patience: Duration) -> io::Result<Vec<u8>> {
+/// Reads a pipe or a terminal to its end.
+fn to_the_end(mut file: &File, most: u64, timeout: Duration) -> io::Result<Vec<u8>> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    // Before anything is read: that a pipe nobody has opened for writing yet has no more looks as its end does.
-    wait(file, patience)?;
+    // Waits before the first read, because a pipe that no process has opened for writing yet looks as if it had ended.
+    wait(file, timeout)?;
     while (bytes.len() as u64) < most {
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => bytes.extend_from_slice(&buffer[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, patience)?,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait(file, timeout)?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -66,12 +66,12 @@ fn to_the_end(mut file: &File, most: u64, patience: Duration) -> io::Result<Vec<
     Ok(bytes)
 }
 
-fn wait(file: &File, patience: Duration) -> io::Result<()> {
-    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+fn wait(file: &File, timeout: Duration) -> io::Result<()> {
+    let poll_timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     loop {
-        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], poll_timeout) {
             Ok(0) => {
-                let why = format!("this is a pipe, and nothing came for {} s", patience.as_secs());
+                let why = format!("this is a pipe, and nothing arrived for {} s", timeout.as_secs());
                 return Err(io::Error::new(ErrorKind::TimedOut, why));
             }
             Ok(_) => return Ok(()),
@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe without a name, as a shell's `<(…)` is one.
+    /// A pipe without a name, like a shell's `<(…)`.
     fn pipe() -> (PathBuf, io::PipeReader, io::PipeWriter) {
         use std::os::fd::AsRawFd as _;
         let (reader, writer) = io::pipe().unwrap();
@@ -96,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_read_to_its_end_whenever_that_comes() {
+    fn a_pipe_is_read_to_its_end() {
         let (path, _reader, mut writer) = pipe();
         let late = std::thread::spawn(move || {
-            // Each in a look of its own, mostly.
+            // Usually each piece is a read of its own.
             for piece in ["one", "two"] {
                 writer.write_all(piece.as_bytes()).unwrap();
                 std::thread::yield_now();
@@ -110,11 +110,11 @@ mod tests {
         let (path, _reader, mut writer) = pipe();
         writer.write_all(b"written and closed before").unwrap();
         drop(writer);
-        assert_eq!(read(&path, Pipes::Read, 7).unwrap().len(), 25, "a bound, not a measure");
+        assert_eq!(read(&path, Pipes::Read, 7).unwrap().len(), 25, "it may exceed the limit by one read");
     }
 
     #[test]
-    fn a_pipe_that_nobody_ends_is_not_waited_for_for_ever() {
+    fn a_pipe_without_an_end_is_given_up_after_the_timeout() {
         let (path, _reader, mut writer) = pipe();
         writer.write_all(b"begun").unwrap();
         let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).unwrap();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_running_server_reads_regular_files_only() {
+    fn a_running_server_reads_only_regular_files() {
         let (path, _reader, _writer) = pipe();
         assert!(read(&path, Pipes::Refused, 9).unwrap_err().to_string().contains("this is a pipe"));
         let device = read(Path::new("/dev/zero"), Pipes::Refused, 9).unwrap_err().to_string();

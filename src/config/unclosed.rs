@@ -1,20 +1,21 @@
-//! Braces and brackets that a file opens and does not close.
+//! Finds braces and brackets that a file does not close.
 //!
-//! To a TOML parser all that follows one is inside it, and nearly everything that it says then is about lines that are right. So where a
-//! file is no TOML it is looked at once more: the one opened last is told, and the lines from there on are blanked out up to the one
-//! where something new begins, so that everything else can be checked. Only what is broken already is looked at: this guesses.
+//! A TOML parser takes all that follows an open bracket as its content, so most of its messages are about correct lines. Therefore a
+//! file that is not TOML is scanned here: the bracket that was opened last is reported, and the lines from the outermost open one to
+//! the next that clearly begins something new are replaced by blanks. Then the rest can be checked. This is a guess, so valid files are
+//! never scanned.
 
 use std::ops::Range;
 
-/// A file that can be parsed again.
+/// A text in which every bracket is closed.
 pub(super) struct Mended {
-    /// As long as the file itself: every place is where it was.
+    /// As long as the text of the file, so that all offsets stay the same.
     pub(super) text: String,
-    /// What is not closed, and the lines that were blanked out with it.
+    /// The offset of each bracket that is not closed, and its lines, which are blank now.
     pub(super) unclosed: Vec<(usize, Range<usize>)>,
 }
 
-/// Looks for what is not closed; `None`: all is.
+/// Finds the brackets that are not closed; `None`: all are closed.
 pub(super) fn mend(text: &str) -> Option<Mended> {
     let mut unclosed = Vec::new();
     let mut open: Vec<usize> = Vec::new();
@@ -39,7 +40,7 @@ pub(super) fn mend(text: &str) -> Option<Mended> {
             b'"' | b'\'' => at = end_of_string(text, at) - 1,
             b'{' | b'[' => open.push(at),
             b'}' | b']' if open.last().is_some_and(|inner| bytes[*inner] + 2 != *byte) => {
-                // It closes another one: what stands further out is closed with it.
+                // It closes a bracket of the other kind, further out. The brackets between the two are not closed.
                 let end = text[at..].find('\n').map_or(text.len(), |i| at + i + 1);
                 fold(&mut open, end);
                 at = end - 1;
@@ -61,7 +62,7 @@ pub(super) fn mend(text: &str) -> Option<Mended> {
     (!unclosed.is_empty()).then_some(Mended { text: mended, unclosed })
 }
 
-/// Whether `line` cannot be meant to stand inside what was opened by `opener`, behind `last`.
+/// Whether `line` begins something new, and is not the content of the bracket `opener`; `last` is the last character before it.
 fn begins_anew(line: &str, opener: u8, last: u8) -> bool {
     let line = line.split(['\n', '#']).next().unwrap_or_default().trim_end();
     let header = line.trim_start_matches('[').trim_end_matches(']');
@@ -71,14 +72,14 @@ fn begins_anew(line: &str, opener: u8, last: u8) -> bool {
     is_header || is_entry && (opener == b'[' || !matches!(last, b',' | b'{'))
 }
 
-/// Whether `text` could stand before a `=`.
+/// Whether `text` could be the key before a `=`.
 fn is_key(text: &str) -> bool {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let quoted = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
     !text.is_empty() && (text.chars().all(bare) || quoted('"') || quoted('\''))
 }
 
-/// The place behind the string that begins at `at`; one on a single line ends with it.
+/// The offset behind the string that begins at `at`. A string on a single line ends with the line.
 fn end_of_string(text: &str, at: usize) -> usize {
     let quote = &text[at..at + 1];
     let long = quote.repeat(3);
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_closed_is_found_where_it_was_opened() {
+    fn a_bracket_that_is_not_closed_is_found_where_it_was_opened() {
         for (text, opener, left) in [
             ("a = { b = 1\n[c]\n", Some(4), "           \n[c]\n"),
             ("a = [1,\n[c]\nd = 1", Some(4), "       \n[c]\nd = 1"),

@@ -1,11 +1,11 @@
-//! Durations, sizes and file modes as the file writes them.
+//! The text of durations, sizes and file modes.
 //!
-//! A duration always names its unit: a bare number is the commonest way to be wrong by a thousand. Sizes know both
-//! families, 1024 (`KiB`) and 1000 (`kB`), and refuse the `K` that could be either.
+//! A duration must have a unit, because a number without one is often wrong by a factor of 1000. Sizes have units of 1024 (`KiB`) and
+//! of 1000 (`kB`). `K` alone could be either and is refused.
 
 use std::time::Duration;
 
-/// `500ms`, `10s`, `1m`, `1h`, `1d`. The error says what would do.
+/// `500ms`, `10s`, `1m`, `1h`, `1d`. The error says what would be right.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text);
     let Ok(number) = number.parse::<u64>() else { return Err(DURATION.to_owned()) };
@@ -15,21 +15,21 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "m" => number.checked_mul(60_000),
         "h" => number.checked_mul(3_600_000),
         "d" => number.checked_mul(86_400_000),
-        "" => return Err(format!("say the unit: `{number}s` or `{number}ms`")),
+        "" => return Err(format!("add the unit: `{number}s` or `{number}ms`")),
         _ if unit.starts_with(['.', ',']) => {
-            return Err(format!("{DURATION}; fractions take the next smaller unit, `1500ms`"));
+            return Err(format!("{DURATION}; for a fraction use a smaller unit, for example `1500ms`"));
         }
         _ if unit.starts_with(|c: char| c.is_alphabetic()) && unit.contains(|c: char| c.is_ascii_digit()) => {
-            return Err("one number and one unit: `90s` for a minute and a half".to_owned());
+            return Err("write one number and one unit, for example `90s` for a minute and a half".to_owned());
         }
         _ => return Err(DURATION.to_owned()),
     };
-    milliseconds.map(Duration::from_millis).ok_or_else(|| "that is longer than anybody waits".to_owned())
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "this number is too large".to_owned())
 }
 
-const DURATION: &str = "a duration is a whole number and `ms`, `s`, `m`, `h` or `d`, as in `10s`";
+const DURATION: &str = "write a whole number and `ms`, `s`, `m`, `h` or `d`, for example `10s`";
 
-/// `64KiB`, `1MB`, `512`. The error says what would do.
+/// `64KiB`, `1MB`, `512`. The error says what would be right.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let Ok(number) = number.parse::<u64>() else { return Err(SIZE.to_owned()) };
@@ -43,14 +43,14 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
         "GiB" => 1 << 30,
         "k" | "K" | "m" | "M" | "g" | "G" => {
             let prefix = unit.to_uppercase();
-            return Err(format!("say which: `{number}{prefix}iB` counts by 1024, `{number}{prefix}B` by 1000"));
+            return Err(format!("write `{number}{prefix}iB` (units of 1024) or `{number}{prefix}B` (units of 1000)"));
         }
         _ => return Err(SIZE.to_owned()),
     };
-    number.checked_mul(factor).ok_or_else(|| "that is more than any machine holds".to_owned())
+    number.checked_mul(factor).ok_or_else(|| "this number is too large".to_owned())
 }
 
-const SIZE: &str = "a size is a whole number and `B`, `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`, as in `64KiB`";
+const SIZE: &str = "write a whole number and `B`, `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`, for example `64KiB`";
 
 /// `077`, `0o077`, up to `777`.
 pub(super) fn mode(text: &str) -> Option<u32> {
@@ -59,7 +59,7 @@ pub(super) fn mode(text: &str) -> Option<u32> {
     u32::from_str_radix(digits, 8).ok().filter(|mode| octal && *mode <= 0o777)
 }
 
-/// How a duration is best written.
+/// The shortest text of a duration.
 pub(crate) fn duration_text(duration: Duration) -> String {
     match duration.as_millis() {
         ms if ms % 1000 != 0 || ms == 0 => format!("{ms}ms"),
@@ -69,7 +69,7 @@ pub(crate) fn duration_text(duration: Duration) -> String {
     }
 }
 
-/// How a size is best written.
+/// The shortest text of a size.
 pub(super) fn size_text(bytes: u64) -> String {
     match bytes {
         b if b != 0 && b % (1 << 30) == 0 => format!("{}GiB", b >> 30),
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_are_read_with_their_units() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
         assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_read_with_their_units() {
         assert_eq!(size("512"), Ok(512));
         assert_eq!(size("64KiB"), Ok(65_536));
         assert_eq!(size("64 KiB"), Ok(65_536));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn modes() {
+    fn modes_are_octal() {
         assert_eq!(mode("077"), Some(0o077));
         assert_eq!(mode("0o022"), Some(0o022));
         assert_eq!(mode("0"), Some(0));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn written_as_they_are_read() {
+    fn durations_and_sizes_are_written_as_they_are_read() {
         for text in ["500ms", "10s", "90s", "1h", "7d"] {
             assert_eq!(duration_text(duration(text).unwrap()), text);
         }

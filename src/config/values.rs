@@ -122,7 +122,7 @@ impl<'a> Item<'a> {
         if self.as_flag() == Some(false) { Some(None) } else { self.duration().map(Some) }
     }
 
-    /// A file mode creation mask: octal, as a string or as TOML writes it (`0o027`).
+    /// A file mode creation mask: octal, as a string or as a number of TOML (`0o027`).
     pub(super) fn umask(&self) -> Option<u32> {
         let mode = match self.value.get_ref() {
             DeValue::String(text) => units::mode(text),
@@ -132,8 +132,10 @@ impl<'a> Item<'a> {
         if mode.is_none() {
             let problem = self.error(format!("`{}` takes an octal number up to 777", self.key()));
             self.note(match self.as_text() {
-                Some(_) => problem.label("not octal").help("up to three digits, each 0 to 7, as in `\"027\"`"),
-                None => problem.label("not a string").help("write it as a string, as in `\"027\"`"),
+                Some(_) => {
+                    problem.label("not octal").help("write up to three digits from 0 to 7, for example `\"027\"`")
+                }
+                None => problem.label("not a string").help("write it as a string, for example `\"027\"`"),
             });
         }
         mode
@@ -144,7 +146,7 @@ impl<'a> Item<'a> {
         match self.value.get_ref() {
             DeValue::String(_) => Some(vec![self]),
             DeValue::Array(values) if values.is_empty() => {
-                self.note(self.error(format!("`{}` is empty", self.key())).label("expected at least one"));
+                self.note(self.error(format!("`{}` is empty", self.key())).label("expected at least one value"));
                 None
             }
             DeValue::Array(values) => {
@@ -161,7 +163,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Where relative paths begin here: in the directory of the file that says this.
+    /// The directory in which relative paths begin: that of the file with this value.
     pub(super) fn base(&self) -> &'a Path {
         &self.report.file(self.span().start).base
     }
@@ -173,12 +175,12 @@ impl<'a> Item<'a> {
         Some(path)
     }
 
-    /// Notes it if the key, a name the operator chose, could be mistaken in a log line or a metric.
+    /// Reports a name that the operator chose, if it could not be read unambiguously in a log line or a metric.
     pub(super) fn note_bad_name(&self) {
         let good = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
         if self.key().is_empty() || !self.key().chars().all(good) {
-            let problem = Problem::error(self.key_span(), "this name will not do");
-            self.note(problem.label("letters, digits, `_`, `-` and `.` only"));
+            let problem = Problem::error(self.key_span(), "this name is not allowed");
+            self.note(problem.label("expected letters, digits, `_`, `-` and `.`"));
         }
     }
 
@@ -200,29 +202,29 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// A template that names a channel.
+    /// A template for the name of a channel.
     pub(super) fn channel(&self) -> Option<Template> {
         let text = self.text("the name of a channel")?;
         if text.chars().any(char::is_control) {
-            self.note(self.error("a channel's name holds no control characters"));
+            self.note(self.error("the name of a channel cannot contain control characters"));
         } else if text.len() > limits::CHANNEL_BYTES_MAX {
-            let problem = self.error("this channel's name is too long");
+            let problem = self.error("the name of this channel is too long");
             self.note(problem.label(format!("at most {} bytes", limits::CHANNEL_BYTES_MAX)));
         }
         let template = self.template()?;
         if template.is_ambiguous() {
-            let problem = Problem::warning(self.span(), "different values can make the same channel here");
-            self.note(problem.label("two holes without a `/` between them").help("put a `/` between them"));
+            let problem = Problem::warning(self.span(), "different values can result in the same channel");
+            self.note(problem.label("two holes without a `/` between them").help("separate them with a `/`"));
         }
         Some(template)
     }
 
-    /// Notes every hole of its `template` that is not one of `known`; `reason` says why only these.
+    /// Reports every hole of its `template` that is not one of `known`; `reason` says why only these are possible.
     pub(super) fn only_holes(&self, template: &Template, known: &[&str], reason: &str) {
         for name in template.names().filter(|name| !known.contains(name)) {
-            let problem = self.error(format!("nothing fills `{{{name}}}`")).label(reason).help(match known {
-                [] => "for a brace itself write it twice: `{{`".to_owned(),
-                _ => format!("{} would do", listed(known.iter().map(|name| format!("{{{name}}}")), "or")),
+            let problem = self.error(format!("`{{{name}}}` has no value here")).label(reason).help(match known {
+                [] => "to write a brace as text, double it: `{{`".to_owned(),
+                _ => format!("use {}", listed(known.iter().map(|name| format!("{{{name}}}")), "or")),
             });
             self.note(problem.meant(name, known.iter().copied()));
         }
