@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::units::{duration_text, size_text};
 
+mod routes;
 mod table;
 
-pub use table::{
-    DAEMON, EVENTS, FEED, HEALTH, HUB, LOG, METRICS, PAGE, PUBLISH, READY, ROTATE, SERVER, STATIC, TOP, WEBSOCKET,
-};
+pub use routes::{EVENTS, HEALTH, METRICS, PAGE, PUBLISH, READY, STATIC, WEBSOCKET};
+pub use table::{DAEMON, FEED, HUB, LOG, ROTATE, SERVER, TOP};
 
 /// The keys of one kind of table.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The table itself: the entry of each key has its type and bounds, its default, when a change takes effect, and its meaning.
+//! The entries of all keys but those of routes: type and bounds, default, when a change takes effect, meaning.
 //!
 //! A bound or a default that is a choice has its reason above the entry.
 
@@ -7,14 +7,13 @@ use std::time;
 use super::Change::{AtOnce, NewConnections, Restart};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    Addresses, Count, CountOrAuto, Duration, DurationOrOff, Flag, Hosts, Hub, LogTarget, Mask, Named, On, Origins,
-    Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Templates, Text, Texts, Word, Words,
+    Addresses, Count, CountOrAuto, Duration, DurationOrOff, Flag, Hosts, Hub, LogTarget, Mask, Named, Origins, Path,
+    Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
 };
 use super::{Kind, Section, UNBOUNDED, key, words};
 use crate::config::hubs::WHEN_SLOW;
 use crate::config::limits::MESSAGE_BYTES_CEILING;
 use crate::config::process::{FORMATS, LEVELS};
-use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
 
 const SECOND: time::Duration = time::Duration::from_secs(1);
 /// The longest duration that can be set. Every sum with a clock stays far below its end.
@@ -26,18 +25,27 @@ const TIMEOUT: Kind = Duration { least: time::Duration::from_millis(10), most: L
 /// A number of connections. Linux gives one process at most this many descriptors (`fs.nr_open` can be raised so far).
 const CONNECTIONS: Kind = Count { least: 1, most: 1 << 26 };
 
-/// The channels of a route.
-const CHANNELS: Kind = Templates(32);
-
 /// The file itself.
 pub const TOP: Section = Section {
     title: "the file",
     keys: &[
         key("daemon", Table(&DAEMON), Nothing("its defaults"), AtOnce, "The process."),
         key("log", Table(&LOG), Nothing("its defaults"), AtOnce, "The log."),
-        key("server", Named(&SERVER), Required, AtOnce, "Addresses, each set with one table of routes."),
-        key("hub", Named(&HUB), Nothing("none"), AtOnce, "Who hears what: routes and feeds name their hub."),
-        key("feed", Named(&FEED), Nothing("none"), AtOnce, "What publishes by itself."),
+        key("server", Named(&SERVER), Required, AtOnce, "Addresses to listen on, with one table of routes."),
+        key(
+            "hub",
+            Named(&HUB),
+            Nothing("none"),
+            AtOnce,
+            "Channels with common limits, which routes and feeds refer to.",
+        ),
+        key(
+            "feed",
+            Named(&FEED),
+            Nothing("none"),
+            AtOnce,
+            "Messages that pushd publishes itself: a timer, a file or a command.",
+        ),
     ],
 };
 
@@ -45,10 +53,22 @@ pub const TOP: Section = Section {
 pub const DAEMON: Section = Section {
     title: "[daemon]",
     keys: &[
-        key("pidfile", RunPath, Value("\"pushd.pid\""), Restart, "Where the process ID is written once pushd serves."),
-        key("rundir", Path, Nothing("where pushd was started"), Restart, "Where pidfile and log begin."),
-        key("user", Text, Nothing("stay who started pushd"), Restart, "Whom to become once the sockets are bound."),
-        key("group", Text, Nothing("the user's own"), Restart, "The group to become."),
+        key(
+            "pidfile",
+            RunPath,
+            Value("\"pushd.pid\""),
+            Restart,
+            "The file for the process ID, written once pushd serves.",
+        ),
+        key("rundir", Path, Nothing("where pushd was started"), Restart, "The directory for pidfile and log."),
+        key(
+            "user",
+            Text,
+            Nothing("the user that starts pushd"),
+            Restart,
+            "The user to switch to once the sockets are bound.",
+        ),
+        key("group", Text, Nothing("the user's own"), Restart, "The group to switch to."),
         key(
             "umask",
             Mask,
@@ -64,20 +84,20 @@ pub const DAEMON: Section = Section {
             AtOnce,
             "How long a graceful end may take.",
         ),
-        key("workers", CountOrAuto(1024), Value("\"auto\""), Restart, "How many threads serve."),
+        key("workers", CountOrAuto(1024), Value("\"auto\""), Restart, "The number of threads that serve."),
         key(
             "connections_max",
             CONNECTIONS,
             Nothing("what the limit of open files allows"),
             NewConnections,
-            "How many connections are held at once.",
+            "The maximum number of connections.",
         ),
         key(
             "connections_per_address_max",
             CONNECTIONS,
-            Nothing("all"),
+            Nothing("no limit"),
             NewConnections,
-            "How many of them may come from one address.",
+            "The maximum number of connections from one address.",
         ),
     ],
 };
@@ -93,14 +113,14 @@ pub const LOG: Section = Section {
             AtOnce,
             "A file, or \"stderr\", \"stdout\" or \"syslog\".",
         ),
-        key("level", Word(&words(&LEVELS)), Value("\"info\""), AtOnce, "The least severe level written."),
-        key("format", Word(&words(&FORMATS)), Value("\"text\""), AtOnce, "How a line looks."),
+        key("level", Word(&words(&LEVELS)), Value("\"info\""), AtOnce, "The least severe level that is written."),
+        key("format", Word(&words(&FORMATS)), Value("\"text\""), AtOnce, "The format of a line."),
         key(
             "rotate",
             TableOrOff(&ROTATE),
             Value("{ size = \"1MB\", keep = 10 }"),
             AtOnce,
-            "When pushd itself rotates its log file.",
+            "When pushd rotates its log file.",
         ),
     ],
 };
@@ -115,10 +135,10 @@ pub const ROTATE: Section = Section {
             Size { least: 1, most: UNBOUNDED },
             Value("\"1MB\""),
             AtOnce,
-            "A log that has reached this size is set aside.",
+            "A log of at least this size is rotated.",
         ),
-        // Each rotation renames all of them.
-        key("keep", Count { least: 0, most: 1000 }, Value("10"), AtOnce, "How many old logs are kept."),
+        // At most 1000, because each rotation renames all of them.
+        key("keep", Count { least: 0, most: 1000 }, Value("10"), AtOnce, "The number of old logs that are kept."),
     ],
 };
 
@@ -127,9 +147,15 @@ pub const SERVER: Section = Section {
     title: "[server.NAME]",
     keys: &[
         key("listen", Addresses, Required, AtOnce, "One address to listen on, or a list."),
-        key("hosts", Hosts, Nothing("its own"), AtOnce, "More names that it answers to; any other gets 421."),
+        key(
+            "hosts",
+            Hosts,
+            Nothing("only its own names"),
+            AtOnce,
+            "More host names; requests for other names get 421.",
+        ),
         key("origins", Origins, Value("\"same\""), NewConnections, "Which web pages may connect and publish."),
-        // A slow phone needs two seconds; an attacker would take for ever.
+        // A slow phone needs two seconds. An attacker would keep the connection for ever.
         key(
             "header_timeout",
             TIMEOUT,
@@ -144,7 +170,7 @@ pub const SERVER: Section = Section {
             AtOnce,
             "How long a client may take to send the body of a request.",
         ),
-        // As in nginx.
+        // The default of nginx.
         key(
             "keep_alive",
             TIMEOUT,
@@ -155,178 +181,113 @@ pub const SERVER: Section = Section {
         key(
             "connections_max",
             CONNECTIONS,
-            Nothing("as many as the process"),
+            Nothing("that of the process"),
             NewConnections,
-            "How many connections it holds at once.",
+            "The maximum number of connections to this server.",
         ),
         key("routes", Routes, Required, AtOnce, "What each path serves."),
     ],
-};
-
-/// A WebSocket route.
-pub const WEBSOCKET: Section = Section {
-    title: "a websocket route",
-    keys: &[
-        key("websocket", Hub, Required, AtOnce, "The hub of the route's sessions."),
-        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
-        key(
-            "on_message",
-            Word(&words(&ON_MESSAGE)),
-            Value("\"ignore\""),
-            AtOnce,
-            "What becomes of a client's message.",
-        ),
-        key("to", Template, Nothing("the first of its channels"), NewConnections, "The channel of a broadcast."),
-        key("accept", Word(&words(&ACCEPT)), Value("\"both\""), AtOnce, "Which messages are taken."),
-        key("greeting", Template, Nothing("none"), NewConnections, "Sent to each client as it arrives."),
-        key("message", Template, Nothing("the message as it came"), AtOnce, "What a client's message becomes."),
-        key("draft76", Flag, Value("false"), NewConnections, "Lets in clients of draft-76, too."),
-        key("subprotocols", Texts, Nothing("none"), NewConnections, "The subprotocols spoken, best first."),
-        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
-        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What the log says of the route's clients."),
-    ],
-};
-
-/// A route that answers with an event stream.
-pub const EVENTS: Section = Section {
-    title: "an events route",
-    keys: &[
-        key("events", Hub, Required, AtOnce, "The hub of the route's streams."),
-        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
-        key("event", Template, Nothing("message"), NewConnections, "The type of its events; {channel} is the channel."),
-        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
-        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What the log says of the route's clients."),
-    ],
-};
-
-/// A publish route.
-pub const PUBLISH: Section = Section {
-    title: "a publish route",
-    keys: &[
-        key("publish", Hub, Required, AtOnce, "The hub published to."),
-        key("channel", Template, Required, AtOnce, "The channel published to."),
-        key("message", Template, Nothing("the request's body"), AtOnce, "The message, made of arguments."),
-        key("methods", Words(&words(&METHODS)), Value("[\"POST\"]"), AtOnce, "The request methods taken."),
-        key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
-    ],
-};
-
-/// A route that serves files.
-pub const STATIC: Section = Section {
-    title: "a static route",
-    keys: &[
-        key("static", Path, Required, AtOnce, "The directory whose files are served, and all below it."),
-        key("listing", Flag, Value("false"), AtOnce, "Whether a directory without an index is listed."),
-        key("index", Texts, Value("[\"index.html\"]"), AtOnce, "The files served for a directory, the first there."),
-    ],
-};
-
-/// A route that serves a built-in page.
-pub const PAGE: Section = Section {
-    title: "a page route",
-    keys: &[key("page", Word(&words(&PAGES)), Required, AtOnce, "A page that shows what arrives, and can send.")],
-};
-
-/// A route that serves counters.
-pub const METRICS: Section = Section {
-    title: "a metrics route",
-    keys: &[key("metrics", On, Required, AtOnce, "Counters in the text format of Prometheus.")],
-};
-
-/// A route that says whether the process lives.
-pub const HEALTH: Section = Section {
-    title: "a health route",
-    keys: &[key("health", On, Required, AtOnce, "Answers 200 while the process makes progress.")],
-};
-
-/// A route that says whether clients are welcome.
-pub const READY: Section = Section {
-    title: "a ready route",
-    keys: &[key("ready", On, Required, AtOnce, "Answers 200 while new clients are welcome, else 503.")],
 };
 
 /// `[hub.NAME]`
 pub const HUB: Section = Section {
     title: "[hub.NAME]",
     keys: &[
-        // Notifications are small: a megabyte of JSON is a mistake, which is better reported than sent to all. At most 64 MiB: one such
-        // message times `queue_max` is already the memory of a machine.
+        // Notifications are small. A megabyte of JSON is a mistake, and it is better to report it than to send it to all clients.
         key(
             "message_max",
             Size { least: 1, most: MESSAGE_BYTES_CEILING },
             Value("\"64KiB\""),
             AtOnce,
-            "The largest message taken.",
+            "The size of the largest message accepted.",
         ),
-        // As for the body of a request, with time for a message of 64 KiB on the slowest networks.
+        // Enough for a message of 64 KiB on the slowest networks.
         key(
             "message_timeout",
             SECONDS,
             Value("\"60s\""),
             AtOnce,
-            "How long a message may take to arrive, in whole seconds.",
+            "How long a client may take to send a message, in whole seconds.",
         ),
-        // More than a program sends on purpose, and less than a flood of the smallest frames brings over a fast network.
+        // More than a program sends on purpose, and less than a flood of the smallest frames over a fast network.
         key(
             "messages_per_second",
             Count { least: 1, most: 100_000_000 },
             Value("1000000"),
             AtOnce,
-            "How many messages a client may send in a second.",
+            "How many messages a client may send each second.",
         ),
-        // More than two links of a gigabit bring.
+        // More than two gigabit links transport.
         key(
             "bytes_per_second",
             Size { least: 1, most: 1 << 30 },
             Value("\"256MiB\""),
             AtOnce,
-            "How many bytes a client may send in a second.",
+            "How many bytes a client may send each second.",
         ),
-        // About a second of a busy channel, sixteen of the largest default messages. At most 1 GiB: one subscriber that holds a gigabyte
-        // is already an outage.
+        // About a second of a busy channel: sixteen messages of the largest default size. At most 1 GiB, because a single subscriber that
+        // takes a gigabyte is an outage already.
         key(
             "queue_max",
             Size { least: 1, most: 1 << 30 },
             Value("\"1MiB\""),
             AtOnce,
-            "How many bytes may wait for one slow client.",
+            "How many bytes may be queued for one slow client.",
         ),
-        // So that a million tiny messages do not pass below the limit in bytes.
+        // A million tiny messages would be below the limit in bytes.
         key(
             "queue_messages_max",
             Count { least: 1, most: 1 << 24 },
             Value("16384"),
             AtOnce,
-            "How many messages may wait for one slow client.",
+            "How many messages may be queued for one slow client.",
         ),
-        key("queue_age_max", SECONDS, Nothing("for ever"), AtOnce, "How long a message may wait, in whole seconds."),
+        key(
+            "queue_age_max",
+            SECONDS,
+            Nothing("no limit"),
+            AtOnce,
+            "How long a message may be queued, in whole seconds.",
+        ),
         key(
             "when_slow",
             Word(&words(&WHEN_SLOW)),
             Value("\"disconnect\""),
             AtOnce,
-            "What happens when more would have to wait.",
+            "What happens when a limit of the queue is exceeded.",
         ),
-        key("gap_notice", Template, Nothing("none"), AtOnce, "Said in the place of messages that were dropped."),
-        // Below the 30 s after which the least patient home routers forget a connection.
+        key("gap_notice", Template, Nothing("none"), AtOnce, "Sent in the place of dropped messages."),
+        // Some home routers forget a silent connection after 30 s.
         key(
             "ping",
             DurationOrOff { least: SECOND, most: LONGEST },
             Value("\"25s\""),
             AtOnce,
-            "A ping goes to a client silent for so long.",
+            "A ping is sent to a client that has been silent for this long.",
         ),
-        // A phone that leaves a tunnel needs some of it.
-        key("pong_timeout", SECONDS, Value("\"20s\""), AtOnce, "A client silent for so long after a ping is gone."),
+        // A phone that leaves a tunnel needs some of this time.
+        key(
+            "pong_timeout",
+            SECONDS,
+            Value("\"20s\""),
+            AtOnce,
+            "A client that does not answer a ping for this long is disconnected.",
+        ),
         key(
             "subscribers_max",
             CONNECTIONS,
-            Nothing("as many as there may be connections"),
+            Nothing("that of connections"),
             NewConnections,
-            "How many clients the hub holds at once.",
+            "The maximum number of clients of the hub.",
         ),
-        key("deflate", Flag, Value("false"), NewConnections, "Whether messages are compressed for those who ask."),
-        // In a smaller message the saving is less than the header of a TCP segment.
+        key(
+            "deflate",
+            Flag,
+            Value("false"),
+            NewConnections,
+            "Whether messages are compressed for clients that ask for it.",
+        ),
+        // A smaller message saves less than the header of a TCP segment.
         key(
             "deflate_min",
             Size { least: 0, most: MESSAGE_BYTES_CEILING },
@@ -346,12 +307,12 @@ pub const FEED: Section = Section {
         key(
             "every",
             Duration { least: time::Duration::from_millis(10), most: LONGEST },
-            Nothing("no tick"),
+            Nothing("no timer"),
             AtOnce,
-            "Publishes at this pace.",
+            "Publishes a message at this interval.",
         ),
-        key("tail", Path, Nothing("no file"), AtOnce, "Publishes each line appended to a file."),
-        key("command", Program, Nothing("no command"), AtOnce, "Publishes each line that a program writes."),
-        key("message", Template, Value("\"{line}\""), AtOnce, "What is published: {line}, and {n} counts from 0."),
+        key("tail", Path, Nothing("no file"), AtOnce, "Publishes each line that is appended to this file."),
+        key("command", Program, Nothing("no command"), AtOnce, "Publishes each line that this program writes."),
+        key("message", Template, Value("\"{line}\""), AtOnce, "The message: {line} is the line, {n} counts from 0."),
     ],
 };

@@ -1,0 +1,116 @@
+//! The entries of the keys of routes. A kind of route is a [`Section`] here, and its place in [`ROUTES`](super::ROUTES).
+
+use super::Change::{AtOnce, NewConnections};
+use super::Fallback::{Nothing, Required, Value};
+use super::Kind::{Flag, Hub, On, Origins, Path, Template, Templates, Texts, Word, Words};
+use super::{Kind, Section, key, words};
+use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
+
+/// The channels of a route.
+const CHANNELS: Kind = Templates(32);
+
+/// A WebSocket route.
+pub const WEBSOCKET: Section = Section {
+    title: "a websocket route",
+    keys: &[
+        key("websocket", Hub, Required, AtOnce, "The hub of the route's sessions."),
+        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
+        key(
+            "on_message",
+            Word(&words(&ON_MESSAGE)),
+            Value("\"ignore\""),
+            AtOnce,
+            "What happens to a client's message.",
+        ),
+        key("to", Template, Nothing("the first of its channels"), NewConnections, "The channel of a broadcast."),
+        key("accept", Word(&words(&ACCEPT)), Value("\"both\""), AtOnce, "Which messages are accepted."),
+        key("greeting", Template, Nothing("none"), NewConnections, "Sent to each client when it connects."),
+        key(
+            "message",
+            Template,
+            Nothing("the message unchanged"),
+            AtOnce,
+            "Wraps a client's message before it is sent on.",
+        ),
+        key("draft76", Flag, Value("false"), NewConnections, "Whether clients of draft-76 are accepted, too."),
+        key(
+            "subprotocols",
+            Texts,
+            Nothing("none"),
+            NewConnections,
+            "The subprotocols offered, the preferred one first.",
+        ),
+        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
+        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients."),
+    ],
+};
+
+/// A route that answers with an event stream.
+pub const EVENTS: Section = Section {
+    title: "an events route",
+    keys: &[
+        key("events", Hub, Required, AtOnce, "The hub of the route's streams."),
+        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
+        key("event", Template, Nothing("message"), NewConnections, "The type of the events; {channel} is the channel."),
+        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
+        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients."),
+    ],
+};
+
+/// A publish route.
+pub const PUBLISH: Section = Section {
+    title: "a publish route",
+    keys: &[
+        key("publish", Hub, Required, AtOnce, "The hub published to."),
+        key("channel", Template, Required, AtOnce, "The channel published to."),
+        key("message", Template, Nothing("the request's body"), AtOnce, "The message, made from arguments."),
+        key("methods", Words(&words(&METHODS)), Value("[\"POST\"]"), AtOnce, "The request methods accepted."),
+        key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
+    ],
+};
+
+/// A route that serves files.
+pub const STATIC: Section = Section {
+    title: "a static route",
+    keys: &[
+        key("static", Path, Required, AtOnce, "The directory that is served, with all below it."),
+        key("listing", Flag, Value("false"), AtOnce, "Whether a directory without an index is listed."),
+        key(
+            "index",
+            Texts,
+            Value("[\"index.html\"]"),
+            AtOnce,
+            "The files served for a directory: the first that exists.",
+        ),
+    ],
+};
+
+/// A route that serves a built-in page.
+pub const PAGE: Section = Section {
+    title: "a page route",
+    keys: &[key(
+        "page",
+        Word(&words(&PAGES)),
+        Required,
+        AtOnce,
+        "A built-in page that shows messages and can send one.",
+    )],
+};
+
+/// A route that serves counters.
+pub const METRICS: Section = Section {
+    title: "a metrics route",
+    keys: &[key("metrics", On, Required, AtOnce, "Counters in the text format of Prometheus.")],
+};
+
+/// A route that says whether the process is alive.
+pub const HEALTH: Section = Section {
+    title: "a health route",
+    keys: &[key("health", On, Required, AtOnce, "Answers 200 while the process makes progress.")],
+};
+
+/// A route that says whether new clients are accepted.
+pub const READY: Section = Section {
+    title: "a ready route",
+    keys: &[key("ready", On, Required, AtOnce, "Answers 200 while new clients are accepted, else 503.")],
+};
