@@ -1,6 +1,6 @@
-//! The command line of `pushd`: what can be said, and how it changes a configuration.
+//! The command line of `pushd`: its options, and how they change a configuration.
 //!
-//! The switches are those that twistd's users know. They win over the file, at the start and again at every reload.
+//! The options are those of twistd. They override the file, at the start and at each reload.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::config::{Config, LogTarget};
 use crate::daemon::exit::{Exit, Failure};
 use crate::daemon::usage;
 
-/// Where the configuration is unless `-c` says otherwise.
+/// The configuration file, unless `-c` names another.
 pub const CONFIG: &str = "/etc/pushd/config.toml";
 
 const EXAMPLES: &str = "\
@@ -20,13 +20,13 @@ Examples:
   pushd                              serve /etc/pushd/config.toml, in the background
   pushd -n -c hub.toml               stay in the foreground, log to the terminal
   pushd --check -c hub.toml          report everything wrong with the file
-  pushd --print-default-config       a commented file to start from
+  pushd --print-default-config       print a commented file to start from
   pushd -c hub.toml -d /srv/push -u www-data -l push.log
 
-In bash and zsh a bare `pushd` is the shell's own command: env pushd, or its path.
+In bash and zsh, `pushd` is a command of the shell: use `env pushd`, or the path.
 
 Signals: INT, TERM end gracefully, a second one at once; HUP reloads; USR1 reopens the log; USR2 hands the clients \
-over where systemd restarts it.
+over for a restart by systemd.
 
 Exit codes: 0 clean; 1 a second signal; 64 usage; 69 a port is taken or another pushd runs; 71 the system refused; \
 73 cannot create a file; 77 no permission; 78 bad configuration.";
@@ -40,7 +40,7 @@ pub struct Cli {
     #[arg(short, long, value_name = "FILE", default_value = CONFIG)]
     pub config: PathBuf,
 
-    /// Stay in the foreground; log to standard error unless told otherwise
+    /// Stay in the foreground; log to standard error by default
     #[arg(short, long)]
     pub nodaemon: bool,
 
@@ -48,7 +48,7 @@ pub struct Cli {
     #[arg(short, long, value_name = "FILE", conflicts_with = "syslog")]
     pub logfile: Option<PathBuf>,
 
-    /// Write the process id to FILE, relative to the run directory
+    /// Write the process ID to FILE, relative to the run directory
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
@@ -60,11 +60,11 @@ pub struct Cli {
     #[arg(long, value_name = "OCTAL", value_parser = parse_umask)]
     pub umask: Option<u32>,
 
-    /// Become USER (name or number) once the ports are bound
+    /// Switch to USER (name or number) once the ports are bound
     #[arg(short, long, value_name = "USER")]
     pub uid: Option<String>,
 
-    /// Become GROUP (name or number) [default: the user's own]
+    /// Switch to GROUP (name or number) [default: the user's own]
     #[arg(short, long, value_name = "GROUP")]
     pub gid: Option<String>,
 
@@ -84,7 +84,7 @@ pub struct Cli {
     #[arg(long)]
     pub check: bool,
 
-    /// Report everything that would keep pushd from starting (or from restarting, where it runs already) and exit; start
+    /// Report everything that would keep pushd from starting (or from restarting, if it runs already) and exit; start
     /// nothing
     #[arg(long, conflicts_with = "check")]
     pub rehearse: bool,
@@ -95,26 +95,26 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process. Help and version are printed and end it with 0, a mistake with 64.
+    /// The command line of this process. Help and version are printed and end the process with 0, a mistake ends it with 64.
     pub fn read() -> Cli {
         match Cli::from_args(std::env::args_os()) {
             Ok(cli) => cli,
             Err(error) => {
-                // Nowhere to print to is no reason for another code.
+                // A failure to print does not change the code.
                 let _ = error.print();
                 std::process::exit(exit_of(&error).code().into());
             }
         }
     }
 
-    /// Understands `args`, of which the first is the program's name.
+    /// Parses `args`; the first is the name of the program.
     pub fn from_args<I, T>(args: I) -> Result<Cli, clap::Error>
     where
         I: IntoIterator<Item = T>,
         T: Into<OsString> + Clone,
     {
         let mut cli = Cli::try_parse_from(args).map_err(usage::with_tip)?;
-        // Read again at a reload, when the run directory is another. (An empty path cannot be made absolute, nor read.)
+        // It is read again at a reload, when the current directory is another. (An empty path can neither be made absolute nor read.)
         cli.config = std::path::absolute(&cli.config).unwrap_or(cli.config);
         if cli.log_target() == Some(LogTarget::Stdout) && !cli.foreground() {
             let message = "--logfile - is standard output, which a daemon does not have: add --nodaemon";
@@ -128,7 +128,7 @@ impl Cli {
         self.nodaemon || self.debug
     }
 
-    /// Puts what was said here over what the file says. Fails if the two together make no sense.
+    /// Overrides the configuration with the options. Fails if the result is contradictory.
     pub fn apply(&self, config: &mut Config) -> Result<(), Failure> {
         let daemon = &mut config.daemon;
         if let Some(pidfile) = &self.pidfile {
@@ -137,7 +137,7 @@ impl Cli {
         override_with(&mut daemon.rundir, &self.rundir);
         override_with(&mut daemon.umask, &self.umask);
         if self.uid.is_some() {
-            // The file's group went with the file's user.
+            // The group in the file belongs to the user in the file.
             daemon.group = None;
         }
         override_with(&mut daemon.user, &self.uid);
@@ -155,7 +155,7 @@ impl Cli {
         Ok(())
     }
 
-    /// Where the command line wants the log, if it says.
+    /// Where the options direct the log, if they do.
     fn log_target(&self) -> Option<LogTarget> {
         match &self.logfile {
             _ if self.syslog => Some(LogTarget::Syslog),
@@ -167,14 +167,14 @@ impl Cli {
     }
 }
 
-/// The exit code of what clap has to say: help and version are no mistakes.
+/// The exit code for an error of clap. Help and version are not mistakes.
 pub fn exit_of(error: &clap::Error) -> Exit {
     if error.use_stderr() { Exit::Usage } else { Exit::Clean }
 }
 
-fn override_with<T: Clone>(from_file: &mut Option<T>, said: &Option<T>) {
-    if said.is_some() {
-        from_file.clone_from(said);
+fn override_with<T: Clone>(from_file: &mut Option<T>, option: &Option<T>) {
+    if option.is_some() {
+        from_file.clone_from(option);
     }
 }
 
@@ -222,12 +222,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_options_are_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn nothing_said_changes_nothing() {
+    fn without_options_the_file_is_not_changed() {
         assert_eq!(applied(&[]), file());
         let cli = read(&[]).unwrap();
         assert_eq!(cli.config, Path::new("/etc/pushd/config.toml"));
@@ -236,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_found_again_from_another_directory() {
+    fn the_path_of_the_file_is_made_absolute() {
         let here = std::env::current_dir().unwrap();
         assert_eq!(read(&["-c", "hub.toml"]).unwrap().config, here.join("hub.toml"));
     }
 
     #[test]
-    fn switches_win_over_the_file() {
+    fn options_override_the_file() {
         let config = applied(&["--pidfile", "p", "-d", "/srv", "--umask", "027", "-u", "bob", "-l", "x.log"]);
         assert_eq!(config.daemon.pidfile, Path::new("p"));
         assert_eq!(config.daemon.rundir.as_deref(), Some(Path::new("/srv")));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_foreground_the_log_is_where_it_was_asked_to_be() {
+    fn the_log_goes_where_the_options_direct_it() {
         assert_eq!(applied(&["-n"]).log.target, None);
         assert_eq!(applied(&["-n", "-l", "-"]).log.target, Some(LogTarget::Stdout));
         assert_eq!(applied(&["-nl-"]).log.target, Some(LogTarget::Stdout));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_has_no_standard_streams() {
+    fn a_daemon_cannot_log_to_a_standard_stream() {
         assert_eq!(exit_of(&read(&["-l", "-"]).unwrap_err()), Exit::Usage);
         let mut config = file();
         config.log.target = Some(LogTarget::Stderr);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_64_and_questions_are_0() {
+    fn a_mistake_is_code_64_and_help_is_code_0() {
         for args in [
             &["--no-such-switch"][..],
             &["stray"],
