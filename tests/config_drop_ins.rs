@@ -63,7 +63,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-fn told(case: &Path) -> Vec<Diagnostic> {
+fn diagnostics(case: &Path) -> Vec<Diagnostic> {
     match config::load(&case.join("config.toml")) {
         Ok(config) => config.warnings,
         Err(errors) => errors.0,
@@ -77,14 +77,14 @@ fn the_messages_about_each_folder_are_those_of_its_golden_file() {
     assert!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
     let mut changed = Vec::new();
     for case in &cases {
-        let told = told(case);
-        let full: String = told.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect();
-        let short: String = told.iter().map(|diagnostic| format!("{}\n", diagnostic.summary())).collect();
-        let (said, golden) = (format!("{full}---- in a log ----\n{short}"), case.with_extension("txt"));
+        let diagnostics = diagnostics(case);
+        let full: String = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect();
+        let short: String = diagnostics.iter().map(|diagnostic| format!("{}\n", diagnostic.summary())).collect();
+        let (found, golden) = (format!("{full}---- in a log ----\n{short}"), case.with_extension("txt"));
         if bless {
-            fs::write(&golden, &said).unwrap();
-        } else if fs::read_to_string(&golden).unwrap_or_default() != said {
-            changed.push(format!("{}:\n{said}", case.display()));
+            fs::write(&golden, &found).unwrap();
+        } else if fs::read_to_string(&golden).unwrap_or_default() != found {
+            changed.push(format!("{}:\n{found}", case.display()));
         }
     }
     assert!(changed.is_empty(), "{} differ from their .txt\n\n{}", changed.len(), changed.join("\n"));

@@ -20,13 +20,13 @@ fn cases() -> Vec<PathBuf> {
 }
 
 /// All messages about a file, and then each as a line for a log.
-fn told(path: &Path) -> String {
-    let told = match config::load(path) {
+fn messages(path: &Path) -> String {
+    let diagnostics = match config::load(path) {
         Ok(config) => config.warnings,
         Err(errors) => errors.0,
     };
-    let full: String = told.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect();
-    let short: String = told.iter().map(|diagnostic| format!("{}\n", diagnostic.summary())).collect();
+    let full: String = diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n\n")).collect();
+    let short: String = diagnostics.iter().map(|diagnostic| format!("{}\n", diagnostic.summary())).collect();
     format!("{full}---- in a log ----\n{short}")
 }
 
@@ -37,11 +37,11 @@ fn the_messages_about_each_file_are_those_of_its_golden_file() {
     assert!(cases.len() >= CASES_MIN, "only {} cases", cases.len());
     let mut changed = Vec::new();
     for case in &cases {
-        let (said, golden) = (told(case), case.with_extension("txt"));
+        let (found, golden) = (messages(case), case.with_extension("txt"));
         if bless {
-            std::fs::write(&golden, &said).unwrap();
-        } else if std::fs::read_to_string(&golden).unwrap_or_default() != said {
-            changed.push(format!("{}:\n{said}", case.display()));
+            std::fs::write(&golden, &found).unwrap();
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != found {
+            changed.push(format!("{}:\n{found}", case.display()));
         }
     }
     assert!(changed.is_empty(), "{} differ from their .txt\n\n{}", changed.len(), changed.join("\n"));
@@ -53,22 +53,22 @@ fn messages_are_in_the_order_of_the_file() {
         let Err(errors) = config::load(&case) else { continue };
         let locations: Vec<_> = errors.0.iter().filter_map(config::Diagnostic::location).collect();
         assert!(locations.is_sorted(), "{}: {locations:?}", case.display());
-        assert!(errors.0.iter().any(|told| told.severity() == Severity::Error), "{}", case.display());
+        assert!(errors.0.iter().any(|diagnostic| diagnostic.severity() == Severity::Error), "{}", case.display());
     }
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_reported_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
-    let said = |path: &Path| config::load(path).unwrap_err().to_string();
-    assert!(said(&folder.path().join("none.toml")).contains("this file does not exist"));
-    assert!(said(folder.path()).contains("this is a directory, not a file"));
+    let found = |path: &Path| config::load(path).unwrap_err().to_string();
+    assert!(found(&folder.path().join("none.toml")).contains("this file does not exist"));
+    assert!(found(folder.path()).contains("this is a directory, not a file"));
     let binary = folder.path().join("binary.toml");
     std::fs::write(&binary, b"[log]\nfile = \"\xff\"\n").unwrap();
-    assert!(said(&binary).contains("not UTF-8 text: see line 2"));
+    assert!(found(&binary).contains("not UTF-8 text: see line 2"));
     let huge = folder.path().join("huge.toml");
     std::fs::write(&huge, vec![b'\n'; (5 << 20) + 1]).unwrap();
-    assert!(said(&huge).contains("larger than 4 MiB"));
+    assert!(found(&huge).contains("larger than 4 MiB"));
 }
 
 /// Neither a file, nor its name, nor a key can send commands to a terminal or fill the screen.
@@ -82,8 +82,8 @@ fn text_from_a_file_is_escaped_and_cut_in_messages() {
         .unwrap();
     let errors = config::load(&file).unwrap_err();
     assert_eq!(errors.0.len(), 2);
-    for told in &errors.0 {
-        for text in [told.to_string(), told.summary().to_owned()] {
+    for diagnostic in &errors.0 {
+        for text in [diagnostic.to_string(), diagnostic.summary().to_owned()] {
             assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[31m.toml"), "{text}");
             assert!(text.len() < 4096, "{} bytes", text.len());
         }

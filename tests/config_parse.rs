@@ -12,38 +12,38 @@ mod common_keys;
 use common_keys::around;
 
 /// Whether an error is about the value of the entry. (An unknown key would be an error about the key.)
-fn is_told(text: &str, entry: &str, told: &Errors) -> bool {
+fn is_reported(text: &str, entry: &str, errors: &Errors) -> bool {
     let (at, line) = (0..).zip(text.lines()).find(|(_, line)| line.contains(entry)).unwrap();
     let value = line.find(entry).unwrap() + entry.find("1979").unwrap() + 1;
-    told.0.iter().any(|one| one.location().is_some_and(|found| (found.line, found.column) == (at + 1, value)))
+    errors.0.iter().any(|one| one.location().is_some_and(|found| (found.line, found.column) == (at + 1, value)))
 }
 
 /// No key takes a date, so a key that is read must cause an error.
 #[test]
 fn every_key_in_the_table_is_read() {
-    let mut looked_at = 0;
+    let mut read = 0;
     for section in keys::SECTIONS {
         for key in section.names() {
             let entry = format!("{key} = 1979-05-27");
             let text = around(section, &entry);
-            let told = config::parse(Path::new("x.toml"), &text).expect_err(&text);
+            let errors = config::parse(Path::new("x.toml"), &text).expect_err(&text);
             assert!(
-                is_told(&text, &entry, &told),
-                "`{key}` of {} is in the table, but not read:\n{text}\n{told}",
+                is_reported(&text, &entry, &errors),
+                "`{key}` of {} is in the table, but not read:\n{text}\n{errors}",
                 section.title
             );
-            looked_at += 1;
+            read += 1;
         }
     }
-    assert!(looked_at > 50, "{looked_at}");
+    assert!(read > 50, "{read}");
 }
 
 #[test]
 fn a_key_that_is_not_in_the_table_is_unknown() {
     for section in keys::SECTIONS {
         let text = around(section, "nonsense = 1979-05-27");
-        let told = config::parse(Path::new("x.toml"), &text).unwrap_err();
-        assert!(told.to_string().contains("unknown key `nonsense`"), "{}: {told}", section.title);
+        let errors = config::parse(Path::new("x.toml"), &text).unwrap_err();
+        assert!(errors.to_string().contains("unknown key `nonsense`"), "{}: {errors}", section.title);
     }
 }
 
@@ -152,8 +152,8 @@ impl Mutation {
 #[test]
 fn a_file_full_of_mistakes_is_read_in_linear_time() {
     for noise in ["[", "=", "a b ", "\"", "{", "x\n", "[a]\n", "a={", "[[[", "'''", "a.", "\u{1}"] {
-        let told = config::parse(Path::new("x.toml"), &noise.repeat(100_000 / noise.len())).unwrap_err();
-        assert!(told.0.len() <= config::limits::DIAGNOSTICS_MAX + 1);
+        let errors = config::parse(Path::new("x.toml"), &noise.repeat(100_000 / noise.len())).unwrap_err();
+        assert!(errors.0.len() <= config::limits::DIAGNOSTICS_MAX + 1);
     }
 }
 
@@ -171,7 +171,7 @@ proptest! {
         }
         match config::parse(Path::new("x.toml"), &text) {
             Ok(config) => prop_assert!(!config.servers.is_empty()),
-            Err(errors) => prop_assert!(errors.0.iter().any(|told| told.severity() == config::Severity::Error)),
+            Err(errors) => prop_assert!(errors.0.iter().any(|error| error.severity() == config::Severity::Error)),
         }
     }
 
@@ -193,7 +193,7 @@ proptest! {
             std::fs::write(file, text).unwrap();
         }
         if let Err(errors) = config::load(&named) {
-            prop_assert!(errors.0.iter().any(|told| told.severity() == config::Severity::Error));
+            prop_assert!(errors.0.iter().any(|error| error.severity() == config::Severity::Error));
         }
         config::load_daemon(&named).unwrap();
     }

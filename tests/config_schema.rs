@@ -119,7 +119,7 @@ fn kind(kind: Kind) -> Value {
 }
 
 /// The mistakes in a file, by the schema.
-fn told(text: &str) -> Vec<String> {
+fn schema_mistakes(text: &str) -> Vec<String> {
     let (table, errors) = DeTable::parse_recoverable(text);
     assert!(errors.is_empty(), "{text}: {errors:?}");
     let schema = made();
@@ -150,7 +150,7 @@ fn every_shipped_file_is_valid() {
     assert_eq!(files.len(), 7, "{files:?}");
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
-        assert_eq!(told(&text), [""; 0], "{}", file.display());
+        assert_eq!(schema_mistakes(&text), [""; 0], "{}", file.display());
     }
 }
 
@@ -159,13 +159,17 @@ fn every_shipped_file_is_valid() {
 fn schema_and_parser_agree_on_every_key() {
     let mut agreed = 0;
     for section in keys::SECTIONS {
-        assert!(!told(&around(section, "nonsense = 1")).is_empty(), "{}", section.title);
+        assert!(!schema_mistakes(&around(section, "nonsense = 1")).is_empty(), "{}", section.title);
         for key in section.keys {
-            assert!(!told(&around(section, &format!("{} = 1979-05-27", key.name))).is_empty(), "{}", key.name);
+            assert!(
+                !schema_mistakes(&around(section, &format!("{} = 1979-05-27", key.name))).is_empty(),
+                "{}",
+                key.name
+            );
             for value in two_values(key).into_iter().flatten() {
                 let text = with_value(section, key, &value);
                 config::parse(Path::new("/x.toml"), &text).unwrap_or_else(|errors| panic!("{text}\n{errors}"));
-                assert_eq!(told(&text), [""; 0], "{text}");
+                assert_eq!(schema_mistakes(&text), [""; 0], "{text}");
                 agreed += 1;
             }
         }

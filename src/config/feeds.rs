@@ -50,8 +50,8 @@ fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<(Span, Feed)> {
     let channel = table.required("channel", "for example `channel = \"all\"`").and_then(|i| channel(&i));
     let source = source(&table);
     // Also if `every` could not be read: the message is missing in that case, too.
-    let said = |key: &str| table.item(key).is_some();
-    let ticks = said("every") && !said("tail") && !said("command");
+    let is_set = |key: &str| table.item(key).is_some();
+    let ticks = is_set("every") && !is_set("tail") && !is_set("command");
     let message = match table.item("message") {
         None if source.is_none() && !ticks => None,
         None if ticks => {

@@ -108,10 +108,10 @@ fn check<T>(
         report.note_missing(|outside| look_at == LookAt::All || matches!(outside, Outside::Directory(_)));
     }
     let seen = report.is_good().then(|| look(&report, &table));
-    let told = report.finish();
+    let diagnostics = report.finish();
     match seen {
-        Some(seen) => Ok((Config { warnings: told, ..config }, seen)),
-        None => Err(Errors(told)),
+        Some(seen) => Ok((Config { warnings: diagnostics, ..config }, seen)),
+        None => Err(Errors(diagnostics)),
     }
 }
 

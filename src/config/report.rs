@@ -411,8 +411,8 @@ mod tests {
         let text = "a = \"x\r\r\r\r\n";
         let shown = drawn(text, Problem::error(7..9, "what is that?"));
         assert!(shown.contains("1 | a = \"x\n"), "{shown}");
-        let told = crate::config::parse(Path::new("x.toml"), text).unwrap_err().to_string();
-        assert!(told.contains("x.toml:1:"), "{told}");
+        let message = crate::config::parse(Path::new("x.toml"), text).unwrap_err().to_string();
+        assert!(message.contains("x.toml:1:"), "{message}");
     }
 
     #[test]
@@ -432,9 +432,9 @@ mod tests {
         for _ in 0..limits::DIAGNOSTICS_MAX + 7 {
             report.note(Problem::error(0..1, "odd"));
         }
-        let told = report.finish();
-        assert_eq!(told.len(), limits::DIAGNOSTICS_MAX + 1);
-        assert!(told[limits::DIAGNOSTICS_MAX].to_string().contains("and 7 more"));
+        let diagnostics = report.finish();
+        assert_eq!(diagnostics.len(), limits::DIAGNOSTICS_MAX + 1);
+        assert!(diagnostics[limits::DIAGNOSTICS_MAX].to_string().contains("and 7 more"));
     }
 
     #[test]
