@@ -120,29 +120,15 @@ fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> Outside) -> Opti
 impl Daemon {
     /// The keys in which `new` differs.
     pub fn changed_keys(&self, new: &Daemon) -> Vec<&'static str> {
-        // Destructured, so that the compiler reports a new key that is not compared here.
-        let Daemon {
-            pidfile,
-            rundir,
-            user,
-            group,
-            umask,
-            grace,
-            workers,
-            connections_max,
-            connections_per_address_max,
-        } = self;
-        let keys = [
-            ("pidfile", *pidfile != new.pidfile),
-            ("rundir", *rundir != new.rundir),
-            ("user", *user != new.user),
-            ("group", *group != new.group),
-            ("umask", *umask != new.umask),
-            ("grace", *grace != new.grace),
-            ("workers", *workers != new.workers),
-            ("connections_max", *connections_max != new.connections_max),
-            ("connections_per_address_max", *connections_per_address_max != new.connections_per_address_max),
-        ];
+        // Without `..`, so that the compiler reports a new key that is not compared here.
+        macro_rules! changed {
+            ($($key:ident),*) => {{
+                let Daemon { $($key),* } = self;
+                [$((stringify!($key), *$key != new.$key)),*]
+            }};
+        }
+        let keys =
+            changed!(pidfile, rundir, user, group, umask, grace, workers, connections_max, connections_per_address_max);
         keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 }
