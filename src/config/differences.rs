@@ -24,7 +24,7 @@ pub fn differences(now: &[Settings], new: &[Settings]) -> Vec<Difference> {
             Some(before) if before.section == table.section => found.extend(keys_of(before, table)),
             Some(before) => {
                 let (is, was) = (table.section.title, before.section.title);
-                found.push(whole(table, format!("{is}, was {was}{}", farewell(before))));
+                found.push(whole(table, format!("{is}, was {was}{}", end_of_clients(before))));
             }
             None if is_reported_above(now, table) => {}
             None => found.push(whole(table, "new".to_owned())),
@@ -32,8 +32,8 @@ pub fn differences(now: &[Settings], new: &[Settings]) -> Vec<Difference> {
     }
     for table in now {
         if find(new, table).is_none() && !is_reported_above(new, table) {
-            let ends = |below: &&Settings| below.path.starts_with(&table.path) && !farewell(below).is_empty();
-            let text = format!("removed{}", now.iter().find(ends).map_or("", farewell));
+            let ends = |below: &&Settings| below.path.starts_with(&table.path) && !end_of_clients(below).is_empty();
+            let text = format!("removed{}", now.iter().find(ends).map_or("", end_of_clients));
             found.push(Difference { provenance: Provenance::Default, ..whole(table, text) });
         }
     }
@@ -55,7 +55,7 @@ fn whole(table: &Settings, text: String) -> Difference {
 }
 
 /// What happens to the clients of a route that is removed.
-fn farewell(table: &Settings) -> &'static str {
+fn end_of_clients(table: &Settings) -> &'static str {
     match table.section {
         section if section == &keys::WEBSOCKET => "; its sessions are closed with 1001",
         section if section == &keys::EVENTS => "; its streams end",
@@ -74,7 +74,7 @@ fn keys_of(before: &Settings, table: &Settings) -> Vec<Difference> {
             continue;
         }
         let consequence = match key.name {
-            "websocket" | "events" => farewell(table),
+            "websocket" | "events" => end_of_clients(table),
             // It is checked for each request.
             "origins" if table.section == &keys::SERVER => "; publishing goes by it at once",
             _ if table.section == &keys::FEED => "; the feed begins anew",

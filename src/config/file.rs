@@ -10,13 +10,13 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::feeds;
+use super::hub_warnings;
 use super::hubs::Hubs;
 use super::keys;
-use super::meeting;
 use super::merge::merged;
 use super::process;
 use super::reader::Table;
-use super::report::{Outside, Report};
+use super::report::{External, Report};
 use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
@@ -29,7 +29,7 @@ use super::{Config, Daemon, Errors};
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    check(Sources::read(path, Pipes::Read), LookAt::All, |_, _| ()).map(|(config, ())| config)
+    check(Sources::read(path, Pipes::Read), Verify::All, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same for a reload. A pipe is refused, because it can be read only once, at the start.
@@ -37,7 +37,7 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_again(path: &Path) -> Result<Config, Errors> {
-    check(Sources::read(path, Pipes::Refused), LookAt::All, |_, _| ()).map(|(config, ())| config)
+    check(Sources::read(path, Pipes::Refused), Verify::All, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same, with the value of each key and where it is set.
@@ -45,7 +45,7 @@ pub fn load_again(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load_settings(path: &Path) -> Result<(Config, Vec<Settings>), Errors> {
-    check(Sources::read(path, Pipes::Read), LookAt::Directories, settings)
+    check(Sources::read(path, Pipes::Read), Verify::Directories, settings)
 }
 
 impl Config {
@@ -77,23 +77,23 @@ pub fn load_daemon(path: &Path) -> Option<Daemon> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
-    check(Sources::of(path, text.to_owned()), LookAt::Nothing, |_, _| ()).map(|(config, ())| config)
+    check(Sources::of(path, text.to_owned()), Verify::Nothing, |_, _| ()).map(|(config, ())| config)
 }
 
 /// Which of the things that the files name must exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum LookAt {
+enum Verify {
     All,
     /// Not users and groups: the file may be for another machine.
     Directories,
     Nothing,
 }
 
-/// A valid configuration, and the result of `look` for its table.
+/// A valid configuration, and the result of `settings` for its table.
 fn check<T>(
     sources: Sources,
-    look_at: LookAt,
-    look: impl FnOnce(&Report<'_>, &DeTable<'_>) -> T,
+    verify: Verify,
+    settings: impl FnOnce(&Report<'_>, &DeTable<'_>) -> T,
 ) -> Result<(Config, T), Errors> {
     let Sources { files, unread } = sources;
     // Of a file that cannot be read nothing else can be reported.
@@ -104,10 +104,10 @@ fn check<T>(
     }
     let table = merged(&mut report);
     let config = read(&report, &table);
-    if look_at != LookAt::Nothing {
-        report.note_missing(|outside| look_at == LookAt::All || matches!(outside, Outside::Directory(_)));
+    if verify != Verify::Nothing {
+        report.note_missing(|external| verify == Verify::All || matches!(external, External::Directory(_)));
     }
-    let seen = report.is_good().then(|| look(&report, &table));
+    let seen = report.is_good().then(|| settings(&report, &table));
     let diagnostics = report.finish();
     match seen {
         Some(seen) => Ok((Config { warnings: diagnostics, ..config }, seen)),
@@ -124,7 +124,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     // With a mistake elsewhere, a hub may seem unused only because its route could not be read.
     if report.is_good() {
         hubs.note_unused(report);
-        meeting::note(report, &routes, &feeds);
+        hub_warnings::note(report, &routes, &feeds);
     }
     Config {
         daemon: process::daemon(&top.table("daemon")),

@@ -6,7 +6,7 @@
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
 //!   process  hubs  servers, routes  feeds    one module for each kind of table
-//!   meeting                                  warnings about routes and feeds of one hub
+//!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
 //!       units  addresses  template  pattern  the formats inside strings
 //! report -> error                            the messages to the operator
@@ -21,10 +21,10 @@ mod differences;
 pub mod error;
 mod feeds;
 mod file;
+mod hub_warnings;
 mod hubs;
 pub mod keys;
 pub mod limits;
-mod meeting;
 mod merge;
 pub mod pattern;
 mod process;

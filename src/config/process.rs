@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::keys;
 use super::reader::{Item, Table};
-use super::report::{Outside, Report};
+use super::report::{External, Report};
 
 /// `[daemon]`
 #[derive(Debug, Clone, PartialEq)]
@@ -89,8 +89,8 @@ pub(super) fn daemon(table: &Table<'_>) -> Daemon {
     Daemon {
         pidfile: table.value("pidfile", |item| item.text("the path of a file").map(PathBuf::from)),
         rundir: table.item("rundir").and_then(|i| i.directory()),
-        user: table.item("user").and_then(|i| account(&i, "the name or number of a user", Outside::User)),
-        group: table.item("group").and_then(|i| account(&i, "the name or number of a group", Outside::Group)),
+        user: table.item("user").and_then(|i| account(&i, "the name or number of a user", External::User)),
+        group: table.item("group").and_then(|i| account(&i, "the name or number of a group", External::Group)),
         umask: table.item("umask").and_then(|i| i.umask()),
         grace: table.duration("grace"),
         workers: table.value("workers", workers),
@@ -111,7 +111,7 @@ fn workers(item: &Item<'_>) -> Option<Workers> {
 }
 
 /// A user or a group, which must exist.
-fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> Outside) -> Option<String> {
+fn account(item: &Item<'_>, expected: &str, kind: fn(String) -> External) -> Option<String> {
     let name = item.text(expected)?.to_owned();
     item.report.expect(item.span(), kind(name.clone()));
     Some(name)

@@ -121,7 +121,7 @@ impl Problem {
 }
 
 /// Something outside of the file that must exist.
-pub(super) enum Outside {
+pub(super) enum External {
     /// A directory.
     Directory(PathBuf),
     /// A user, by name or number.
@@ -135,7 +135,7 @@ pub(super) struct Report<'a> {
     files: &'a [Source],
     problems: RefCell<Vec<Problem>>,
     /// The things outside that the file names, with the locations.
-    outside: RefCell<Vec<(Span, Outside)>>,
+    external: RefCell<Vec<(Span, External)>>,
     /// The lines that are not TOML.
     broken: Vec<Span>,
     /// Whether a file could not be read.
@@ -151,7 +151,7 @@ impl<'a> Report<'a> {
             files,
             partial: !unread.is_empty(),
             problems: RefCell::new(unread),
-            outside: RefCell::default(),
+            external: RefCell::default(),
             broken: Vec::new(),
             more: 0,
         }
@@ -174,17 +174,17 @@ impl<'a> Report<'a> {
     }
 
     /// Remembers that the value at `span` names something that must exist.
-    pub(super) fn expect(&self, span: Span, outside: Outside) {
-        self.outside.borrow_mut().push((span, outside));
+    pub(super) fn expect(&self, span: Span, external: External) {
+        self.external.borrow_mut().push((span, external));
     }
 
     /// Reports each thing outside that does not exist, if `counts` selects it. Only here does a check look at anything but the files.
-    pub(super) fn note_missing(&self, counts: impl Fn(&Outside) -> bool) {
-        for (span, outside) in self.outside.take().into_iter().filter(|(_, outside)| counts(outside)) {
-            let missing = match &outside {
-                Outside::Directory(path) => missing_directory(path),
-                Outside::User(name) => missing_name("user", name, |name| Ok(User::from_name(name)?.is_some())),
-                Outside::Group(name) => missing_name("group", name, |name| Ok(Group::from_name(name)?.is_some())),
+    pub(super) fn note_missing(&self, counts: impl Fn(&External) -> bool) {
+        for (span, external) in self.external.take().into_iter().filter(|(_, external)| counts(external)) {
+            let missing = match &external {
+                External::Directory(path) => missing_directory(path),
+                External::User(name) => missing_name("user", name, |name| Ok(User::from_name(name)?.is_some())),
+                External::Group(name) => missing_name("group", name, |name| Ok(Group::from_name(name)?.is_some())),
             };
             if let Some((title, label, help)) = missing {
                 self.note(Problem::error(span, title).label(label).help(help));

@@ -12,7 +12,7 @@ use super::Template;
 use super::keys::Kind;
 use super::limits;
 use super::reader::{Item, Table, listed};
-use super::report::{Outside, Problem};
+use super::report::{External, Problem};
 use super::units;
 
 /// The value of a key that is set, else its default.
@@ -171,7 +171,7 @@ impl<'a> Item<'a> {
     /// A directory.
     pub(super) fn directory(&self) -> Option<PathBuf> {
         let path = self.base().join(self.text("the path of a directory")?);
-        self.report.expect(self.span(), Outside::Directory(path.clone()));
+        self.report.expect(self.span(), External::Directory(path.clone()));
         Some(path)
     }
 

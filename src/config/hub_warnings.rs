@@ -12,7 +12,7 @@ use super::{Action, Feed, HubId, Route, Template};
 
 /// The channels that the clients of one hub can subscribe to.
 #[derive(Default)]
-struct Heard<'c> {
+struct Subscribed<'c> {
     fixed: HashSet<&'c str>,
     /// The routes whose clients choose the whole name of a channel.
     whole: Vec<&'c (Span, Route)>,
@@ -20,7 +20,7 @@ struct Heard<'c> {
     built: Vec<(&'c Template, &'c Span)>,
 }
 
-impl Heard<'_> {
+impl Subscribed<'_> {
     /// Whether a client can subscribe to the channel. `true` where there are too many templates to compare.
     fn can_be(&self, channel: &str) -> bool {
         !self.whole.is_empty()
@@ -32,37 +32,37 @@ impl Heard<'_> {
 
 /// Reports both warnings.
 pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span, Feed)]) {
-    let mut hubs: HashMap<HubId, Heard<'_>> = HashMap::new();
+    let mut hubs: HashMap<HubId, Subscribed<'_>> = HashMap::new();
     for route in routes {
         let (hub, channels) = match &route.1.action {
             Action::WebSocket(socket) => (socket.hub, &socket.channels),
             Action::Events(events) => (events.subscription.hub, &events.subscription.channels),
             _ => continue,
         };
-        let heard = hubs.entry(hub).or_default();
+        let subscribed = hubs.entry(hub).or_default();
         for channel in channels {
             match channel.fixed() {
-                Some(name) => drop(heard.fixed.insert(name)),
+                Some(name) => drop(subscribed.fixed.insert(name)),
                 None if channel.is_whole() => {
-                    if !heard.whole.last().is_some_and(|last| std::ptr::eq(*last, route)) {
-                        heard.whole.push(route);
+                    if !subscribed.whole.last().is_some_and(|last| std::ptr::eq(*last, route)) {
+                        subscribed.whole.push(route);
                     }
                 }
-                None => heard.built.push((channel, &route.0)),
+                None => subscribed.built.push((channel, &route.0)),
             }
         }
     }
     for (span, feed) in feeds {
-        if !hubs.get(&feed.hub).is_some_and(|heard| heard.can_be(&feed.channel)) {
+        if !hubs.get(&feed.hub).is_some_and(|subscribed| subscribed.can_be(&feed.channel)) {
             let problem = Problem::warning(span.clone(), "no route subscribes to this channel");
             let help =
                 format!("add `channels = [\"{}\"]` to a websocket or events route of the same hub", feed.channel);
             report.note(problem.label("its messages have no receiver").help(help));
         }
     }
-    for heard in hubs.values() {
-        let Some((_, other)) = heard.built.first() else { continue };
-        for (span, route) in &heard.whole {
+    for subscribed in hubs.values() {
+        let Some((_, other)) = subscribed.built.first() else { continue };
+        for (span, route) in &subscribed.whole {
             let title = format!("clients of `{}` can subscribe to every channel of its hub", route.pattern);
             let help =
                 "use another hub for one of the two routes, or a prefix for its channels, as in `room/{channel}`";
