@@ -103,8 +103,8 @@ fn a_drop_in_replaces_single_keys_of_the_main_file() {
     let paths: Vec<_> = config.servers[0].routes.iter().map(|route| route.pattern.text()).collect();
     assert_eq!(paths, ["/health", "/ws", "/more"], "in the order of the files");
     let Action::WebSocket(socket) = &config.servers[0].routes[1].action else { panic!() };
-    assert_eq!(socket.channels[0].fixed(), Some("all"), "a route is replaced as a whole");
-    assert_eq!(socket.log, config::SessionLog::Off);
+    assert_eq!(socket.subscription.channels[0].fixed(), Some("all"), "a route is replaced as a whole");
+    assert_eq!(socket.subscription.log, config::SessionLog::Off);
     let files: Vec<_> = config.files.iter().map(|file| file.strip_prefix(folder.0.path()).unwrap()).collect();
     assert_eq!(files, ["config.toml", "conf.d/10-hub.toml", "conf.d/20-route.toml"].map(Path::new));
 }

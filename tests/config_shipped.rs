@@ -71,7 +71,7 @@ fn the_default_file_serves_a_page_a_hub_publishing_and_status() {
     assert!(matches!(action(&config, "/"), Action::Page(_)));
     assert_eq!(websocket(&config, "/ws").on_message, OnMessage::Ignore);
     let Action::Events(events) = action(&config, "/events") else { panic!("/events") };
-    assert_eq!(events.subscription.channels, websocket(&config, "/ws").channels);
+    assert_eq!(events.subscription.channels, websocket(&config, "/ws").subscription.channels);
     assert!(matches!(action(&config, "/publish/{channel}"), Action::Publish(_)));
     assert_eq!(action(&config, "/metrics"), &Action::Metrics);
     assert_eq!(action(&config, "/healthz"), &Action::Health);
@@ -83,9 +83,9 @@ fn server_push_addresses_its_clients_by_a_pair() {
     let config = example("server-push");
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
-    assert_eq!(socket.channels[0].needs().collect::<Vec<_>>(), ["userid", "compid"]);
-    assert_eq!(socket.channels[1].fixed(), Some("all"));
-    assert_eq!((socket.on_message, socket.log), (OnMessage::Ignore, SessionLog::Messages));
+    assert_eq!(socket.subscription.channels[0].needs().collect::<Vec<_>>(), ["userid", "compid"]);
+    assert_eq!(socket.subscription.channels[1].fixed(), Some("all"));
+    assert_eq!((socket.on_message, socket.subscription.log), (OnMessage::Ignore, SessionLog::Messages));
     for (path, needs) in [("/push", vec!["userid", "compid"]), ("/pushtoall", vec![])] {
         let Action::Publish(publish) = action(&config, path) else { panic!("{path}") };
         assert_eq!(publish.channel.needs().collect::<Vec<_>>(), needs);
@@ -100,7 +100,7 @@ fn hello_world_greets_each_client() {
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
     assert_eq!(socket.greeting.as_ref().unwrap().fixed(), Some("Hello World"));
-    assert_eq!((socket.on_message, socket.log), (OnMessage::Ignore, SessionLog::Messages));
+    assert_eq!((socket.on_message, socket.subscription.log), (OnMessage::Ignore, SessionLog::Messages));
     assert!(matches!(action(&config, "/"), Action::Static(_)));
 }
 
@@ -119,7 +119,7 @@ fn echo_accepts_messages_of_16_mebibytes() {
     assert_eq!(ports(&config), [8888]);
     let socket = websocket(&config, "/ws");
     assert_eq!((socket.on_message, socket.accept), (OnMessage::Echo, Accept::Both));
-    let hub = &config.hubs[socket.hub.0 as usize];
+    let hub = &config.hubs[socket.subscription.hub.0 as usize];
     assert_eq!(hub.message_bytes_max, 16 << 20);
     assert!(hub.queue_bytes_max > hub.message_bytes_max);
 }
@@ -144,7 +144,10 @@ fn tick_publishes_every_second() {
     let feed = &config.feeds[0];
     assert_eq!(feed.source, Source::Every(std::time::Duration::from_secs(1)));
     assert_eq!(feed.message.bytes("n", b"0"), b"tick:0");
-    assert_eq!((feed.hub, feed.channel.as_str()), (socket.hub, socket.channels[0].fixed().unwrap()));
+    assert_eq!(
+        (feed.hub, feed.channel.as_str()),
+        (socket.subscription.hub, socket.subscription.channels[0].fixed().unwrap())
+    );
 }
 
 /// The table of the default file in which keys of `section` are documented. Routes have one for all their kinds.

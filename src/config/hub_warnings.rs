@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::limits::BUILT_CHANNELS_COMPARED_MAX;
 use super::report::{Problem, Report, Span};
-use super::{Action, Feed, HubId, Route, Template};
+use super::{Feed, HubId, Route, Template};
 
 /// The channels that the clients of one hub can subscribe to.
 #[derive(Default)]
@@ -34,13 +34,9 @@ impl Subscribed<'_> {
 pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span, Feed)]) {
     let mut hubs: HashMap<HubId, Subscribed<'_>> = HashMap::new();
     for route in routes {
-        let (hub, channels) = match &route.1.action {
-            Action::WebSocket(socket) => (socket.hub, &socket.channels),
-            Action::Events(events) => (events.subscription.hub, &events.subscription.channels),
-            _ => continue,
-        };
-        let subscribed = hubs.entry(hub).or_default();
-        for channel in channels {
+        let Some(subscription) = route.1.action.subscription() else { continue };
+        let subscribed = hubs.entry(subscription.hub).or_default();
+        for channel in &subscription.channels {
             match channel.fixed() {
                 Some(name) => drop(subscribed.fixed.insert(name)),
                 None if channel.is_whole() => {

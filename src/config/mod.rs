@@ -112,13 +112,30 @@ pub enum Action {
     Ready,
 }
 
+impl Action {
+    /// The subscription of its clients, if it has one.
+    pub fn subscription(&self) -> Option<&Subscription> {
+        match self {
+            Action::WebSocket(socket) => Some(&socket.subscription),
+            Action::Events(events) => Some(&events.subscription),
+            _ => None,
+        }
+    }
+
+    /// The web pages that may use it, if it checks them.
+    pub fn origins(&self) -> Option<&Origins> {
+        match self {
+            Action::Publish(publish) => Some(&publish.origins),
+            other => other.subscription().map(|subscription| &subscription.origins),
+        }
+    }
+}
+
 /// A route that upgrades to a WebSocket session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WebSocket {
-    /// The hub its sessions belong to.
-    pub hub: HubId,
-    /// The channels a session is subscribed to; never empty.
-    pub channels: Vec<Template>,
+    /// Its hub and channels.
+    pub subscription: Subscription,
     /// What happens to a client's message.
     pub on_message: OnMessage,
     /// The channel a broadcast goes to; `None`: the first of `channels`.
@@ -133,10 +150,6 @@ pub struct WebSocket {
     pub draft76: bool,
     /// The subprotocols offered, the preferred one first.
     pub subprotocols: Vec<String>,
-    /// Which web pages may connect.
-    pub origins: Origins,
-    /// What is logged at level info about its sessions.
-    pub log: SessionLog,
 }
 
 /// What websocket and events routes have in common.

@@ -88,24 +88,15 @@ impl<'a> Routes<'_, 'a> {
         if on_message == OnMessage::Ignore {
             warn_idle(table, "message", "`on_message = \"broadcast\"` or `\"echo\"`");
         }
-        let to = table.item("to").and_then(|i| i.channel());
-        let accept = table.choice("accept", &ACCEPT);
-        let greeting = table.item("greeting").and_then(|i| i.template());
-        let draft76 = table.flag("draft76");
-        let subprotocols = table.item("subprotocols").map(subprotocols).unwrap_or_default();
-        let Subscription { hub, channels, origins, log } = subscription?;
         Some(WebSocket {
-            hub,
-            channels,
             on_message,
-            to,
-            accept,
-            greeting,
+            to: table.item("to").and_then(|i| i.channel()),
+            accept: table.choice("accept", &ACCEPT),
+            greeting: table.item("greeting").and_then(|i| i.template()),
             message,
-            draft76,
-            subprotocols,
-            origins,
-            log,
+            draft76: table.flag("draft76"),
+            subprotocols: table.item("subprotocols").map(subprotocols).unwrap_or_default(),
+            subscription: subscription?,
         })
     }
 

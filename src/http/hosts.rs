@@ -15,7 +15,7 @@ use http::header::{HOST, HeaderMap};
 
 use super::refusals::shown;
 use crate::config::limits::HOST_BYTES_MAX;
-use crate::config::{self, Action, Origins};
+use crate::config::{self, Origins};
 
 /// The names that one server answers to.
 #[derive(Debug)]
@@ -28,11 +28,7 @@ pub struct Hosts {
 impl Hosts {
     /// Those of `server`, on a machine with the names `machine`.
     pub fn new(server: &config::Server, machine: &[String]) -> Hosts {
-        let of_routes = server.routes.iter().filter_map(|route| match &route.action {
-            Action::WebSocket(socket) => Some(&socket.origins),
-            Action::Publish(publish) => Some(&publish.origins),
-            _ => None,
-        });
+        let of_routes = server.routes.iter().filter_map(|route| route.action.origins());
         let listed = of_routes.chain([&server.origins]).flat_map(|origins| match origins {
             Origins::Listed(list) => list.as_slice(),
             Origins::Same | Origins::Any => &[],
@@ -124,7 +120,8 @@ mod tests {
     fn hosts(keys: &str) -> Hosts {
         let text = format!(
             "[server.s]\nlisten = \"127.0.0.1:1\"\n{keys}\n[server.s.routes]\n\"/\" = {{ health = true }}\n\
-             \"/ws\" = {{ websocket = \"h\", origins = [\"https://route.example:8443\"] }}\n[hub.h]\n"
+             \"/ws\" = {{ websocket = \"h\", origins = [\"https://route.example:8443\"] }}\n\
+             \"/events\" = {{ events = \"h\", origins = [\"https://events.example\"] }}\n[hub.h]\n"
         );
         let config = config::parse(Path::new("x.toml"), &text).unwrap_or_else(|errors| panic!("{errors}"));
         Hosts::new(&config.servers[0], &["Machine.example.com".to_owned()])
@@ -154,6 +151,7 @@ mod tests {
             "MACHINE.example.com.:80",
             "www.example.com:444",
             "route.example",
+            "events.example",
             "push.example.com",
             "",
         ] {

@@ -105,11 +105,12 @@ impl Handler {
 impl Site {
     /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
-        let terms = |route: &config::Route, hub: &HubInUse, log, speech| {
+        let terms = |route: &config::Route, subscription: &config::Subscription, speech| {
+            let hub = &hubs[subscription.hub.0 as usize];
             Arc::new(Terms {
                 server: server.name.clone(),
                 path: route.pattern.text().to_owned(),
-                log,
+                log: subscription.log,
                 speech,
                 hub_id: hub.id,
                 hub: hub.hub.clone(),
@@ -119,13 +120,12 @@ impl Site {
         let handler = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let speech = Speech::Plain(Plain::from(socket));
-                let terms = terms(route, &hubs[socket.hub.0 as usize], socket.log, speech);
+                let terms = terms(route, &socket.subscription, speech);
                 Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms }))
             }
             Action::Events(events) => {
                 let speech = Speech::Plain(Plain::receiving(events.event.clone()));
-                let config::Subscription { hub, log, .. } = events.subscription;
-                let terms = terms(route, &hubs[hub.0 as usize], log, speech);
+                let terms = terms(route, &events.subscription, speech);
                 Handler::Events(Box::new(EventsHandler { route: events.clone(), terms }))
             }
             Action::Publish(publish) => {

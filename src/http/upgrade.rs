@@ -48,9 +48,9 @@ pub fn agree(
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
     let mut framing = check_handshake(request, route)?;
-    origin::check(&route.origins, request, &site.hosts, on_loopback)
+    origin::check(&route.subscription.origins, request, &site.hosts, on_loopback)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
-    let channels = subscription::channels(&route.channels, arguments).map_err(bad_request)?;
+    let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad_request)?;
     let to = match &route.to {
         Some(template) => subscription::channel(template, arguments).map_err(bad_request)?,
         None => channels[0].clone(),

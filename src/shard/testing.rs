@@ -38,8 +38,8 @@ pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
     );
     let config = config::parse(std::path::Path::new("/"), &file).unwrap();
     let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
-    let (hub_id, hub, members) = (route.hub, config.hubs[0].clone(), Members::default());
-    let (log, speech) = (route.log, Speech::Plain(Plain::from(&route)));
+    let (hub_id, hub, members) = (route.subscription.hub, config.hubs[0].clone(), Members::default());
+    let (log, speech) = (route.subscription.log, Speech::Plain(Plain::from(&route)));
     Arc::new(Terms { server: "s".into(), path: "/".into(), log, speech, hub_id, hub, members })
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Template, WebSocket, WhenSlow};
+use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Subscription, Template, WebSocket, WhenSlow};
 use pushd::hub::Members;
 use pushd::session::Terms;
 use pushd::session::speech::{Plain, Speech};
@@ -98,8 +98,12 @@ pub fn pace(random: &mut Random) -> Pace {
 
 fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
     WebSocket {
-        hub,
-        channels: vec![Template::parse("all").unwrap()],
+        subscription: Subscription {
+            hub,
+            channels: vec![Template::parse("all").unwrap()],
+            origins: Origins::Any,
+            log: SessionLog::Off,
+        },
         on_message,
         to: None,
         accept: Accept::Both,
@@ -107,12 +111,10 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
         message: None,
         draft76: true,
         subprotocols: Vec::new(),
-        origins: Origins::Any,
-        log: SessionLog::Off,
     }
 }
 
 fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Terms> {
-    let (log, speech) = (route.log, Speech::Plain(Plain::from(&route)));
-    Arc::new(Terms { server: "simulated".to_owned(), path, log, speech, hub_id: route.hub, hub, members })
+    let (log, speech) = (route.subscription.log, Speech::Plain(Plain::from(&route)));
+    Arc::new(Terms { server: "simulated".to_owned(), path, log, speech, hub_id: route.subscription.hub, hub, members })
 }
