@@ -1,32 +1,32 @@
-//! How many sessions a hub holds, over all shards, and the place each takes while it lasts.
+//! Counts that all shards share: how many sessions a hub has, or how many connections count towards a limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The count of one hub.
+/// A shared count.
 #[derive(Debug, Clone, Default)]
 pub struct Members(Arc<AtomicUsize>);
 
-/// One session's place in the count, given back when it is dropped.
+/// One unit of the count. It is released when this is dropped.
 #[derive(Debug)]
 pub struct Membership(Members);
 
 impl Members {
-    /// Takes a place, if fewer than `max` are taken.
+    /// Adds one, if the count is below `max`.
     pub fn join(&self, max: usize) -> Option<Membership> {
         let taken = self.0.fetch_add(1, Ordering::Relaxed);
-        // From here the place is held, and given back where it was one too many.
-        let place = Membership(self.clone());
-        (taken < max).then_some(place)
+        // It is counted from here on. Dropping it corrects the count if the limit was reached.
+        let membership = Membership(self.clone());
+        (taken < max).then_some(membership)
     }
 
-    /// Takes a place, however many are taken: for one who had it before.
+    /// Adds one without a limit: for a session or connection of another process, which was counted there.
     pub fn enter(&self) -> Membership {
         self.0.fetch_add(1, Ordering::Relaxed);
         Membership(self.clone())
     }
 
-    /// How many places are taken.
+    /// The count.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_given_back() {
+    fn a_dropped_membership_lowers_the_count() {
         let members = Members::default();
         let first = members.join(2).unwrap();
         let _second = members.join(2).unwrap();
