@@ -38,7 +38,7 @@ fn a_violation_ends_the_session_with_its_code_and_does_not_affect_others() {
         (frame(0x8f, b"x"), 1002, "opcode"),
         (frame(0x09, b"x"), 1002, "control frame"),
         (frame(PING, &[0; 126]), 1002, "control frame"),
-        (frame(LAST, b"x"), 1002, "continuation of nothing"),
+        (frame(LAST, b"x"), 1002, "continuation frame"),
         ([frame(FIRST_TEXT, b"x"), frame(TEXT, b"y")].concat(), 1002, "before the last one was finished"),
         (frame(CLOSE, &[3]), 1002, "close frame"),
         (frame(CLOSE, &close_payload(999, "")), 1002, "close frame"),
@@ -54,8 +54,8 @@ fn a_violation_ends_the_session_with_its_code_and_does_not_affect_others() {
         ([frame(FIRST_TEXT, &[0xe2]), frame(LAST, b"x")].concat(), 1007, "UTF-8"),
         (frame(BINARY, &[0; 301]), 1009, "at most 300 bytes"),
         (long_length, 1009, "at most 300 bytes"),
-        (negative_length, 1002, "as few bytes as can be"),
-        (roundabout_length, 1002, "as few bytes as can be"),
+        (negative_length, 1002, "not in its shortest form"),
+        (roundabout_length, 1002, "not in its shortest form"),
         ([frame(FIRST_TEXT, &[b'a'; 200]), frame(LAST, &[b'a'; 101])].concat(), 1009, "at most 300 bytes"),
     ];
     let count = cases.len();

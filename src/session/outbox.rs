@@ -1,8 +1,8 @@
-//! What the kernel refused: the bounded queue of one session, and what happens when it is full.
+//! The bounded queue of one session: frames that the kernel did not accept, and what happens when the queue is full.
 //!
-//! It exists only while a socket does not take what it is given. Frames in it are shared with every other queue they wait in.
-//! A frame that is partly written stays, whatever the policy: the client would lose its place in the stream. Where
-//! messages were dropped and the hub asks for it, a notice stands in their place, which counts them until it is written.
+//! It exists only while frames wait. The bytes of a frame are shared with all other queues that hold it. A partly written frame is
+//! never dropped, since the client could not decode the rest of the stream. If the hub has a `gap_notice`, a notice replaces
+//! dropped messages. It counts them until it is written.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -15,51 +15,51 @@ use crate::config::{Hub, WhenSlow};
 use crate::hub::{Kind, Topic};
 use crate::wire::Framing;
 
-/// How many slices go into one write; the kernel takes 1024.
+/// The maximum number of slices in one write. The kernel accepts 1024.
 const SLICES_MAX: usize = 64;
 
 /// The queue of one session.
 #[derive(Debug, Default)]
 pub struct Outbox {
     entries: VecDeque<Entry>,
-    /// How much of the first frame is written.
+    /// How many bytes of the first entry are written.
     written: usize,
     bytes: usize,
 }
 
-/// What stands in it.
+/// An entry of the queue.
 #[derive(Debug)]
 pub(super) enum Entry {
     /// A message, or a reply.
     Frame { bytes: Bytes, topic: Option<Topic>, since: Seconds },
-    /// So many messages were dropped here.
+    /// This many messages were dropped here.
     Gap(u64),
-    /// The same as a frame, while it is being written.
+    /// A gap as a frame, while it is being written.
     Notice { bytes: Bytes, dropped: u64 },
 }
 
-/// What became of a frame.
+/// What happened to a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queued {
-    /// It waits; so many messages were dropped for it, or it was dropped itself.
+    /// It waits, and this many messages were dropped for it; or it was dropped itself, and is counted here.
     Dropped(u64),
-    /// There is no room, and the hub disconnects those who are slow.
+    /// The queue is full, and the hub disconnects slow clients.
     Overflow,
 }
 
 impl Outbox {
-    /// One that holds these entries, the first of which is written so far.
+    /// A queue with these entries. `written` bytes of the first one are written.
     pub(super) fn with(entries: VecDeque<Entry>, written: usize) -> Outbox {
         let bytes = entries.iter().map(Entry::len).sum::<usize>().saturating_sub(written);
         Outbox { entries, written, bytes }
     }
 
-    /// What waits.
+    /// The entries, the oldest first.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
-    /// How much of the first entry is written.
+    /// How many bytes of the first entry are written.
     pub(super) fn written(&self) -> usize {
         self.written
     }
@@ -79,7 +79,7 @@ impl Outbox {
                     dropped += 1;
                 }
                 WhenSlow::DropNewest if self.has_room(frame.bytes.len(), hub) => {
-                    // Only too old: the oldest go, since they are of no use to anybody any more.
+                    // There is room, but the oldest message is too old to be useful: drop it.
                     self.drop_oldest();
                     self.note_gap(self.first_whole(), 1, hub);
                     dropped += 1;
@@ -94,34 +94,34 @@ impl Outbox {
         Queued::Dropped(dropped)
     }
 
-    /// Queues the rest of a frame that is partly written, or one that must be said.
+    /// Queues a frame without regard to the limits: a partly written one, or one that must be sent.
     pub fn push_anyway(&mut self, frame: Waiting, now: Seconds) {
         self.bytes += frame.bytes.len();
         self.entries.push_back(Entry::Frame { bytes: frame.bytes, topic: frame.topic, since: now });
     }
 
-    /// Says that the first frame is written up to here.
+    /// Notes that the first `written` bytes of the only entry are written.
     pub fn first_is_written_to(&mut self, written: usize) {
         debug_assert_eq!(self.entries.len(), 1);
         self.written = written;
         self.bytes -= written;
     }
 
-    /// Drops everything but a frame that is partly written. How many messages that were.
+    /// Drops everything except a partly written frame. Returns how many messages were dropped.
     pub fn clear(&mut self) -> u64 {
-        let gone = self.entries.drain(self.first_whole()..);
-        let dropped = gone.map(|entry| u64::from(matches!(entry, Entry::Frame { .. }))).sum();
+        let drained = self.entries.drain(self.first_whole()..);
+        let dropped = drained.map(|entry| u64::from(matches!(entry, Entry::Frame { .. }))).sum();
         self.bytes = self.entries.iter().map(Entry::len).sum::<usize>() - self.written;
         dropped
     }
 
-    /// Writes what the socket takes; whether the queue is empty now.
+    /// Writes as much as the socket accepts. Returns whether the queue is empty now.
     ///
     /// # Errors
-    /// What the socket says, other than that it would block.
+    /// Errors of the socket, except `WouldBlock`.
     pub fn write_to(&mut self, socket: &mut impl Socket, hub: &Hub, framing: Framing) -> io::Result<bool> {
         while !self.entries.is_empty() {
-            self.say_gaps(hub, framing);
+            self.gaps_to_notices(hub, framing);
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             for (entry, slice) in self.entries.iter().zip(&mut slices) {
@@ -132,7 +132,7 @@ impl Outbox {
             match socket.try_write_vectored(&slices[..count]) {
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.unsay_gaps();
+                    self.notices_to_gaps();
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
@@ -146,13 +146,13 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether so many more bytes fit. One message always fits into an empty queue, whatever its header adds.
+    /// Whether `more` bytes fit. One message always fits into an empty queue, even if its header exceeds the limit.
     fn has_room(&self, more: usize, hub: &Hub) -> bool {
         self.entries.is_empty()
             || (self.bytes + more <= hub.queue_bytes_max && self.entries.len() < hub.queue_messages_max)
     }
 
-    /// Whether the oldest message has waited longer than it may.
+    /// Whether the oldest message has waited longer than `queue_age_max`.
     fn is_overdue(&self, hub: &Hub, now: Seconds) -> bool {
         let Some(max) = hub.queue_age_max else { return false };
         let oldest = self.entries.range(self.first_whole()..).find_map(|entry| match entry {
@@ -182,17 +182,17 @@ impl Outbox {
     }
 
     fn drop_at(&mut self, at: usize) -> bool {
-        let gone = self.entries.remove(at);
-        self.bytes -= gone.as_ref().map_or(0, Entry::len);
-        gone.is_some()
+        let removed = self.entries.remove(at);
+        self.bytes -= removed.as_ref().map_or(0, Entry::len);
+        removed.is_some()
     }
 
-    /// Counts dropped messages at this place, where the hub wants them told.
+    /// Counts dropped messages at this position, if the hub has a `gap_notice`.
     fn note_gap(&mut self, at: usize, dropped: u64, hub: &Hub) {
         if hub.gap_notice.is_none() {
             return;
         }
-        // A gap at the end belongs to the notice before it, one at the start to the notice that stands there.
+        // Messages dropped at the end are added to the gap before; elsewhere they are added to the gap at this position.
         let before = at.checked_sub(1).filter(|_| at == self.entries.len());
         for near in [Some(at), before].into_iter().flatten() {
             if let Some(Entry::Gap(count)) = self.entries.get_mut(near) {
@@ -203,12 +203,13 @@ impl Outbox {
         self.entries.insert(at.min(self.entries.len()), Entry::Gap(dropped));
     }
 
-    /// Makes frames of the gaps that are about to be written.
-    fn say_gaps(&mut self, hub: &Hub, framing: Framing) {
+    /// Makes notices of the gaps that are about to be written.
+    fn gaps_to_notices(&mut self, hub: &Hub, framing: Framing) {
         for entry in self.entries.iter_mut().take(SLICES_MAX) {
             if let Entry::Gap(dropped) = *entry {
-                let text = hub.gap_notice.as_ref().map(|said| said.bytes("dropped", dropped.to_string().as_bytes()));
-                // A reload may have taken the notice away meanwhile: then there is nothing to say.
+                let text =
+                    hub.gap_notice.as_ref().map(|notice| notice.bytes("dropped", dropped.to_string().as_bytes()));
+                // A reload may have removed `gap_notice` meanwhile: then the notice is empty.
                 let bytes = text.map(|text| framing.frame(Kind::Text, &text)).unwrap_or_default();
                 self.bytes += bytes.len();
                 *entry = Entry::Notice { bytes, dropped };
@@ -216,8 +217,8 @@ impl Outbox {
         }
     }
 
-    /// Makes gaps again of the notices that could not be written: they go on counting, and are never dropped like messages.
-    fn unsay_gaps(&mut self) {
+    /// Makes gaps again of the notices that could not be written. They count further dropped messages, and are never dropped.
+    fn notices_to_gaps(&mut self) {
         let first = self.first_whole();
         for entry in self.entries.iter_mut().take(SLICES_MAX).skip(first) {
             if let Entry::Notice { bytes, dropped } = entry {
@@ -231,7 +232,7 @@ impl Outbox {
         self.bytes -= written;
         self.written += written;
         while let Some(first) = self.entries.front() {
-            // A gap takes no bytes before it is made into a notice, and is still to be told.
+            // A gap has no bytes until it becomes a notice. It must stay until then.
             if self.written < first.len() || matches!(first, Entry::Gap(_)) {
                 break;
             }
@@ -260,7 +261,7 @@ mod tests {
     use crate::config::Template;
     use std::time::Duration;
 
-    /// Takes so many bytes, then blocks.
+    /// Accepts this many bytes, then blocks.
     struct Sink(Vec<u8>, usize);
 
     impl Socket for Sink {
@@ -295,7 +296,8 @@ mod tests {
         }
     }
 
-    /// Queues each text (its first letter is its topic) at its second, and says what a client then reads.
+    /// Queues each text at its second; its first letter is its topic. Returns what the client then reads, how many messages were
+    /// dropped, and whether the queue overflowed.
     fn read_after(when_slow: WhenSlow, texts: &[(&'static str, Seconds)]) -> (String, u64, bool) {
         let (hub, mut outbox, mut dropped, mut overflow) = (hub(when_slow), Outbox::default(), 0, false);
         for (text, now) in texts {
@@ -315,16 +317,16 @@ mod tests {
     const BURST: [(&str, Seconds); 6] = [("a1", 0), ("b1", 0), ("a2", 0), ("a3", 0), ("c1", 0), ("b2", 0)];
 
     #[test]
-    fn every_policy_keeps_what_it_promises_and_tells_the_gap() {
+    fn every_policy_drops_the_right_messages_and_sends_a_notice() {
         assert_eq!(read_after(WhenSlow::Disconnect, &BURST), ("a1b1a2a3".into(), 0, true));
         assert_eq!(read_after(WhenSlow::DropNewest, &BURST), ("a1b1a2a3<2>".into(), 2, false));
-        // The notice takes one of the four places.
+        // The notice takes one of the four entries.
         assert_eq!(read_after(WhenSlow::DropOldest, &BURST), ("<3>a3c1b2".into(), 3, false));
         assert_eq!(read_after(WhenSlow::Conflate, &BURST), ("<3>a3c1b2".into(), 3, false));
     }
 
     #[test]
-    fn what_waited_too_long_is_a_full_queue() {
+    fn a_queue_whose_oldest_message_is_too_old_counts_as_full() {
         let late = [("a1", 0), ("b1", 5), ("c1", 12)];
         assert_eq!(read_after(WhenSlow::Disconnect, &late), ("a1b1".into(), 0, true));
         assert_eq!(read_after(WhenSlow::DropOldest, &late), ("<1>b1c1".into(), 1, false));
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_behind_a_whole_write_is_told() {
+    fn a_gap_after_a_full_write_is_sent() {
         let hub = Hub { queue_bytes_max: 1000, queue_messages_max: SLICES_MAX, ..hub(WhenSlow::DropNewest) };
         let (mut outbox, mut sink) = (Outbox::default(), Sink(Vec::new(), 1000));
         for _ in 0..=SLICES_MAX {
@@ -343,20 +345,24 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_whose_notice_was_taken_away_is_passed_over() {
-        let told = hub(WhenSlow::DropNewest);
+    fn a_gap_is_skipped_if_a_reload_removed_the_notice() {
+        let with_notice = hub(WhenSlow::DropNewest);
         let mut outbox = Outbox::default();
         for text in ["a", "b", "c", "d", "e"] {
-            outbox.push(Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 }, &told, 0);
+            outbox.push(
+                Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 },
+                &with_notice,
+                0,
+            );
         }
-        let untold = Hub { gap_notice: None, ..told };
+        let without_notice = Hub { gap_notice: None, ..with_notice };
         let mut sink = Sink(Vec::new(), 1000);
-        assert!(outbox.write_to(&mut sink, &untold, Framing::Rfc6455).unwrap());
+        assert!(outbox.write_to(&mut sink, &without_notice, Framing::Rfc6455).unwrap());
         assert_eq!((sink.0.as_slice(), outbox.bytes()), (&b"abcd"[..], 0));
     }
 
     #[test]
-    fn a_frame_begun_is_finished() {
+    fn a_partly_written_frame_is_finished() {
         let (hub, mut outbox) = (hub(WhenSlow::DropOldest), Outbox::default());
         let waiting =
             |text: &'static str| Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 };

@@ -1,8 +1,9 @@
-//! A session as it is written for another process: everything except its socket.
+//! The record of a session for another process: everything except its socket.
 //!
-//! Bytes that were received and not decoded are written as a client could have sent them ([`Codec::unfinished`]). Frames that were not
-//! sent yet are those of its outbox, with how much of the first one is written. Route and hub are written by name, because the
-//! other process has its own numbers and perhaps another configuration. Times are those of the sessions' clock, which goes on there.
+//! Bytes that were received and not decoded are written as a client could have sent them ([`Codec::unfinished`]). Frames that were
+//! not sent yet are the entries of its outbox, and how much of the first one is written. Route and hub are written by name, because
+//! the other process has its own numbers and perhaps another configuration. Times are those of the clock of the sessions, which
+//! continues in the other process.
 
 use std::sync::Arc;
 
@@ -29,31 +30,31 @@ numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 HalfClosed });
 pub struct Record {
     /// NAME of its server.
     pub server: String,
-    /// The path of its route, as the file writes it.
+    /// The path of its route, as in the configuration file.
     pub path: String,
     /// NAME of its hub.
     pub hub: String,
-    /// What it speaks.
+    /// Its framing.
     pub framing: Framing,
     /// Whether its messages may be compressed.
     pub inflates: bool,
-    /// Where it stands.
+    /// The state of its connection.
     pub phase: Phase,
-    /// When it was last heard.
+    /// When its client last sent something.
     pub heard: Seconds,
     /// When its timer is due.
     pub due: Seconds,
-    /// When a ping went out that is not answered yet.
+    /// When a ping was sent that is not answered yet.
     pub pinged: Option<Seconds>,
     /// Its subscriptions.
     pub channels: SmallVec<[Arc<str>; 1]>,
-    /// The channel its broadcasts go to.
+    /// The channel that its messages are published on.
     pub to: Arc<str>,
-    /// What it said and was not heard.
-    pub said: Vec<u8>,
-    /// What it was not told yet.
+    /// Bytes that were received and not decoded.
+    pub undecoded: Vec<u8>,
+    /// The entries of its outbox.
     pub waiting: Vec<Kept>,
-    /// How much of the first of these is written.
+    /// How many bytes of the first entry are written.
     pub written: u64,
 }
 
@@ -69,51 +70,51 @@ tagged!(Record {
     9 due,
     10 pinged,
     11 channels,
-    12 said,
+    12 undecoded,
     13 waiting,
     14 written,
 });
 
-/// An entry of an outbox: a frame, a place where messages were dropped, or a notice of these that is partly written.
+/// An entry of an outbox: a frame, a number of dropped messages, or a notice of them that is partly written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Kept {
     /// The frame, or the notice.
     pub bytes: Bytes,
-    /// The place of a frame's channel among the session's; `None`: it is a reply.
+    /// The index of a frame's channel among the channels of the session. `None`: it is a reply.
     pub channel: Option<u32>,
     /// Since when a frame waits.
     pub since: Seconds,
-    /// So many messages were dropped here.
+    /// How many messages were dropped here.
     pub dropped: u32,
 }
 
 tagged!(Kept { 1 bytes, 2 channel, 3 since, 4 dropped });
 
 impl Record {
-    /// Reads what was written of a session.
+    /// Reads the record of a session.
     ///
     /// # Errors
-    /// It is something else, or does not agree with itself.
+    /// The bytes are not a record, or its fields contradict each other.
     pub fn read(bytes: &[u8]) -> Result<Record, Damaged> {
         let mut record = <Record as Field>::read(bytes)?;
         if record.channels.iter().chain([&record.to]).any(|name| name.len() > CHANNEL_BYTES_MAX) {
-            return Err(Damaged("a channel's name that is too long"));
+            return Err(Damaged("the name of a channel is too long"));
         }
         let channels = record.channels.len();
         if record.waiting.iter().any(|kept| kept.channel.is_some_and(|channel| channel as usize >= channels)) {
-            return Err(Damaged("a channel that is none of the session's"));
+            return Err(Damaged("a frame belongs to no channel of the session"));
         }
-        // What a later version has there, and this one knows nothing of.
+        // Entries without bytes and without dropped messages: kinds of a later version, unknown here.
         record.waiting.retain(|kept| !kept.bytes.is_empty() || kept.dropped > 0);
         if record.written > 0 && record.written >= record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64) {
-            return Err(Damaged("a frame that is written beyond its end"));
+            return Err(Damaged("more of a frame is written than it has bytes"));
         }
         Ok(record)
     }
 }
 
 impl Terms {
-    /// The terms of a session whose route is gone: it may only receive why it is closed.
+    /// The terms of a session whose route is no longer configured: it may only receive the reason why it is closed.
     pub fn of_no_route(record: &Record) -> Terms {
         let hub = config::Hub { name: record.hub.clone(), ping: None, ..config::Hub::default() };
         Terms {
@@ -129,13 +130,13 @@ impl Terms {
 }
 
 impl<S: Socket> Session<S> {
-    /// The session except its socket. `channels` are those it is subscribed to. Nothing may be staged.
+    /// The record of the session. `channels` are those it is subscribed to. Nothing may be staged.
     pub fn record(&self, channels: SmallVec<[Arc<str>; 1]>) -> Record {
         let State { framing, phase, heard, pinged, deadline, timer, terms, to, staged, .. } = &self.state;
-        debug_assert!(staged.is_empty(), "what is staged would be lost");
-        let mut said = Vec::new();
-        self.codec.unfinished(&mut said);
-        said.extend_from_slice(self.unheard.as_deref().unwrap_or_default());
+        debug_assert!(staged.is_empty(), "staged frames would be lost");
+        let mut undecoded = Vec::new();
+        self.codec.unfinished(&mut undecoded);
+        undecoded.extend_from_slice(self.unheard.as_deref().unwrap_or_default());
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let (waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
         Record {
@@ -150,13 +151,13 @@ impl<S: Socket> Session<S> {
             pinged: *pinged,
             channels,
             to: to.clone(),
-            said,
+            undecoded,
             waiting,
             written,
         }
     }
 
-    /// The session that was written down. It is not subscribed to anything yet, and goes by `terms` from now on.
+    /// The session of a record. It has the given `terms`, and is not subscribed to anything yet.
     pub fn resume(
         socket: S,
         record: Record,
@@ -171,7 +172,8 @@ impl<S: Socket> Session<S> {
         let (framing, inflates) = (record.framing, record.inflates);
         let state = State {
             phase: record.phase,
-            // A session that replies may have to be read on once its outbox is empty. For others it is one read without effect.
+            // A session that replies may have to be read once its outbox is empty. For other sessions this is one read without
+            // effect.
             reading: if outbox.is_some() { Reading::AwaitsOutbox } else { Reading::AwaitsSocket },
             framing,
             is_ending: false,
@@ -190,19 +192,19 @@ impl<S: Socket> Session<S> {
             _membership: membership,
             seats: SmallVec::new(),
         };
-        let unheard = (!record.said.is_empty()).then(|| record.said.into());
+        let unheard = (!record.undecoded.is_empty()).then(|| record.undecoded.into());
         Session { socket, codec: Codec::new(framing, inflates), unheard, outbox: outbox.map(Box::new), state }
     }
 }
 
 impl Outbox {
-    /// What waits, and how much of the first entry is written; a session's `topics` stand in the order of its channels.
+    /// The entries, and how much of the first one is written. `topics` are those of the session's channels, in the same order.
     fn kept(&self, topics: &[Topic]) -> (Vec<Kept>, u64) {
-        let place = |topic: Topic| topics.iter().position(|other| *other == topic).map(|place| place as u32);
+        let index = |topic: Topic| topics.iter().position(|other| *other == topic).map(|index| index as u32);
         let dropped = |dropped: u64| dropped.min(u32::MAX.into()) as u32;
         let kept = self.entries().map(|entry| match entry {
             Entry::Frame { bytes, topic, since } => {
-                Kept { bytes: bytes.clone(), channel: topic.and_then(place), since: *since, dropped: 0 }
+                Kept { bytes: bytes.clone(), channel: topic.and_then(index), since: *since, dropped: 0 }
             }
             Entry::Gap(count) => Kept { dropped: dropped(*count), ..Kept::default() },
             Entry::Notice { bytes, dropped: count } => {
@@ -213,7 +215,7 @@ impl Outbox {
     }
 
     fn of(kept: Vec<Kept>, written: u64, topics: &[Topic]) -> Outbox {
-        let topic = |place: u32| topics.get(place as usize).copied();
+        let topic = |index: u32| topics.get(index as usize).copied();
         let entries =
             kept.into_iter().map(|Kept { bytes, channel, since, dropped }| match (bytes.is_empty(), dropped) {
                 (false, 0) => Entry::Frame { bytes, topic: channel.and_then(topic), since },
@@ -249,13 +251,13 @@ mod tests {
             ),
             (inflates, heard, due) in any::<(bool, Seconds, Seconds)>(),
             pinged in any::<Option<Seconds>>(),
-            said in vec(any::<u8>(), 0..300),
+            undecoded in vec(any::<u8>(), 0..300),
             waiting in vec(kept(), 0..6),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
-                server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, said, waiting, written: 0,
+                server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -280,7 +282,7 @@ mod tests {
         out
     }
 
-    /// The same with this field put in at a place, in itself and in everything that waits.
+    /// The same record with an additional field, in the record itself and in each entry of the outbox.
     fn with(bytes: &[u8], at: prop::sample::Index, field: &(u64, Vec<u8>)) -> Vec<u8> {
         let mut all = fields(bytes);
         for (tag, value) in &mut all {
@@ -301,7 +303,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_and_what_is_not_known_is_skipped(
+        fn a_record_is_read_back_and_unknown_fields_are_skipped(
             record in record(), at: prop::sample::Index, tag in 15..=u64::MAX, value in vec(any::<u8>(), 1..300),
         ) {
             let bytes = written(&record);
@@ -310,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn a_field_that_is_missing_has_its_default(record in record(), at: prop::sample::Index) {
+        fn a_missing_field_has_its_default(record in record(), at: prop::sample::Index) {
             let mut all = fields(&written(&record));
             let (tag, _) = all.remove(at.index(all.len()));
             let mut expected = record;
@@ -326,16 +328,16 @@ mod tests {
                 9 => expected.due = 0,
                 10 => expected.pinged = None,
                 11 => expected.channels.clear(),
-                12 => expected.said.clear(),
+                12 => expected.undecoded.clear(),
                 13 => expected.waiting.clear(),
                 14 => expected.written = 0,
-                tag => prop_assert!(false, "{} is written, and has no name here", tag),
+                tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));
         }
 
         #[test]
-        fn damage_does_no_harm(record in record(), cut: prop::sample::Index, at: prop::sample::Index, bits: u8) {
+        fn a_damaged_record_is_an_error_or_a_valid_record(record in record(), cut: prop::sample::Index, at: prop::sample::Index, bits: u8) {
             let mut bytes = written(&record);
             let index = at.index(bytes.len());
             bytes[index] ^= bits;
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_stands_for_nothing_is_damage() {
+    fn an_unknown_number_of_an_enum_is_an_error() {
         let number = |number: u64| {
             let mut out = Vec::new();
             number.write(&mut out);
@@ -360,12 +362,12 @@ mod tests {
     }
 
     #[test]
-    fn few_bytes_make_no_large_record() {
+    fn a_record_of_few_bytes_does_not_allocate_much() {
         let zeros = vec![0; 8 << 20];
         for tag in [11, 13] {
-            assert_eq!(Record::read(&message(&[(tag, zeros.clone())])), Err(Damaged("a list that is too long")));
+            assert_eq!(Record::read(&message(&[(tag, zeros.clone())])), Err(Damaged("a list is too long")));
         }
         let long = [13, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
-        assert_eq!(Record::read(&long), Err(Damaged("less than was announced")));
+        assert_eq!(Record::read(&long), Err(Damaged("a field is shorter than its length says")));
     }
 }

@@ -1,9 +1,9 @@
-//! The frames of one turn: encoded once, written by every session they are staged on.
+//! The frames of one turn. Each is encoded once, and written to every session that it is staged on.
 //!
-//! A shard collects what a turn brings, stages it, and flushes at the end of the turn. Small frames stand one behind the other in one
-//! run of bytes, so that whatever a session has staged leaves in one write of one slice; large frames are not copied into the
-//! run and go as slices of their own. What the kernel refuses is kept by the session as references to the frames
-//! themselves, not to the run, so a slow subscriber never holds on to its neighbours' messages.
+//! A shard collects the publications and replies of a turn, stages them, and flushes at the end of the turn. Small frames are
+//! copied one after the other into one run of bytes, so a session usually writes all it has staged as one slice. Large frames are
+//! not copied into the run; each is a slice of its own. A session keeps frames that the kernel did not accept as references to the
+//! frames themselves and not to the run. So a slow subscriber does not keep messages of other sessions in memory.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -17,54 +17,56 @@ use crate::hub::Topic;
 /// A frame's number in its run.
 pub type FrameNumber = u32;
 
-/// What a session has staged: numbers of frames. The last stretch is here, earlier ones are in the run.
+/// The frames that a session has staged, by number. A stretch is a range of successive numbers: the last one is here, earlier ones
+/// are in the run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Staged {
     first: FrameNumber,
     end: FrameNumber,
-    /// Place of the stretch before this one in [`Run::stretches`], plus one; 0: none.
+    /// Index of the stretch before this one in [`Run::stretches`], plus one. 0: there is none.
     earlier: u32,
 }
 
-/// The frames of one turn, in one framing.
+/// The frames of one turn, in one encoding.
 #[derive(Debug, Default)]
 pub struct Run {
     bytes: Vec<u8>,
     frames: Vec<Frame>,
-    /// Stretches of sessions that staged frames which do not follow each other.
+    /// Earlier stretches of sessions that staged frames which do not follow each other.
     stretches: Vec<Staged>,
+    /// How many frames are large.
     large: u32,
-    /// How long all frames are.
+    /// The length of all frames together.
     length: usize,
 }
 
 #[derive(Debug)]
 struct Frame {
-    /// Where it starts in the run; for a large frame, where it would.
+    /// Where it starts in the run. For a large frame: where the next small frame starts.
     start: usize,
     length: usize,
-    /// How long all frames before it are.
+    /// The length of all frames before it.
     before: usize,
-    /// The frame itself, where it is shared or large.
+    /// The frame itself, if it is shared. Large frames always are.
     shared: Option<Bytes>,
-    /// How many large frames came before it.
+    /// How many large frames are before it.
     large_before: u32,
     /// The channel it was published on; `None`: a reply.
     topic: Option<Topic>,
 }
 
-/// A frame that a socket did not take.
+/// A frame that the kernel did not accept completely.
 #[derive(Debug)]
 pub struct Waiting {
     /// The whole frame.
     pub bytes: Bytes,
     /// The channel it was published on; `None`: a reply.
     pub topic: Option<Topic>,
-    /// How much of it is written.
+    /// How many bytes of it are written.
     pub written: usize,
 }
 
-/// Slices to write, with room for the usual few.
+/// Slices to write, usually few.
 pub type Slices<'a> = SmallVec<[IoSlice<'a>; 8]>;
 
 impl Staged {
@@ -75,7 +77,7 @@ impl Staged {
 }
 
 impl Run {
-    /// Adds a frame that others may hold too.
+    /// Adds a frame whose bytes are shared.
     pub fn push(&mut self, frame: &Bytes, topic: Topic) -> FrameNumber {
         let large = frame.len() > RUN_FRAME_BYTES_MAX;
         let start = self.bytes.len();
@@ -85,7 +87,7 @@ impl Run {
         self.add(start, frame.len(), Some((frame.clone(), topic)), large)
     }
 
-    /// Adds a frame that is written straight into the run: a reply to one session.
+    /// Adds a frame that is written directly into the run: a reply to one session.
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> FrameNumber {
         let start = self.bytes.len();
         write(&mut self.bytes);
@@ -100,7 +102,7 @@ impl Run {
         self.frames.len() as FrameNumber - 1
     }
 
-    /// The number the next frame will get.
+    /// The number of the next frame.
     pub fn next(&self) -> FrameNumber {
         self.frames.len() as FrameNumber
     }
@@ -110,7 +112,8 @@ impl Run {
         self.frames.is_empty()
     }
 
-    /// What it holds of memory, in bytes: its frames, copied into the run or not, and what is noted of them and of who gets which.
+    /// The memory that it holds, in bytes: all frames, whether copied into the run or not, and the entries for frames and
+    /// stretches.
     pub fn cost(&self) -> usize {
         self.length + self.frames.len() * size_of::<Frame>() + self.stretches.len() * size_of::<Staged>()
     }
@@ -128,7 +131,7 @@ impl Run {
         }
     }
 
-    /// Stages `frames` behind what is staged already.
+    /// Stages `frames` after those that are staged already.
     pub fn stage(&mut self, staged: &mut Staged, frames: Range<FrameNumber>) {
         if staged.end == frames.start && !staged.is_empty() {
             staged.end = frames.end;
@@ -140,7 +143,7 @@ impl Run {
         }
     }
 
-    /// The bytes staged, as slices in order. One slice where the frames follow each other and are small.
+    /// The bytes staged, as slices in order. It is one slice if the frames are small and follow each other.
     pub fn slices(&self, staged: Staged) -> Slices<'_> {
         let mut slices = Slices::new();
         if staged.earlier == 0 {
@@ -153,7 +156,7 @@ impl Run {
         slices
     }
 
-    /// The frames staged that remain when the first `written` bytes have been written.
+    /// The staged frames that remain after the first `written` bytes were written.
     pub fn unwritten(&self, staged: Staged, written: usize) -> impl Iterator<Item = Waiting> {
         let mut skip = written;
         self.stretches_of(staged).into_iter().flatten().filter_map(move |number| {
@@ -166,7 +169,7 @@ impl Run {
         })
     }
 
-    /// Forgets everything; the memory is kept for the next turn, within reason.
+    /// Removes all frames. The memory is kept for the next turn, up to a limit.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(2 * TURN_BYTES_MAX);
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_each_other_is_one_slice() {
+    fn small_frames_that_follow_each_other_are_one_slice() {
         let mut run = Run::default();
         let mut staged = Staged::default();
         for text in ["ab", "cd", "ef"] {
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn many_small_frames_do_not_pass_for_little() {
+    fn the_cost_includes_the_entry_of_each_small_frame() {
         let mut run = Run::default();
         for _ in 0..1000 {
             run.push_with(|out| out.extend_from_slice(&[0x8a, 0]));
@@ -252,10 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_of_many_subscribers_is_counted_and_given_back() {
+    fn the_cost_includes_the_stretches_and_their_memory_is_released() {
         let mut run = Run::default();
         let mut sessions = vec![Staged::default(); 10_000];
-        // Every second frame is for somebody else: each session notes a stretch for each of its own.
+        // Every second frame is not for these sessions, so each of their frames is a stretch.
         for _ in 0..100 {
             let number = push(&mut run, &Bytes::from_static(b"for all"));
             sessions.iter_mut().for_each(|staged| run.stage(staged, number..number + 1));

@@ -249,7 +249,7 @@ mod tests {
             pinged: Some(0),
             channels: vec![format!("channel {number}").into(), "all".into()].into(),
             to: "all".into(),
-            said: vec![0x81, 0x85, 0, 0, 0, 0, b'h'],
+            undecoded: vec![0x81, 0x85, 0, 0, 0, 0, b'h'],
             waiting: vec![
                 Kept { bytes: b"\x81\x013"[..].into(), dropped: 3, ..Kept::default() },
                 Kept { dropped: 2, ..Kept::default() },

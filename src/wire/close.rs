@@ -1,4 +1,4 @@
-//! Why a session ends: close codes (RFC 6455 §7.4) with reasons a client can read.
+//! Close codes (RFC 6455 §7.4), each with a reason that is sent to the client.
 
 use std::borrow::Cow;
 
@@ -15,25 +15,25 @@ pub struct Close {
 pub const REASON_BYTES_MAX: usize = 123;
 
 impl Close {
-    /// The client said goodbye, and gets the same back.
+    /// The client sent a close frame; this is the answer.
     pub const NORMAL: Close = Close::fixed(1000, "");
-    /// The server ends.
+    /// The server shuts down.
     pub const GOING_AWAY: Close = Close::fixed(1001, "the server is going away");
-    /// The server starts anew: come back, each at a time of its own (the registry's 1012).
+    /// The server restarts (1012 of the IANA registry). Clients reconnect, each after a random delay.
     pub const RESTART: Close = Close::fixed(1012, "the server restarts, come back");
-    /// The route the session came by is no longer configured.
+    /// The route of the session is no longer configured.
     pub const ROUTE_REMOVED: Close = Close::fixed(1001, "this route is no longer served");
     /// Text that is not UTF-8.
     pub const NOT_UTF8: Close = Close::fixed(1007, "a text message must be UTF-8");
-    /// The client does not read as fast as messages come, and its hub disconnects such clients.
+    /// The client reads more slowly than messages arrive, and its hub disconnects slow clients.
     pub const TOO_SLOW: Close = Close::fixed(1008, "too slow: more messages were waiting than the queue holds");
-    /// A message that was begun was not finished in time.
+    /// A message was not finished in time.
     pub const MESSAGE_LATE: Close = Close::fixed(1008, "a message was not finished in time (message_timeout)");
-    /// The client sent more messages than its hub takes in a second.
+    /// The client sent more messages in a second than its hub allows.
     pub const TOO_MANY: Close = Close::fixed(1008, "too many messages (messages_per_second)");
-    /// The client sent more bytes than its hub takes in a second.
+    /// The client sent more bytes in a second than its hub allows.
     pub const TOO_MUCH: Close = Close::fixed(1008, "too many bytes (bytes_per_second)");
-    /// All unfinished messages together are too large (the registry's 1013).
+    /// The unfinished messages of all clients together are too large (1013 of the IANA registry).
     pub const TOO_MUCH_UNFINISHED: Close = Close::fixed(1013, "too much is unfinished at once, try again later");
     /// A ping was not answered in time.
     pub const NO_PONG: Close = Close::fixed(1008, "no answer to a ping");
@@ -48,12 +48,12 @@ impl Close {
         Close::fixed(1002, reason)
     }
 
-    /// A message larger than the hub takes.
+    /// A message is larger than the hub allows.
     pub fn too_big(limit: usize) -> Close {
         Close { code: 1009, reason: format!("a message may have at most {limit} bytes").into() }
     }
 
-    /// Whether a client may send this code (RFC 6455 §7.4.1 and §7.4.2, and the registry's 1012 to 1014).
+    /// Whether a client may send this code (RFC 6455 §7.4.1 and §7.4.2, and 1012 to 1014 of the IANA registry).
     pub fn may_be_sent(code: u16) -> bool {
         matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }

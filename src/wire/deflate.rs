@@ -1,7 +1,8 @@
-//! permessage-deflate (RFC 7692): whole messages compressed, nothing remembered from one to the next.
+//! permessage-deflate (RFC 7692) without context takeover: each message is compressed on its own.
 //!
-//! Without context takeover in either direction a compressed publication is the same bytes for everyone who agreed to the extension, so it is
-//! compressed once, and a session keeps no window of 32 KiB. A message that would not get smaller goes as it is.
+//! There is no context takeover in either direction. So a publication has the same compressed bytes for all clients that agreed to
+//! the extension: it is compressed once, and a session needs no window of 32 KiB. A message that would not get smaller is sent
+//! uncompressed.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
@@ -11,21 +12,21 @@ use super::{Close, Framing};
 use crate::config::limits::DEFLATE_BYTES_MAX;
 use crate::hub::Kind;
 
-/// What a sync flush ends with: left out on the wire, put back by the receiver (§7.2.1, §7.2.2).
+/// The end of a sync flush. The sender removes it and the receiver appends it again (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
-/// What deflating may add beside the nine bits: the ends of blocks, the tail.
-const ROOM_BYTES: usize = 64;
-/// How much an inflated message grows at a time, in bytes.
+/// The bytes that compression may add beside the ninth bit of each byte: the ends of blocks, and the tail.
+const OVERHEAD_BYTES: usize = 64;
+/// The step in which the buffer of an inflated message grows.
 const GROWTH_BYTES: usize = 16 << 10;
 
 const BROKEN: Close = Close::protocol("a compressed message that cannot be inflated");
 
-/// How long `bytes` bytes may be once they are compressed: noise gets longer, by nine bits for a byte at most.
+/// The maximum length of `bytes` bytes after compression. Random bytes get longer: at most nine bits for each byte.
 pub fn compressed_bytes_max(bytes: usize) -> usize {
-    bytes + bytes / 8 + ROOM_BYTES
+    bytes + bytes / 8 + OVERHEAD_BYTES
 }
 
-/// Compresses, one message at a time. Its 256 KiB exist once in a shard, from the first use on.
+/// Compresses messages. Its 256 KiB are allocated once in a shard, at the first use.
 #[derive(Debug, Default)]
 pub struct Deflater(Option<Box<Compress>>);
 
@@ -36,11 +37,11 @@ impl Deflater {
         if payload.len() < min || payload.len() > DEFLATE_BYTES_MAX {
             return plain();
         }
-        // The fastest level: a shard that compresses delivers nothing meanwhile.
+        // The fastest level, because a shard delivers nothing while it compresses.
         let deflate = self.0.get_or_insert_with(|| Box::new(Compress::new(Compression::fast(), false)));
         deflate.reset();
-        // Room for the worst. A compressor that once ran out of room must not be used again: in zlib-rs 0.6.8 a reset leaves a part of
-        // its buffer taken, until it panics.
+        // Enough capacity for the longest result. A compressor whose output buffer was once too small must not be used again: in
+        // zlib-rs 0.6.8 its internal buffer stays partly occupied after a reset, and it finally panics.
         let mut small = Vec::with_capacity(compressed_bytes_max(payload.len()));
         let done = deflate.compress_vec(payload, &mut small, FlushCompress::Sync);
         if done.is_err() || small.len() == small.capacity() || deflate.total_in() as usize != payload.len() {
@@ -61,7 +62,7 @@ impl Deflater {
     }
 }
 
-/// Inflates, one message at a time; its memory exists once in a shard, from the first use on.
+/// Inflates messages. Its memory is allocated once in a shard, at the first use.
 #[derive(Debug, Default)]
 pub struct Inflater {
     inflate: Option<Box<Decompress>>,
@@ -69,10 +70,10 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// The message that `compressed` holds, of at most `limit` bytes.
+    /// Inflates a message, to at most `limit` bytes.
     ///
     /// # Errors
-    /// How the session is to be closed: the message is too big, or none at all.
+    /// How the session must be closed: the message is too big, or the bytes are not valid.
     pub fn inflate(&mut self, compressed: &[u8], limit: usize) -> Result<&[u8], Close> {
         let inflate = self.inflate.get_or_insert_with(|| Box::new(Decompress::new(false)));
         inflate.reset(false);
@@ -89,13 +90,13 @@ impl Inflater {
                 let status = status.map_err(|_| BROKEN)?;
                 let taken = (inflate.total_in() - taken) as usize;
                 rest = &rest[taken..];
-                // It grew by no more than its capacity did, so this is soon enough.
+                // The message grows by at most its spare capacity before this check.
                 if self.message.len() > limit {
                     return Err(Close::too_big(limit));
                 }
                 let full = self.message.len() == self.message.capacity();
                 match status {
-                    // A block may say it is the last one; what follows begins anew (§7.2.3.4).
+                    // A block may be marked as the last one; another stream may follow (§7.2.3.4).
                     Status::StreamEnd => inflate.reset(false),
                     _ if rest.is_empty() && !full => break,
                     _ if taken == 0 && made == self.message.len() && !full => return Err(BROKEN),
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_deflated_inflates_again() {
+    fn a_deflated_message_inflates_to_the_same_bytes() {
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
         for length in [0, 1, 300, 5000, 70_000, 1 << 20] {
             let text: Vec<u8> = (0..length).map(|i: usize| b'a' + (i * i / 7 % 5) as u8).collect();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_goes_as_it_is() {
+    fn random_bytes_are_sent_uncompressed() {
         let mut state = 1u64;
         let noise: Vec<u8> = (0..1000)
             .map(|_| {
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_wears_nothing_out() {
+    fn a_deflater_still_works_after_many_random_messages() {
         let mut state = 1u64;
         let mut deflater = Deflater::default();
         for _ in 0..200 {
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_stops_at_the_limit() {
+    fn a_decompression_bomb_stops_at_the_limit() {
         let mut bomb = Vec::with_capacity(64 << 10);
         let mut deflate = Compress::new(Compression::fast(), false);
         deflate.compress_vec(&vec![0; 4 << 20], &mut bomb, FlushCompress::Sync).unwrap();
@@ -176,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_deflate_is_a_protocol_error() {
+    fn invalid_compressed_bytes_are_a_protocol_error() {
         let mut inflater = Inflater::default();
         assert_eq!(inflater.inflate(&[0xff; 20], 1000).unwrap_err().code, 1002);
     }
 
     #[test]
-    fn the_examples_of_the_standard() {
+    fn the_examples_of_rfc_7692_inflate() {
         // RFC 7692 §7.2.3.1, §7.2.3.3 and §7.2.3.4: "Hello" in a fixed, a stored and a final block.
         let mut inflater = Inflater::default();
         let fixed = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];

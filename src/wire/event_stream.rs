@@ -1,12 +1,12 @@
 //! Event streams (WHATWG HTML, section 9.2): UTF-8 lines that an `EventSource` reads.
 //!
-//! An event is its fields, one on each line, and an empty line. Lines end with LF; CR and CRLF inside a message end a line, too, so
-//! they arrive as LF.
+//! An event has one field on each line, and ends with an empty line. Lines end with LF. CR and CRLF inside a message also end a
+//! line, so clients receive them as LF.
 
-/// A comment, which clients ignore: it keeps proxies and routers from closing a silent connection.
+/// A comment. Clients ignore it; it keeps proxies and routers from closing an idle connection.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 
-/// Appends an event. `name` is its type and holds neither CR nor LF; without one it is a `message`.
+/// Appends an event. `name` is its type, without CR and LF. Without a name the type is `message`.
 pub fn event_into(name: Option<&str>, message: &[u8], out: &mut Vec<u8>) {
     if let Some(name) = name {
         field_into(b"event", name.as_bytes(), out);
@@ -27,7 +27,7 @@ pub fn comment_into(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// Appends how many milliseconds a client waits before it connects again.
+/// Appends the time that a client waits before it reconnects.
 pub fn retry_into(milliseconds: u32, out: &mut Vec<u8>) {
     field_into(b"retry", milliseconds.to_string().as_bytes(), out);
     out.push(b'\n');
@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
 
-    /// What a client makes of a stream: the type and the data of each event (section 9.2.6).
+    /// Reads a stream as a client does (section 9.2.6): the type and the data of each event.
     fn read(stream: &str) -> Vec<(String, String)> {
         let (mut events, mut name, mut data) = (Vec::new(), String::new(), None::<String>);
         for line in stream.replace("\r\n", "\n").replace('\r', "\n").split_inclusive('\n') {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_written_as_the_standard_says() {
+    fn events_have_the_format_of_the_standard() {
         assert_eq!(event(None, "hello"), "data: hello\n\n");
         assert_eq!(event(Some("news"), "a\nb"), "event: news\ndata: a\ndata: b\n\n");
         assert_eq!(event(None, ""), "data: \n\n");
@@ -86,7 +86,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_message_arrives_whole_and_alone(messages in prop::collection::vec("(\r|\n|:| |data|id|[a-zä\u{2028}\0]){0,12}", 1..5)) {
+        fn each_message_is_received_as_one_event(messages in prop::collection::vec("(\r|\n|:| |data|id|[a-zä\u{2028}\0]){0,12}", 1..5)) {
             let stream: String = messages.iter().map(|message| event(Some("e"), message)).collect();
             let expected: Vec<_> = messages
                 .iter()

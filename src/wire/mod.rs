@@ -1,8 +1,9 @@
 //! Bytes on the wire, without sockets and without state.
 //!
-//! A [`Framing`] is how messages are framed on a connection. Each has a file: `rfc6455` and `deflate`, which compresses for it;
-//! `hixie76`, the old draft, with its handshake; `event_stream`. `close` is the table of close codes with the reasons that
-//! clients read. `tagged` and `fields` are how a session is written for another process, `format1` how 0.1.0 wrote it.
+//! A [`Framing`] defines how messages are framed on a connection. Each framing has a file: `rfc6455`, with `deflate` for its
+//! compression; `hixie76`, the old draft, with its handshake; `event_stream`. `close` has all close codes with the reasons that
+//! clients receive. `tagged` and `fields` define how a session is written for another process; `format1` reads what version 0.1.0
+//! wrote.
 
 pub mod close;
 pub mod deflate;
@@ -27,9 +28,9 @@ pub enum Framing {
     Rfc6455 = 0,
     /// draft-hixie-thewebsocketprotocol-76, in use before 2011: text only, no pings, no close codes.
     Hixie76 = 1,
-    /// RFC 6455 with permessage-deflate (RFC 7692): publications may be compressed.
+    /// RFC 6455 with permessage-deflate (RFC 7692): messages may be compressed.
     Deflate = 2,
-    /// An HTTP response that lasts, as an `EventSource` reads it: text only, and nothing comes from the client.
+    /// An endless HTTP response that an `EventSource` reads: text only, and the client sends nothing.
     EventStream = 3,
 }
 
@@ -42,7 +43,7 @@ impl Framing {
         kind == Kind::Text || matches!(self, Framing::Rfc6455 | Framing::Deflate)
     }
 
-    /// Appends a whole message to `out`. It is not compressed in any framing.
+    /// Appends a whole message to `out`. It is never compressed.
     pub fn frame_into(self, kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::frame_into(kind.into(), payload, out),
@@ -51,14 +52,14 @@ impl Framing {
         }
     }
 
-    /// A whole message as a frame of its own.
+    /// A whole message as one frame.
     pub fn frame(self, kind: Kind, payload: &[u8]) -> Bytes {
         let mut out = Vec::with_capacity(payload.len() + rfc6455::HEADER_BYTES_MAX);
         self.frame_into(kind, payload, &mut out);
         out.into()
     }
 
-    /// Appends what ends a session: a close frame with its reason where the framing has one, else what comes nearest.
+    /// Appends the end of a session: a close frame with its reason if the framing has one, otherwise the nearest equivalent.
     pub fn farewell_into(self, close: &Close, out: &mut Vec<u8>) {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::close_into(close, out),
@@ -67,7 +68,7 @@ impl Framing {
         }
     }
 
-    /// What is sent to a silent client, if anything can be.
+    /// The bytes that are sent to an idle client. `None`: the framing has no ping.
     pub fn ping(self) -> Option<&'static [u8]> {
         match self {
             Framing::Rfc6455 | Framing::Deflate => Some(&rfc6455::PING),
@@ -81,7 +82,7 @@ impl Framing {
         matches!(self, Framing::Rfc6455 | Framing::Deflate)
     }
 
-    /// Whether the client answers when it is told that the session ends.
+    /// Whether the client answers the end of a session.
     pub fn closes(self) -> bool {
         self != Framing::EventStream
     }

@@ -1,4 +1,4 @@
-//! RFC 6455: server frames, and what undoes a client's mask.
+//! RFC 6455: the frames of a server, and the removal of a client's mask.
 
 use smallvec::SmallVec;
 use tungstenite::protocol::frame::FrameHeader;
@@ -8,13 +8,13 @@ use super::Close;
 use super::close::REASON_BYTES_MAX;
 use crate::hub::Kind;
 
-/// The longest header of a server's frame, in bytes: server frames are not masked.
+/// The maximum length of a server's frame header. Server frames are not masked.
 pub const HEADER_BYTES_MAX: usize = 10;
-/// What the header of a client has besides, in bytes.
+/// The length of the mask that the header of a client's frame has in addition.
 pub const MASK_BYTES: usize = 4;
 /// A whole ping without payload.
 pub const PING: [u8; 2] = [0x89, 0];
-/// The longest payload of a control frame, in bytes (§5.5).
+/// The maximum length of a control frame's payload (§5.5).
 pub const CONTROL_BYTES_MAX: usize = 125;
 
 impl From<Kind> for OpCode {
@@ -34,12 +34,12 @@ pub fn frame_into(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(payload);
 }
 
-/// The answer to a ping: its payload, at most 125 bytes, comes back.
+/// Appends the answer to a ping: the same payload, at most 125 bytes.
 pub fn pong_into(payload: &[u8], out: &mut Vec<u8>) {
     frame_into(OpCode::Control(Control::Pong), payload, out);
 }
 
-/// Appends a close frame. A reason that is too long for it is cut.
+/// Appends a close frame. A reason that is too long is truncated.
 pub fn close_into(close: &Close, out: &mut Vec<u8>) {
     let mut payload = SmallVec::<[u8; CONTROL_BYTES_MAX]>::from_slice(&close.code.to_be_bytes());
     let mut end = close.reason.len().min(REASON_BYTES_MAX);
@@ -50,12 +50,12 @@ pub fn close_into(close: &Close, out: &mut Vec<u8>) {
     frame_into(OpCode::Control(Control::Close), &payload, out);
 }
 
-/// Undoes a mask in place; `phase` is how many bytes of the frame's payload came before `bytes`.
+/// Removes a mask in place. `phase` is the number of payload bytes before `bytes` in the same frame.
 pub fn unmask(mask: [u8; 4], phase: usize, bytes: &mut [u8]) {
     let mut mask = mask;
     mask.rotate_left(phase % 4);
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
-    // Eight bytes at a time; the compiler makes vectors of it.
+    // Eight bytes at a time; the compiler vectorizes this loop.
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_the_shortest_form() {
+    fn a_length_is_written_in_the_shortest_form() {
         for (length, header) in [
             (0, vec![0x82, 0]),
             (125, vec![0x82, 125]),
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn unmasking_goes_on_where_a_split_left_it() {
+    fn a_payload_can_be_unmasked_in_two_parts() {
         let mask = [1, 2, 3, 4];
         let plain: Vec<u8> = (0..100).collect();
         let masked: Vec<u8> = plain.iter().enumerate().map(|(i, b)| b ^ mask[i % 4]).collect();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_cut_at_a_character() {
+    fn a_long_reason_is_truncated_at_a_character() {
         let mut frame = Vec::new();
         close_into(&Close { code: 1008, reason: "ä".repeat(100).into() }, &mut frame);
         assert_eq!(frame.len(), 2 + 2 + 122);

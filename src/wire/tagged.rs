@@ -1,11 +1,12 @@
-//! Fields with a tag: how one process writes down what another goes on with, whose version may be another.
+//! Fields with a tag: the format of the data that one process hands over to another, which may be of another version.
 //!
-//! A message is a row of fields, each a tag, a length, and that many bytes. A reader skips tags that it does not know, and a field that
-//! is missing has its default; so a field is added by one line in a list of `tagged!`, and the format stays the same. A tag means
-//! the same for ever: that of a field that is gone is not used again.
+//! A message is a sequence of fields. Each field is a tag, a length, and that many bytes. A reader skips unknown tags, and a
+//! missing field has its default. So a new field needs only one line in a list of `tagged!`, and the format stays the same. A tag
+//! never changes its meaning: the tag of a removed field is not used again.
 //!
-//! A value whose bytes are none is its type's default, and such fields are not written. Nothing is nested deeper than its types are, no
-//! length is believed beyond the bytes that are there, and what is skipped is not looked at: memory is bounded by the message.
+//! A value of zero bytes is the default of its type; such fields are not written. The size of the message limits the memory that
+//! reading takes: each length is checked against the bytes that are left, fields are nested only as deeply as their types, and the
+//! content of skipped fields is not read.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use smallvec::{Array, SmallVec};
 use super::fields::{self, Damaged, Fields};
 use crate::config::limits::LIST_VALUES_MAX;
 
-/// What can stand in a field. The default of the type is written as no bytes at all.
+/// A type of field. The default of the type is written as zero bytes.
 pub trait Field: Sized {
     /// Appends it.
     fn write(&self, out: &mut Vec<u8>);
@@ -23,11 +24,11 @@ pub trait Field: Sized {
     /// Reads it.
     ///
     /// # Errors
-    /// It is something else.
+    /// The bytes are not a value of this type.
     fn read(bytes: &[u8]) -> Result<Self, Damaged>;
 }
 
-/// Makes a struct a message, given the tag of each of its fields.
+/// Implements [`Field`] for a struct, as a message with a tag for each field.
 macro_rules! tagged {
     ($type:ident { $($tag:literal $field:ident),+ $(,)? }) => {
         impl $crate::wire::tagged::Field for $type {
@@ -52,8 +53,8 @@ macro_rules! tagged {
 }
 pub(crate) use tagged;
 
-/// Makes an enum a field, given the number of each of its variants; the one with number 0 is the default. One that is not known cannot be
-/// skipped: then the message cannot be read.
+/// Implements [`Field`] for an enum, with a number for each variant; the variant with number 0 is the default. An unknown number
+/// cannot be skipped: it makes the message unreadable.
 macro_rules! numbered {
     ($type:ident { $($number:literal $variant:ident),+ $(,)? }) => {
         impl $crate::wire::tagged::Field for $type {
@@ -65,7 +66,7 @@ macro_rules! numbered {
             fn read(bytes: &[u8]) -> Result<Self, $crate::wire::fields::Damaged> {
                 match u64::read(bytes)? {
                     $( $number => Ok($type::$variant), )+
-                    _ => Err($crate::wire::fields::Damaged("a choice that is none")),
+                    _ => Err($crate::wire::fields::Damaged("a number stands for no known variant")),
                 }
             }
         }
@@ -73,19 +74,19 @@ macro_rules! numbered {
 }
 pub(crate) use numbered;
 
-/// Appends a field, if it is not what a missing one is.
+/// Appends a field, unless it has its default.
 pub fn put(tag: u64, value: &impl Field, out: &mut Vec<u8>) {
     let start = out.len();
     fields::number(tag, out);
-    if behind_length(value, out) == 0 {
+    if put_with_length(value, out) == 0 {
         out.truncate(start);
     }
 }
 
-/// Appends a value behind its length, which is returned.
-fn behind_length(value: &impl Field, out: &mut Vec<u8>) -> usize {
+/// Appends a length and the value. Returns the length.
+fn put_with_length(value: &impl Field, out: &mut Vec<u8>) -> usize {
     let start = out.len();
-    // Most values are short: one byte holds their length. Else what was written is moved behind a longer one.
+    // The length of most values fits into one byte. For a longer value its bytes are moved.
     out.push(0);
     value.write(out);
     let length = out.len() - start - 1;
@@ -99,7 +100,7 @@ fn behind_length(value: &impl Field, out: &mut Vec<u8>) -> usize {
     length
 }
 
-/// As few bytes as it takes, the low ones first.
+/// As few bytes as possible, the lowest first.
 impl Field for u64 {
     fn write(&self, out: &mut Vec<u8>) {
         let length = 8 - self.leading_zeros() as usize / 8;
@@ -133,7 +134,7 @@ impl Field for bool {
     }
 }
 
-/// One more, so that 0 is none.
+/// The number plus one; 0 is `None`.
 impl Field for Option<u32> {
     fn write(&self, out: &mut Vec<u8>) {
         self.map_or(0, |number| u64::from(number) + 1).write(out);
@@ -154,7 +155,7 @@ impl Field for Vec<u8> {
     }
 }
 
-/// A copy: it holds nothing of what it was read from.
+/// A copy, which does not keep the buffer that it was read from.
 impl Field for Bytes {
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
@@ -185,11 +186,11 @@ impl Field for Arc<str> {
     }
 }
 
-/// Values one behind the other, each behind its length.
+/// The values in sequence, each with its length.
 impl<T: Field> Field for Vec<T> {
     fn write(&self, out: &mut Vec<u8>) {
         for value in self {
-            behind_length(value, out);
+            put_with_length(value, out);
         }
     }
 
@@ -201,7 +202,7 @@ impl<T: Field> Field for Vec<T> {
 impl<A: Array<Item: Field>> Field for SmallVec<A> {
     fn write(&self, out: &mut Vec<u8>) {
         for value in self {
-            behind_length(value, out);
+            put_with_length(value, out);
         }
     }
 
@@ -210,10 +211,10 @@ impl<A: Array<Item: Field>> Field for SmallVec<A> {
     }
 }
 
-const OUT_OF_RANGE: Damaged = Damaged("a number out of range");
+const OUT_OF_RANGE: Damaged = Damaged("a number is out of range");
 
 fn text(bytes: &[u8]) -> Result<&str, Damaged> {
-    std::str::from_utf8(bytes).map_err(|_| Damaged("text that is no text"))
+    std::str::from_utf8(bytes).map_err(|_| Damaged("a text is not UTF-8"))
 }
 
 fn list<T: Field, L: Default + Extend<T>>(bytes: &[u8]) -> Result<L, Damaged> {
@@ -222,7 +223,7 @@ fn list<T: Field, L: Default + Extend<T>>(bytes: &[u8]) -> Result<L, Damaged> {
     while !fields.0.is_empty() {
         count += 1;
         if count > LIST_VALUES_MAX {
-            return Err(Damaged("a list that is too long"));
+            return Err(Damaged("a list is too long"));
         }
         list.extend([T::read(fields.bytes()?)?]);
     }

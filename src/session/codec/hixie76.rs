@@ -1,7 +1,7 @@
-//! draft-76 from the client: text between 0x00 and 0xFF, and the closing handshake 0xFF 0x00.
+//! Decodes draft-76: text between 0x00 and 0xFF, and the closing handshake 0xFF 0x00.
 //!
-//! Frames of other types are skipped, as the draft asks (§5.3): a type with its high bit set carries a length in sevens of bits, one without runs to
-//! 0xFF.
+//! Frames of other types are skipped, as the draft requires (§5.3). A type with its high bit set is followed by a length of seven
+//! bits in each byte; other types end with 0xFF.
 
 use super::{Event, Seconds};
 use crate::hub::Kind;
@@ -13,7 +13,7 @@ pub struct Decoder {
     state: State,
     text: Vec<u8>,
     delivered: bool,
-    /// When the first byte of what is unfinished came.
+    /// When the first byte of the unfinished frame was received.
     begun: Option<Seconds>,
 }
 
@@ -24,9 +24,9 @@ enum State {
     Type,
     /// Inside a text.
     Text,
-    /// Inside a frame of another type that runs to 0xFF.
+    /// Inside a frame of another type that ends with 0xFF.
     Other,
-    /// Inside the length of a frame of type 0xFF or another; what it is so far.
+    /// Inside the length of a frame: the value so far. `closing`: the type is 0xFF.
     Length { closing: bool, length: u64 },
     /// Inside a payload that is skipped.
     Skip(u64),
@@ -124,7 +124,7 @@ impl Decoder {
         (self.state != State::Type).then(|| *self.begun.get_or_insert(now))
     }
 
-    /// Bytes held for something unfinished.
+    /// Bytes that are held for an unfinished frame.
     pub fn held_bytes(&self) -> usize {
         self.text.capacity()
     }

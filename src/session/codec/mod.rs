@@ -1,7 +1,8 @@
-//! Decoders make events of the bytes that a client sends. There is one for each framing, and all read from the shard's one buffer.
+//! Decoders make events of the bytes that a client sends. There is one for each framing. All decode from the one buffer of the
+//! shard.
 //!
-//! A decoder owns memory only while something is unfinished: half a header, or a message in pieces. A message that arrives whole is passed on
-//! as a slice of the buffer. Nothing is taken beyond the limit, and the first violation ends the session.
+//! A decoder owns memory only for something unfinished: a part of a header, or a message in pieces. A message that arrives whole is
+//! passed on as a slice of the buffer. A message beyond the limit is not accepted, and the first violation ends the session.
 
 mod hixie76;
 mod rfc6455;
@@ -10,20 +11,20 @@ use super::Seconds;
 use crate::hub::Kind;
 use crate::wire::{Close, Framing};
 
-/// Something a client said.
+/// Something that a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A whole message; text is valid UTF-8.
+    /// A whole message. Text is valid UTF-8.
     Message(Kind, &'a [u8]),
-    /// A whole message that is compressed; what it holds is not checked.
+    /// A whole compressed message. Its content is not checked.
     Deflated(Kind, &'a [u8]),
     /// A ping with its payload.
     Ping(&'a [u8]),
-    /// A pong, asked for or not.
+    /// A pong, solicited or not.
     Pong,
-    /// A frame came to its end, and its message goes on: so a client that sends many such frames is not decoded without a pause.
+    /// The end of a frame whose message continues. It lets the caller pause, even if a client sends very many fragments.
     Fragment,
-    /// The client closes; the code it gave.
+    /// The client closes, with this code.
     Close(Option<u16>),
 }
 
@@ -34,12 +35,12 @@ pub enum Codec {
     Rfc6455(rfc6455::Decoder),
     /// draft-76.
     Hixie76(Box<hixie76::Decoder>),
-    /// What comes has no meaning, and is passed over.
+    /// Everything that the client sends is ignored.
     Nothing,
 }
 
 impl Codec {
-    /// A decoder at the start of a session; `inflates`: compressed messages were agreed on.
+    /// A decoder at the start of a session. `inflates`: compressed messages were negotiated.
     pub fn new(framing: Framing, inflates: bool) -> Codec {
         match framing {
             Framing::Rfc6455 | Framing::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
@@ -48,11 +49,11 @@ impl Codec {
         }
     }
 
-    /// Takes the next event from the start of `input`: how many bytes that used, and the event. `None`: all of `input` was used and
-    /// more is needed. Messages longer than `limit` bytes are a violation.
+    /// Decodes the next event from the start of `input`. Returns how many bytes were used, and the event. `None`: all of `input`
+    /// was used and more is needed. A message of more than `limit` bytes is a violation.
     ///
     /// # Errors
-    /// How the session is to be closed.
+    /// How the session must be closed.
     pub fn next<'a>(&'a mut self, input: &'a mut [u8], limit: usize) -> Result<(usize, Option<Event<'a>>), Close> {
         match self {
             Codec::Rfc6455(decoder) => decoder.next(input, limit),
@@ -61,7 +62,7 @@ impl Codec {
         }
     }
 
-    /// Whether it takes compressed messages.
+    /// Whether compressed messages were negotiated.
     pub fn inflates(&self) -> bool {
         match self {
             Codec::Rfc6455(decoder) => decoder.inflates(),
@@ -69,8 +70,9 @@ impl Codec {
         }
     }
 
-    /// Appends what is unfinished, as a client could have said it: a new decoder that is given this stands where this one stands. So
-    /// another process needs to know nothing of decoders to take a session up, and believes of it only what it would believe a client.
+    /// Appends the unfinished frames as a client could have sent them: a new decoder that decodes these bytes is in the same state
+    /// as this one. So the state of decoders needs no format of its own in a record, and another process checks these bytes as it
+    /// checks those of a client.
     pub fn unfinished(&self, out: &mut Vec<u8>) {
         match self {
             Codec::Rfc6455(decoder) => decoder.unfinished(out),
@@ -79,7 +81,7 @@ impl Codec {
         }
     }
 
-    /// When what is unfinished was begun: `now`, unless that was said before.
+    /// When the unfinished message was begun: the `now` of the first call for it. `None`: nothing is unfinished.
     pub fn begun(&mut self, now: Seconds) -> Option<Seconds> {
         match self {
             Codec::Rfc6455(decoder) => decoder.begun(now),
@@ -88,7 +90,7 @@ impl Codec {
         }
     }
 
-    /// Bytes it holds for something unfinished.
+    /// Bytes that are held for something unfinished.
     pub fn held_bytes(&self) -> usize {
         match self {
             Codec::Rfc6455(decoder) => decoder.held_bytes(),

@@ -1,7 +1,7 @@
-//! RFC 6455 from the client: frames unmasked, fragments joined, text checked as it comes.
+//! Decodes RFC 6455: frames are unmasked, fragments joined, and text is checked as it arrives.
 //!
-//! The header is parsed by tungstenite; the assembly is ours, because tungstenite's costs a read buffer and several hundred bytes for
-//! each idle connection, and this costs one pointer.
+//! tungstenite parses the header. Messages are assembled here, because tungstenite's own assembly costs a read buffer and several
+//! hundred bytes for each idle connection; this decoder costs one pointer.
 
 use std::io::Cursor;
 
@@ -17,28 +17,28 @@ use crate::wire::rfc6455::{CONTROL_BYTES_MAX, unmask};
 
 const NOT_MASKED: Close = Close::protocol("a client's frames must be masked");
 const RESERVED_BITS: Close = Close::protocol("a reserved bit is set, and no extension was agreed on");
-const BAD_OPCODE: Close = Close::protocol("an opcode that RFC 6455 does not know");
+const BAD_OPCODE: Close = Close::protocol("an opcode that RFC 6455 does not define");
 const BAD_CONTROL: Close = Close::protocol("a control frame must be whole and at most 125 bytes long");
-const NOTHING_TO_CONTINUE: Close = Close::protocol("a continuation of nothing");
+const NOTHING_TO_CONTINUE: Close = Close::protocol("a continuation frame without a message before it");
 const UNFINISHED: Close = Close::protocol("a new message before the last one was finished");
-const BAD_LENGTH: Close = Close::protocol("a frame's length is said in as few bytes as can be");
+const BAD_LENGTH: Close = Close::protocol("a frame's length is not in its shortest form");
 const BAD_CLOSE: Close = Close::protocol("a close frame with an invalid code");
 
-/// What a message grows by at once when its frame announces more than arrived: a header alone buys no memory.
+/// The maximum memory that is allocated ahead of the bytes received, so that a header alone cannot allocate much.
 const GROWTH_BYTES_MAX: usize = 256 << 10;
 
-/// The decoder of one session; idle, it is a null pointer.
+/// The decoder of one session. While nothing is unfinished it holds a null pointer.
 #[derive(Debug, Default)]
 pub struct Decoder {
     partial: Option<Box<Partial>>,
-    /// Compressed messages were agreed on (RFC 7692): the first reserved bit marks one.
+    /// Compressed messages were negotiated (RFC 7692). The first reserved bit marks such a message.
     inflates: bool,
 }
 
-/// What is unfinished.
+/// Something unfinished.
 #[derive(Debug, Default)]
 struct Partial {
-    /// Bytes of a header that is not whole yet.
+    /// Bytes of an incomplete header.
     header: SmallVec<[u8; 14]>,
     /// The frame whose payload is arriving.
     frame: Option<Frame>,
@@ -46,15 +46,15 @@ struct Partial {
     control: SmallVec<[u8; CONTROL_BYTES_MAX]>,
     /// The message so far.
     message: Vec<u8>,
-    /// What the message is; `None` between messages.
+    /// Text or binary. `None` between messages.
     kind: Option<Kind>,
     /// The message is compressed.
     deflated: bool,
-    /// How much of a text is known to be UTF-8.
+    /// How many bytes of a text are known to be UTF-8.
     checked: usize,
-    /// When its first byte came.
+    /// When its first byte was received.
     begun: Option<Seconds>,
-    /// The last event was made of what is held here: forget it at the next call.
+    /// What the last event was made of. It is released at the next call.
     delivered: Delivered,
 }
 
@@ -70,16 +70,16 @@ enum Delivered {
 struct Frame {
     opcode: OpCode,
     last: bool,
-    /// The message it begins is compressed.
+    /// It begins a compressed message.
     deflated: bool,
     mask: [u8; 4],
     length: usize,
-    /// How much of the payload was taken.
+    /// How many bytes of the payload were taken.
     taken: usize,
 }
 
 impl Decoder {
-    /// A decoder that takes compressed messages, or not.
+    /// A decoder. `inflates`: it accepts compressed messages.
     pub fn new(inflates: bool) -> Decoder {
         Decoder { partial: None, inflates }
     }
@@ -99,7 +99,7 @@ impl Decoder {
         if fresh && input.len() - used >= frame.length && frame.stands_alone() {
             let payload = &mut input[used..used + frame.length];
             unmask(frame.mask, 0, payload);
-            // Nothing of this frame is held: what is held, if anything, is an earlier fragment.
+            // The frame is complete in `input`. Only an earlier fragment may be held.
             if let Some(partial) = &mut self.partial {
                 partial.frame = None;
             }
@@ -118,7 +118,7 @@ impl Decoder {
         partial.frame = None;
         if matches!(frame.opcode, OpCode::Control(_)) {
             partial.delivered = Delivered::Control;
-            // Looked up again, because what it gives is borrowed for longer.
+            // A new borrow, because the event borrows from it.
             let partial = self.partial.as_ref().expect("a control frame was just taken");
             return Ok((used, Some(event(frame, &partial.control)?)));
         }
@@ -129,7 +129,7 @@ impl Decoder {
         Ok((used, Some(Event::Fragment)))
     }
 
-    /// Whether compressed messages were agreed on.
+    /// Whether compressed messages were negotiated.
     pub fn inflates(&self) -> bool {
         self.inflates
     }
@@ -146,7 +146,7 @@ impl Decoder {
         if let Some(kind) = partial.kind
             && !partial.frame.is_some_and(|frame| begins(&frame))
         {
-            // Whatever fragments it came in, one is as good.
+            // All fragments so far are written as one.
             let header = FrameHeader { is_final: false, rsv1: partial.deflated, opcode: kind.into(), ..UNMASKED };
             append(header, whole.len(), whole, out);
         }
@@ -164,7 +164,7 @@ impl Decoder {
         Some(*unfinished.begun.get_or_insert(now))
     }
 
-    /// Bytes held for something unfinished.
+    /// Bytes that are held for something unfinished.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| size_of::<Partial>() + partial.message.capacity())
     }
@@ -180,7 +180,7 @@ impl Decoder {
         }
     }
 
-    /// The header at `used`, checked; `None`: it is not whole, and what there was of it is kept.
+    /// Parses and checks the header at `used`. `None`: it is incomplete, and its bytes are kept.
     fn header(&mut self, used: &mut usize, input: &[u8], limit: usize) -> Result<Option<Frame>, Close> {
         let fresh = &input[*used..];
         if fresh.is_empty() {
@@ -199,7 +199,7 @@ impl Decoder {
             *used = input.len();
             return Ok(None);
         };
-        // The shortest form is the only one, and the highest bit is never set (RFC 6455 §5.2).
+        // A length must have its shortest form, and its highest bit must not be set (RFC 6455 §5.2).
         if header.len(length) != end || i64::try_from(length).is_err() {
             return Err(BAD_LENGTH);
         }
@@ -207,7 +207,7 @@ impl Decoder {
         let held = self.partial.as_ref().map(|p| (p.kind.is_some(), p.deflated, p.message.len()));
         let (begun, deflated, so_far) = held.unwrap_or_default();
         let frame = check(&header, self.inflates, length, begun)?;
-        // What a compressed message holds may be shorter: that is seen once it is inflated.
+        // Compressed bytes may be longer than the message. Its length is checked when it is inflated.
         let most = if frame.deflated || deflated { compressed_bytes_max(limit) } else { limit };
         if length > most.saturating_sub(so_far) as u64 && matches!(frame.opcode, OpCode::Data(_)) {
             return Err(Close::too_big(limit));
@@ -233,7 +233,7 @@ impl Decoder {
 }
 
 impl Frame {
-    /// Whether it is an event by itself: a control frame, or a message in one frame.
+    /// Whether it is a complete event: a control frame, or a message in one frame.
     fn stands_alone(self) -> bool {
         match self.opcode {
             OpCode::Control(_) => true,
@@ -263,7 +263,7 @@ impl Partial {
             self.deflated = frame.deflated;
         }
         if self.message.capacity() - self.message.len() < piece.len() {
-            // Grow towards what was announced, but never far ahead of what arrived.
+            // Grow towards the announced length, but never far ahead of the bytes received.
             let announced = frame.length - frame.taken;
             let ahead = GROWTH_BYTES_MAX.max(self.message.len());
             self.message.reserve_exact(piece.len().max(announced.min(ahead)));
@@ -272,7 +272,7 @@ impl Partial {
         if kind == Kind::Text && !self.deflated { self.check_text() } else { Ok(()) }
     }
 
-    /// Checks the text as far as it came; a character cut in two at the end is still open.
+    /// Checks the text received so far. An incomplete character at the end is checked later.
     fn check_text(&mut self) -> Result<(), Close> {
         match std::str::from_utf8(&self.message[self.checked..]) {
             Ok(_) => self.checked = self.message.len(),
@@ -283,7 +283,7 @@ impl Partial {
     }
 }
 
-/// A client's frame whose mask changes nothing.
+/// The header of a client's frame with a mask of zeros.
 const UNMASKED: FrameHeader = FrameHeader {
     is_final: true,
     rsv1: false,
@@ -293,7 +293,7 @@ const UNMASKED: FrameHeader = FrameHeader {
     mask: Some([0; 4]),
 };
 
-/// Appends a frame of so many bytes, as far as its payload came.
+/// Appends a frame with a payload of `length` bytes, of which only `payload` was received.
 fn append(header: FrameHeader, length: usize, payload: &[u8], out: &mut Vec<u8>) {
     // Writing to a Vec does not fail.
     let _ = header.format(length as u64, out);
@@ -304,7 +304,7 @@ fn append(header: FrameHeader, length: usize, payload: &[u8], out: &mut Vec<u8>)
 
 type Parsed = (Option<(FrameHeader, u64)>, usize);
 
-/// The header at the start of `bytes` and where it ends.
+/// The header at the start of `bytes`, and where it ends.
 fn parse(bytes: &[u8]) -> Result<Parsed, Close> {
     let mut cursor = Cursor::new(bytes);
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| BAD_OPCODE)?;
@@ -334,7 +334,7 @@ fn check(header: &FrameHeader, inflates: bool, length: u64, begun: bool) -> Resu
     })
 }
 
-/// The event a whole payload makes by itself.
+/// The event of a frame with its whole payload.
 fn event(frame: Frame, payload: &[u8]) -> Result<Event<'_>, Close> {
     match frame.opcode {
         OpCode::Data(Data::Text) if frame.deflated => Ok(Event::Deflated(Kind::Text, payload)),

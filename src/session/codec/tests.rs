@@ -1,11 +1,12 @@
-//! The decoders, fed whole and in every possible pair of pieces: what comes out must not depend on where the network cut.
+//! Tests of the decoders. All input is decoded whole, and cut in two at each position: the events must not depend on the segments
+//! that the network delivers.
 
 use super::*;
 use crate::config::Hub;
 
-/// An event that owns what it says.
+/// An event that owns its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Said {
+enum Decoded {
     Text(String),
     Binary(Vec<u8>),
     Deflated(Vec<u8>),
@@ -15,70 +16,70 @@ enum Said {
     Violation(u16),
 }
 
-fn feed(codec: &mut Codec, bytes: &[u8], limit: usize, said: &mut Vec<Said>) -> bool {
+fn feed(codec: &mut Codec, bytes: &[u8], limit: usize, events: &mut Vec<Decoded>) -> bool {
     let mut input = bytes.to_vec();
     let mut at = 0;
     loop {
         match codec.next(&mut input[at..], limit) {
             Ok((used, event)) => {
                 at += used;
-                said.push(match event {
+                events.push(match event {
                     None => {
-                        assert_eq!(at, bytes.len(), "nothing is left behind");
+                        assert_eq!(at, bytes.len(), "all bytes are used");
                         return true;
                     }
-                    Some(Event::Message(Kind::Text, text)) => Said::Text(String::from_utf8(text.to_vec()).unwrap()),
-                    Some(Event::Message(Kind::Binary, bytes)) => Said::Binary(bytes.to_vec()),
-                    Some(Event::Deflated(_, bytes)) => Said::Deflated(bytes.to_vec()),
-                    Some(Event::Ping(payload)) => Said::Ping(payload.to_vec()),
-                    Some(Event::Pong) => Said::Pong,
+                    Some(Event::Message(Kind::Text, text)) => Decoded::Text(String::from_utf8(text.to_vec()).unwrap()),
+                    Some(Event::Message(Kind::Binary, bytes)) => Decoded::Binary(bytes.to_vec()),
+                    Some(Event::Deflated(_, bytes)) => Decoded::Deflated(bytes.to_vec()),
+                    Some(Event::Ping(payload)) => Decoded::Ping(payload.to_vec()),
+                    Some(Event::Pong) => Decoded::Pong,
                     Some(Event::Fragment) => continue,
-                    Some(Event::Close(code)) => Said::Close(code),
+                    Some(Event::Close(code)) => Decoded::Close(code),
                 });
             }
             Err(close) => {
-                said.push(Said::Violation(close.code));
+                events.push(Decoded::Violation(close.code));
                 return false;
             }
         }
     }
 }
 
-/// A new decoder that stands where this one stands.
+/// A new decoder in the same state, as another process makes it from `unfinished`.
 fn taken_up(codec: &Codec, framing: Framing, limit: usize) -> Codec {
-    let (mut unfinished, mut again, mut said) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unfinished, mut again, mut events) = (Vec::new(), Vec::new(), Vec::new());
     codec.unfinished(&mut unfinished);
     let mut new = Codec::new(framing, codec.inflates());
-    assert!(feed(&mut new, &unfinished, limit, &mut said) && said.is_empty(), "{said:?}");
+    assert!(feed(&mut new, &unfinished, limit, &mut events) && events.is_empty(), "{events:?}");
     new.unfinished(&mut again);
     assert_eq!(again, unfinished);
     new
 }
 
-/// What `bytes` say, checked to be the same however they are cut in two, and byte by byte.
-fn decode(framing: Framing, bytes: &[u8], limit: usize) -> Vec<Said> {
+/// The events of `bytes`, checked to be the same for each cut in two, and byte by byte.
+fn decode(framing: Framing, bytes: &[u8], limit: usize) -> Vec<Decoded> {
     let mut whole = Vec::new();
     feed(&mut Codec::new(framing, false), bytes, limit, &mut whole);
     for cut in 0..=bytes.len() {
-        let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
-        if feed(&mut codec, &bytes[..cut], limit, &mut said) {
-            feed(&mut codec, &bytes[cut..], limit, &mut said);
+        let (mut codec, mut events) = (Codec::new(framing, false), Vec::new());
+        if feed(&mut codec, &bytes[..cut], limit, &mut events) {
+            feed(&mut codec, &bytes[cut..], limit, &mut events);
         }
-        assert_eq!(said, whole, "cut at {cut}");
-        // And when another process goes on there.
-        let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
-        if feed(&mut codec, &bytes[..cut], limit, &mut said) {
+        assert_eq!(events, whole, "cut at {cut}");
+        // And if another process continues there.
+        let (mut codec, mut events) = (Codec::new(framing, false), Vec::new());
+        if feed(&mut codec, &bytes[..cut], limit, &mut events) {
             let mut codec = taken_up(&codec, framing, limit);
-            feed(&mut codec, &bytes[cut..], limit, &mut said);
+            feed(&mut codec, &bytes[cut..], limit, &mut events);
         }
-        assert_eq!(said, whole, "taken up at {cut}");
+        assert_eq!(events, whole, "taken up at {cut}");
     }
-    let (mut codec, mut said) = (Codec::new(framing, false), Vec::new());
-    let open = bytes.iter().all(|&byte| feed(&mut codec, &[byte], limit, &mut said));
-    assert_eq!(said, whole, "byte by byte");
+    let (mut codec, mut events) = (Codec::new(framing, false), Vec::new());
+    let open = bytes.iter().all(|&byte| feed(&mut codec, &[byte], limit, &mut events));
+    assert_eq!(events, whole, "byte by byte");
     let mut unfinished = Vec::new();
     codec.unfinished(&mut unfinished);
-    if open && unfinished.is_empty() && !matches!(whole.last(), None | Some(Said::Violation(_))) {
+    if open && unfinished.is_empty() && !matches!(whole.last(), None | Some(Decoded::Violation(_))) {
         assert_eq!(codec.held_bytes(), 0, "idle, it holds nothing");
     }
     whole
@@ -103,7 +104,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The header of a client's frame whose length is said in this form: 0, 2 or 8 bytes behind the first two.
+/// The header of a client's frame with its length in this form: 0, 2 or 8 bytes after the first two.
 fn header(first: u8, length: u64, form: usize) -> Vec<u8> {
     let mut bytes = vec![first];
     match form {
@@ -114,24 +115,33 @@ fn header(first: u8, length: u64, form: usize) -> Vec<u8> {
     [bytes, vec![0; 4]].concat()
 }
 
-fn modern(frames: &[Vec<u8>]) -> Vec<Said> {
+fn decode_rfc6455(frames: &[Vec<u8>]) -> Vec<Decoded> {
     decode(Framing::Rfc6455, &frames.concat(), 300)
 }
 
 #[test]
-fn whole_messages() {
-    let said =
-        modern(&[frame(0x81, "grüße".as_bytes()), frame(0x82, &[0, 255]), frame(0x81, b""), frame(0x82, &[7; 200])]);
+fn whole_messages_are_decoded() {
+    let events = decode_rfc6455(&[
+        frame(0x81, "grüße".as_bytes()),
+        frame(0x82, &[0, 255]),
+        frame(0x81, b""),
+        frame(0x82, &[7; 200]),
+    ]);
     assert_eq!(
-        said,
-        [Said::Text("grüße".into()), Said::Binary(vec![0, 255]), Said::Text(String::new()), Said::Binary(vec![7; 200])]
+        events,
+        [
+            Decoded::Text("grüße".into()),
+            Decoded::Binary(vec![0, 255]),
+            Decoded::Text(String::new()),
+            Decoded::Binary(vec![7; 200])
+        ]
     );
 }
 
 #[test]
-fn fragments_with_a_ping_between_them() {
+fn a_ping_between_fragments_is_decoded() {
     let euro = "€".as_bytes();
-    let said = modern(&[
+    let events = decode_rfc6455(&[
         frame(0x01, &euro[..1]),
         frame(0x89, b"still there?"),
         frame(0x00, &euro[1..2]),
@@ -140,13 +150,13 @@ fn fragments_with_a_ping_between_them() {
         frame(0x88, &[0x03, 0xe8, b'b', b'y', b'e']),
     ]);
     assert_eq!(
-        said,
-        [Said::Ping(b"still there?".to_vec()), Said::Pong, Said::Text("€".into()), Said::Close(Some(1000))]
+        events,
+        [Decoded::Ping(b"still there?".to_vec()), Decoded::Pong, Decoded::Text("€".into()), Decoded::Close(Some(1000))]
     );
 }
 
 #[test]
-fn violations_end_with_the_right_code() {
+fn each_violation_has_its_close_code() {
     let unmasked = vec![0x81, 1, b'x'];
     for (bytes, code) in [
         (unmasked, 1002),
@@ -166,12 +176,12 @@ fn violations_end_with_the_right_code() {
         (frame(0x82, &[0; 301]), 1009),
         ([frame(0x02, &[0; 200]), frame(0x80, &[0; 101])].concat(), 1009),
     ] {
-        assert_eq!(modern(std::slice::from_ref(&bytes)), [Said::Violation(code)], "{bytes:?}");
+        assert_eq!(decode_rfc6455(std::slice::from_ref(&bytes)), [Decoded::Violation(code)], "{bytes:?}");
     }
 }
 
 #[test]
-fn a_length_has_one_form() {
+fn a_length_in_a_longer_form_is_refused() {
     for (length, form, code) in [
         (0, 2, 1002),
         (125, 2, 1002),
@@ -185,78 +195,82 @@ fn a_length_has_one_form() {
         (u64::MAX >> 1, 8, 1009),
     ] {
         for first in [0x81, 0x82, 0x01] {
-            assert_eq!(modern(&[header(first, length, form)]), [Said::Violation(code)], "{length} in {form} bytes");
+            assert_eq!(
+                decode_rfc6455(&[header(first, length, form)]),
+                [Decoded::Violation(code)],
+                "{length} in {form} bytes"
+            );
         }
     }
     for first in [0x88, 0x89, 0x8a] {
-        assert_eq!(modern(&[header(first, 5, 2)]), [Said::Violation(1002)]);
+        assert_eq!(decode_rfc6455(&[header(first, 5, 2)]), [Decoded::Violation(1002)]);
     }
-    assert_eq!(modern(&[header(0x82, 126, 2), vec![7; 126]]), [Said::Binary(vec![7; 126])]);
+    assert_eq!(decode_rfc6455(&[header(0x82, 126, 2), vec![7; 126]]), [Decoded::Binary(vec![7; 126])]);
 }
 
 #[test]
-fn a_reserved_bit_means_compressed_where_that_was_agreed_on() {
+fn a_reserved_bit_marks_a_compressed_message_if_that_was_negotiated() {
     let frames = [frame(0x41, &[0xff]), frame(0x89, b""), frame(0x80, &[0xfe]), frame(0x81, b"plain")].concat();
     for cut in 0..=frames.len() {
-        let (mut codec, mut said) = (Codec::new(Framing::Deflate, true), Vec::new());
-        feed(&mut codec, &frames[..cut], 300, &mut said);
-        feed(&mut codec, &frames[cut..], 300, &mut said);
+        let (mut codec, mut events) = (Codec::new(Framing::Deflate, true), Vec::new());
+        feed(&mut codec, &frames[..cut], 300, &mut events);
+        feed(&mut codec, &frames[cut..], 300, &mut events);
         assert_eq!(
-            said,
-            [Said::Ping(vec![]), Said::Deflated(vec![0xff, 0xfe]), Said::Text("plain".into())],
+            events,
+            [Decoded::Ping(vec![]), Decoded::Deflated(vec![0xff, 0xfe]), Decoded::Text("plain".into())],
             "cut at {cut}"
         );
     }
     for bad in [frame(0xc9, b""), [frame(0x01, b"a"), frame(0xc0, b"b")].concat(), frame(0xa1, b"x")] {
-        let (mut codec, mut said) = (Codec::new(Framing::Deflate, true), Vec::new());
-        feed(&mut codec, &bad, 300, &mut said);
-        assert_eq!(said.last(), Some(&Said::Violation(1002)), "{bad:?}");
+        let (mut codec, mut events) = (Codec::new(Framing::Deflate, true), Vec::new());
+        feed(&mut codec, &bad, 300, &mut events);
+        assert_eq!(events.last(), Some(&Decoded::Violation(1002)), "{bad:?}");
     }
 }
 
 #[test]
-fn an_announced_giant_buys_no_memory() {
+fn the_header_of_a_huge_frame_allocates_little_memory() {
     let mut codec = Codec::new(Framing::Rfc6455, false);
     let mut header = vec![0x82, 0x80 | 127];
     header.extend_from_slice(&(60u64 << 20).to_be_bytes());
     header.extend_from_slice(&[0; 4]);
     header.push(b'x');
     assert!(feed(&mut codec, &header, 64 << 20, &mut Vec::new()));
-    assert!(codec.held_bytes() < 1 << 20, "{} bytes held for one that came", codec.held_bytes());
+    assert!(codec.held_bytes() < 1 << 20, "{} bytes are held for one received", codec.held_bytes());
 }
 
 #[test]
-fn draft_76_texts_and_the_frames_it_skips() {
+fn draft_76_texts_are_decoded_and_other_frames_skipped() {
     let mut bytes = b"\x00hello\xff".to_vec();
     bytes.extend_from_slice(b"\x01unknown\xff\x80\x03abc\x81\x00\x00\xff\xff\x00");
-    let said = decode(Framing::Hixie76, &bytes, 100);
-    assert_eq!(said, [Said::Text("hello".into()), Said::Text(String::new()), Said::Close(None)]);
+    let events = decode(Framing::Hixie76, &bytes, 100);
+    assert_eq!(events, [Decoded::Text("hello".into()), Decoded::Text(String::new()), Decoded::Close(None)]);
 }
 
 #[test]
-fn draft_76_violations() {
-    assert_eq!(decode(Framing::Hixie76, b"\x00\xfe\xff", 100), [Said::Violation(1007)]);
-    assert_eq!(decode(Framing::Hixie76, b"\x00abcdef\xff", 5), [Said::Violation(1009)]);
-    assert_eq!(decode(Framing::Hixie76, b"\x80\xff\xff\xff\xff\x7f", 100), [Said::Violation(1009)]);
+fn each_violation_of_draft_76_has_its_close_code() {
+    assert_eq!(decode(Framing::Hixie76, b"\x00\xfe\xff", 100), [Decoded::Violation(1007)]);
+    assert_eq!(decode(Framing::Hixie76, b"\x00abcdef\xff", 5), [Decoded::Violation(1009)]);
+    assert_eq!(decode(Framing::Hixie76, b"\x80\xff\xff\xff\xff\x7f", 100), [Decoded::Violation(1009)]);
 }
 
 proptest::proptest! {
-    /// Whatever comes, decoding ends, keeps within its limit and does not depend on the cut.
+    /// For any input, decoding ends, respects its limit, and does not depend on the cut.
     #[test]
-    fn any_bytes(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+    fn any_bytes_are_decoded_within_the_limit(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
         for framing in Framing::ALL {
             decode(framing, &bytes, Hub::default().message_bytes_max);
         }
     }
 
-    /// A frame is heard where its length is said in the shortest form, and in no other.
+    /// A frame is accepted if its length has the shortest form, and refused otherwise.
     #[test]
-    fn any_length(length in 0..70_000u64, form in proptest::sample::select(vec![0, 2, 8])) {
+    fn any_length_is_accepted_in_its_shortest_form_only(length in 0..70_000u64, form in proptest::sample::select(vec![0, 2, 8])) {
         let shortest = match length { 0..126 => 0, 126..65_536 => 2, _ => 8 };
         proptest::prop_assume!(form >= shortest);
-        let (mut codec, mut said) = (Codec::new(Framing::Rfc6455, false), Vec::new());
-        feed(&mut codec, &[header(0x82, length, form), vec![0; length as usize]].concat(), 70_000, &mut said);
-        let heard = said.first().map(|said| matches!(said, Said::Binary(bytes) if bytes.len() as u64 == length));
-        proptest::prop_assert_eq!(heard, Some(form == shortest));
+        let (mut codec, mut events) = (Codec::new(Framing::Rfc6455, false), Vec::new());
+        feed(&mut codec, &[header(0x82, length, form), vec![0; length as usize]].concat(), 70_000, &mut events);
+        let is_accepted = events.first().map(|events| matches!(events, Decoded::Binary(bytes) if bytes.len() as u64 == length));
+        proptest::prop_assert_eq!(is_accepted, Some(form == shortest));
     }
 }
