@@ -26,7 +26,7 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Mailbox};
 use crate::shard::parcel::{self, Item, Opened};
 use crate::shard::socket_file::SocketFile;
-use crate::shard::stream::{Place, Raw};
+use crate::shard::stream::{Admission, Raw};
 
 /// How many sessions are given to a shard with one command.
 const SESSIONS_PER_COMMAND: usize = 64;
@@ -224,11 +224,11 @@ pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) 
             let index = fewest.unwrap_or_default();
             let server = match &item {
                 Item::Session(record) => &record.server,
-                Item::Silent { server, .. } => server,
+                Item::Idle { server, .. } => server,
             };
             let place = place(&socket, plan, server, &mailboxes[index]);
             match (Raw::returning(socket, place), item) {
-                (Ok(raw), Item::Silent { server, early }) => {
+                (Ok(raw), Item::Idle { server, early }) => {
                     silent.push((index, Command::Serve(raw, early.into(), server.into())));
                 }
                 (Ok(raw), Item::Session(record)) => {
@@ -264,10 +264,10 @@ pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) 
 }
 
 /// Counts a connection in the limits. A connection that was counted before is admitted even if the limit is lower now.
-fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Place {
+fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Admission {
     let peer = || SockRef::from(socket).peer_addr().ok()?.as_socket().map(|peer| peer.ip());
     let counted = plan.gate.readmit(plan, server, plan.connections_per_address_max.and_then(|_| peer()));
-    Place { shard: mailbox.connections.enter(), counted: counted.boxed() }
+    Admission { shard: mailbox.connections.enter(), counted: counted.boxed() }
 }
 
 /// A session with the terms that its route has now.

@@ -95,7 +95,7 @@ impl Handover {
     pub fn release_pipes(&mut self) -> bool {
         let pipes = self.packed.iter_mut().flat_map(|packed| &mut packed.parcel.pipes);
         // Each pipe must be checked, because the check closes our end.
-        pipes.filter_map(|pipe| (!pipe.is_kept()).then_some(())).count() == 0
+        pipes.filter_map(|pipe| (!pipe.close_and_check_holder()).then_some(())).count() == 0
     }
 
     /// The number of sessions that are handed over.
@@ -130,12 +130,12 @@ impl Server {
         // Clients that connect meanwhile wait, so slow requests get only a part of the grace.
         let finished = Instant::now() + self.config.daemon.grace / 3;
         let deadline = finished + HANDOVER;
-        self.step(Step::Rest, deadline)?;
+        self.step(Step::StopAccepting, deadline)?;
         while self.requests() > 0 && Instant::now() < finished {
             std::thread::sleep(DRAIN_INTERVAL);
         }
         let unfinished = self.requests();
-        self.step(Step::Hush, deadline)?;
+        self.step(Step::StopReading, deadline)?;
         self.step(Step::Spread, deadline)?;
         let packed = self.step(Step::Pack, deadline)?;
         let listeners =

@@ -1,26 +1,26 @@
-//! How many connections each address holds, where the configuration bounds that.
+//! The number of connections of each address, if the configuration limits it.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The bits of an IPv6 address that name a customer; the other 64 are the customer's to choose.
+/// The bits of an IPv6 address that identify a network. A customer can choose the other 64 freely, so they are ignored.
 const IPV6_NETWORK: u128 = !0 << 64;
 
-/// The counts, over all shards and for as long as the process lives.
+/// The counts. All shards share them, and reloads keep them.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
 
-/// One connection's place in the count of its address, given back when it is dropped.
+/// One connection that is counted for its address. The count is lowered when this is dropped.
 #[derive(Debug)]
-pub struct AddressPlace {
+pub struct CountedAddress {
     addresses: Addresses,
     network: IpAddr,
 }
 
 impl Addresses {
-    /// Takes a place for `address`, if fewer than `max` are taken.
-    pub fn join(&self, address: IpAddr, max: usize) -> Option<AddressPlace> {
+    /// Counts a connection for `address`, if it has fewer than `max`.
+    pub fn join(&self, address: IpAddr, max: usize) -> Option<CountedAddress> {
         let network = match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK)),
             address @ IpAddr::V4(_) => address,
@@ -31,11 +31,11 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        Some(AddressPlace { addresses: self.clone(), network })
+        Some(CountedAddress { addresses: self.clone(), network })
     }
 }
 
-impl Drop for AddressPlace {
+impl Drop for CountedAddress {
     fn drop(&mut self) {
         let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.network) {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_so_many_places_and_a_network_of_ipv6_is_one_address() {
+    fn connections_are_limited_by_ipv4_address_and_by_ipv6_network() {
         let addresses = Addresses::default();
         let join = |address: &str| addresses.join(address.parse().unwrap(), 1);
         let first = join("192.0.2.1").unwrap();

@@ -1,26 +1,26 @@
-//! What a shard counts. Written by its thread alone, read by whoever asks for `/metrics`.
+//! The counters of a shard. Only its own thread writes them; any thread that serves `/metrics` reads them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::http::{Sample, SampleKind};
 use crate::session::Tally;
 
-/// A figure with one writer: adding is a load and a store, no locked instruction.
+/// A figure with one writer: adding is a load and a store, without a locked instruction.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds; only the owning shard's thread may.
+    /// Adds. Only the thread of the shard may call it.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
     }
 
-    /// Subtracts; only the owning shard's thread may.
+    /// Subtracts. Only the thread of the shard may call it.
     pub fn subtract(&self, less: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(less), Ordering::Relaxed);
     }
 
-    /// Sets; only the owning shard's thread may.
+    /// Sets. Only the thread of the shard may call it.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -40,7 +40,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            /// The figures of several shards, added up.
+            /// The sums of the figures of several shards.
             pub fn samples<'a>(all: impl Iterator<Item = &'a Counters> + Clone) -> Vec<Sample> {
                 vec![$(Sample {
                     name: $name,
@@ -55,7 +55,7 @@ macro_rules! counters {
 }
 
 impl Counters {
-    /// Adds what happened to sessions.
+    /// Adds the counts of sessions.
     pub fn add(&self, tally: &Tally) {
         let Tally { received, unspeakable, dropped, slow, violations, silent } = *tally;
         self.received.add(received);

@@ -1,5 +1,5 @@
-//! How a shard sends its sessions away: one turn after the other, or, where they are to come back, over a while in an order of chance, so that they
-//! do not all come back in the same moment.
+//! How a shard closes its sessions when the server ends: over the next turns; or, if the clients are expected to reconnect, in
+//! random order over a longer time, so that they do not all reconnect at the same moment.
 
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -12,28 +12,28 @@ use crate::config::limits::RETURNS_PER_SECOND;
 use crate::hub::Slot;
 use crate::wire::Close;
 
-/// How often some are sent away.
+/// The interval at which some sessions are closed.
 const STEP: Duration = Duration::from_millis(5);
 
 impl Shard {
-    /// Takes no new connections, finishes what is in flight, says goodbye to sessions.
+    /// Stops accepting, finishes the requests in flight, and closes the sessions.
     pub(super) fn drain(self: &Rc<Self>, farewell: Farewell) {
         self.accepting.borrow_mut().drain(..).for_each(|(_, task)| task.abort());
-        // The sockets that listen are closed with their last holder.
-        let deaf = self.plan.borrow().deaf();
-        *self.plan.borrow_mut() = Arc::new(deaf);
+        // A listener is closed when its last reference is dropped.
+        let plan = self.plan.borrow().without_listeners();
+        *self.plan.borrow_mut() = Arc::new(plan);
         self.ending.set(true);
         self.drain.send_replace(true);
-        // No other process has them: what they have asked by now is answered here.
-        let aside = std::mem::take(&mut *self.aside.borrow_mut());
-        aside.into_iter().for_each(|(raw, early, server)| self.serve(raw, early, server));
+        // No other process takes these connections up: requests that they have sent by now are answered here.
+        let idle = std::mem::take(&mut *self.idle_connections.borrow_mut());
+        idle.into_iter().for_each(|(raw, early, server)| self.serve(raw, early, server));
         self.clear_lobby();
         let mut table = self.table.borrow_mut();
         let Farewell { close, window } = farewell;
         if window.is_zero() {
             return table.drain(&close);
         }
-        // A session that begins from now on is told at once.
+        // A session that begins from now on is closed at once.
         table.end_by(&close);
         let (places, sessions) = (table.places(), table.len());
         drop(table);
@@ -42,27 +42,27 @@ impl Shard {
         let mut order = Shuffled::new(places, RandomState::new().hash_one(places));
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            while shard.send_some_away(&mut order, pace, &close) {
+            while shard.close_some(&mut order, pace, &close) {
                 shard.mailbox().bell.notify_one();
                 tokio::time::sleep(STEP).await;
             }
         });
     }
 
-    /// Says goodbye to the next `count` sessions; whether there are more.
-    fn send_some_away(&self, order: &mut Shuffled, count: usize, close: &Close) -> bool {
+    /// Closes the next `count` sessions. Returns whether there may be more.
+    fn close_some(&self, order: &mut Shuffled, count: usize, close: &Close) -> bool {
         let mut table = self.table.borrow_mut();
         let mut left = count;
         while left > 0 {
-            let Some(place) = order.next() else { return false };
-            left -= usize::from(table.send_away(place as Slot, close));
+            let Some(slot) = order.next() else { return false };
+            left -= usize::from(table.send_away(slot as Slot, close));
         }
         true
     }
 }
 
-/// The numbers below a bound, each once, in an order of chance that needs no memory: steps of an odd width through a power of two
-/// come by every number.
+/// The numbers below a bound, each once, in a random order that needs no memory: steps of an odd width, modulo a power of two,
+/// reach every number.
 struct Shuffled {
     bound: usize,
     mask: usize,
@@ -72,9 +72,9 @@ struct Shuffled {
 }
 
 impl Shuffled {
-    fn new(bound: usize, chance: u64) -> Shuffled {
+    fn new(bound: usize, random: u64) -> Shuffled {
         let size = bound.next_power_of_two();
-        let (width, at) = ((chance >> 32) as usize | 1, chance as usize);
+        let (width, at) = ((random >> 32) as usize | 1, random as usize);
         Shuffled { bound, mask: size - 1, width, at, left: size }
     }
 }
@@ -99,15 +99,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_place_has_its_turn_once() {
+    fn each_number_below_the_bound_comes_once() {
         for bound in [0, 1, 2, 3, 100, 1000, 1024] {
-            for chance in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
-                let mut places: Vec<usize> = Shuffled::new(bound, chance).collect();
+            for random in [0, 1, 0x1234_5678_9abc_def0, u64::MAX] {
+                let mut places: Vec<usize> = Shuffled::new(bound, random).collect();
                 places.sort_unstable();
-                assert_eq!(places, (0..bound).collect::<Vec<_>>(), "{bound} {chance}");
+                assert_eq!(places, (0..bound).collect::<Vec<_>>(), "{bound} {random}");
             }
         }
-        let order = |chance| Shuffled::new(1000, chance).take(10).collect::<Vec<_>>();
+        let order = |random| Shuffled::new(1000, random).take(10).collect::<Vec<_>>();
         assert_ne!(order(0x1234_5678_9abc_def0), order(0x0fed_cba9_8765_4321));
     }
 }

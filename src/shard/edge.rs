@@ -1,4 +1,4 @@
-//! The shard as the HTTP edge sees it.
+//! The shard as the backend of its HTTP connections.
 
 use std::io;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::hub::{Message, Receipt};
 use crate::session::{Arrival, Socket};
 use crate::wire::Close;
 
-/// A handle to the shard that a connection is served by.
+/// A handle to the shard that serves a connection.
 #[derive(Clone)]
 pub(super) struct Edge(pub(super) Rc<Shard>);
 
@@ -32,12 +32,12 @@ impl Backend for Edge {
 
     async fn publish(&self, message: Message) -> Option<u64> {
         let shard = &self.0;
-        if shard.hushed.get() {
+        if shard.publishing_stopped.get() {
             return None;
         }
         let (sender, reached) = oneshot::channel();
         let receipt = Receipt::new(move |count| {
-            // The request may be gone by the time it could be answered.
+            // The request may have been dropped meanwhile.
             let _ = sender.send(count);
         });
         if !shard.relay.publish(message.with_receipt(receipt), &mut shard.table.borrow_mut()) {
@@ -62,13 +62,13 @@ impl Backend for Edge {
     }
 
     fn hands_over(&self) -> bool {
-        !self.0.ending.get() && self.0.is_awake()
+        !self.0.ending.get() && !self.0.is_packed()
     }
 
     fn put_aside(&self, io: Stream, early: Bytes, server: &Arc<str>) {
         match io.into_raw() {
             Ok(raw) => self.0.put_aside(raw, early, server.clone()),
-            Err(error) => log::warn!("a connection could not be put aside: {error}"),
+            Err(error) => log::warn!("a connection could not be kept for the next process: {error}"),
         }
     }
 
@@ -109,15 +109,15 @@ impl Backend for Edge {
 }
 
 impl Shard {
-    /// Makes a session of an upgraded connection; `watch` has its socket watched.
+    /// Makes a session of an upgraded connection. `watch` adds its socket to the poller.
     pub(super) fn adopt(
         &self,
         raw: Raw,
         arrival: Arrival,
         watch: impl FnOnce(&Poller, &Raw, SessionKey) -> io::Result<()>,
     ) {
-        if !self.is_awake() {
-            // Too late for this process, and not known to the next one.
+        if self.is_packed() {
+            // The sessions for the next process are already packed, and this process is about to end: the connection is dropped.
             return;
         }
         let hub = &arrival.terms.hub;
@@ -127,7 +127,7 @@ impl Shard {
         {
             log::debug!("{} will not be probed: {error}", raw.peer());
         }
-        // A reload may have come between the handshake and its end.
+        // A reload may have happened since the request was parsed.
         let rebound = self.plan.borrow().rebound(&arrival.terms);
         let is_gone = rebound.is_none();
         let terms = rebound.unwrap_or(arrival.terms);

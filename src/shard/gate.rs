@@ -1,8 +1,8 @@
-//! Who is let in: the limits of connections, what is counted for them, and what is said where they are met.
+//! The limits of connections: their counts, and the log lines when a limit is reached.
 //!
-//! There are three limits: of the process, of a server, of an address. A connection beyond one of the first two still gets a place
-//! of the [reserve](CONNECTIONS_RESERVED) where it came from this machine: a full server says that it lives, how it is, and takes
-//! publications. Everything else is told that there is no room (`refusal`).
+//! There are three limits: of the process, of a server, and of an address. If one of the first two is reached, a connection from
+//! this machine is still admitted to the [reserve](CONNECTIONS_RESERVED): so a full server still answers health checks, metrics,
+//! and publishing. All other connections are refused (`refusal`).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,72 +11,72 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Plan;
-use super::addresses::{AddressPlace, Addresses};
+use super::addresses::{Addresses, CountedAddress};
 use super::listener::Accepted;
 use crate::config::limits::{CONNECTIONS_RESERVED, REFUSALS_AT_ONCE, REFUSALS_LOGGED_EVERY};
 use crate::hub::{Members, Membership};
 
-/// What is counted, for as long as the process lives.
+/// The gate that each connection passes: it holds the counts. All shards share it, and reloads keep it.
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
-    /// How many each address holds.
+    /// The connections of each address.
     pub addresses: Addresses,
     reserve: Members,
     refusing: Members,
-    said: Arc<Mutex<HashMap<Limit, Said>>>,
+    logged: Arc<Mutex<HashMap<Limit, Logged>>>,
 }
 
-/// A server that may hold only so many connections.
+/// The door of a server that has a `connections_max`: the limit, and the count.
 #[derive(Debug, Clone)]
 pub struct Door {
-    /// How many.
+    /// The limit.
     pub connections_max: usize,
-    /// How many it holds.
+    /// The count.
     pub held: Members,
 }
 
-/// A connection's places in what is bounded beside its shard; each is given back when this is dropped.
+/// The limited counts that a connection is part of. They are lowered when this is dropped.
 #[derive(Debug, Default)]
 pub struct Counted {
-    /// In its address.
-    pub address: Option<AddressPlace>,
-    /// In its server.
+    /// That of its address.
+    pub address: Option<CountedAddress>,
+    /// That of its server.
     pub server: Option<Membership>,
-    /// In the reserve.
+    /// That of the reserve.
     pub reserve: Option<Membership>,
 }
 
 impl Counted {
-    /// Boxed, where there is anything.
+    /// Boxed. `None`: it is part of no limited count.
     pub fn boxed(self) -> Option<Box<Counted>> {
         let any = self.address.is_some() || self.server.is_some() || self.reserve.is_some();
         any.then(|| Box::new(self))
     }
 }
 
-/// A limit that was met.
+/// A limit that was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Limit {
-    /// That of the process.
+    /// Of the process.
     Process,
-    /// That of this server.
+    /// Of this server.
     Server(String),
-    /// That of an address.
+    /// Of an address.
     Address,
 }
 
-/// When a limit was last told, and how many met it since.
+/// When a limit was last logged, and how many connections reached it since.
 #[derive(Debug)]
-struct Said {
+struct Logged {
     at: Instant,
     since: u64,
 }
 
 impl Gate {
-    /// Places for a connection that comes in on `server` where the process holds `held` others.
+    /// Counts a new connection to `server`. The process has `held` others.
     ///
     /// # Errors
-    /// The limit that leaves none.
+    /// The limit that refuses the connection.
     pub(super) fn admit(&self, plan: &Plan, held: usize, server: &str, accepted: &Accepted) -> Result<Counted, Limit> {
         let mut counted = Counted::default();
         let door = plan.doors.get(server);
@@ -87,7 +87,7 @@ impl Gate {
             (door.is_some() && counted.server.is_none()).then(|| Limit::Server(server.to_owned()))
         };
         if let Some(limit) = full {
-            self.tell(plan, &limit, None);
+            self.log_refusal(plan, &limit, None);
             counted.reserve = self.reserve.join(if accepted.is_local() { CONNECTIONS_RESERVED } else { 0 });
             if counted.reserve.is_none() {
                 return Err(limit);
@@ -98,14 +98,14 @@ impl Gate {
         {
             counted.address = self.addresses.join(address, max);
             if counted.address.is_none() {
-                self.tell(plan, &Limit::Address, Some(address));
+                self.log_refusal(plan, &Limit::Address, Some(address));
                 return Err(Limit::Address);
             }
         }
         Ok(counted)
     }
 
-    /// Places for a connection that had them in another process, however few there are now.
+    /// Counts a connection that another process has admitted, even if a limit is exceeded now.
     pub fn readmit(&self, plan: &Plan, server: &str, address: Option<IpAddr>) -> Counted {
         Counted {
             address: address.and_then(|address| self.addresses.join(address, usize::MAX)),
@@ -114,32 +114,32 @@ impl Gate {
         }
     }
 
-    /// A place among those that are told at length why there is none for them.
-    pub fn refuse(&self) -> Option<Membership> {
+    /// Counts a connection that is refused with a complete answer. `None`: too many are at the moment.
+    pub fn count_refusal(&self) -> Option<Membership> {
         self.refusing.join(REFUSALS_AT_ONCE)
     }
 
-    /// Says in the log that a limit is met, now and then.
-    fn tell(&self, plan: &Plan, limit: &Limit, address: Option<IpAddr>) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Logs that a limit is reached, at most once in [`REFUSALS_LOGGED_EVERY`].
+    fn log_refusal(&self, plan: &Plan, limit: &Limit, address: Option<IpAddr>) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let before = match said.get_mut(limit) {
-            Some(said) if now.duration_since(said.at) < REFUSALS_LOGGED_EVERY => {
-                said.since += 1;
+        let before = match logged.get_mut(limit) {
+            Some(logged) if now.duration_since(logged.at) < REFUSALS_LOGGED_EVERY => {
+                logged.since += 1;
                 return;
             }
-            Some(said) => said.since,
+            Some(logged) => logged.since,
             None => 0,
         };
-        // One for each server there ever was.
-        said.insert(limit.clone(), Said { at: now, since: 0 });
-        drop(said);
+        // The map has at most one entry for each server that was ever configured.
+        logged.insert(limit.clone(), Logged { at: now, since: 0 });
+        drop(logged);
         let more = if before > 0 { format!(" ({before} others since the last such line)") } else { String::new() };
         log::warn!("{}: one more is refused{more}", sentence(plan, limit, address));
     }
 }
 
-/// Which limit is met, and what would raise it.
+/// A sentence that names the limit, and the key that raises it.
 fn sentence(plan: &Plan, limit: &Limit, address: Option<IpAddr>) -> String {
     match limit {
         Limit::Process if plan.is_connections_max_set => {

@@ -1,16 +1,18 @@
-//! A shard's part in a restart that keeps the clients.
+//! The part of a shard in a restart that keeps the connections.
 //!
-//! In the process that ends, all shards take the same steps together, each when all have taken the one before:
+//! In the process that ends, all shards take these steps. No shard begins a step before all have finished the one before:
 //!
-//! 1. [`Step::Rest`]: nobody is accepted, requests in flight are finished, connections without one are put aside.
-//! 2. [`Step::Hush`]: nobody is read, and nothing is published any more but what waits in the lanes of requests.
-//! 3. [`Step::Spread`]: these lanes are emptied; what is published waits in the lanes of deliveries.
-//! 4. [`Step::Pack`]: those are emptied too. Every publication is in its subscribers' sockets or outboxes: the sessions are written
-//!    down, and from here on left alone.
-//! 5. [`Step::Leave`], where others hold them now; or [`Step::Resume`], where nobody does: then the sessions go on until the drain that follows.
+//! 1. [`Step::StopAccepting`]: no connection is accepted, requests in flight are finished, and connections without one are put
+//!    aside.
+//! 2. [`Step::StopReading`]: no session is read, and nothing more is published, except what is in the lanes of requests.
+//! 3. [`Step::Spread`]: these lanes are emptied. The publications are now in the lanes of deliveries.
+//! 4. [`Step::Pack`]: these are emptied, too. Each publication is now in the sockets or outboxes of its subscribers. The sessions
+//!    are packed, and not touched any longer.
+//! 5. [`Step::Leave`] if another process has the sessions now. [`Step::Resume`] if none has: then they continue until the drain
+//!    that follows.
 //!
-//! In the process that begins, shards take up sessions before they accept and before they read: what is published then
-//! reaches all of them.
+//! In the process that begins, shards take up the sessions before they accept connections or read. So all sessions receive what is
+//! published from then on.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,68 +27,68 @@ use crate::hub::Membership;
 use crate::session::record::Record;
 use crate::session::{Socket, Terms};
 
-/// A step of handing over.
+/// A step of the hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Accept nobody, finish the requests in flight.
-    Rest,
-    /// Read nobody, publish nothing more.
-    Hush,
-    /// Spread what was to be published.
+    /// Stop accepting, and finish the requests in flight.
+    StopAccepting,
+    /// Stop reading and publishing.
+    StopReading,
+    /// Spread the messages that wait to be published.
     Spread,
-    /// Deliver it, and pack the sessions.
+    /// Deliver them, and pack the sessions.
     Pack,
-    /// Another holds the sessions that were packed: forget them.
+    /// Another process has the packed sessions: drop them here.
     Leave,
-    /// Nobody does: go on with them.
+    /// No other process has them: continue with them.
     Resume,
-    /// Answer once everything before is done.
+    /// Answer once all earlier commands are done.
     Wait,
 }
 
-/// The sessions of a shard, packed.
+/// The packed sessions and connections of a shard.
 #[derive(Debug)]
 pub struct Packed {
-    /// The sessions.
+    /// Their records and sockets.
     pub parcel: Parcel,
-    /// How many there are; the rest are connections without a request in flight.
+    /// The number of sessions. The rest of the parcel are connections without a request in flight.
     pub sessions: usize,
-    /// How many there was no room for.
+    /// How many could not be packed.
     pub left_out: usize,
 }
 
-/// A session of another process that is to be taken up.
+/// A session of another process that is taken up.
 #[derive(Debug)]
 pub struct Returning {
     /// Its socket.
     pub socket: Raw,
-    /// The rest of it.
+    /// Everything else.
     pub record: Record,
-    /// What it may from now on; `None`: its route is gone.
+    /// Its terms from now on. `None`: its route is no longer configured.
     pub terms: Option<Arc<Terms>>,
-    /// Its place in the count of its hub.
+    /// Its part in the count of its hub.
     pub membership: Membership,
 }
 
 impl Shard {
-    /// Whether sessions may be touched.
-    pub(super) fn is_awake(&self) -> bool {
-        self.packed.borrow().is_none()
+    /// Whether the sessions are packed. They must not be touched then.
+    pub(super) fn is_packed(&self) -> bool {
+        self.packed.borrow().is_some()
     }
 
-    /// Takes a step.
+    /// Takes a step of the hand-over.
     pub(super) fn hand_over(self: &Rc<Self>, step: Step) -> io::Result<Option<Packed>> {
         let mut table = self.table.borrow_mut();
         match step {
-            Step::Rest => {
+            Step::StopAccepting => {
                 self.accepting.borrow_mut().drain(..).for_each(|(_, task)| task.abort());
                 self.drain.send_replace(true);
                 drop(table);
                 self.clear_lobby();
             }
-            Step::Hush => {
+            Step::StopReading => {
                 table.pause_reading(true);
-                self.hushed.set(true);
+                self.publishing_stopped.set(true);
             }
             Step::Spread => self.relay.serve_all(&mut table),
             Step::Pack => {
@@ -95,13 +97,13 @@ impl Shard {
             }
             Step::Leave => {
                 let packed = self.packed.take().unwrap_or_default();
-                self.aside.borrow_mut().clear();
+                self.idle_connections.borrow_mut().clear();
                 packed.into_iter().for_each(|key| table.forget(key));
                 table.pause_reading(false);
             }
             Step::Resume => {
                 self.packed.take();
-                self.hushed.set(false);
+                self.publishing_stopped.set(false);
                 table.pause_reading(false);
             }
             Step::Wait => {}
@@ -111,18 +113,18 @@ impl Shard {
     }
 
     fn pack(&self) -> io::Result<Packed> {
-        let (mut table, aside) = (self.table.borrow_mut(), self.aside.borrow());
+        let (mut table, idle) = (self.table.borrow_mut(), self.idle_connections.borrow());
         self.relay.take_all(&mut table);
         let mut packer = Packer::new(self.now())?;
         let mut keys = Vec::with_capacity(table.len());
-        let silent = aside.iter().map(|(socket, early, server)| {
-            (None, Item::Silent { server: server.to_string(), early: early.to_vec() }, socket)
+        let connections = idle.iter().map(|(socket, early, server)| {
+            (None, Item::Idle { server: server.to_string(), early: early.to_vec() }, socket)
         });
         let sessions = table.records().map(|(key, record, socket)| (Some(key), Item::Session(record), socket));
-        for (key, item, socket) in sessions.chain(silent) {
+        for (key, item, socket) in sessions.chain(connections) {
             match packer.pack(&item, socket.as_fd()) {
                 Ok(true) => keys.push(key),
-                Ok(false) => log::warn!("{} cannot be handed over: too much waits for it", socket.peer()),
+                Ok(false) => log::warn!("{} cannot be handed over: its record is too large", socket.peer()),
                 Err(error) => {
                     log::warn!("not all sessions can be handed over: {error}");
                     break;
@@ -130,16 +132,16 @@ impl Shard {
             }
         }
         let parcel = packer.close()?;
-        // Those of a message that could not be sent are not among them.
+        // Without those of a message that could not be sent.
         keys.truncate(parcel.count);
-        let left_out = table.len() + aside.len() - keys.len();
+        let left_out = table.len() + idle.len() - keys.len();
         let keys: Vec<SessionKey> = keys.into_iter().flatten().collect();
         let sessions = keys.len();
         self.packed.replace(Some(keys));
         Ok(Packed { parcel, sessions, left_out })
     }
 
-    /// Goes on with sessions of another process.
+    /// Takes up sessions of another process.
     pub(super) fn take_up(&self, sessions: Vec<Returning>) {
         let mut table = self.table.borrow_mut();
         for Returning { socket, record, terms, membership } in sessions {

@@ -1,8 +1,8 @@
-//! Accepting: one shard accepts for a listener, and deals the connections out evenly.
+//! Accepting: each listener belongs to one shard, which accepts and distributes the connections evenly.
 //!
-//! Each connection goes to the shard that has the fewest, for life. One socket is bound once, so an address that is taken is an error (with
-//! SO_REUSEPORT a second daemon would silently share it), sockets of a service manager work alike, and the spread is even
-//! where the kernel's hash is only so on average.
+//! Each connection goes to the shard that has the fewest connections, and stays there. Compared with one SO_REUSEPORT socket for
+//! each shard: an address that is already in use is an error (a second daemon would silently share it), sockets of a service
+//! manager work in the same way, and the distribution is even, not only on average as with the hash of the kernel.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -24,10 +24,10 @@ use super::mailbox::Command;
 use super::poller::{Events, Poller};
 use super::refusal::Refusal;
 use super::socket_file::SocketFile;
-use super::stream::{Place, Raw, is_loopback};
+use super::stream::{Admission, Raw, is_loopback};
 use crate::config::limits::ACCEPT_BACKOFF;
 
-/// How often running out of a resource is logged.
+/// The minimum time between two log lines about failures to accept.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A bound address.
@@ -35,15 +35,15 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Listener {
     /// NAME of the server whose routes it serves.
     pub server: Arc<str>,
-    /// The socket, not blocking.
+    /// The socket. It does not block.
     pub socket: ListenerSocket,
-    /// Its file, if it has one and that is ours to remove.
+    /// The file of a Unix socket, if pushd must remove it.
     pub file: Option<Arc<SocketFile>>,
-    /// A shard accepts on it.
-    taken: AtomicBool,
+    /// Whether a shard accepts on it.
+    claimed: AtomicBool,
 }
 
-/// What kind of socket listens.
+/// The socket of a listener.
 #[derive(Debug)]
 pub enum ListenerSocket {
     /// TCP.
@@ -72,18 +72,18 @@ impl AsFd for ListenerSocket {
 }
 
 impl Listener {
-    /// A listener nobody accepts on yet.
+    /// A listener that no shard accepts on yet.
     pub fn new(server: Arc<str>, socket: ListenerSocket, file: Option<Arc<SocketFile>>) -> Listener {
-        Listener { server, socket, file, taken: AtomicBool::new(false) }
+        Listener { server, socket, file, claimed: AtomicBool::new(false) }
     }
 
-    /// Takes it for the shard that asks, if that is its `turn` and no other shard has it.
-    pub(super) fn is_free_for(&self, turn: bool) -> bool {
-        turn && !self.taken.swap(true, Ordering::Relaxed)
+    /// Claims it for the calling shard. Returns whether this succeeded: no other shard has claimed it before.
+    pub(super) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Relaxed)
     }
 }
 
-/// A connection that has no place yet. It does not block.
+/// An accepted connection that is not counted yet. It does not block.
 pub(super) enum Accepted {
     Tcp(TcpStream, SocketAddr),
     Unix(UnixStream),
@@ -98,7 +98,7 @@ impl Accepted {
         }
     }
 
-    /// The address it came from, if it came from one.
+    /// The address of the client. `None`: it is a Unix socket.
     pub(super) fn address(&self) -> Option<IpAddr> {
         match self {
             Accepted::Tcp(_, address) => Some(address.ip()),
@@ -108,7 +108,7 @@ impl Accepted {
 }
 
 impl ListenerSocket {
-    /// The next connection, if one waits.
+    /// Accepts the next connection.
     fn accept(&self) -> io::Result<Accepted> {
         let (accepted, address) = rustix::net::acceptfrom_with(self, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
         Ok(match self {
@@ -121,12 +121,13 @@ impl ListenerSocket {
     }
 }
 
-/// Watches a listener by a set of its own, so that the runtime watches nothing that others could close.
+/// Watches a listener with an epoll set of its own. The runtime watches only this set, so the listener can be closed elsewhere.
 fn watch(listener: &ListenerSocket) -> io::Result<Poller> {
     let poller = Poller::new()?;
     poller.add_silent(listener, 0)?;
     if let ListenerSocket::Tcp(socket) = listener {
-        // A publication leaves when it is flushed, not when the last one was acknowledged. What is accepted inherits it.
+        // A publication is sent when it is flushed, and not delayed until the last one is acknowledged. Accepted sockets inherit
+        // this.
         SockRef::from(socket).set_tcp_nodelay(true)?;
     }
     Ok(poller)
@@ -134,52 +135,53 @@ fn watch(listener: &ListenerSocket) -> io::Result<Poller> {
 
 /// Accepts until it is dropped.
 pub(super) async fn accept(listener: Arc<Listener>, shard: Rc<Shard>) {
-    let mut rest = Rest::default();
-    // It takes a descriptor, which may be there in a moment: the address is bound, and clients that connect wait.
+    let mut backoff = Backoff::default();
+    // It needs a descriptor. If there is none, one may be free a moment later; the address is bound, so clients wait meanwhile.
     let (poller, mut events) = loop {
         match watch(&listener.socket) {
             Ok(poller) => break (poller, Events::single()),
-            Err(error) => rest.take(&error).await,
+            Err(error) => backoff.pause(&error).await,
         }
     };
     loop {
         match listener.socket.accept() {
             Ok(accepted) => {
-                deal(accepted, &listener.server, &shard);
-                // Others of this shard have their turn, however many come.
+                distribute(accepted, &listener.server, &shard);
+                // Other tasks of this shard run even if very many clients connect.
                 tokio::task::consume_budget().await;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 poller.take(&mut events).for_each(drop);
                 if let Err(error) = poller.wait().await {
-                    rest.take(&error).await;
+                    backoff.pause(&error).await;
                 }
             }
-            // The client was gone before it was accepted.
+            // The client disconnected before it was accepted.
             Err(error) if is_of_the_client(&error) => {}
-            // The connection stays in the queue, or the socket is broken: trying at once would spin.
-            Err(error) => rest.take(&error).await,
+            // The connection stays in the queue, or the socket is broken: trying again at once would be a busy loop.
+            Err(error) => backoff.pause(&error).await,
         }
     }
 }
 
-/// The rest after a failure, which is told once in a while.
+/// A pause after a failure. The failure is logged at most once in [`LOG_INTERVAL`].
 #[derive(Default)]
-struct Rest {
-    told: Option<Instant>,
+struct Backoff {
+    logged: Option<Instant>,
 }
 
-impl Rest {
-    async fn take(&mut self, error: &io::Error) {
-        if self.told.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+impl Backoff {
+    async fn pause(&mut self, error: &io::Error) {
+        if self.logged.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
             log::warn!("cannot accept connections for now: {error}");
-            self.told = Some(Instant::now());
+            self.logged = Some(Instant::now());
         }
         tokio::time::sleep(ACCEPT_BACKOFF).await;
     }
 }
 
-/// Whether accepting failed because of the one connection that was next, which is out of the queue then (accept(2), "Error handling").
+/// Whether accepting failed because of the next connection only. The kernel has removed it from the queue then (accept(2), "Error
+/// handling").
 fn is_of_the_client(error: &io::Error) -> bool {
     let gone = [
         Errno::ECONNABORTED,
@@ -196,8 +198,8 @@ fn is_of_the_client(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| gone.contains(&Errno::from_raw(code)))
 }
 
-/// Gives a connection to the shard with the fewest, this one first among equals.
-fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
+/// Gives a connection to the shard that has the fewest; among equals to this one.
+fn distribute(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let mailboxes = shard.relay.mailboxes();
     let (mut all, mut least) = (0, shard.index);
     let mut fewest = mailboxes[least].connections.count();
@@ -218,15 +220,15 @@ fn deal(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
                 has_events: plan.sites.get(&**server).is_some_and(|site| site.has_events()),
                 connections: all,
             };
-            return refusal.refuse(accepted, plan.gate.refuse());
+            return refusal.refuse(accepted, plan.gate.count_refusal());
         }
     };
     let Some(in_shard) = mailboxes[least].connections.join(usize::MAX) else { return };
-    let place = Place { shard: in_shard, counted };
+    let admission = Admission { shard: in_shard, counted };
     shard.counters().accepted.add(1);
     let raw = match accepted {
-        Accepted::Tcp(socket, address) => Raw::tcp(socket, address.into(), place),
-        Accepted::Unix(socket) => Raw::unix(socket, place),
+        Accepted::Tcp(socket, address) => Raw::tcp(socket, address.into(), admission),
+        Accepted::Unix(socket) => Raw::unix(socket, admission),
     };
     if least == shard.index {
         return shard.serve(raw, Bytes::new(), server.clone());
@@ -239,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_clients_own_end_is_no_reason_to_rest() {
+    fn only_a_disconnected_client_is_ignored_without_a_pause() {
         for (errno, gone) in [
             (Errno::ECONNABORTED, true),
             (Errno::EMFILE, false),

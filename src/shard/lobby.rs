@@ -1,8 +1,8 @@
-//! Connections that have said nothing yet.
+//! The lobby: connections that have sent nothing yet.
 //!
-//! They wait in the shard's epoll set and cost it a place in a list: no task, no timer and no buffer. What the first read brings is a
-//! handshake in most cases ([`Opening`]): then the connection becomes a session at once. Anything else is served by
-//! [`crate::http::connection`] in a task, with the bytes that were read.
+//! They wait in the epoll set of the shard. Each costs an entry in a list, but no task, no timer of the runtime and no buffer. The
+//! first read usually brings a WebSocket handshake ([`Opening`]): then the connection becomes a session at once. Otherwise
+//! [`crate::http::connection`] serves the connection in a task, with the bytes that were read.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
@@ -24,30 +24,30 @@ use crate::http::opening::Opening;
 use crate::hub::Slot;
 use crate::session::{Seconds, Socket};
 
-/// The connections.
+/// The connections of a shard that have sent nothing yet.
 #[derive(Debug)]
 pub(super) struct Lobby {
     waiting: Slab<Waiting>,
-    /// When each has waited long enough.
+    /// When each one times out.
     wheel: Wheel,
     fired: VecDeque<Timer>,
-    /// Places of those that have said something, or have ended.
+    /// Those that have sent something or have ended.
     ready: VecDeque<Slot>,
-    /// Tells a connection apart from an earlier one in its place.
+    /// Distinguishes a connection from an earlier one in the same slot.
     generation: u32,
     opening: Opening,
-    /// One buffer reads for all.
+    /// The read buffer of all connections.
     buffer: Vec<u8>,
 }
 
-/// One of them.
+/// A connection that has sent nothing yet.
 #[derive(Debug)]
 struct Waiting {
     socket: Raw,
-    /// The server whose address it came to.
+    /// The server whose address it connected to.
     server: Arc<str>,
     generation: u32,
-    /// When it has waited long enough.
+    /// When it times out.
     due: Seconds,
 }
 
@@ -66,50 +66,51 @@ impl Default for Lobby {
 }
 
 impl Lobby {
-    fn add(&mut self, socket: Raw, server: Arc<str>, now: Seconds, patience: Seconds) -> Slot {
+    fn add(&mut self, socket: Raw, server: Arc<str>, now: Seconds, timeout: Seconds) -> Slot {
         self.generation = self.generation.wrapping_add(1);
-        let (generation, due) = (self.generation, now.saturating_add(patience));
+        let (generation, due) = (self.generation, now.saturating_add(timeout));
         let slot = self.waiting.insert(Waiting { socket, server, generation, due }) as Slot;
         self.wheel.set(Timer { slot, generation, due: due.min(now + TIMER_MAX) });
         slot
     }
 
-    /// Lets go connections that have said nothing for as long as they may, as many as a turn may.
+    /// Closes connections that have timed out, at most as many as a turn may.
     fn expire(&mut self, now: Seconds) {
         self.wheel.fire(now, &mut self.fired);
         let mut left = TIMERS_PER_TURN;
         while left > 0
             && let Some(timer) = self.fired.pop_front()
         {
-            let place = timer.slot as usize;
-            let Some(waiting) = self.waiting.get(place).filter(|waiting| waiting.generation == timer.generation) else {
+            let slot = timer.slot as usize;
+            let Some(waiting) = self.waiting.get(slot).filter(|waiting| waiting.generation == timer.generation) else {
                 continue;
             };
             left -= 1;
             if waiting.due > now {
                 self.wheel.set(Timer { due: waiting.due.min(now + TIMER_MAX), ..timer });
             } else {
-                self.waiting.remove(place);
+                self.waiting.remove(slot);
             }
         }
     }
 }
 
 impl Shard {
-    /// Serves a connection until it ends or upgrades, from when it says something on; `early` is what was read of it before.
+    /// Serves a connection until it ends or upgrades. It waits in the lobby until it sends something, unless bytes of it (`early`)
+    /// were read before.
     pub(super) fn serve(self: &Rc<Self>, socket: Raw, early: Bytes, server: Arc<str>) {
         if !early.is_empty() {
             return self.serve_at_once(socket, early, server);
         }
         let Some(site) = self.plan.borrow().sites.get(&*server).cloned() else { return };
-        // A second that has begun is none.
-        let patience = match socket.is_reserve() {
+        // One more second, because the present one is not complete.
+        let timeout = match socket.is_reserve() {
             true => site.server.header_timeout.min(REFUSAL_PATIENCE),
             false => site.server.header_timeout,
         };
-        let patience = patience.as_secs_f64().ceil() as Seconds + 1;
-        let peer = socket.who();
-        let slot = self.lobby.borrow_mut().add(socket, server, self.now(), patience);
+        let timeout = timeout.as_secs_f64().ceil() as Seconds + 1;
+        let peer = socket.remote();
+        let slot = self.lobby.borrow_mut().add(socket, server, self.now(), timeout);
         let watched = match self.lobby.borrow().waiting.get(slot as usize) {
             Some(waiting) => self.poller.add_silent(&waiting.socket, slot),
             None => Ok(()),
@@ -122,31 +123,31 @@ impl Shard {
         }
     }
 
-    /// Serves connections that have said something, as many as a turn may; `ready` are the places of more of them.
-    pub(super) fn hear_some(self: &Rc<Self>, ready: impl Iterator<Item = Slot>) {
+    /// Reads connections that have sent something, at most as many as a turn may. `ready` are those that the poller reports now.
+    pub(super) fn read_lobby(self: &Rc<Self>, ready: impl Iterator<Item = Slot>) {
         self.lobby.borrow_mut().ready.extend(ready);
         for _ in 0..HANDSHAKES_PER_TURN {
             let Some(slot) = self.lobby.borrow_mut().ready.pop_front() else { return };
-            self.hear(slot);
+            self.read_first(slot);
         }
     }
 
-    /// Whether connections that have said something wait for a turn.
-    pub(super) fn has_openings(&self) -> bool {
+    /// Whether connections of the lobby wait for the next turn.
+    pub(super) fn has_ready_connections(&self) -> bool {
         let lobby = self.lobby.borrow();
         !lobby.ready.is_empty() || !lobby.fired.is_empty()
     }
 
-    /// Looks after connections that wait too long.
+    /// Closes connections that have timed out.
     pub(super) fn expire(&self) {
         self.lobby.borrow_mut().expire(self.now());
     }
 
-    /// Reads a connection that has said something, or has ended.
-    fn hear(self: &Rc<Self>, slot: Slot) {
+    /// Reads a connection for the first time, after it has sent something or has ended.
+    fn read_first(self: &Rc<Self>, slot: Slot) {
         let mut lobby = self.lobby.borrow_mut();
         let Lobby { waiting, opening, buffer, .. } = &mut *lobby;
-        // What is said of a place may be of the one that was there before.
+        // The report may be for an earlier connection in the same slot.
         let Some(silent) = waiting.get_mut(slot as usize) else { return };
         let count = loop {
             match silent.socket.try_read(buffer) {
@@ -155,7 +156,7 @@ impl Shard {
                     if *self.drain.borrow() {
                         let silent = waiting.remove(slot as usize);
                         drop(lobby);
-                        self.let_wait_elsewhere(silent);
+                        self.put_aside_or_drop(silent);
                     }
                     return;
                 }
@@ -178,9 +179,9 @@ impl Shard {
                     drop(lobby);
                     return self.adopt(socket, arrival, |poller, socket, key| poller.assign(socket, key));
                 }
-                // The client has not taken earlier answers, of another process: hyper waits until it does.
+                // The client has not read earlier answers, of another process: hyper waits until it does.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The client is gone.
+                // The client has disconnected.
                 _ => return,
             }
         }
@@ -188,26 +189,27 @@ impl Shard {
         drop(lobby);
         match self.poller.remove(&socket) {
             Ok(()) => self.serve_at_once(socket, early, server),
-            Err(error) => log::warn!("{} could not be served: {error}", socket.who()),
+            Err(error) => log::warn!("{} could not be served: {error}", socket.remote()),
         }
     }
 
     fn serve_at_once(self: &Rc<Self>, socket: Raw, early: Bytes, server: Arc<str>) {
-        let peer = socket.who();
+        let peer = socket.remote();
         match socket.into_stream() {
-            Ok(stream) => self.speak_http(stream, early, server),
+            Ok(stream) => self.serve_http(stream, early, server),
             Err(error) => log::warn!("{peer} could not be served: {error}"),
         }
     }
 
-    /// Keeps a connection without a request in flight for the next process, with what was read of its next one.
+    /// Puts a connection without a request in flight aside: it is kept for the next process, with the bytes that were read of its
+    /// next request.
     pub(super) fn put_aside(&self, socket: Raw, early: Bytes, server: Arc<str>) {
-        self.aside.borrow_mut().push((socket, early, server));
+        self.idle_connections.borrow_mut().push((socket, early, server));
         self.mailbox().aside.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// No more is awaited: connections that have said something by now are served, the others put aside for the next process, or let go
-    /// where there is none. It takes some turns.
+    /// Empties the lobby over the next turns: connections that have sent something by now are served. The others are put aside for
+    /// the next process, or closed if there is none.
     pub(super) fn clear_lobby(&self) {
         let mut lobby = self.lobby.borrow_mut();
         let Lobby { waiting, ready, .. } = &mut *lobby;
@@ -215,13 +217,13 @@ impl Shard {
         self.mailbox().bell.notify_one();
     }
 
-    fn let_wait_elsewhere(&self, Waiting { socket, server, .. }: Waiting) {
-        if self.ending.get() || !self.is_awake() {
+    fn put_aside_or_drop(&self, Waiting { socket, server, .. }: Waiting) {
+        if self.ending.get() || self.is_packed() {
             return;
         }
         match self.poller.remove(&socket) {
             Ok(()) => self.put_aside(socket, Bytes::new(), server),
-            Err(error) => log::warn!("{} could not be put aside: {error}", socket.who()),
+            Err(error) => log::warn!("{} could not be kept for the next process: {error}", socket.remote()),
         }
     }
 }

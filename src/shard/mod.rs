@@ -1,10 +1,10 @@
-//! One thread, one runtime, one table: the data plane.
+//! The data plane: each shard is one thread with one runtime and one table of sessions.
 //!
-//! Each shard is a thread with a runtime of its own that serves connections from their first byte to their last. Connections that
-//! have said nothing yet wait in the `lobby`; HTTP is spoken in tasks ([`crate::http`]); after its upgrade a socket leaves the runtime for
-//! the shard's epoll set ([`poller`]) and its session for the [`table`]. The loop in `Shard::run` takes what is ready in turns. Between shards go only
-//! messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or has its sessions written down for another
-//! process ([`handover`], [`parcel`]).
+//! A shard serves a connection from its first byte to its last. A connection that has sent nothing yet waits in the `lobby`. HTTP
+//! is served in tasks ([`crate::http`]). After its upgrade a socket moves from the runtime to the epoll set of the shard
+//! ([`poller`]), and its session is in the [`table`]. The loop in `Shard::run` takes turns; each turn does what is ready. Shards
+//! exchange only messages ([`mailbox`]), by the rules of the [`relay`]. At its end a shard drains, or its sessions are packed for
+//! another process ([`handover`], [`parcel`]).
 
 pub mod addresses;
 pub mod counters;
@@ -59,47 +59,47 @@ use relay::Relay;
 use stream::{Raw, Stream};
 use table::{Rebind, SessionKey, Table};
 
-/// How long a shard rests while publications wait for room in another shard.
-const ROOM_PAUSE: Duration = Duration::from_millis(1);
+/// The interval at which a shard tries again while the lanes of another shard are full.
+const FULL_LANE_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the configuration asks of the shards, compiled.
+/// The configuration of the shards, compiled.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The routes of each server, by its name.
     pub sites: HashMap<String, Arc<Site>>,
-    /// The addresses, each accepted by one shard.
+    /// The listeners. One shard accepts on each.
     pub listeners: Vec<Arc<Listener>>,
-    /// The members of each hub, by its name, for the metrics.
+    /// The number of sessions of each hub, by its name, for the metrics.
     pub hubs: Vec<(String, Members)>,
-    /// How many connections are held at once.
+    /// The maximum number of connections.
     pub connections_max: usize,
-    /// Whether the file says so, and not the limit of open files.
+    /// Whether this number is configured. Otherwise it follows from the limit of open files.
     pub is_connections_max_set: bool,
-    /// How many of them may come from one address; `None`: all.
+    /// The maximum number of connections of one address. `None`: there is no limit.
     pub connections_per_address_max: Option<usize>,
-    /// The servers that may hold only so many.
+    /// The servers with a limit of connections, by name.
     pub doors: HashMap<String, Door>,
-    /// What counts them; the same in every plan.
+    /// The counts of connections. All plans share it.
     pub gate: Gate,
-    /// The files being sent; the same in every plan.
+    /// The files that are being sent. All plans share it.
     pub files: Files,
 }
 
 impl Plan {
-    /// The same without its addresses.
-    fn deaf(&self) -> Plan {
+    /// The same plan without its listeners.
+    fn without_listeners(&self) -> Plan {
         Plan { listeners: Vec::new(), ..self.clone() }
     }
 
-    /// The terms that the route of `terms` has now; `None`: it is gone.
+    /// The present terms of the route of `terms`. `None`: it is no longer configured.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
         self.sites.get(&terms.server)?.terms(&terms.path).filter(|now| now.hub_id == terms.hub_id).cloned()
     }
 }
 
-/// Finds the terms of sessions by a plan. Each route is looked up once, however many sessions it has.
+/// Finds the terms of sessions in a plan. Each route is looked up once for all its sessions.
 fn rebinding(plan: Arc<Plan>) -> Rebind {
-    // The old terms are held, so that no others come to lie where they lay.
+    // The key is the address of the old terms. The entry holds them, so that the address is not reused.
     let mut known: HashMap<*const Terms, (Arc<Terms>, Option<Arc<Terms>>)> = HashMap::new();
     Box::new(move |terms| {
         let found = known.entry(Arc::as_ptr(terms)).or_insert_with(|| (terms.clone(), plan.rebound(terms)));
@@ -107,7 +107,7 @@ fn rebinding(plan: Arc<Plan>) -> Rebind {
     })
 }
 
-/// One shard, as its own thread sees it.
+/// One shard, for its own thread.
 pub(crate) struct Shard {
     index: usize,
     relay: Relay,
@@ -115,31 +115,32 @@ pub(crate) struct Shard {
     table: RefCell<Table<Raw>>,
     poller: Poller,
     lobby: RefCell<Lobby>,
-    /// Requests in flight are finished, and no more are taken.
+    /// Whether requests in flight are finished and no more are accepted.
     drain: watch::Sender<bool>,
-    /// The server ends, with its sessions or without.
+    /// Whether the server ends and no other process continues.
     ending: Cell<bool>,
-    /// Nothing is published from here any more: sessions are about to be written down.
-    hushed: Cell<bool>,
-    /// Connections without a request in flight that wait for the next process, each with what was read of it, and its server.
-    aside: RefCell<Vec<(Raw, Bytes, Arc<str>)>>,
-    /// Those that are written down; from then on nobody touches any session.
+    /// Whether publishing has stopped, because the sessions are about to be packed.
+    publishing_stopped: Cell<bool>,
+    /// Connections without a request in flight that are kept for the next process, each with the bytes that were read of it, and
+    /// its server.
+    idle_connections: RefCell<Vec<(Raw, Bytes, Arc<str>)>>,
+    /// The packed sessions. While this is set, no session may be touched.
     packed: RefCell<Option<Vec<SessionKey>>>,
     /// The tasks that accept here, by listener.
     accepting: RefCell<Vec<(Arc<Listener>, tokio::task::JoinHandle<()>)>>,
     began: Instant,
-    /// What the sessions' clock said when it began.
+    /// The clock of the sessions when the shard began.
     clock: Seconds,
     stopped: Cell<bool>,
 }
 
-/// Starts shard number `index` on a thread of its own. It takes sessions up, but neither accepts nor reads before it is given a plan
-/// by [`Command::Plan`]. `clock` is what the sessions' clock says now.
+/// Starts shard number `index` on a thread of its own. It takes up sessions, but neither accepts nor reads before it gets a plan by
+/// [`Command::Plan`]. `clock` is the present time of the clock of the sessions.
 ///
 /// # Errors
 /// The thread or its runtime could not be made.
 pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
-    // The first runtime of a process panics where it finds no descriptors for its signals: an error now is better.
+    // The first runtime of a process panics if it gets no descriptors for its signals. This check returns an error instead.
     if index == 0 {
         drop((UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?));
     }
@@ -157,12 +158,12 @@ pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Se
             log::error!("shard {index} could not start: {error}");
         }
         drop(local);
-        // A file system that hangs has its thread, but not the end of the process.
+        // A file system that hangs may block a thread, but not the end of the process.
         runtime.shutdown_timeout(BLOCKED_FILE);
     })
 }
 
-/// Closes the mailbox of a shard when it ends, however it does.
+/// Closes the mailbox of a shard when its thread ends, also by a panic.
 struct Closing(Arc<[Mailbox]>, usize);
 
 impl Drop for Closing {
@@ -180,13 +181,13 @@ impl Shard {
             index,
             table: RefCell::new(table),
             relay: Relay::new(index, mailboxes),
-            plan: RefCell::new(Arc::new(plan.deaf())),
+            plan: RefCell::new(Arc::new(plan.without_listeners())),
             poller: Poller::new()?,
             lobby: RefCell::default(),
             drain: watch::Sender::new(false),
             ending: Cell::new(false),
-            hushed: Cell::new(false),
-            aside: RefCell::default(),
+            publishing_stopped: Cell::new(false),
+            idle_connections: RefCell::default(),
             packed: RefCell::default(),
             accepting: RefCell::default(),
             began: Instant::now(),
@@ -207,38 +208,39 @@ impl Shard {
         self.plan.borrow().clone()
     }
 
-    /// The loop: wait for anything, take a turn.
+    /// The loop: wait for an event, take a turn.
     async fn run(self: Rc<Self>) {
         let mut events = Events::default();
         let mut second = tokio::time::interval(Duration::from_secs(1));
         while !self.stopped.get() {
-            let (awake, has_work, held_up) = (self.is_awake(), self.has_work(), self.is_held_up());
+            let (packed, has_work, held_up) = (self.is_packed(), self.has_work(), self.is_held_up());
             tokio::select! {
-                ready = self.poller.wait(), if awake => if let Err(error) = ready { log::error!("epoll: {error}") },
+                ready = self.poller.wait(), if !packed => if let Err(error) = ready { log::error!("epoll: {error}") },
                 () = self.mailbox().bell.notified() => {}
                 _ = second.tick() => {}
                 () = tokio::task::yield_now(), if has_work => {}
-                () = tokio::time::sleep(ROOM_PAUSE), if held_up && !has_work => {}
+                () = tokio::time::sleep(FULL_LANE_PAUSE), if held_up && !has_work => {}
             }
             for _ in 0..COMMANDS_PER_TURN {
                 let Some(command) = self.mailbox().command() else { break };
-                self.obey(command);
+                self.execute(command);
             }
-            if self.is_awake() {
+            if !self.is_packed() {
                 self.turn(&mut events);
             }
         }
     }
 
-    /// Whether the next turn has something to do without waiting for it.
+    /// Whether the next turn has something to do already.
     fn has_work(&self) -> bool {
-        let waits = || self.table.borrow().has_work() || self.relay.has_publications() || self.has_openings();
-        self.mailbox().has_commands() || self.is_awake() && waits()
+        let waits = || self.table.borrow().has_work() || self.relay.has_publications() || self.has_ready_connections();
+        self.mailbox().has_commands() || !self.is_packed() && waits()
     }
 
-    /// Whether something waits for room in another shard, which does not tell when there is some.
+    /// Whether something waits because the lanes of another shard are full. That shard does not notify when they are not full any
+    /// longer.
     fn is_held_up(&self) -> bool {
-        self.is_awake() && (self.table.borrow().is_held_up() || self.mailbox().requests().waiting() > 0)
+        !self.is_packed() && (self.table.borrow().is_held_up() || self.mailbox().requests().waiting() > 0)
     }
 
     /// One turn, with the sockets that are ready.
@@ -247,22 +249,22 @@ impl Shard {
         self.table.borrow_mut().set_time(self.now());
         let ready = self.poller.take(events);
         let silent = ready.clone().filter(|ready| ready.key.is_silent());
-        self.hear_some(silent.map(|ready| ready.key.slot));
+        self.read_lobby(silent.map(|ready| ready.key.slot));
         self.expire();
         let sessions = ready.filter(|ready| !ready.key.is_silent());
         self.relay.turn(&mut self.table.borrow_mut(), self.now(), sessions);
     }
 
-    /// What the sessions' clock says.
+    /// The clock of the sessions.
     fn now(&self) -> Seconds {
         self.clock + self.began.elapsed().as_secs() as Seconds
     }
 
-    fn obey(self: &Rc<Self>, command: Command) {
+    fn execute(self: &Rc<Self>, command: Command) {
         match command {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
             Command::Plan(plan) => {
-                self.table.borrow_mut().rebind(rebinding(Arc::new(plan.deaf())));
+                self.table.borrow_mut().rebind(rebinding(Arc::new(plan.without_listeners())));
                 *self.plan.borrow_mut() = plan;
                 self.table.borrow_mut().pause_reading(false);
                 self.accept_as_planned();
@@ -270,14 +272,14 @@ impl Shard {
             Command::Drain(farewell) => self.drain(farewell),
             Command::TakeUp(sessions) => self.take_up(sessions),
             Command::HandOver(step, done) => {
-                // Whoever asked may have lost patience.
+                // The server may have stopped waiting for the answer.
                 let _ = done.send(self.hand_over(step));
             }
             Command::Stop => self.stopped.set(true),
         }
     }
 
-    /// Starts accepting on the listeners that fell to this shard, and stops where they are gone.
+    /// Starts to accept on the listeners of this shard, and stops on those that are no longer configured.
     fn accept_as_planned(self: &Rc<Self>) {
         let plan = self.plan();
         let mut accepting = self.accepting.borrow_mut();
@@ -290,28 +292,29 @@ impl Shard {
         });
         for (number, listener) in plan.listeners.iter().enumerate() {
             let here = accepting.iter().any(|(accepted, _)| Arc::ptr_eq(accepted, listener));
-            // A listener stays with its shard for life: its number may change in a reload, the shard that accepts does not.
-            if !here && listener.is_free_for(number % self.relay.mailboxes().len() == self.index) {
+            // The number of a listener may change in a reload. The shard that claimed it keeps it.
+            if !here && number % self.relay.mailboxes().len() == self.index && listener.claim() {
                 let task = tokio::task::spawn_local(listener::accept(listener.clone(), self.clone()));
                 accepting.push((listener.clone(), task));
             }
         }
     }
 
-    /// Serves a connection that has said something in a task of its own until it ends or upgrades.
-    fn speak_http(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
-        let (peer, on_loopback, is_reserve) = (stream.who().to_string(), stream.is_on_loopback(), stream.is_reserve());
+    /// Serves HTTP on a connection, in a task of its own, until the connection ends or upgrades.
+    fn serve_http(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
+        let (peer, on_loopback, is_reserve) =
+            (stream.remote().to_string(), stream.is_on_loopback(), stream.is_reserve());
         let client = http::Client { server, peer, on_loopback, is_reserve };
         let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
         let served = async move {
-            // There are bytes to parse already, and hyper drops its answer to what it cannot parse where that cannot be written at once.
+            // `early` is parsed at once. If it is invalid, hyper drops its answer unless the socket is known to be writable.
             if stream.writable().await.is_ok() {
                 http::connection::serve(stream, early, client, edge, drain).await;
             }
         };
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            // What a panic left half done is shared by all: a shard that only looks alive is worse than none.
+            // After a panic the state that all connections share may be inconsistent: the shard stops.
             if AssertUnwindSafe(served).catch_unwind().await.is_err() {
                 shard.stopped.set(true);
                 shard.mailbox().bell.notify_one();

@@ -1,8 +1,9 @@
-//! Sessions on their way to another process: what is written down of them lies in a file without a name, their sockets in pipes of
-//! descriptors (`SCM_RIGHTS`). Whoever holds these few descriptors holds all of the sessions.
+//! A parcel: the sessions and idle connections of a shard, packed for another process. The records are in a memory file, the
+//! sockets in pipes that carry descriptors (`SCM_RIGHTS`). A process that has the descriptors of the file and the pipes has all the
+//! sessions.
 //!
-//! A message of a pipe says the number of its first socket; socket and record of one session have the same number. A kernel
-//! lets few messages wait in one pipe (`net.unix.max_dgram_qlen`), so there are as many pipes as it takes.
+//! Each message in a pipe begins with the number of its first socket. A socket and its record have the same number. The kernel
+//! limits how many messages a pipe holds (`net.unix.max_dgram_qlen`), so there are as many pipes as necessary.
 
 mod opened;
 
@@ -24,25 +25,25 @@ use crate::wire::fields::{Damaged, Fields};
 use crate::wire::tagged::{self, Field, tagged};
 pub use opened::{Opened, clock};
 
-/// The most descriptors that one message carries (`SCM_MAX_FD`).
+/// The maximum number of descriptors in one message (`SCM_MAX_FD`).
 const SOCKETS_PER_MESSAGE: usize = 253;
-/// What a file of records begins with, and the number of its format. Behind them stand the header and the items, each behind its length.
+/// A file of records begins with this and the number of its format. The header and the items follow, each after its length.
 const MAGIC: [u8; 12] = *b"pushd record";
 const FORMAT: u32 = 2;
 
-/// What stands before each of these: how long it is.
+/// The size of this length.
 const LENGTH_BYTES: usize = 4;
 
-/// What is written down of a socket.
+/// The record of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// It is a session's.
+    /// It belongs to a session.
     Session(Record),
-    /// It has no request in flight.
-    Silent {
-        /// The name of the server it came in on.
+    /// It is a connection without a request in flight.
+    Idle {
+        /// NAME of the server that it connected to.
         server: String,
-        /// What was read of its next request.
+        /// The bytes that were read of its next request.
         early: Vec<u8>,
     },
 }
@@ -51,59 +52,59 @@ impl Item {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Item::Session(record) => tagged::put(1, record, out),
-            Item::Silent { server, early } => {
+            Item::Idle { server, early } => {
                 tagged::put(2, server, out);
                 tagged::put(3, early, out);
             }
         }
     }
 
-    /// Reads what was written of a socket.
+    /// Reads the record of a socket.
     ///
     /// # Errors
-    /// It is something else.
+    /// The bytes are not such a record.
     pub fn read(bytes: &[u8]) -> Result<Item, Damaged> {
         let (mut fields, mut item) = (Fields(bytes), None);
-        let mut read = Vec::new();
+        let mut early_bytes = Vec::new();
         while let Some(field) = fields.tagged()? {
             match field {
                 (1, session) => item = Some(Item::Session(Record::read(session)?)),
-                (2, server) => item = Some(Item::Silent { server: String::read(server)?, early: Vec::new() }),
-                (3, early) => read = Field::read(early)?,
+                (2, server) => item = Some(Item::Idle { server: String::read(server)?, early: Vec::new() }),
+                (3, early) => early_bytes = Field::read(early)?,
                 _ => {}
             }
         }
-        if let Some(Item::Silent { early, .. }) = &mut item {
-            *early = read;
+        if let Some(Item::Idle { early, .. }) = &mut item {
+            *early = early_bytes;
         }
-        item.ok_or(Damaged("it is nothing that this version knows"))
+        item.ok_or(Damaged("this version does not know its kind"))
     }
 }
 
-/// What stands before the items.
+/// The header of a file of records.
 #[derive(Debug, Default)]
 struct Header {
-    /// When the parcel was begun, by the sessions' clock.
+    /// When the parcel was begun, by the clock of the sessions.
     clock: Seconds,
 }
 
 tagged!(Header { 1 clock });
 
-/// Sessions packed for another process.
+/// Packed sessions and connections.
 #[derive(Debug)]
 pub struct Parcel {
     /// Their records.
     pub records: OwnedFd,
     /// Their sockets.
     pub pipes: Vec<Pipe>,
-    /// How many they are.
+    /// How many there are.
     pub count: usize,
 }
 
-/// A pipe with sockets in it.
+/// A pipe that contains sockets.
 #[derive(Debug)]
 pub struct Pipe {
-    /// Its end to read from, which is given away.
+    /// The end that the other process reads from.
     pub out: Option<OwnedFd>,
     input: OwnedFd,
 }
@@ -115,8 +116,8 @@ impl Pipe {
         Ok(Pipe { out: Some(out), input })
     }
 
-    /// Whether anybody holds the other end, once ours is closed.
-    pub fn is_kept(&mut self) -> bool {
+    /// Closes our descriptor of the reading end. Returns whether another process has one.
+    pub fn close_and_check_holder(&mut self) -> bool {
         self.out = None;
         let mut ends = [PollFd::new(self.input.as_fd(), PollFlags::empty())];
         let polled = loop {
@@ -141,8 +142,9 @@ impl Pipe {
 pub struct Packer<'s> {
     records: File,
     pipes: Vec<Pipe>,
-    /// Packed for good: so many, which end here in the file.
+    /// How many sockets are sent.
     count: u64,
+    /// Where the records of these end in the file.
     end: u64,
     /// Records and sockets of the message that is being filled.
     written: Vec<u8>,
@@ -150,7 +152,7 @@ pub struct Packer<'s> {
 }
 
 impl<'s> Packer<'s> {
-    /// An empty parcel, begun at this second of the sessions' clock.
+    /// An empty parcel, begun at this time of the clock of the sessions.
     pub fn new(clock: Seconds) -> io::Result<Packer<'s>> {
         let mut records = File::from(memfd_create("pushd-records", MFdFlags::MFD_CLOEXEC)?);
         let (mut begin, mut header) = (MAGIC.to_vec(), Vec::new());
@@ -163,10 +165,10 @@ impl<'s> Packer<'s> {
         Ok(Packer { records, pipes: vec![Pipe::new()?], count: 0, end: begin.len() as u64, written, sockets })
     }
 
-    /// Adds a socket; whether there was room for it.
+    /// Adds a socket. Returns whether its record was small enough.
     ///
     /// # Errors
-    /// The system refuses; then what was packed for good before stays packed, and nothing more can be.
+    /// A system call failed. What was sent before stays packed, and nothing more can be added.
     pub fn pack(&mut self, item: &Item, socket: BorrowedFd<'s>) -> io::Result<bool> {
         if let Item::Session(record) = item
             && record.waiting.len() > LIST_VALUES_MAX
@@ -189,13 +191,13 @@ impl<'s> Packer<'s> {
         Ok(true)
     }
 
-    /// Sends what was added.
+    /// Sends what was added since the last message.
     fn send(&mut self) -> io::Result<()> {
         let (written, sockets) = (std::mem::take(&mut self.written), std::mem::take(&mut self.sockets));
         if sockets.is_empty() {
             return Ok(());
         }
-        // What stands in the file behind the last record that counts is cut off in the end.
+        // The records of a message that could not be sent are overwritten here, or truncated in `close`.
         self.records.seek(SeekFrom::Start(self.end))?;
         self.records.write_all(&written)?;
         let sent =
@@ -213,10 +215,10 @@ impl<'s> Packer<'s> {
         Ok(())
     }
 
-    /// Closes the parcel. What could not be sent is left out of it.
+    /// Completes the parcel, without what could not be sent.
     ///
     /// # Errors
-    /// The records cannot be finished: the parcel is none.
+    /// The file cannot be completed: there is no parcel.
     pub fn close(mut self) -> io::Result<Parcel> {
         if let Err(error) = self.send() {
             log::warn!("not all sessions can be handed over: {error}");
@@ -261,13 +263,13 @@ mod tests {
 
     fn item(number: usize) -> Item {
         match number % 10 {
-            9 => Item::Silent { server: "main".into(), early: Vec::new() },
-            8 => Item::Silent { server: "main".into(), early: b"GET /\xff".to_vec() },
+            9 => Item::Idle { server: "main".into(), early: Vec::new() },
+            8 => Item::Idle { server: "main".into(), early: b"GET /\xff".to_vec() },
             _ => Item::Session(session(number)),
         }
     }
 
-    /// So many packed, some of which are no sessions; and the other ends of their sockets.
+    /// A parcel with `count` sessions and connections, and the other ends of their sockets.
     fn packed(count: usize) -> (Parcel, Vec<UnixStream>) {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..count).map(|_| UnixStream::pair().unwrap()).unzip();
         let mut packer = Packer::new(41).unwrap();
@@ -279,17 +281,17 @@ mod tests {
         (parcel, ours)
     }
 
-    /// Opens what was packed, its pipes the other way round.
+    /// Opens a parcel, with its pipes in reverse order.
     fn open(parcel: Parcel) -> (Opened, Option<String>) {
         let Parcel { records, mut pipes, .. } = parcel;
         let opened = Opened::new(Some(records), pipes.iter_mut().rev().filter_map(|pipe| pipe.out.take()).collect());
-        assert!(pipes.iter_mut().all(|pipe| !pipe.is_kept()), "all are closed");
+        assert!(pipes.iter_mut().all(|pipe| !pipe.close_and_check_holder()), "all are closed");
         opened
     }
 
     #[test]
     fn every_socket_arrives_with_its_record() {
-        // More than one message holds, and the last of them not full.
+        // Several messages, the last one not full.
         let count = 2 * SOCKETS_PER_MESSAGE + 5;
         let (parcel, mut ours) = packed(count);
         assert_eq!(clock(&parcel.records), 41);
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_full_and_another_is_taken() {
+    fn a_full_pipe_is_followed_by_another() {
         let (parcel, _ours) = packed(2);
         let mut first = parcel.pipes;
         let pipe = first.pop().unwrap();
@@ -321,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn damage_leaves_sockets_without_a_record() {
-        // Where the header's record and the first item's begin.
+    fn sockets_whose_records_are_damaged_are_left() {
+        // Where the header and the first item begin.
         let header = (MAGIC.len() + 4) as u64;
         let first = header + LENGTH_BYTES as u64 + 3;
         let cases: [(u64, &[u8], usize); 5] = [
-            // Another magic, another format, a header and a record that are longer than the file, and an item that is unknown.
+            // A wrong magic, another format, a header and a record that are longer than the file, and an unknown item.
             (0, b"P", 0),
             (12, &[3], 0),
             (header, &[0xff, 0xff, 0xff], 0),
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_list_may_hold_is_not_packed() {
+    fn a_session_with_too_many_waiting_frames_is_not_packed() {
         let mut record = session(0);
         record.waiting = vec![Kept { dropped: 1, ..Kept::default() }; LIST_VALUES_MAX];
         record.written = 0;

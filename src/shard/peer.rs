@@ -1,25 +1,25 @@
-//! Who is at the other end of a connection, as the log names it.
+//! The peer of a connection, as the log names it.
 //!
-//! Noted when the connection is accepted: of one that was reset the kernel does not know it any more, and the line that ends it must
-//! name whom the line that began it named. Every session has one, so it is small: 18 bytes, where `SocketAddr` has 32.
+//! The address is stored when the connection is accepted, because the kernel does not report it after a reset, and the last log
+//! line of a connection must have the same name as the first. Every session has one, so it is small: 18 bytes; `SocketAddr` has 32.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// The other end.
+/// The peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// A process of this machine, through a Unix socket.
+    /// A process of this machine, by a Unix socket.
     Unix,
-    /// One with an address.
+    /// A TCP peer.
     Tcp(TcpPeer),
 }
 
-/// An address and a port; nobody has port 0, which stands for one that was gone before it was asked.
+/// An address and a port. Port 0 means unknown: the connection had ended before its address was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpPeer {
-    /// Of IPv6, or one of IPv4 in it. Not an `Ipv6Addr` with its scope, which would take four bytes more.
+    /// An IPv6 address, or an IPv4-mapped one. The scope is not stored; it would take four bytes more.
     address: [u8; 16],
     port: u16,
 }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_named_as_its_address_is_written() {
+    fn a_peer_is_displayed_as_its_address() {
         for (address, name) in [
             ("192.0.2.1:80", "192.0.2.1:80"),
             ("[2001:db8::1]:65535", "[2001:db8::1]:65535"),

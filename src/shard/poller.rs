@@ -1,7 +1,7 @@
-//! The shard's own epoll set: all upgraded sockets and all that have said nothing yet, seen by the runtime as one descriptor.
+//! The epoll set of a shard: the sockets of its sessions, and those in the lobby. The runtime sees them as one descriptor.
 //!
-//! None of them costs the runtime a task, a waker or a registration, and readiness arrives in batches. Edge-triggered in both directions, registered once:
-//! no system call ever changes what a socket waits for.
+//! So these sockets need no task, waker or registration in the runtime, and readiness arrives in batches. A session's socket is
+//! registered once, edge-triggered in both directions: no system call changes its events afterwards.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -14,13 +14,13 @@ use super::table::SessionKey;
 use crate::config::limits::EVENTS_PER_TURN;
 use crate::hub::Slot;
 
-/// The set.
+/// The epoll set.
 #[derive(Debug)]
 pub struct Poller {
     set: AsyncFd<Set>,
 }
 
-/// What a session's socket is watched for.
+/// The events of a session's socket.
 const SESSION: EpollFlags =
     EpollFlags::EPOLLIN.union(EpollFlags::EPOLLOUT).union(EpollFlags::EPOLLRDHUP).union(EpollFlags::EPOLLET);
 
@@ -28,7 +28,7 @@ fn data(key: SessionKey) -> u64 {
     u64::from(key.generation) << 32 | u64::from(key.slot)
 }
 
-/// Room for the readiness of one turn.
+/// A buffer for the events of one turn.
 #[derive(Debug)]
 pub struct Events(Vec<EpollEvent>);
 
@@ -48,27 +48,27 @@ impl AsRawFd for Set {
 }
 
 impl Events {
-    /// Room for one.
+    /// A buffer for one event.
     pub fn single() -> Events {
         Events(vec![EpollEvent::empty()])
     }
 }
 
-/// What a session's socket is ready for.
+/// A socket that is ready.
 #[derive(Debug, Clone, Copy)]
 pub struct Ready {
-    /// Whose.
+    /// The session, or the connection in the lobby.
     pub key: SessionKey,
-    /// There is something to read, or the end.
+    /// It can be read: bytes, or the end.
     pub readable: bool,
-    /// The kernel takes more.
+    /// The kernel accepts more bytes.
     pub writable: bool,
-    /// The other side has ended: read until the end.
+    /// The peer has ended its side: the socket must be read until the end.
     pub ending: bool,
 }
 
 impl Poller {
-    /// An empty set, watched by the runtime this is called in.
+    /// An empty set, watched by the current runtime.
     pub fn new() -> io::Result<Poller> {
         let set = Set(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         // SAFETY: `Set` owns its descriptor, never gives it away, and lives inside the `AsyncFd` until that is dropped.
@@ -77,23 +77,24 @@ impl Poller {
         Ok(Poller { set })
     }
 
-    /// Adds a session's socket; it leaves the set when it is closed.
+    /// Adds the socket of a session. The kernel removes it when it is closed.
     pub fn add(&self, socket: impl AsFd, key: SessionKey) -> io::Result<()> {
         Ok(self.set.get_ref().0.add(socket, EpollEvent::new(SESSION, data(key)))?)
     }
 
-    /// Adds a socket that is to be read once it says something or ends.
-    pub fn add_silent(&self, socket: impl AsFd, place: Slot) -> io::Result<()> {
+    /// Adds the socket of a silent connection: one that has sent nothing yet. It becomes ready when the peer sends something or
+    /// ends.
+    pub fn add_silent(&self, socket: impl AsFd, slot: Slot) -> io::Result<()> {
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        Ok(self.set.get_ref().0.add(socket, EpollEvent::new(flags, data(SessionKey::silent(place))))?)
+        Ok(self.set.get_ref().0.add(socket, EpollEvent::new(flags, data(SessionKey::silent(slot))))?)
     }
 
-    /// Makes a socket of the set a session's.
+    /// Registers a socket that is in the set for a session.
     pub fn assign(&self, socket: impl AsFd, key: SessionKey) -> io::Result<()> {
         Ok(self.set.get_ref().0.modify(socket, &mut EpollEvent::new(SESSION, data(key)))?)
     }
 
-    /// Takes a socket out of the set that is not to be closed yet.
+    /// Removes a socket that stays open.
     pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(self.set.get_ref().0.delete(socket)?)
     }
@@ -104,12 +105,12 @@ impl Poller {
         Ok(())
     }
 
-    /// Takes what is ready now, at most a turn's worth.
+    /// The sockets that are ready now, at most as many as the buffer holds.
     pub fn take<'e>(&self, events: &'e mut Events) -> impl Iterator<Item = Ready> + Clone + use<'e> {
         let mut count = 0;
         let taken = self.set.try_io(Interest::READABLE, |set| {
             count = set.0.wait(&mut events.0, EpollTimeout::ZERO)?;
-            // Nothing is left: the runtime may wait for the next edge.
+            // No more events: the runtime waits for the next edge.
             if count < events.0.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if let Err(error) = taken

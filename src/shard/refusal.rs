@@ -1,12 +1,13 @@
-//! Refusing a connection that there is no room for, so that the client receives the reason.
+//! Refuses a connection beyond a limit in such a way that the client receives the reason.
 //!
-//! A client reads an answer after it has sent its request, and loses the answer where the socket is closed with bytes of its request
-//! unread. So the head is read, the answer sent, and the rest read and dropped until the client ends. Only few connections at once are
-//! served so, for a short time and with few bytes ([`REFUSALS_AT_ONCE`], [`REFUSAL_PATIENCE`], [`REFUSAL_BYTES_MAX`]). In a flood the others
-//! are answered without waiting.
+//! A client reads the answer after it has sent its request. It loses the answer if the socket is closed while bytes of the request
+//! are unread. So the head is read, the answer sent, and the rest is read and discarded until the client ends. This is done for few
+//! connections at once, for a short time and few bytes ([`REFUSALS_AT_ONCE`], [`REFUSAL_PATIENCE`], [`REFUSAL_BYTES_MAX`]). Further
+//! connections are answered without waiting.
 //!
-//! Browsers never connect an event stream again after a 503. Its request is answered by when to come back, and where a server has event
-//! streams and the request is not there yet, by nothing: after an end without an answer they do.
+//! Browsers do not reconnect an event stream after a 503, but they do after an end without an answer. So the request of an event
+//! stream is answered with the time to reconnect. If a server has event streams and the request has not arrived yet, nothing is
+//! answered.
 //!
 //! [`REFUSALS_AT_ONCE`]: crate::config::limits::REFUSALS_AT_ONCE
 
@@ -21,11 +22,11 @@ use crate::config::limits::{HEADER_BYTES_MAX, REFUSAL_BYTES_MAX, REFUSAL_PATIENC
 use crate::http::events;
 use crate::hub::Membership;
 
-/// The answer beyond the limit of all connections, or of those of the server.
+/// The answer if the limit of the process or of the server is reached.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 59\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\nthe server holds as many connections as it may, try later\r\n";
-/// The answer beyond the limit of the client's address.
+/// The answer if the limit of the client's address is reached.
 const ADDRESS_FULL: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 55\r\n\
     Retry-After: 1\r\nConnection: close\r\n\r\nyour address holds as many connections as it may have\r\n";
@@ -33,21 +34,21 @@ const ADDRESS_FULL: &[u8] =
 /// A connection that is refused.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refusal {
-    /// The limit that was reached.
+    /// Whether the limit of the address is reached.
     pub is_of_address: bool,
-    /// The server may have been asked for an event stream.
+    /// Whether the server has event streams.
     pub has_events: bool,
-    /// How many connections there are.
+    /// The number of connections.
     pub connections: usize,
 }
 
 impl Refusal {
-    /// Refuses a connection: at length where it has a `place` for that, else as far as it goes without waiting.
-    pub(super) fn refuse(self, accepted: Accepted, place: Option<Membership>) {
-        let Some(place) = place else { return self.refuse_now(accepted) };
+    /// Refuses a connection: as described above if it is `counted` among `REFUSALS_AT_ONCE`, otherwise without waiting.
+    pub(super) fn refuse(self, accepted: Accepted, counted: Option<Membership>) {
+        let Some(counted) = counted else { return self.refuse_now(accepted) };
         tokio::task::spawn_local(async move {
-            let _place = place;
-            // A client that does not ask in time, or is gone, receives nothing more.
+            let _counted = counted;
+            // After a timeout or an error, the connection is closed.
             let _ = match accepted {
                 Accepted::Tcp(socket, _) => match TcpStream::from_std(socket) {
                     Ok(socket) => self.answer(socket).await,
@@ -70,9 +71,9 @@ impl Refusal {
         }
     }
 
-    /// Answers as far as that goes without waiting.
+    /// Answers as far as possible without waiting.
     fn refuse_now(self, accepted: Accepted) {
-        // If anything fails, the client just sees the end.
+        // If a call fails, the client receives only the end.
         let _ = match accepted {
             Accepted::Tcp(mut socket, _) => self.answer_now(&mut socket),
             Accepted::Unix(mut socket) => self.answer_now(&mut socket),
@@ -81,7 +82,7 @@ impl Refusal {
 
     fn answer_now(self, socket: &mut (impl Read + Write)) -> io::Result<()> {
         let mut head = [0; 4096];
-        // What is not read would reset the answer away.
+        // Unread bytes would cause a reset, and the answer would be lost.
         let count = socket.read(&mut head).unwrap_or(0);
         if count > 0 || !self.has_events {
             socket.write_all(&self.text(&head[..count]))?;
@@ -100,7 +101,7 @@ impl Refusal {
             }
             Ok::<_, io::Error>(())
         };
-        // A silent client is answered all the same.
+        // A client that sends no request is answered, too.
         let _ = tokio::time::timeout(REFUSAL_PATIENCE, reading).await;
         let rest = async {
             io.write_all(&self.text(&head)).await?;
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusals_say_how_long_they_are() {
+    fn the_length_of_each_refusal_is_correct() {
         for refusal in [FULL, ADDRESS_FULL] {
             let text = std::str::from_utf8(refusal).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();

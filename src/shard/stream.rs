@@ -1,4 +1,5 @@
-//! A connection's socket: TCP or Unix, in the runtime while it speaks HTTP, in the shard's own epoll set after its upgrade.
+//! The socket of a connection: TCP or Unix. The runtime watches it while HTTP is served, the epoll set of the shard after its
+//! upgrade.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -18,29 +19,29 @@ use crate::config::limits::{KEEP_ALIVE_MAX, SEND_UNSENT_BYTES_MAX};
 use crate::hub::Membership;
 use crate::session::Socket;
 
-/// A connection's place among those of its shard, its server and its address, given back wherever it ends.
+/// The counts that a connection is part of. They are lowered when the connection ends.
 #[derive(Debug)]
-pub struct Place {
-    /// In its shard.
+pub struct Admission {
+    /// That of its shard.
     pub shard: Membership,
-    /// Among others that are bounded; boxed, because it seldom is.
+    /// Those that are limited. Boxed, because few connections are part of one.
     pub counted: Option<Box<Counted>>,
 }
 
-impl Place {
+impl Admission {
     fn is_reserve(&self) -> bool {
         self.counted.as_ref().is_some_and(|counted| counted.reserve.is_some())
     }
 }
 
-/// A socket outside the runtime: accepted and not yet served, or upgraded. Never blocks.
+/// A socket that the runtime does not watch: accepted and not served yet, or upgraded. It does not block.
 #[derive(Debug)]
 pub struct Raw {
     socket: RawSocket,
-    place: Place,
+    admission: Admission,
 }
 
-/// What kind of socket.
+/// The socket.
 #[derive(Debug)]
 enum RawSocket {
     /// TCP.
@@ -53,7 +54,7 @@ enum RawSocket {
 #[derive(Debug)]
 pub struct Stream {
     socket: StreamSocket,
-    place: Place,
+    admission: Admission,
 }
 
 #[derive(Debug)]
@@ -66,8 +67,8 @@ impl Raw {
     /// The socket of a session that another process served.
     ///
     /// # Errors
-    /// It is no socket that could be one.
-    pub fn returning(descriptor: OwnedFd, place: Place) -> io::Result<Raw> {
+    /// The descriptor is not a connection.
+    pub fn returning(descriptor: OwnedFd, admission: Admission) -> io::Result<Raw> {
         let socket = socket2::Socket::from(descriptor);
         if socket.r#type()? != socket2::Type::STREAM || socket.is_listener()? {
             return Err(io::Error::other("it is not a connection"));
@@ -81,17 +82,17 @@ impl Raw {
                 RawSocket::Tcp(socket.into(), peer.into())
             }
         };
-        Ok(Raw { socket, place })
+        Ok(Raw { socket, admission })
     }
 
-    /// A TCP socket that does not block and was given its place.
-    pub fn tcp(socket: std::net::TcpStream, peer: TcpPeer, place: Place) -> Raw {
-        Raw { socket: RawSocket::Tcp(socket, peer), place }
+    /// A TCP socket that does not block.
+    pub fn tcp(socket: std::net::TcpStream, peer: TcpPeer, admission: Admission) -> Raw {
+        Raw { socket: RawSocket::Tcp(socket, peer), admission }
     }
 
-    /// A Unix socket that does not block and was given its place.
-    pub fn unix(socket: std::os::unix::net::UnixStream, place: Place) -> Raw {
-        Raw { socket: RawSocket::Unix(socket), place }
+    /// A Unix socket that does not block.
+    pub fn unix(socket: std::os::unix::net::UnixStream, admission: Admission) -> Raw {
+        Raw { socket: RawSocket::Unix(socket), admission }
     }
 
     /// Whether it came in on a loopback address or a Unix socket.
@@ -102,24 +103,24 @@ impl Raw {
         }
     }
 
-    /// Whether it has a place of the reserve.
+    /// Whether it is part of the reserve.
     pub fn is_reserve(&self) -> bool {
-        self.place.is_reserve()
+        self.admission.is_reserve()
     }
 
-    /// Puts it under the runtime's watch.
+    /// Lets the runtime watch it.
     pub fn into_stream(self) -> io::Result<Stream> {
         let socket = match self.socket {
             RawSocket::Tcp(socket, peer) => StreamSocket::Tcp(TcpStream::from_std(socket)?, peer),
             RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
         };
-        Ok(Stream { socket, place: self.place })
+        Ok(Stream { socket, admission: self.admission })
     }
 }
 
 impl Stream {
-    /// Who is at the other end.
-    pub fn who(&self) -> Peer {
+    /// The peer.
+    pub fn remote(&self) -> Peer {
         match &self.socket {
             StreamSocket::Tcp(_, peer) => Peer::Tcp(*peer),
             StreamSocket::Unix(_) => Peer::Unix,
@@ -134,7 +135,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the runtime knows that the socket takes something, as a new one does at once.
+    /// Waits until the runtime knows that the socket is writable. A new socket is at once.
     pub async fn writable(&self) -> io::Result<()> {
         match &self.socket {
             StreamSocket::Tcp(socket, _) => socket.writable().await,
@@ -142,15 +143,15 @@ impl Stream {
         }
     }
 
-    /// Whether it has a place of the reserve.
+    /// Whether it is part of the reserve.
     pub fn is_reserve(&self) -> bool {
-        self.place.is_reserve()
+        self.admission.is_reserve()
     }
 
-    /// Reads what the kernel has at this moment, whatever the runtime knows of it.
+    /// Reads what the kernel has received, even if the runtime was not notified of it yet.
     ///
     /// # Errors
-    /// What the system says; where there is nothing, [`io::ErrorKind::WouldBlock`].
+    /// The error of the system call; [`io::ErrorKind::WouldBlock`] if there is nothing.
     pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let socket = match &self.socket {
             StreamSocket::Tcp(socket, _) => socket.as_fd(),
@@ -159,40 +160,40 @@ impl Stream {
         Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
     }
 
-    /// Has the kernel keep little of what is written, beyond what is on its way (tcp(7), `TCP_NOTSENT_LOWAT`).
+    /// Limits the bytes that the kernel buffers and has not sent yet (tcp(7), `TCP_NOTSENT_LOWAT`).
     pub fn bound_unsent(&self) {
         if let StreamSocket::Tcp(socket, peer) = &self.socket
             && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(SEND_UNSENT_BYTES_MAX)
         {
-            log::debug!("{peer} may hold more of an answer than it should: {error}");
+            log::debug!("the kernel may buffer more of an answer to {peer} than it should: {error}");
         }
     }
 
-    /// Takes it out of the runtime's watch.
+    /// Ends the watch of the runtime.
     pub fn into_raw(self) -> io::Result<Raw> {
         let socket = match self.socket {
             StreamSocket::Tcp(socket, peer) => RawSocket::Tcp(socket.into_std()?, peer),
             StreamSocket::Unix(socket) => RawSocket::Unix(socket.into_std()?),
         };
-        Ok(Raw { socket, place: self.place })
+        Ok(Raw { socket, admission: self.admission })
     }
 }
 
 impl Raw {
-    /// Who is at the other end.
-    pub fn who(&self) -> Peer {
+    /// The peer.
+    pub fn remote(&self) -> Peer {
         match &self.socket {
             RawSocket::Tcp(_, peer) => Peer::Tcp(*peer),
             RawSocket::Unix(_) => Peer::Unix,
         }
     }
 
-    /// Has the kernel find out whether the client is still there, for a framing in which it answers no pings: probes are sent once the
-    /// connection is idle for as long as `ping`, and what is sent is given up when it is not acknowledged for `timeout` longer
-    /// (tcp(7), `SO_KEEPALIVE` and `TCP_USER_TIMEOUT`).
+    /// Makes the kernel detect that the client is gone, for a framing without pongs: after an idle time of `ping` the kernel sends
+    /// probes. It ends the connection if sent data is not acknowledged for `ping` and `timeout` together (tcp(7), `SO_KEEPALIVE`
+    /// and `TCP_USER_TIMEOUT`).
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system call.
     pub fn probe_after(&self, ping: Duration, timeout: Duration) -> io::Result<()> {
         match &self.socket {
             RawSocket::Tcp(socket, _) => {
@@ -202,13 +203,13 @@ impl Raw {
                 socket.set_tcp_keepalive(&probes)?;
                 socket.set_tcp_user_timeout(Some(idle + timeout.min(KEEP_ALIVE_MAX)))
             }
-            // The kernel reports the end of a process.
+            // The kernel reports the end of the other process.
             RawSocket::Unix(_) => Ok(()),
         }
     }
 }
 
-/// Whether an address that a connection came in on is a loopback address.
+/// Whether the local address of a connection is a loopback address.
 pub(super) fn is_loopback(address: io::Result<SocketAddr>) -> bool {
     address.is_ok_and(|address| address.ip().to_canonical().is_loopback())
 }
@@ -240,7 +241,7 @@ impl Socket for Raw {
     }
 
     fn shutdown_write(&mut self) {
-        // A socket that is gone already needs no goodbye.
+        // An error means that the connection has already ended.
         let _ = match &self.socket {
             RawSocket::Tcp(socket, _) => socket.shutdown(Shutdown::Write),
             RawSocket::Unix(socket) => socket.shutdown(Shutdown::Write),
@@ -248,7 +249,7 @@ impl Socket for Raw {
     }
 
     fn peer(&self) -> String {
-        self.who().to_string()
+        self.remote().to_string()
     }
 }
 
@@ -302,16 +303,16 @@ mod tests {
     use crate::hub::Members;
 
     #[test]
-    fn a_silent_peer_is_probed_by_the_kernel() {
+    fn the_kernel_probes_an_idle_peer() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let place = Place { shard: Members::default().join(1).unwrap(), counted: None };
+        let admission = Admission { shard: Members::default().join(1).unwrap(), counted: None };
         let (socket, address) = listener.accept().unwrap();
-        let raw = Raw { socket: RawSocket::Tcp(socket, address.into()), place };
-        // Every session has one.
+        let raw = Raw { socket: RawSocket::Tcp(socket, address.into()), admission };
+        // Every session has one, so it must be small.
         assert!(size_of::<Raw>() <= 40, "{}", size_of::<Raw>());
         assert!(!SockRef::from(&raw).keepalive().unwrap());
-        // The longest ping there can be is longer than the kernel counts.
+        // The longest `ping` that can be configured is longer than the kernel supports.
         for (ping, idle) in [(25, 25), (604_800, 32_767)] {
             raw.probe_after(Duration::from_secs(ping), Duration::from_secs(20)).unwrap();
             assert!(SockRef::from(&raw).keepalive().unwrap());

@@ -1,4 +1,4 @@
-//! What the tests of this room share: clients as a configuration has them, and a socket that a test holds the other end of.
+//! Shared by the tests of this module: clients with a given configuration, and a socket whose other end the test controls.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
@@ -13,7 +13,7 @@ use crate::session::speech::{Plain, Speech};
 use crate::session::{Arrival, Socket, Terms};
 use crate::wire::Framing;
 
-/// A client of a route with these keys, on a hub with those.
+/// A client of a route with the keys `route`, on a hub with the keys `hub`.
 pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
     let terms = terms(route, hub);
     let membership = terms.members.enter();
@@ -31,7 +31,7 @@ pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
     }
 }
 
-/// What a route with these keys allows, on a hub with those.
+/// The terms of a route with the keys `route`, on a hub with the keys `hub`.
 pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
     let file = format!(
         "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\"/\" = {{ websocket = \"h\", {route} }}\n[hub.h]\n{hub}\n"
@@ -43,14 +43,14 @@ pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
     Arc::new(Terms { server: "s".into(), path: "/".into(), log, speech, hub_id, hub, members })
 }
 
-/// A client's end of a socket, and with it the socket.
+/// A socket and its other end, the client's.
 #[derive(Clone, Default)]
 pub(super) struct Line {
-    /// What the client says next.
+    /// Bytes that the client has sent and the socket has not read.
     pub(super) says: Rc<RefCell<Vec<u8>>>,
-    /// What it was told.
+    /// Bytes that the client has received.
     pub(super) heard: Rc<RefCell<Vec<u8>>>,
-    /// How much more the kernel takes for it, in bytes.
+    /// How many more bytes the kernel accepts for it.
     pub(super) room: Rc<Cell<usize>>,
 }
 

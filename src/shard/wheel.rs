@@ -1,28 +1,28 @@
-//! The timers of a shard's sessions: a wheel of seconds.
+//! The timers of the sessions of a shard: a timing wheel with a slot for each second.
 //!
-//! A session has one timer that counts; setting an earlier one makes the old one stale, which is noticed when it fires. Setting and firing cost
-//! a push and a compare, whatever the number of sessions.
+//! A session has one valid timer. Setting an earlier one makes the old one stale; this is noticed when the old one fires. To set or
+//! fire a timer costs a push or a comparison, for any number of sessions.
 
 use std::collections::VecDeque;
 
 use crate::hub::Slot;
 use crate::session::Seconds;
 
-/// Slots of the wheel, one a second: above the usual ping interval, so that a timer is seldom looked at twice.
+/// The number of slots. It exceeds the usual ping interval, so a timer is seldom visited twice.
 const SLOTS: usize = 64;
-/// A slot keeps room for so many times what it holds.
+/// A slot keeps a capacity of this many times its timers.
 const SPARE: usize = 4;
 
-/// How long a timer lasts at most. One that is due later is set anew, so clients that come and go leave no more behind than the timers
-/// of a minute, however long they may be silent.
+/// The maximum duration of a timer. A timer that is due later is set again when this time has passed. So stale timers of clients
+/// that have disconnected stay for at most a minute, for any configured timeout.
 pub const TIMER_MAX: Seconds = 60;
 
 /// A timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timer {
-    /// The session's place in the table.
+    /// The slot of the session in the table.
     pub slot: Slot,
-    /// Tells it apart from another session in that place.
+    /// Distinguishes it from another session in that slot.
     pub generation: u32,
     /// When it is due.
     pub due: Seconds,
@@ -43,13 +43,13 @@ impl Default for Wheel {
 }
 
 impl Wheel {
-    /// Sets a timer; one that is due already fires at the next call of [`Wheel::fire`] for a new second.
+    /// Sets a timer. If it is due already, it fires at the next call of [`Wheel::fire`] for a new second.
     pub fn set(&mut self, timer: Timer) {
         let at = timer.due.max(self.next);
         self.slots[at as usize % SLOTS].push(timer);
     }
 
-    /// How many timers it holds, stale ones among them.
+    /// The number of timers, including stale ones.
     #[cfg(test)]
     pub fn held(&self) -> usize {
         self.slots.iter().map(Vec::len).sum()
@@ -58,7 +58,7 @@ impl Wheel {
     /// Takes the timers due by `now`.
     pub fn fire(&mut self, now: Seconds, fired: &mut VecDeque<Timer>) {
         while self.next <= now {
-            // After a long pause one turn of the wheel has seen every slot.
+            // After a long pause, one round visits every slot.
             self.next = self.next.max(now.saturating_sub(SLOTS as Seconds - 1));
             let slot = &mut self.slots[self.next as usize % SLOTS];
             slot.retain(|timer| {
@@ -68,7 +68,7 @@ impl Wheel {
                 }
                 !due
             });
-            // A storm of clients who come and go is not remembered.
+            // Memory of a burst of clients is released.
             if slot.capacity() > SPARE * (slot.len() + 1) {
                 slot.shrink_to(SPARE * slot.len());
             }
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_timer_fires_once_and_in_its_second() {
+    fn each_timer_fires_once_in_its_second() {
         let mut wheel = Wheel::default();
         let dues: Vec<Seconds> = (0..500).map(|i| (i * 7919) % 300).collect();
         for (slot, &due) in dues.iter().enumerate() {
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_loses_nothing() {
+    fn timers_that_are_due_during_a_pause_fire_after_it() {
         let mut wheel = Wheel::default();
         for due in [3, 70, 500, 1001] {
             wheel.set(Timer { slot: due, generation: 0, due });

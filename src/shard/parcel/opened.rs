@@ -1,7 +1,7 @@
-//! A parcel of another process, opened: each socket with what was written of it, in the present format or the one before.
+//! Opens a parcel of another process: each socket with its record, in the present format or the one before.
 //!
-//! What is opened is not trusted: it may come from another version, or be damaged. Then sockets are left without a record,
-//! and end.
+//! The data is not trusted: it may be of another version, or damaged. Sockets without a readable record are left, and the caller
+//! ends them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::wire::fields::Damaged;
 use crate::wire::format1;
 use crate::wire::tagged::Field;
 
-/// The records of a parcel, of which none is read yet.
+/// The records of a parcel that are not read yet.
 #[derive(Debug)]
 struct Records {
     file: BufReader<File>,
@@ -29,7 +29,7 @@ struct Records {
 
 impl Records {
     fn new(mut file: File) -> io::Result<Records> {
-        // The other process wrote to the same open file: its place is shared.
+        // The other process wrote to the same open file description, so the offset is shared.
         file.seek(SeekFrom::Start(0))?;
         let bytes_left = file.metadata()?.len();
         let mut records = Records { file: BufReader::with_capacity(1 << 20, file), bytes_left, format: 0, clock: 0 };
@@ -43,7 +43,7 @@ impl Records {
             }
             (true, format1::FORMAT) => {
                 let clock = records.array()?;
-                // How many there are; as many as there are bytes.
+                // The number of records. It is not needed: records are read until the end of the file.
                 records.array::<8>()?;
                 u32::from_le_bytes(clock)
             }
@@ -59,11 +59,11 @@ impl Records {
         Ok(bytes)
     }
 
-    /// Reads what stands behind the next length.
+    /// Reads a length, and that many bytes.
     fn next(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
         let length = u32::from_le_bytes(self.array::<LENGTH_BYTES>()?);
         if u64::from(length) > self.bytes_left || length as usize > RECORD_BYTES_MAX {
-            return Err(io::Error::other("a record that is longer than what is there"));
+            return Err(io::Error::other("a record is longer than the rest of the file"));
         }
         buffer.clear();
         buffer.resize(length as usize, 0);
@@ -80,13 +80,13 @@ impl Records {
     }
 }
 
-/// When a parcel was packed, by the sessions' clock; 0 where that cannot be read. Nothing of the parcel is used up.
+/// When a parcel was packed, by the clock of the sessions. 0: this cannot be read. The parcel can still be opened afterwards.
 pub fn clock(records: &OwnedFd) -> Seconds {
     let records = records.try_clone().and_then(|records| Records::new(File::from(records)));
     records.map_or(0, |records| records.clock)
 }
 
-/// A parcel that is being opened: what it iterates over first, and then what is left of the sockets.
+/// An opened parcel. Iterate over it first, then over the sockets that are [left](Opened::left).
 #[derive(Debug)]
 pub struct Opened {
     records: Option<Records>,
@@ -96,13 +96,14 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Takes the sockets out of their pipes. Why the records cannot be read comes beside it, if so: then all sockets are left.
+    /// Takes the sockets out of their pipes. If something cannot be read, the reason is returned, too. If this is the file of
+    /// records, all sockets are left.
     pub fn new(records: Option<OwnedFd>, pipes: Vec<OwnedFd>) -> (Opened, Option<String>) {
         let records = records.map(|records| Records::new(File::from(records)));
         let (records, mut why) = match records {
             Some(Ok(records)) => (Some(records), None),
             Some(Err(error)) => (None, Some(error.to_string())),
-            None => (None, Some("it is not there".to_owned())),
+            None => (None, Some("it is missing".to_owned())),
         };
         let mut opened = Opened { records, next: 0, sockets: BTreeMap::new(), buffer: Vec::new() };
         for pipe in pipes {
@@ -136,7 +137,7 @@ impl Opened {
                 }
             }
             if got.flags.contains(ReturnFlags::CTRUNC) {
-                return Err(io::Error::other("the limit of open files leaves no room for all sockets"));
+                return Err(io::Error::other("the limit of open files is too low for all sockets"));
             }
             if got.bytes == 0 && sockets == 0 {
                 return Ok(());
@@ -144,14 +145,14 @@ impl Opened {
         }
     }
 
-    /// What is left without a record.
+    /// The sockets without a readable record.
     pub fn left(&mut self) -> impl Iterator<Item = OwnedFd> {
         self.records = None;
         std::mem::take(&mut self.sockets).into_values()
     }
 }
 
-/// Each with its socket. One whose record cannot be read is told instead, and its socket is left.
+/// Each record with its socket. If a record cannot be read, the reason is returned, and its socket is left.
 impl Iterator for Opened {
     type Item = Result<(Item, OwnedFd), String>;
 
@@ -159,7 +160,7 @@ impl Iterator for Opened {
         loop {
             let records = self.records.as_mut().filter(|records| records.bytes_left > 0)?;
             if let Err(error) = records.next(&mut self.buffer) {
-                // Where the next one begins is not known.
+                // The start of the next record is not known.
                 self.records = None;
                 return Some(Err(error.to_string()));
             }
@@ -187,7 +188,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn damage_of_what_an_older_process_wrote_does_no_harm(at: prop::sample::Index, bits: u8, cut: prop::sample::Index) {
+        fn damaged_records_of_format_1_are_errors(at: prop::sample::Index, bits: u8, cut: prop::sample::Index) {
             let mut bytes = include_bytes!("../../../tests/handover/format1/records").to_vec();
             let index = at.index(bytes.len());
             bytes[index] ^= bits;
