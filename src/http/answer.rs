@@ -1,4 +1,4 @@
-//! Answers that are not pages: a status, a sentence that says why, and the fields every answer has.
+//! Answers that are not files: a status, a sentence with the reason, and the header fields that all of them have.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::body::Body;
 
-/// An answer as it goes to hyper.
+/// An answer to a request.
 pub type Answer = Response<Body>;
 
-/// Seconds after which a client that was refused for load may try again.
+/// The seconds after which a client may try again that was refused because of load.
 const RETRY_AFTER_SECONDS: &str = "1";
 
 /// An answer of text.
@@ -19,12 +19,12 @@ pub fn text(status: StatusCode, sentence: impl Into<String>) -> Answer {
 
 /// An answer of JSON.
 pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    // What is answered has string keys and no failing serializers.
+    // This does not fail: all values have string keys, and serializers that do not fail.
     let text = serde_json::to_string(value).unwrap_or_default();
     with_type(status, "application/json", text + "\n")
 }
 
-/// An answer with a body of some type; not to be cached.
+/// An answer with a body of this type. It is not cached.
 pub fn with_type(status: StatusCode, content_type: &'static str, text: String) -> Answer {
     let mut answer = Response::new(Body::from(text));
     *answer.status_mut() = status;
@@ -43,7 +43,7 @@ pub fn method_not_allowed(allow: &str) -> Answer {
     refused_method(format!("method not allowed here; allowed: {allow}"), allow)
 }
 
-/// 405 for a method that is not among `allow`, where nothing is published.
+/// 405 for a method that is not among `allow`, on a path that does not publish.
 pub fn read_only(allow: &str) -> Answer {
     refused_method(format!("method not allowed here; allowed: {allow}; no route publishes here"), allow)
 }
@@ -54,7 +54,7 @@ fn refused_method(sentence: String, allow: &str) -> Answer {
     answer
 }
 
-/// 204 that names the methods allowed.
+/// 204, with the allowed methods.
 pub fn options(allow: &str) -> Answer {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -62,7 +62,7 @@ pub fn options(allow: &str) -> Answer {
     answer
 }
 
-/// The answer as the last one of its connection.
+/// The answer as the last one of its connection: the connection is closed after it.
 pub fn closing(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer

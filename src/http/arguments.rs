@@ -1,10 +1,10 @@
-//! What a request says by name: path parameters, then query arguments, then fields of a form.
+//! The arguments of a request by name: path parameters first, then query arguments, then fields of a form.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-/// The arguments of one request. Where a name is given several times the last one counts, as in the servers pushd replaces. By
-/// their names: a route may ask for many, and a client may send as many as fit.
+/// The arguments of one request. If a name is given several times, the last value counts, as in the servers that pushd replaces.
+/// They are in maps, because a route may use many and a client may send very many.
 #[derive(Debug, Default)]
 pub struct Arguments<'r> {
     path: Vec<(&'r str, String)>,
@@ -13,7 +13,7 @@ pub struct Arguments<'r> {
 }
 
 impl<'r> Arguments<'r> {
-    /// Of a path's parameters and a query string.
+    /// The parameters of a path, and the arguments of a query string.
     pub fn new(path: Vec<(&'r str, String)>, query: Option<&'r str>) -> Arguments<'r> {
         let query = query.map(|query| form_urlencoded::parse(query.as_bytes()).collect()).unwrap_or_default();
         Arguments { path, query, form: HashMap::new() }
@@ -24,7 +24,7 @@ impl<'r> Arguments<'r> {
         self.form = form_urlencoded::parse(body).into_owned().collect();
     }
 
-    /// What `name` was given.
+    /// The value of `name`.
     pub fn value(&self, name: &str) -> Option<Cow<'_, str>> {
         let path = self.path.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         let query = || self.query.get(name).map(AsRef::as_ref);
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_comes_first_and_the_last_argument_counts() {
+    fn path_parameters_come_first_and_the_last_argument_counts() {
         let mut arguments = Arguments::new(vec![("a", "path".into())], Some("a=query&b=1&b=2+%26&c"));
         arguments.add_form(b"b=form&d=4%20");
         assert_eq!(arguments.value("a").as_deref(), Some("path"));

@@ -1,10 +1,11 @@
-//! What an answer carries: bytes that are at hand, or a piece of a file read while it is sent.
+//! The body of an answer: bytes in memory, or a part of a file that is read while it is sent.
 //!
-//! A file is read chunk by chunk, each when the one before is on its way: a client that does not read costs one chunk, and no disk. What
-//! the kernel has in memory is copied at once; only what has to come from a disk is read on the runtime's blocking threads, never on the
-//! shard's own.
-//! A file that turns out shorter than it was is an error, which ends the connection: the client was promised
-//! a length, and a cut that looks like an end would be kept by caches.
+//! A file is read in chunks. Each chunk is read when the one before is sent, so a client that does not read costs one chunk and no
+//! disk access. A chunk that is in the page cache is copied at once. Other chunks are read on the blocking threads of the runtime,
+//! never on the thread of the shard.
+//!
+//! If a file has become shorter meanwhile, this is an error that ends the connection: the length is already sent, and caches must
+//! not store a truncated body as a complete one.
 
 use std::fs::File;
 use std::future::Future;
@@ -27,13 +28,13 @@ use crate::config::limits::{FILE_CHUNK_BYTES, FILE_TURN_BYTES};
 /// The body of every answer.
 #[derive(Debug)]
 pub enum Body {
-    /// Bytes at hand; `None` once they are sent, or where there are none.
+    /// Bytes in memory. `None`: they are sent, or there are none.
     Full(Option<Bytes>),
-    /// A piece of a file.
+    /// A part of a file.
     File(FileStream),
 }
 
-/// A piece of a file, read chunk by chunk.
+/// A part of a file, read in chunks.
 #[derive(Debug)]
 pub struct FileStream {
     file: Arc<OpenFile>,
@@ -42,7 +43,7 @@ pub struct FileStream {
     /// Bytes not handed out yet.
     left: u64,
     next: Next,
-    /// Bytes handed out since other connections had their turn.
+    /// Bytes handed out since other connections were served.
     turn: usize,
 }
 
@@ -54,12 +55,12 @@ enum Next {
 }
 
 impl Body {
-    /// No bytes at all.
+    /// An empty body.
     pub fn empty() -> Body {
         Body::Full(None)
     }
 
-    /// The sentence it is, where it is one.
+    /// Its text, if it is in memory.
     pub fn sentence(&self) -> &str {
         match self {
             Body::Full(Some(bytes)) => std::str::from_utf8(bytes).unwrap_or_default().trim_end(),
@@ -141,7 +142,7 @@ impl FileStream {
             }
         }
         let Next::Reading(reading) = &mut self.next else { return Poll::Ready(None) };
-        let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|failed| Err(io::Error::other(failed)));
         self.next = Next::Unread;
         if read.is_err() {
             self.left = 0;
@@ -165,7 +166,7 @@ impl Drop for FileStream {
     }
 }
 
-/// Up to `bytes` of `file` from `at` on, as far as the kernel has them in memory; `None` where it has none.
+/// Up to `bytes` bytes of `file` from `at` on that are in the page cache. `None`: none are.
 fn read_cached(file: &File, at: u64, bytes: usize) -> Option<Bytes> {
     let mut chunk = vec![0; bytes];
     let read = preadv2(file, &mut [IoSliceMut::new(&mut chunk)], at, ReadWriteFlags::NOWAIT).ok()?;
@@ -173,7 +174,7 @@ fn read_cached(file: &File, at: u64, bytes: usize) -> Option<Bytes> {
     (read > 0).then(|| chunk.into())
 }
 
-/// Exactly `bytes` of `file` from `at` on.
+/// Exactly `bytes` bytes of `file` from `at` on.
 fn read_chunk(file: &File, at: u64, bytes: usize) -> io::Result<Bytes> {
     let mut chunk = vec![0; bytes];
     file.read_exact_at(&mut chunk, at).map_err(|error| match error.kind() {
@@ -183,7 +184,7 @@ fn read_chunk(file: &File, at: u64, bytes: usize) -> io::Result<Bytes> {
     Ok(chunk.into())
 }
 
-/// An answer in plain text: the status, and why.
+/// An answer in plain text: the status, and the reason.
 pub fn plain_text(status: StatusCode, why: &str) -> Response<Body> {
     let mut answer = Response::new(Body::from(format!("{}: {why}\n", status.as_u16())));
     *answer.status_mut() = status;
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_at_hand_are_sent_once_and_their_length_is_known() {
+    async fn bytes_in_memory_are_sent_once_and_their_length_is_known() {
         let mut body = Body::from("hello");
         assert_eq!(body.size_hint().exact(), Some(5));
         assert!(!body.is_end_stream());
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_piece_of_a_file_arrives_whole_in_chunks() {
+    async fn a_part_of_a_file_is_sent_completely_in_chunks() {
         let bytes = pattern(3 * FILE_CHUNK_BYTES + 17);
         for (start, length) in [(0, bytes.len()), (5, 2 * FILE_CHUNK_BYTES), (100, 1), (bytes.len() - 3, 3)] {
             let mut body = Body::File(FileStream::new(file(&bytes), start as u64, length as u64));
@@ -242,7 +243,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_shrinks_is_an_error_not_an_end() {
+    async fn a_file_that_becomes_shorter_is_an_error_and_not_an_end() {
         let shrinking = file(&pattern(3 * FILE_CHUNK_BYTES));
         let mut body = Body::File(FileStream::new(shrinking.clone(), 0, 3 * FILE_CHUNK_BYTES as u64));
         shrinking.file.set_len(FILE_CHUNK_BYTES as u64 + 1).unwrap();
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn plain_text_says_what_and_why() {
+    async fn a_plain_text_answer_has_the_status_and_the_reason() {
         let answer = plain_text(StatusCode::NOT_FOUND, "no such file below this path");
         assert_eq!(answer.status(), 404);
         let body = answer.into_body().collect().await.unwrap().to_bytes();

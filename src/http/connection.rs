@@ -1,8 +1,9 @@
 //! One HTTP connection, from its first byte until it ends or becomes a session.
 //!
-//! hyper reads the requests. `progress` is its clock: a client that does not finish its request, does not take its answer, or is idle
-//! for too long, is disconnected. A connection becomes a session in two ways. Either hyper has written the answer to an upgrade; or the
-//! answer is a stream, which the session writes. Then the socket leaves hyper, with the bytes that were read already.
+//! hyper reads the requests. `progress` has the timeouts: a client that does not finish its request, does not read its answer, or
+//! is idle for too long is disconnected. A connection becomes a session in two ways. Either hyper has written the answer to an
+//! upgrade; or the answer is a stream, which the session writes. Then the socket is taken out of hyper, with the bytes that were
+//! read already.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,13 +24,14 @@ use super::answer::Answer;
 use super::linger::linger;
 use super::progress::{Calls, Outgoing, Progress, Watched};
 use super::upgrade::Upgrade;
-use super::{Backend, Client, Outcome, respond, respond_at_hand};
+use super::{Backend, Client, Outcome, respond, respond_at_once};
 use crate::config::limits::{HEADER_BYTES_MAX, LINGER, REFUSAL_PATIENCE};
 use crate::session::Arrival;
 use crate::wire::hixie76;
 
-/// Serves a connection to its end. `early` was read of it before. `drain` tells to take no more requests: where another process goes on,
-/// a connection without one in flight is put aside for it, with what was read of the next; where none does, it is closed.
+/// Serves a connection until it ends. `early` are bytes that were read of it before. When `drain` becomes true, no more requests
+/// are accepted. If another process continues, a connection without a request in flight is put aside for it, with the bytes that
+/// were read of the next request. Otherwise the connection is closed.
 pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend: B, mut drain: watch::Receiver<bool>) {
     let times = backend.site(&client.server).map(|site| (site.server.header_timeout, site.server.keep_alive));
     let Some((header_timeout, keep_alive)) = times else { return };
@@ -39,9 +41,9 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
     let client = Rc::new(client);
     // Boxed, so that the connection can be taken apart once it is upgraded.
     let service = Box::new(hyper::service::service_fn(|request: Request<Incoming>| {
-        progress.answers();
-        // Most requests end here, without a future that could wait.
-        if let Some(answer) = respond_at_hand(&request, &client, &backend) {
+        progress.begin_answering();
+        // Most requests are answered here, without a boxed future.
+        if let Some(answer) = respond_at_once(&request, &client, &backend) {
             return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &client, &backend, &progress))));
         }
         let (leaving, progress, backend, client) = (leaving.clone(), progress.clone(), backend.clone(), client.clone());
@@ -55,7 +57,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
                 Outcome::Stream(arrival) => {
                     backend.answered(StatusCode::OK);
                     *leaving.borrow_mut() = Some(Leaving::Stream(arrival));
-                    // The connection is taken apart while this waits.
+                    // This never completes: the connection is taken apart first.
                     std::future::pending().await
                 }
             };
@@ -69,14 +71,14 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
     let mut draining = false;
     let finished = loop {
         let driven = std::future::poll_fn(|cx| {
-            // What has reached the kernel by now is still answered, where nobody else can.
+            // If no other process continues, requests that the kernel has received by now are still answered.
             if draining && !backend.hands_over() {
-                progress.end();
+                progress.mark_last();
             }
             match connection.poll_without_shutdown(cx) {
                 Poll::Ready(finished) => Poll::Ready(Some(finished.is_ok())),
                 Poll::Pending if draining && progress.is_at_rest() => Poll::Ready(None),
-                // The answers to earlier requests are with the kernel: what the session writes follows them.
+                // The kernel has accepted the answers to earlier requests, so the bytes of the session follow them.
                 Poll::Pending if is_stream(&leaving) && !progress.is_blocked() => Poll::Ready(Some(true)),
                 Poll::Pending => Poll::Pending,
             }
@@ -89,15 +91,15 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
                 if !progress.is_at_rest() || progress.is_ending() {
                     return;
                 }
-                // A request that has arrived in this very moment is answered all the same.
-                progress.end();
+                // A request that has just arrived is still answered.
+                progress.mark_last();
                 draining = true;
                 late.set(progress.is_late(header_timeout, keep_alive));
             }
         }
     };
     if finished == Some(true) && leaving.borrow().is_none() {
-        // The last answer may still wait for the kernel, and would be lost with hyper's buffer.
+        // The last answer may still be in hyper's buffer: it must be written first.
         let _ = tokio::time::timeout(LINGER, std::pin::Pin::new(&mut connection)).await;
     }
     let parts = connection.into_parts();
@@ -105,7 +107,7 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
     match finished {
         None if progress.is_ending() => {}
         None => backend.put_aside(io, read, &client.server),
-        // What hyper could not read was answered by it all the same.
+        // If hyper could not parse a request, it has answered it.
         Some(is_whole) => match leaving.take().filter(|_| is_whole) {
             Some(Leaving::Upgrade(upgrade)) => finish::<B>(io, read, *upgrade, header_timeout, &backend, drain).await,
             Some(Leaving::Stream(arrival)) => backend.adopt(io, Arrival { early: read, ..*arrival }),
@@ -116,9 +118,9 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
 
 /// Why a connection leaves hyper.
 enum Leaving {
-    /// Its upgrade was answered.
+    /// The upgrade is answered.
     Upgrade(Box<Upgrade>),
-    /// Its session writes the answer.
+    /// The session writes the answer.
     Stream(Box<Arrival>),
 }
 
@@ -126,30 +128,31 @@ fn is_stream(leaving: &RefCell<Option<Leaving>>) -> bool {
     matches!(*leaving.borrow(), Some(Leaving::Stream(_)))
 }
 
-/// HTTP as hyper is to speak it.
+/// hyper's settings.
 fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
-    // A request ends by its framing: a client that ends its side behind it is answered all the same.
+    // A client that ends its side after a complete request is still answered.
     protocol.half_close(true).max_buf_size(HEADER_BYTES_MAX);
     protocol
 }
 
-/// The answer as it is sent.
+/// Prepares an answer for hyper.
 fn send<B: Backend>(answer: Answer, client: &Client, backend: &B, progress: &Rc<Progress>) -> Response<Outgoing> {
     backend.answered(answer.status());
-    let mut answer = answer.map(|body| progress.sends(body));
+    let mut answer = answer.map(|body| progress.begin_sending(body));
     if (client.is_reserve || progress.is_ending()) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }
 
-/// Gives an upgraded connection to the backend; a draft-76 handshake is finished first, within `patience` and before the server ends.
+/// Passes an upgraded connection to the backend. A draft-76 handshake is finished first, within `timeout` and before the server
+/// ends.
 async fn finish<B: Backend>(
     io: B::Io,
     early: Bytes,
     upgrade: Upgrade,
-    patience: Duration,
+    timeout: Duration,
     backend: &B,
     mut drain: watch::Receiver<bool>,
 ) {
@@ -157,17 +160,17 @@ async fn finish<B: Backend>(
     let Some(keys) = keys76 else { return backend.adopt(io, Arrival { early, ..arrival }) };
     tokio::select! {
         biased;
-        finished = tokio::time::timeout(patience, finish76(io, key3, early, keys)) => {
+        finished = tokio::time::timeout(timeout, finish76(io, key3, early, keys)) => {
             if let Ok(Some((io, early))) = finished {
                 backend.adopt(io, Arrival { early, ..arrival });
             }
         }
-        // A handshake whose last bytes have not come is not waited for.
+        // An incomplete handshake is not waited for.
         _ = drain.wait_for(|drain| *drain) => {}
     }
 }
 
-/// Reads the eight bytes that follow a draft-76 request, as far as they were not its body, and answers all three keys.
+/// Reads the eight bytes that follow a draft-76 request, unless they were its body (`key3`), and answers all three keys.
 async fn finish76<T: AsyncRead + AsyncWrite + Unpin>(
     mut io: T,
     key3: Bytes,

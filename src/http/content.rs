@@ -1,8 +1,9 @@
-//! A request's content (RFC 9110 §6.4), whether anything is made of it or not.
+//! The content of a request (RFC 9110 §6.4), whether the request uses it or not.
 //!
-//! The next request begins where this one's content ends, so the content of every request is read before its answer is sent:
-//! by what the request is for, or, where that has no use for it, here, and thrown away. Both within a limit and a time. What
-//! cannot be read to its end makes the answer the last one of its connection, and [`super::linger`] sees that it is heard.
+//! The next request begins where this content ends. So the content of each request is read before its answer is sent: by its
+//! handler, or, if the handler does not use it, here, and then discarded. Both have a limit of bytes and a timeout. If the content
+//! cannot be read to its end, the answer is the last one of its connection, and [`super::linger`] makes sure that the client
+//! receives it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,24 +18,24 @@ use hyper::body::{Body as _, Incoming};
 use super::answer::{self, Answer};
 use crate::config::limits::{BODY_AHEAD_BYTES_MAX, UNFINISHED_BODIES_BYTES_MAX, UNUSED_BODY_BYTES_MAX};
 
-/// Why content was not read to its end.
+/// Why the content was not read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// It is larger than the limit.
     TooLarge,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
-    /// It is not framed as it should be, or the client went away in the middle.
+    /// Its framing is invalid, or the client disconnected.
     Broken,
-    /// The bodies that are being read hold as much as they may together.
+    /// The bodies that are being read have reached their common limit.
     NoRoom,
 }
 
-/// What the bodies hold that a server is reading, over all its connections, in bytes.
+/// The bytes of all bodies that are being read on all connections of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Bodies(Arc<AtomicUsize>);
 
-/// One body's part of that, given back when this is dropped.
+/// The part of one body. It is released when this is dropped.
 struct Held {
     bodies: Bodies,
     bytes: usize,
@@ -58,9 +59,9 @@ impl Drop for Held {
 #[derive(Debug)]
 pub struct Content {
     body: Incoming,
-    /// The client sends it only after a 100, which hyper sends where the first of it is asked for.
+    /// The client sends it only after a 100, which hyper sends at the first read.
     is_withheld: bool,
-    patience: Duration,
+    timeout: Duration,
     bodies: Bodies,
     state: State,
 }
@@ -73,23 +74,23 @@ enum State {
 }
 
 impl Content {
-    /// The content of a request with these fields, which may take this long to come; it counts among `bodies`.
-    pub fn new(body: Incoming, headers: &HeaderMap, patience: Duration, bodies: &Bodies) -> Content {
+    /// The content of a request with these header fields. It must arrive within `timeout`, and is counted in `bodies`.
+    pub fn new(body: Incoming, headers: &HeaderMap, timeout: Duration, bodies: &Bodies) -> Content {
         let is_none = body.is_end_stream();
         let is_withheld = !is_none && headers.contains_key(EXPECT);
         let state = if is_none { State::Read } else { State::Untouched };
-        Content { body, is_withheld, patience, bodies: bodies.clone(), state }
+        Content { body, is_withheld, timeout, bodies: bodies.clone(), state }
     }
 
-    /// Whether the request has no content. Where that comes in chunks it has, even if there are none.
+    /// Whether the request has no content. Chunked content counts as content even if it is empty.
     pub fn is_none(&self) -> bool {
         self.body.is_end_stream()
     }
 
-    /// Reads all of it. Its pieces are joined as they come: one of a single byte costs no more than that.
+    /// Reads all of it. Pieces are joined as they arrive, so that a piece of one byte costs only one byte.
     ///
     /// # Errors
-    /// Why it could not be read; nothing more is read of it then.
+    /// Why it could not be read. Nothing more of it is read then.
     pub async fn whole(&mut self, max: usize) -> Result<Bytes, Unread> {
         let mut held = Held { bodies: self.bodies.clone(), bytes: 0 };
         let expected = self.body.size_hint().lower() as usize;
@@ -97,7 +98,7 @@ impl Content {
         let keep = |piece: &[u8]| {
             held.grow(piece.len())?;
             if joined.is_empty() {
-                // No more than it says, and not much ahead of what came.
+                // At most the announced length, and not far ahead of the bytes received.
                 joined.reserve_exact(expected.min(piece.len().max(BODY_AHEAD_BYTES_MAX)));
             }
             joined.extend_from_slice(piece);
@@ -107,18 +108,18 @@ impl Content {
         Ok(joined.into())
     }
 
-    /// Reads nothing of it, or no more.
+    /// Stops reading it.
     pub fn give_up(&mut self) {
         self.state = State::GivenUp;
     }
 
-    /// The answer to the request, once its content is out of the way.
+    /// The answer to the request, after the rest of the content was read or given up.
     pub async fn settle(mut self, answer: Answer) -> Answer {
         let is_refused = answer.status().is_client_error() || answer.status().is_server_error();
         let unread = match self.state {
             State::Read => return answer,
             State::GivenUp => return answer::closing(answer),
-            // It waits for our word, and this is it.
+            // The client waits for a 100 and gets this answer instead: it does not send the content.
             State::Untouched if self.is_withheld && is_refused => return answer::closing(answer),
             State::Untouched => self.read(UNUSED_BODY_BYTES_MAX, |_| Ok(())).await,
         };
@@ -141,22 +142,22 @@ impl Content {
         let to_the_end = async {
             let mut left = max;
             while let Some(frame) = body.frame().await {
-                // Trailers say nothing that is used here (RFC 9110 §6.5.1).
+                // Trailers are not used (RFC 9110 §6.5.1).
                 let Ok(piece) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
                 left = left.checked_sub(piece.len()).ok_or(Unread::TooLarge)?;
                 take(&piece)?;
             }
             Ok(())
         };
-        tokio::time::timeout(self.patience, to_the_end).await.unwrap_or(Err(Unread::Late))?;
+        tokio::time::timeout(self.timeout, to_the_end).await.unwrap_or(Err(Unread::Late))?;
         self.state = State::Read;
         Ok(())
     }
 }
 
 impl Unread {
-    /// The status that says so, and a sentence.
-    pub fn said(self) -> (StatusCode, &'static str) {
+    /// The status, and a sentence with the reason.
+    pub fn status(self) -> (StatusCode, &'static str) {
         match self {
             Unread::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "no body is needed here, and one as large as this is not read")
@@ -170,7 +171,7 @@ impl Unread {
     }
 
     fn answer(self) -> Answer {
-        let (status, sentence) = self.said();
+        let (status, sentence) = self.status();
         answer::text(status, sentence)
     }
 }

@@ -1,12 +1,12 @@
 //! Event streams (WHATWG HTML, section 9.2): a GET becomes a session that receives events.
 //!
-//! The response lasts as long as the session. Its head is written by the session as its first frame, so the socket leaves hyper before anything
-//! is answered. The response has neither a length nor chunks: it ends with its connection, in HTTP/1.1 as in 1.0, which is what nginx
-//! speaks to its backends by default.
+//! The response lasts as long as the session. The session writes the head as its first frame, so the socket is taken out of hyper
+//! before anything is answered. The response has neither a length nor chunks; it ends with its connection. So it is the same in
+//! HTTP/1.1 and in HTTP/1.0, which nginx uses for its backends by default.
 //!
-//! Browsers connect again by themselves after the end of a stream, but never again after a status other than 200. So where there is no room for a
-//! stream, the answer is 200 with `retry` and an end. Browsers do not back off either: `retry` is drawn at random for each client, and
-//! is longer the more sessions the hub has.
+//! Browsers reconnect by themselves after the end of a stream, but never after a status other than 200. So if a limit is reached,
+//! the answer is a 200 with `retry` that ends at once. Browsers do not back off either. So `retry` is random for each client, and
+//! becomes longer with the number of sessions of the hub.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -33,10 +33,11 @@ const ALLOW: &str = "GET, HEAD, OPTIONS";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The header fields that scripts of other origins may send.
 const ALLOW_HEADERS: &str = "last-event-id, authorization, cache-control, content-type";
-/// How long a browser may remember what it may send, in seconds.
+/// How long a browser may cache the answer to a preflight request.
 const PREFLIGHT_SECONDS: &str = "600";
 
-/// Makes a session of a request, or answers it at once: an error, the fields alone, or, where there is no room, when to come back.
+/// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if a limit is reached, with
+/// the time to reconnect.
 pub fn respond(
     EventsHandler { route, terms }: &EventsHandler,
     request: &Parts,
@@ -68,14 +69,14 @@ pub fn respond(
     }
     let membership = if has_room { subscription::join(terms).ok() } else { None };
     let Some(membership) = membership else {
-        return Err(allowed(answer::closing(stream(Body::from(opening(terms))))));
+        return Err(allowed(answer::closing(stream(Body::from(first_bytes(terms))))));
     };
     let mut fields = HeaderMap::with_capacity(8);
     stream_fields(&mut fields);
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
     allow_origin(&mut fields, origin, is_any);
     let mut bytes = head::written(StatusCode::OK, &fields);
-    bytes.extend_from_slice(&opening(terms));
+    bytes.extend_from_slice(&first_bytes(terms));
     Ok(Arrival {
         framing: Framing::EventStream,
         inflates: false,
@@ -89,8 +90,8 @@ pub fn respond(
     })
 }
 
-/// The answer to the request of an event stream where the connection itself is refused: when to come back. `None`: `head` is another request.
-/// Every page may read it, since it tells nothing.
+/// The answer to the request of an event stream whose connection is refused: the time to reconnect. `None`: `head` is another
+/// request. Pages of every origin may read the answer, because it contains no data.
 pub fn refusal(head: &[u8], connections: usize) -> Option<Vec<u8>> {
     let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
@@ -112,21 +113,22 @@ pub fn refusal(head: &[u8], connections: usize) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// What a stream begins with. Something is sent at once, because some proxies pass the head on only with the first bytes of the body.
-fn opening(terms: &Terms) -> Vec<u8> {
+/// The first bytes of a stream. They are sent at once, because some proxies forward the head only with the first bytes of the body.
+fn first_bytes(terms: &Terms) -> Vec<u8> {
     let mut out = Vec::new();
     event_stream::retry_into(retry_milliseconds(terms.members.count(), RandomState::new().hash_one(0)), &mut out);
     out
 }
 
-/// How long a client is to wait before it connects again: at random between a time and its double, which grows with the number of sessions.
+/// The time that a client waits before it reconnects: random between a minimum and its double. The minimum grows with the number of
+/// sessions.
 fn retry_milliseconds(sessions: usize, random: u64) -> u32 {
     let (min, max) = (RETRY_MIN.as_millis() as u64, RETRY_MAX.as_millis() as u64);
     let grown = min + (max - min) * (sessions.min(RETRY_SESSIONS) as u64) / RETRY_SESSIONS as u64;
     (grown + random % grown) as u32
 }
 
-/// Whether a client takes event streams. Without the field it takes anything (RFC 9110, section 12.5.1).
+/// Whether a client accepts event streams. Without the field it accepts everything (RFC 9110, section 12.5.1).
 fn accepts_events(headers: &HeaderMap) -> bool {
     let mut fields = headers.get_all(ACCEPT).iter().peekable();
     let is_one = |range: &str| {
@@ -146,13 +148,13 @@ fn stream(body: Body) -> Answer {
 
 fn stream_fields(fields: &mut HeaderMap) {
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // Proxies must neither keep a stream nor compress it, which could hold events back.
+    // Proxies must neither cache a stream nor compress it, because compression could delay events.
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     fields.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// Lets the page that asked read the answer (Fetch, CORS). Cookies go only with pages that the configuration names.
+/// Allows the page of the request to read the answer (Fetch, CORS). Cookies are allowed only if `origins` is not "any".
 fn allow_origin(fields: &mut HeaderMap, origin: Option<&str>, is_any: bool) {
     let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(origin).ok()) else { return };
     fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_of_a_large_hub_come_back_later_and_never_all_at_once() {
+    fn clients_of_a_large_hub_reconnect_later_and_at_random_times() {
         for (sessions, least, most) in [(0, 2_000, 4_000), (50_000, 8_500, 17_000), (1_000_000, 15_000, 30_000)] {
             let drawn: Vec<u32> =
                 (0..10_000).map(|n| retry_milliseconds(sessions, RandomState::new().hash_one(n))).collect();
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_wants_something_else_is_told_so() {
+    fn only_requests_that_accept_event_streams_are_recognized() {
         let accepts = |values: &[&str]| {
             let mut headers = HeaderMap::new();
             values

@@ -1,30 +1,30 @@
-//! Agreeing on permessage-deflate (RFC 7692 §7.1): which of a client's offers is taken, and what is answered.
+//! Negotiates permessage-deflate (RFC 7692 §7.1): which offer of a client is accepted, and what is answered.
 //!
-//! Neither side remembers anything from one message to the next, so the client is told not to, too. A client that asks for a smaller window
-//! than 32 KiB is sent nothing compressed: that is allowed for every message, and keeps one compression for all.
+//! Context takeover is disabled in both directions. A client that requests a window smaller than 32 KiB receives uncompressed
+//! messages: this is allowed for every message, and so one compression serves all other clients.
 
 use http::header::{HeaderMap, SEC_WEBSOCKET_EXTENSIONS};
 
-/// The window that the compression made for all uses, in bits.
+/// The window of the shared compression, in bits.
 const WINDOW_BITS: u8 = 15;
 
-/// What was agreed on.
+/// A negotiated extension.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Deflate {
     /// The value of `Sec-WebSocket-Extensions`.
     pub(super) answer: String,
-    /// Whether what is sent may be compressed.
+    /// Whether messages to the client may be compressed.
     pub(super) compresses: bool,
 }
 
-/// Takes the first offer that can be met, if there is one.
+/// Accepts the first offer that is acceptable.
 pub(super) fn agree(headers: &HeaderMap) -> Option<Deflate> {
     let values = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).find_map(meet)
+    values.flat_map(|value| value.split(',')).find_map(accept)
 }
 
-/// What can be answered to one offer; `None` where it is not understood to the last parameter.
-fn meet(offer: &str) -> Option<Deflate> {
+/// The answer to one offer. `None`: a parameter is unknown or invalid.
+fn accept(offer: &str) -> Option<Deflate> {
     let mut parts = offer.split(';').map(str::trim);
     if parts.next()? != "permessage-deflate" {
         return None;
@@ -56,7 +56,7 @@ fn meet(offer: &str) -> Option<Deflate> {
     Some(Deflate { answer, compresses: server_bits.is_none_or(|bits| bits == WINDOW_BITS) })
 }
 
-/// A window's bits: 8 to 15, without a leading zero.
+/// The bits of a window: 8 to 15, without a leading zero.
 fn bits(value: &str) -> Option<u8> {
     let bits = value.parse().ok().filter(|bits| (8..=WINDOW_BITS).contains(bits))?;
     (!value.starts_with(['0', '+'])).then_some(bits)
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_as_clients_make_them() {
+    fn offers_of_clients_get_the_right_answers() {
         for (offers, agreed) in [
             ("permessage-deflate", Some(("", true))),
             ("permessage-deflate; client_max_window_bits", Some(("", true))),

@@ -1,13 +1,13 @@
-//! What a request must hold before anything looks at its path: where it is sent to, how it is framed, what it expects.
+//! Checks each request before its path is looked up: its target, its host, its framing, and its expectations.
 //!
-//! hyper reads more than RFC 9112 allows: any Host, any form of target, the last transfer coding whatever stands before it. A server
-//! behind a proxy must not be more lenient than the proxy, else the two see different requests in the same bytes (request smuggling). So
-//! each request passes here first. One that does not hold is refused, and its connection is closed: where the message ends is
-//! not known then. A request that holds costs a look at one field, and no allocation.
+//! hyper accepts more than RFC 9112 allows: any Host, any form of target, and `chunked` after any other transfer coding. A server
+//! behind a proxy must not be more lenient than the proxy. Otherwise the two find different requests in the same bytes (request
+//! smuggling). A request that fails a check is refused, and its connection is closed, because the end of the request is not known
+//! then. A valid request without content costs a lookup of one header field, and no allocation.
 //!
-//! What hyper refuses by itself is not looked at again: folded lines, spaces before a colon, control characters, lengths that are not
-//! digits or differ, transfer codings in HTTP/1.0. Content-Length beside Transfer-Encoding it removes, and closes the connection after
-//! the answer, as RFC 9112 §6.1 asks.
+//! hyper itself refuses folded lines, spaces before a colon, control characters, lengths that are not digits or contradict each
+//! other, and transfer codings in HTTP/1.0. These are not checked again. It removes a Content-Length beside Transfer-Encoding, and
+//! closes the connection after the answer, as RFC 9112 §6.1 requires.
 
 use std::net::Ipv6Addr;
 
@@ -17,7 +17,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use super::answer::{self, Answer};
 
-/// What is answered to OPTIONS for the server as a whole, and to CONNECT: what one route or another takes.
+/// The methods of all routes: the answer to OPTIONS for the whole server, and to CONNECT.
 pub const ALLOW: &str = "GET, HEAD, OPTIONS, POST, PUT";
 
 /// Why a request is refused.
@@ -32,12 +32,12 @@ impl Refusal {
         Refusal { status: StatusCode::BAD_REQUEST, why }
     }
 
-    /// A sentence that says why.
+    /// A sentence with the reason.
     pub fn why(self) -> &'static str {
         self.why
     }
 
-    /// The refusal as an answer, the last one of its connection.
+    /// The answer, the last one of its connection.
     pub fn answer(self) -> Answer {
         let answer = match self.status {
             StatusCode::METHOD_NOT_ALLOWED => answer::method_not_allowed(ALLOW),
@@ -47,10 +47,10 @@ impl Refusal {
     }
 }
 
-/// Checks a request. `length` is that of its content, `None` where it comes in chunks.
+/// Checks a request. `length` is the length of its content. `None`: it is chunked.
 ///
 /// # Errors
-/// What does not hold.
+/// The check that failed.
 pub fn check(
     method: &Method,
     uri: &Uri,
@@ -63,10 +63,10 @@ pub fn check(
     if length == Some(0) { Ok(()) } else { check_content(headers, length) }
 }
 
-/// The form of the target (RFC 9112 §3.2).
+/// Checks the form of the target (RFC 9112 §3.2).
 fn check_target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
     if *method == Method::CONNECT {
-        return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, why: "this server is no proxy" });
+        return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, why: "this server is not a proxy" });
     }
     match uri.authority() {
         None if uri.path().starts_with('/') => Ok(()),
@@ -81,7 +81,7 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), Refusal> {
     }
 }
 
-/// Host (RFC 9112 §3.2): one that is one, and in HTTP/1.1 it must be there.
+/// Checks Host (RFC 9112 §3.2): it must be valid, and HTTP/1.1 requires it.
 fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -92,11 +92,11 @@ fn check_host(version: Version, headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// How the content is framed (RFC 9112 §6), and what the client expects (RFC 9110 §10.1.1).
+/// Checks the framing of the content (RFC 9112 §6) and the expectations (RFC 9110 §10.1.1).
 fn check_content(headers: &HeaderMap, length: Option<u64>) -> Result<(), Refusal> {
     match length {
         Some(length) if i64::try_from(length).is_err() => {
-            return Err(Refusal::bad("Content-Length is larger than anything"));
+            return Err(Refusal::bad("Content-Length is too large"));
         }
         Some(_) => {}
         None => check_codings(headers)?,
@@ -105,11 +105,11 @@ fn check_content(headers: &HeaderMap, length: Option<u64>) -> Result<(), Refusal
     if headers.get_all(EXPECT).iter().all(is_known) {
         return Ok(());
     }
-    Err(Refusal { status: StatusCode::EXPECTATION_FAILED, why: "nothing but 100-continue can be expected here" })
+    Err(Refusal { status: StatusCode::EXPECTATION_FAILED, why: "only 100-continue can be expected here" })
 }
 
-/// The transfer codings: `chunked`, once. Another one would have to be undone, which no client asks for; a second `chunked` is how
-/// requests are smuggled.
+/// Checks the transfer codings: only `chunked` is allowed, and only once. No client needs other codings; a second `chunked` is used
+/// to smuggle requests.
 fn check_codings(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = |coding: &[u8]| coding.trim_ascii().eq_ignore_ascii_case(b"chunked");
@@ -120,13 +120,13 @@ fn check_codings(headers: &HeaderMap) -> Result<(), Refusal> {
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter().flat_map(|line| line.as_bytes().split(|b| *b == b','));
     if codings.all(is_chunked) {
-        return Err(Refusal::bad("Transfer-Encoding says chunked once"));
+        return Err(Refusal::bad("Transfer-Encoding has chunked more than once"));
     }
-    Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "Transfer-Encoding: chunked is the only one spoken here" })
+    Err(Refusal { status: StatusCode::NOT_IMPLEMENTED, why: "the only transfer coding supported here is chunked" })
 }
 
-/// Whether `host` is a host and perhaps a port (RFC 3986 §3.2.2, §3.2.3), neither of them empty but for the port. A comma, which a name could
-/// have by that grammar, is taken for what it will be: two fields that were joined on the way.
+/// Whether `host` is a host with an optional port (RFC 3986 §3.2.2, §3.2.3). The host must not be empty; the port may be. The
+/// grammar allows a comma in a name, but here it is refused: it probably comes from two fields that a proxy has joined.
 fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host.first() {
         Some(b'[') => {
@@ -141,7 +141,7 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && (name[0] == b'[' || is_name(name)) && is_port(port)
 }
 
-/// An address between brackets, with a zone where it has one (RFC 6874).
+/// An address between brackets, with an optional zone (RFC 6874).
 fn is_ipv6(address: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(address) else { return false };
     let (address, zone) = text.split_once("%25").map_or((text, None), |(address, zone)| (address, Some(zone)));
@@ -164,7 +164,7 @@ fn is_name(name: &[u8]) -> bool {
     true
 }
 
-/// Nothing, or a colon and a port's number, which may be left out.
+/// Nothing, or a colon and an optional port number.
 fn is_port(port: &[u8]) -> bool {
     let mut digits = match port {
         [] => return true,
@@ -174,7 +174,7 @@ fn is_port(port: &[u8]) -> bool {
     while let [b'0', rest @ ..] = digits {
         digits = rest;
     }
-    // Of as many digits, the lower number is the first in the order of bytes.
+    // Numbers with the same count of digits compare as their bytes do.
     digits.iter().all(u8::is_ascii_digit) && (digits.len() < 5 || (digits.len() == 5 && digits <= b"65535".as_slice()))
 }
 
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+    fn a_host_is_a_name_or_an_address_with_an_optional_port() {
         for good in [
             "localhost",
             "example.com:80",
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn chunked_is_said_once_and_alone() {
+    fn chunked_must_be_the_only_transfer_coding() {
         for (lines, refused) in [
             (&["chunked"][..], None),
             (&["Chunked"], None),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_a_path_or_a_url_of_ours() {
+    fn a_target_is_a_path_or_an_http_url() {
         assert!(target(Method::GET, "/"));
         assert!(target(Method::GET, "//a/b?c"));
         assert!(target(Method::GET, "http://example.com/a"));

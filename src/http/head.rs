@@ -1,4 +1,4 @@
-//! The head of a response that hyper does not write: of a session's handshake, or of a response that lasts.
+//! Writes the head of a response that hyper does not write: of a WebSocket handshake, or of an event stream.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,11 +7,11 @@ use http::StatusCode;
 use http::header::HeaderMap;
 
 thread_local! {
-    /// The date of the last head, and the second it is of.
+    /// The second of the last head, and its date as text.
     static DATE: RefCell<(u64, String)> = RefCell::default();
 }
 
-/// The bytes of a head, as hyper writes them.
+/// The bytes of a head, in hyper's format.
 pub fn written(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     write_into(status, fields, &mut out);

@@ -1,11 +1,11 @@
-//! Which names a server answers to (RFC 9110 §7.4): its defence against a foreign name that was pointed at this machine.
+//! The names that a server answers to (RFC 9110 §7.4): the defence against DNS rebinding.
 //!
-//! A page of `http://attacker.example:8888`, a name that its owner has resolve to 127.0.0.1, is to its browser "the same
-//! origin" as pushd on that port, and may read whatever pushd answers (DNS rebinding). The one thing that it cannot change is `Host`. So every route
-//! asks for a name that no stranger can own: an address, a loopback name, one of the machine's, or one that the configuration
-//! names. Anything else is 421 (Misdirected Request).
+//! An attacker can let the name `attacker.example` resolve to 127.0.0.1. For a browser, a page of `http://attacker.example:8888`
+//! then has the same origin as pushd on that port, and may read all its answers. But the page cannot change `Host`. So every route
+//! requires a name that no stranger can own: an address, a loopback name, a name of the machine, or one from the configuration.
+//! Other names are answered with 421 (Misdirected Request).
 //!
-//! The names are compiled once for each server. A request costs a comparison, or one look into a set, and no allocation.
+//! The names are compiled once for each server. A request costs a comparison or a lookup in a set, and no allocation.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use http::Uri;
 use http::header::{HOST, HeaderMap};
 
-use super::refusals::shown;
+use super::refusals::shortened;
 use crate::config::limits::HOST_BYTES_MAX;
 use crate::config::{self, Origins};
 
@@ -21,12 +21,12 @@ use crate::config::{self, Origins};
 #[derive(Debug)]
 pub struct Hosts {
     any: bool,
-    /// Lower case, without a port or the dot of the root.
+    /// In lower case, without a port and without the dot of the root.
     names: HashSet<Box<[u8]>>,
 }
 
 impl Hosts {
-    /// Those of `server`, on a machine with the names `machine`.
+    /// The names of `server`, on a machine with the names `machine`.
     pub fn new(server: &config::Server, machine: &[String]) -> Hosts {
         let of_routes = server.routes.iter().filter_map(|route| route.action.origins());
         let listed = of_routes.chain([&server.origins]).flat_map(|origins| match origins {
@@ -41,22 +41,25 @@ impl Hosts {
         let names = of_pages.chain(own.iter().chain(machine).map(String::as_str));
         Hosts {
             any: server.hosts == config::Hosts::Any,
-            names: names.map(|name| plain(name).to_ascii_lowercase().into_bytes().into_boxed_slice()).collect(),
+            names: names
+                .map(|name| without_root_dot(name).to_ascii_lowercase().into_bytes().into_boxed_slice())
+                .collect(),
         }
     }
 
-    /// Whether a request may be answered: all names that it calls the server by are the server's.
-    pub fn answer(&self, uri: &Uri, headers: &HeaderMap) -> bool {
-        self.any || named(uri, headers).all(|host| host.is_some_and(|host| self.are_own(host)))
+    /// Whether a request may be answered: its target and its Host have only names of the server.
+    pub fn allow(&self, uri: &Uri, headers: &HeaderMap) -> bool {
+        self.any || named(uri, headers).all(|host| host.is_some_and(|host| self.is_own(host)))
     }
 
-    /// Whether no stranger can own the name in `host`, with or without a port. A request that names nothing comes from no browser.
-    pub fn are_own(&self, host: &str) -> bool {
+    /// Whether no stranger can own the name in `host`, with or without a port. An empty name is allowed, because browsers never
+    /// send one.
+    pub fn is_own(&self, host: &str) -> bool {
         let name = split_port(host).0;
-        if name.is_empty() || is_loopback(name) || address(plain(name)).is_some() {
+        if name.is_empty() || is_loopback(name) || address(without_root_dot(name)).is_some() {
             return true;
         }
-        let name = plain(name);
+        let name = without_root_dot(name);
         let mut lower = [0; HOST_BYTES_MAX];
         let Some(lower) = lower.get_mut(..name.len()) else { return false };
         lower.copy_from_slice(name.as_bytes());
@@ -64,25 +67,25 @@ impl Hosts {
         self.names.contains(&*lower)
     }
 
-    /// Why a request is not answered, and what would allow it.
+    /// Why a request is not answered, and the setting that would allow it.
     pub fn refusal(&self, server: &str, uri: &Uri, headers: &HeaderMap) -> String {
-        let host = named(uri, headers).flatten().find(|host| !self.are_own(host)).unwrap_or_default();
-        let name = plain(split_port(host).0).to_ascii_lowercase();
+        let host = named(uri, headers).flatten().find(|host| !self.is_own(host)).unwrap_or_default();
+        let name = without_root_dot(split_port(host).0).to_ascii_lowercase();
         let which = if config::Hosts::can_list(&name) { format!("[\"{name}\"]") } else { "\"any\"".to_owned() };
         format!(
             "no server answers to the name {:?} here: hosts = {which} in [server.{server}] would allow it",
-            shown(host)
+            shortened(host)
         )
     }
 }
 
-/// What a request calls the server: the host of its target, where that names one, and its Host. `None` is one that is no text.
+/// The names of the server in a request: the host of its target, if it has one, and its Host. `None`: one is not text.
 fn named<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> impl Iterator<Item = Option<&'r str>> {
     let target = uri.authority().map(|authority| Some(authority.as_str()));
     target.into_iter().chain(headers.get_all(HOST).into_iter().map(|host| host.to_str().ok()))
 }
 
-/// Name and port of `name:port`, `[::1]:port` or either without its port.
+/// The name and the optional port of an authority.
 pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
     match authority.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
@@ -90,14 +93,14 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Whether `name`, without a port, is one that every browser takes for its own machine's (RFC 6761 §6.3).
+/// Whether `name`, without a port, is a loopback name for every browser (RFC 6761 §6.3).
 pub(super) fn is_loopback(name: &str) -> bool {
-    let name = plain(name);
+    let name = without_root_dot(name);
     let last = name.rsplit_once('.').map_or(name, |(_, last)| last);
     last.eq_ignore_ascii_case("localhost") || address(name).is_some_and(|address| address.is_loopback())
 }
 
-/// The address that `name` is, as URLs write it.
+/// The address in `name`, in the syntax of URLs.
 fn address(name: &str) -> Option<IpAddr> {
     match name.as_bytes().first()? {
         b'[' => name.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -106,8 +109,8 @@ fn address(name: &str) -> Option<IpAddr> {
     }
 }
 
-/// Without the dot of the root, which a name may end in.
-fn plain(name: &str) -> &str {
+/// The name without the dot of the root at its end.
+fn without_root_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
@@ -127,12 +130,12 @@ mod tests {
         Hosts::new(&config.servers[0], &["Machine.example.com".to_owned()])
     }
 
-    fn asked(hosts: &Hosts, target: &str, host: Option<&str>) -> bool {
+    fn is_allowed(hosts: &Hosts, target: &str, host: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         if let Some(host) = host {
             headers.insert(HOST, http::HeaderValue::from_bytes(host.as_bytes()).unwrap());
         }
-        hosts.answer(&target.parse().unwrap(), &headers)
+        hosts.allow(&target.parse().unwrap(), &headers)
     }
 
     #[test]
@@ -155,7 +158,7 @@ mod tests {
             "push.example.com",
             "",
         ] {
-            assert!(asked(&hosts, "/", Some(own)), "{own}");
+            assert!(is_allowed(&hosts, "/", Some(own)), "{own}");
         }
         for foreign in [
             "attacker.example",
@@ -175,17 +178,17 @@ mod tests {
             "zürich.example",
             "localhost..",
         ] {
-            assert!(!asked(&hosts, "/", Some(foreign)), "{foreign}");
+            assert!(!is_allowed(&hosts, "/", Some(foreign)), "{foreign}");
         }
-        assert!(!asked(&hosts, "/", Some(&"a".repeat(300))));
-        assert!(asked(&hosts, "/", None), "HTTP/1.0");
-        assert!(!asked(&hosts, "http://attacker.example/", Some("localhost")));
-        assert!(!asked(&hosts, "http://localhost/", Some("attacker.example")));
-        assert!(asked(&super::tests::hosts("hosts = \"any\""), "/", Some("attacker.example")));
+        assert!(!is_allowed(&hosts, "/", Some(&"a".repeat(300))));
+        assert!(is_allowed(&hosts, "/", None), "HTTP/1.0");
+        assert!(!is_allowed(&hosts, "http://attacker.example/", Some("localhost")));
+        assert!(!is_allowed(&hosts, "http://localhost/", Some("attacker.example")));
+        assert!(is_allowed(&super::tests::hosts("hosts = \"any\""), "/", Some("attacker.example")));
     }
 
     #[test]
-    fn a_refusal_says_what_the_file_takes() {
+    fn a_refusal_names_a_setting_that_the_file_accepts() {
         let hosts = hosts("");
         for (host, would) in [("Www.Example.com.:8888", "[\"www.example.com\"]"), ("zürich.example", "\"any\"")] {
             let mut headers = HeaderMap::new();

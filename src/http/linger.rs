@@ -1,8 +1,8 @@
-//! The end of a connection, in stages (RFC 9112 §9.6), so that its last answer is heard.
+//! Ends a connection in stages (RFC 9112 §9.6), so that the client receives the last answer.
 //!
-//! A socket closed with bytes in it that were not read is reset, and a reset takes away from the client whatever it has not read yet. So
-//! our side is ended first; then what the client still sends is read and thrown away until it has ended its own. Many clients send
-//! a whole body before they look whether there is an answer: it is read as far as a body may go.
+//! If a socket is closed while it has unread bytes, the kernel sends a reset, and the client loses what it has not read yet. So our
+//! side is ended first. Then the bytes that the client still sends are read and discarded until the client ends its side. Many
+//! clients send a whole body before they read an answer; so up to the maximum size of a body is read.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,16 +16,16 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::limits::{LINGER, LINGER_BYTES_MAX, LINGER_ENDING, LINGER_QUIET};
 
-/// What is read at once, in bytes.
+/// The maximum bytes of one read.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Ends a connection. `drain` tells that the server ends, which makes it short.
+/// Ends a connection. When `drain` becomes true, the server ends, and the remaining time is short.
 pub async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, mut drain: watch::Receiver<bool>) {
     if io.shutdown().await.is_err() {
         return;
     }
     let ending = async {
-        // No sender: the server is gone already.
+        // An error means that the sender is dropped: the server has ended.
         let _ = drain.wait_for(|drain| *drain).await;
         sleep(LINGER_ENDING).await;
     };
@@ -36,7 +36,7 @@ pub async fn linger<T: AsyncRead + AsyncWrite + Unpin>(mut io: T, mut drain: wat
     }
 }
 
-/// Reads until the client ends, or rests for too long, or sends too much.
+/// Reads until the client ends, pauses for too long, or sends too much.
 async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
     let mut left = LINGER_BYTES_MAX;
     while let Ok(Ok(count @ 1..)) = timeout(LINGER_QUIET, poll_fn(|cx| poll_piece(io, cx))).await {
@@ -47,7 +47,7 @@ async fn discard<T: AsyncRead + Unpin>(io: &mut T) {
     }
 }
 
-/// Reads a piece and forgets it. The buffer lives no longer than that: thousands of connections may end at the same time.
+/// Reads a piece and discards it. The buffer is not kept between reads, because thousands of connections may end at the same time.
 fn poll_piece<T: AsyncRead + Unpin>(io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut piece = [MaybeUninit::uninit(); PIECE_BYTES];
     let mut piece = ReadBuf::uninit(&mut piece);
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// How long lingering takes while a client sends a piece after each `pause`, so many times, and neither reads nor ends.
+    /// How long lingering takes if a client sends a piece after each `pause`, `times` times, and neither reads nor ends.
     async fn takes(pause: Duration, times: u32, ends_after: Option<Duration>) -> Duration {
         let (mut client, io) = tokio::io::duplex(PIECE_BYTES);
         let (sender, drain) = watch::channel(false);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_lasts_while_the_client_sends_but_not_for_ever() {
+    async fn lingering_lasts_while_the_client_sends_up_to_a_limit() {
         let second = Duration::from_secs(1);
         assert_eq!(takes(second, 0, None).await, LINGER_QUIET);
         assert_eq!(takes(second, 3, None).await, 3 * second + LINGER_QUIET);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_ends_is_not_waited_for() {
+    async fn lingering_ends_when_the_client_ends() {
         let (client, io) = tokio::io::duplex(64);
         let (_sender, drain) = watch::channel(false);
         let began = Instant::now();

@@ -1,10 +1,13 @@
-//! The edge: hyper reads requests, a [`Site`] finds the handler that serves each, and a [`Backend`] does what needs the hub.
+//! HTTP: hyper reads requests, a [`Site`] finds the handler of each request, and a [`Backend`] does everything that needs the hub.
 //!
-//! [`connection`] drives one connection and hands its socket over when a request upgrades, and `linger` ends it; [`opening`] is the
-//! handshake that needs no hyper. Each request passes the `guard`, which knows what hyper is too lenient with; its `content` is read whether
-//! or not the request has a use for it. `upgrade` is the handshake, `publish` the way in over HTTP, [`pages`] the files, [`status`] what the
-//! server says of itself. `hosts` decides which names the server answers to, `origin` which pages may talk to a route. Nothing here
-//! knows how sessions are kept: that is behind the trait.
+//! - [`connection`] serves one connection, and passes its socket to the backend when a request upgrades; `linger` ends it.
+//!   [`opening`] answers the usual handshake without hyper.
+//! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
+//! - `hosts` decides which names the server answers to, `origin` which pages may use a route.
+//! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `publish` publishing, [`pages`] the files, [`status`]
+//!   metrics and health.
+//!
+//! This module does not know how sessions are stored: that is the task of the backend.
 
 pub mod answer;
 mod arguments;
@@ -47,42 +50,42 @@ use arguments::Arguments;
 use body::Body;
 use content::Content;
 use pages::Files;
-use refusals::shown;
+use refusals::shortened;
 use routes::Match;
 pub use site::{Handler, HubInUse, Site};
 pub use status::{Sample, SampleKind};
 use upgrade::Upgrade;
 
-/// The page that pushd carries in itself.
+/// The built-in page.
 const LIVE_PAGE: &str = include_str!("live.html");
 
-/// What the edge needs of the server behind it.
+/// The server behind HTTP.
 pub trait Backend: Clone + 'static {
     /// A connection.
     type Io: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static;
 
-    /// The site of a server as it is now; `None` where a reload removed it.
+    /// The present site of a server. `None`: a reload removed it.
     fn site(&self, server: &str) -> Option<Arc<Site>>;
 
-    /// Publishes; how many subscribers it was queued for, or `None` where there is no handler for it.
+    /// Publishes. Returns for how many subscribers the message was queued. `None`: it was refused.
     fn publish(&self, message: Message) -> impl Future<Output = Option<u64>>;
 
-    /// Takes over the connection of a client that was upgraded.
+    /// Makes a session of an upgraded connection.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
 
-    /// Reads what the kernel has for a connection at this moment, whatever the runtime knows of it.
+    /// Reads what the kernel has received, even if the runtime was not notified of it yet.
     ///
     /// # Errors
-    /// What the system says; where there is nothing, [`std::io::ErrorKind::WouldBlock`].
+    /// The error of the system call; [`std::io::ErrorKind::WouldBlock`] if there is nothing.
     fn read_now(io: &Self::Io, buffer: &mut [u8]) -> std::io::Result<usize>;
 
-    /// Has the kernel keep little of what is written to a connection, beyond what is on its way.
+    /// Limits the bytes of a connection that the kernel buffers and has not sent yet.
     fn bound_unsent(io: &Self::Io);
 
-    /// Whether connections without a request in flight can be put aside for the process that comes after this one.
+    /// Whether another process will continue: connections without a request in flight can be put aside for it.
     fn hands_over(&self) -> bool;
 
-    /// Keeps a connection that came in on `server` for that process, with what was read of its next request.
+    /// Puts a connection to `server` aside for that process, with the bytes that were read of its next request.
     fn put_aside(&self, io: Self::Io, early: Bytes, server: &Arc<str>);
 
     /// The files that answers are read from.
@@ -94,25 +97,25 @@ pub trait Backend: Clone + 'static {
     /// The figures of all shards.
     fn samples(&self) -> Vec<Sample>;
 
-    /// Whether the server is ending, and not to go on in another process.
+    /// Whether the server ends and no other process continues.
     fn is_draining(&self) -> bool;
 }
 
-/// Where a request came from.
+/// The connection of a request.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// NAME in `[server.NAME]`.
     pub server: Arc<str>,
-    /// Who asks, as the log names it.
+    /// The peer, as the log names it.
     pub peer: String,
     /// Whether it came in on a loopback address or a Unix socket.
     pub on_loopback: bool,
-    /// Whether it has a place of the reserve, which is for what ends with its answer and tells how the server is.
+    /// Whether it is part of the reserve. The reserve serves short requests only, such as metrics and publishing.
     pub is_reserve: bool,
 }
 
-/// The answer to a request that needs no waiting: a refusal, or a page that lies in memory. `None`: [`respond`] answers it.
-fn respond_at_hand<B: Backend>(request: &Request<Incoming>, client: &Client, backend: &B) -> Option<Answer> {
+/// The answer to a request that can be answered at once: a refusal, or a file in memory. `None`: [`respond`] answers it.
+fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, backend: &B) -> Option<Answer> {
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let length = request.body().size_hint().exact();
     if let Err(refusal) = guard::check(method, uri, request.version(), headers, length) {
@@ -123,7 +126,7 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, client: &Client, bac
         return None;
     }
     let site = backend.site(&client.server)?;
-    if !site.hosts.answer(uri, headers) {
+    if !site.hosts.allow(uri, headers) {
         return None;
     }
     let (Handler::Static(pages), found) = site.find(uri.path())? else { return None };
@@ -132,16 +135,16 @@ fn respond_at_hand<B: Backend>(request: &Request<Incoming>, client: &Client, bac
     Some(answer)
 }
 
-/// Whether the server answers to the name it is called by.
+/// Checks that the request has a name that the server answers to.
 fn check_name(head: &Parts, site: &Site) -> Result<(), Box<Answer>> {
-    if site.hosts.answer(&head.uri, &head.headers) {
+    if site.hosts.allow(&head.uri, &head.headers) {
         return Ok(());
     }
     let why = site.hosts.refusal(&site.server.name, &head.uri, &head.headers);
     Err(Box::new(answer::text(StatusCode::MISDIRECTED_REQUEST, why)))
 }
 
-/// The handler that serves a request that passed the [`guard`], or the answer where none does.
+/// The handler of a request that passed the [`guard`], or the answer if there is none.
 fn find<'s>(head: &'s Parts, site: &'s Site) -> Result<(&'s Handler, Match<'s>), Box<Answer>> {
     let path = head.uri.path();
     check_name(head, site)?;
@@ -152,9 +155,9 @@ fn find<'s>(head: &'s Parts, site: &'s Site) -> Result<(&'s Handler, Match<'s>),
     site.find(path).ok_or_else(|| Box::new(answer::text(StatusCode::NOT_FOUND, unserved(&head.method, path))))
 }
 
-/// What a request comes to.
+/// The result of a request.
 enum Outcome {
-    /// An answer, after which the connection takes the next request.
+    /// An answer, after which the connection serves the next request.
     Answer(Answer),
     /// An answer, after which the connection leaves hyper.
     Upgrade(Answer, Box<Upgrade>),
@@ -169,19 +172,19 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
         let refusal = answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured");
         return Outcome::Answer(answer::closing(refusal));
     };
-    // A target that is a whole URL is the host that counts (RFC 9112, section 3.2.2); which pages may talk to a route is decided by it.
+    // The host of a URL in the target replaces Host (RFC 9112, section 3.2.2). The check of the origin uses it.
     let host = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
         head.headers.insert(HOST, host);
     }
-    // A client of the reserve must not hold its place by sending nothing.
+    // A client of the reserve must not occupy it by sending nothing.
     let body_timeout = site.server.body_timeout.min(if client.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
     let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
     let answer = match outcome(&head, &mut content, &site, client, backend).await {
         Ok(Outcome::Answer(answer)) => answer,
         Ok(leaving) => return leaving,
         Err(refusal) => {
-            site.refusals.tell(&refusal, &client.peer, head.uri.path());
+            site.refusals.log(&refusal, &client.peer, head.uri.path());
             *refusal
         }
     };
@@ -190,7 +193,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
     Outcome::Answer(answer)
 }
 
-/// What the route of a request makes of it, or why none does.
+/// Serves a request by its route, or returns the reason for a refusal.
 async fn outcome<B: Backend>(
     head: &Parts,
     content: &mut Content,
@@ -243,14 +246,14 @@ fn unavailable(sentence: &str) -> Box<Answer> {
 }
 
 fn unserved(method: &Method, path: &str) -> String {
-    let path = shown(path);
+    let path = shortened(path);
     match *method {
         Method::POST | Method::PUT => format!("no route serves {path}, and none publishes there"),
         _ => format!("no route serves {path}"),
     }
 }
 
-/// What is only read: GET and HEAD (hyper leaves a HEAD's body out).
+/// Answers GET and HEAD (hyper omits the body of a HEAD).
 fn reading(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     match *method {
         Method::GET | Method::HEAD => answer(),

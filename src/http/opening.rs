@@ -1,9 +1,10 @@
-//! The first request of a connection, where it is a plain WebSocket handshake, or the request of an event stream, and came in one piece.
+//! Answers the first request of a connection without hyper, if it is a plain WebSocket handshake or the request of an event stream,
+//! and arrived in one read.
 //!
-//! Most connections open with one, and after a restart of anything between client and server all do so at once. For them hyper's buffers, a
-//! task and the runtime's registration would be made only to be dropped again. So the bytes are parsed here, by hyper's own parser
-//! and into hyper's own types, and judged by the functions that judge every such request. A request that is not agreed on at once, or not plain, is
-//! not answered here: hyper reads the same bytes, and refuses or serves them.
+//! Most connections begin with such a request, and after a restart of a proxy or a server all clients connect at the same time.
+//! hyper's buffers, a task and a registration with the runtime would be created for each of them only to be dropped at once. So the
+//! bytes are parsed here, with hyper's own parser and types, and checked by the same functions as every such request. Other
+//! requests, and those that would be refused, are not answered here: hyper parses the same bytes, and serves or refuses them.
 
 use std::mem::{self, MaybeUninit};
 
@@ -19,10 +20,10 @@ use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::session::Arrival;
 use crate::wire::Framing;
 
-/// The header fields of a request with a body, or of one that waits before it sends it.
+/// The header fields of a request with a body or with an expectation.
 const OF_A_BODY: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
 
-/// What one handshake needs of memory, kept for the next one.
+/// The buffers of a handshake, kept for the next one.
 #[derive(Debug, Default)]
 pub struct Opening {
     head: BytesMut,
@@ -31,8 +32,8 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Agrees to the request that `bytes` are. Returns the arrival, and the answer to write before it begins, which may be empty. `None`:
-    /// hyper is to read the bytes.
+    /// Parses and accepts the request in `bytes`. Returns the arrival, and the answer that is written first; it may be empty.
+    /// `None`: hyper must read the bytes.
     pub fn agree<B: Backend>(
         &mut self,
         bytes: &[u8],
@@ -65,7 +66,7 @@ impl Opening {
         Some((arrival?, &self.answer))
     }
 
-    /// The head that `bytes` are, if they are that and nothing else.
+    /// Parses `bytes`, if they are exactly the head of a plain request.
     fn head(&mut self, bytes: &[u8]) -> Option<Parts> {
         let mut fields = [const { MaybeUninit::uninit() }; HEADER_FIELDS_MAX];
         let mut request = httparse::Request::new(&mut []);
@@ -79,7 +80,7 @@ impl Opening {
         }
         self.head.extend_from_slice(bytes);
         let shared = self.head.split().freeze();
-        // The same part of the copy as `part` is of `bytes`.
+        // The part of the copy that has the same position as `part` has in `bytes`.
         let part = |part: &[u8]| {
             let start = part.as_ptr().addr() - bytes.as_ptr().addr();
             shared.slice(start..start + part.len())
@@ -95,7 +96,7 @@ impl Opening {
         let fields = &head.headers;
         let wants_events = || fields.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream");
         let is_plain = (fields.contains_key(UPGRADE) || wants_events())
-            // hyper says in its answer that it closes, too.
+            // hyper's answer would have `Connection: close`, too.
             && !upgrade::has_token(fields, &CONNECTION, "close")
             && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
         is_plain.then_some(head)

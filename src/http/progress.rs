@@ -1,14 +1,14 @@
-//! What a connection is doing, and until when: each state has a limit of its own.
+//! The state of an HTTP connection and its timeouts: each state has a limit of its own.
 //!
 //! | state | begins with | limit |
 //! |---|---|---|
 //! | head | the first byte of a request; until that a new connection waits in the lobby of its shard | `header_timeout` |
-//! | answering | the last byte of its head | that of what is done: `body_timeout` for a body |
+//! | answering | the last byte of its head | set by the handler: `body_timeout` for a body |
 //! | sending | the answer | [`SEND_BYTES_MIN`] in each [`SEND_WINDOW`] |
-//! | idle | the last byte of the answer, taken by the kernel | `keep_alive` |
+//! | idle | the last byte of the answer is accepted by the kernel | `keep_alive` |
 //!
-//! [`Watched`] and [`Outgoing`] notice where one state ends and the next begins: the socket and the body that hyper is given. The
-//! last byte is gone when hyper has dropped the body and then flushes, which it does only once nothing is left to write.
+//! hyper gets a socket and a body that notice the transitions between states: [`Watched`] and [`Outgoing`]. The last byte is
+//! written when hyper has dropped the body and then flushes, because it flushes only when nothing is left to write.
 
 use std::cell::Cell;
 use std::io;
@@ -27,37 +27,37 @@ use crate::config::limits::{SEND_BYTES_MIN, SEND_WINDOW};
 
 /// See the head of this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Doing {
+enum State {
     Head,
     Answering,
     Sending,
     Idle,
 }
 
-/// What a connection is doing; shared by the clock, the socket, the service and the answer's body.
+/// The state of a connection. The timeouts, the socket, the service and the body of the answer share it.
 #[derive(Debug)]
 pub(super) struct Progress {
-    doing: Cell<Doing>,
-    /// Since when, or since when a [`SEND_WINDOW`] runs.
+    state: Cell<State>,
+    /// When the state began, or the present [`SEND_WINDOW`].
     since: Cell<Instant>,
-    /// Bytes taken of the answer in this window.
+    /// Bytes of the answer that the kernel accepted in this window.
     sent: Cell<u64>,
-    /// The body is handed out.
+    /// Whether hyper has the whole body.
     handed_out: Cell<bool>,
-    /// Bytes of the next request were read while this one was answered.
+    /// Whether bytes of the next request were read while this one was answered.
     ahead: Cell<bool>,
-    /// The answer comes from a file.
+    /// Whether the answer is read from a file.
     from_file: Cell<bool>,
-    /// The kernel takes no more for now: what comes from a file is not read until it does.
+    /// Whether the kernel accepts no more bytes for now. Until it does, the body is not read.
     blocked: Cell<bool>,
-    /// The present request is the last one.
+    /// Whether the present request is the last one.
     last: Cell<bool>,
 }
 
 impl Progress {
     pub(super) fn new() -> Rc<Progress> {
         Rc::new(Progress {
-            doing: Cell::new(Doing::Head),
+            state: Cell::new(State::Head),
             since: Cell::new(Instant::now()),
             sent: Cell::default(),
             handed_out: Cell::default(),
@@ -68,28 +68,28 @@ impl Progress {
         })
     }
 
-    fn begin(&self, doing: Doing) {
-        self.doing.set(doing);
+    fn begin(&self, state: State) {
+        self.state.set(state);
         self.since.set(Instant::now());
     }
 
-    /// A request's head is whole.
-    pub(super) fn answers(&self) {
-        self.doing.set(Doing::Answering);
+    /// The head of a request is complete.
+    pub(super) fn begin_answering(&self) {
+        self.state.set(State::Answering);
         self.ahead.set(false);
     }
 
-    /// It has an answer, which is sent from now on.
-    pub(super) fn sends(self: &Rc<Self>, body: Body) -> Outgoing {
-        self.begin(Doing::Sending);
+    /// The answer is sent from now on.
+    pub(super) fn begin_sending(self: &Rc<Self>, body: Body) -> Outgoing {
+        self.begin(State::Sending);
         self.sent.set(0);
         self.handed_out.set(false);
         self.from_file.set(matches!(body, Body::File(_)));
         Outgoing { body, progress: self.clone() }
     }
 
-    /// The present request is the last one, as is one whose bytes are there already.
-    pub(super) fn end(&self) {
+    /// The present request is the last one, or a request whose bytes have already arrived.
+    pub(super) fn mark_last(&self) {
         self.last.set(true);
     }
 
@@ -98,26 +98,26 @@ impl Progress {
         self.last.get()
     }
 
-    /// Whether an answer waits because the kernel does not accept it.
+    /// Whether an answer waits because the kernel accepts no more bytes.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.get()
     }
 
-    /// Whether no request is in flight: one whose head is not whole is not.
+    /// Whether no request is in flight. A request with an incomplete head is not in flight.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.doing.get(), Doing::Head | Doing::Idle)
+        matches!(self.state.get(), State::Head | State::Idle)
     }
 
-    /// When the state has lasted too long, if it may; and whether it has by now.
-    fn look(&self, now: Instant, header_timeout: Duration, keep_alive: Duration) -> (Option<Instant>, bool) {
+    /// When the state times out, if it has a timeout; and whether it has timed out `now`.
+    fn deadline(&self, now: Instant, header_timeout: Duration, keep_alive: Duration) -> (Option<Instant>, bool) {
         let due = self.since.get()
-            + match self.doing.get() {
-                Doing::Head => header_timeout,
-                Doing::Idle => keep_alive,
-                Doing::Sending => SEND_WINDOW,
-                Doing::Answering => return (None, false),
+            + match self.state.get() {
+                State::Head => header_timeout,
+                State::Idle => keep_alive,
+                State::Sending => SEND_WINDOW,
+                State::Answering => return (None, false),
             };
-        if self.doing.get() == Doing::Sending && due <= now && self.sent.get() >= SEND_BYTES_MIN {
+        if self.state.get() == State::Sending && due <= now && self.sent.get() >= SEND_BYTES_MIN {
             self.since.set(now);
             self.sent.set(0);
             return (Some(now + SEND_WINDOW), false);
@@ -125,36 +125,36 @@ impl Progress {
         (Some(due), due <= now)
     }
 
-    /// Returns when the client has taken longer than it may.
+    /// Returns when the state has timed out.
     pub(super) async fn is_late(&self, header_timeout: Duration, keep_alive: Duration) {
         loop {
             let now = Instant::now();
-            let (due, late) = self.look(now, header_timeout, keep_alive);
+            let (due, late) = self.deadline(now, header_timeout, keep_alive);
             if late {
                 return;
             }
-            // A request that begins before then has less time.
+            // A state with a shorter timeout may begin meanwhile.
             let soon = now + header_timeout;
             tokio::time::sleep_until(due.map_or(soon, |due| due.min(soon))).await;
         }
     }
 
     fn read(&self) {
-        match self.doing.get() {
-            Doing::Idle => self.begin(Doing::Head),
-            Doing::Head | Doing::Answering => {}
-            Doing::Sending => self.ahead.set(true),
+        match self.state.get() {
+            State::Idle => self.begin(State::Head),
+            State::Head | State::Answering => {}
+            State::Sending => self.ahead.set(true),
         }
     }
 
     fn flushed(&self) {
-        if self.doing.get() == Doing::Sending && self.handed_out.get() {
-            self.begin(if self.ahead.take() { Doing::Head } else { Doing::Idle });
+        if self.state.get() == State::Sending && self.handed_out.get() {
+            self.begin(if self.ahead.take() { State::Head } else { State::Idle });
         }
     }
 }
 
-/// The body of an answer, which notes when all of it is handed out.
+/// The body of an answer. It notes when hyper has all of it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     body: Body,
@@ -173,7 +173,7 @@ impl http_body::Body for Outgoing {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if self.progress.blocked.get() {
-            // Woken once all that was handed out before is written.
+            // The task is woken once the bytes before are written.
             return Poll::Pending;
         }
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
@@ -188,26 +188,26 @@ impl http_body::Body for Outgoing {
     }
 }
 
-/// What is asked of a socket beside reading and writing.
+/// Calls of a socket besides reading and writing.
 pub(super) struct Calls<T> {
-    /// Reads what the kernel has at this moment, whatever the runtime knows of it.
+    /// See [`super::Backend::read_now`].
     pub(super) read_now: fn(&T, &mut [u8]) -> io::Result<usize>,
-    /// Has the kernel keep little of what is written.
+    /// See [`super::Backend::bound_unsent`].
     pub(super) bound_unsent: fn(&T),
 }
 
-/// A socket that notes when a request begins to arrive, and when an answer is taken.
+/// A socket that notes when a request begins to arrive, and when an answer is written.
 pub(super) struct Watched<T> {
     pub(super) io: T,
-    /// What was read of it before it came here.
+    /// Bytes that were read of it before.
     pub(super) early: Bytes,
     pub(super) progress: Rc<Progress>,
     pub(super) calls: Calls<T>,
 }
 
 impl<T> Watched<T> {
-    /// The socket, and what was read of it and not used. hyper read so much; it reads nothing behind an upgrade, so there may be more that
-    /// was read before.
+    /// The socket, and the bytes that were read and not used. `read` is the part that hyper has read. hyper does not read beyond an
+    /// upgrade, so a part of `early` may be left, too.
     pub(super) fn leave(self, read: Bytes) -> (T, Bytes) {
         match self.early.is_empty() {
             true => (self.io, read),
@@ -227,7 +227,7 @@ impl<T> Watched<T> {
         }
     }
 
-    /// The runtime hears a moment later than the kernel what has arrived. At the end the kernel is asked.
+    /// Asks the kernel for bytes when the last request is read. The runtime is notified of new bytes only a moment later.
     fn read_last(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match (self.calls.read_now)(&self.io, buffer.initialize_unfilled()) {
             Ok(count) => {
@@ -313,10 +313,10 @@ mod tests {
         (Watched { io, early: Bytes::new(), progress: progress.clone(), calls }, progress)
     }
 
-    /// How long the state may last yet.
+    /// The remaining time of the state.
     fn left(progress: &Progress) -> Option<u64> {
         let now = Instant::now();
-        let (due, late) = progress.look(now, HEADER, KEEP_ALIVE);
+        let (due, late) = progress.deadline(now, HEADER, KEEP_ALIVE);
         assert!(!late);
         due.map(|due| (due - now).as_secs())
     }
@@ -330,15 +330,15 @@ mod tests {
         assert_eq!(left(&progress), Some(10), "the head has begun");
         tokio::time::advance(Duration::from_secs(4)).await;
         socket.read_u8().await.unwrap();
-        assert_eq!(left(&progress), Some(6), "and is one");
+        assert_eq!(left(&progress), Some(6), "more of the same head");
         assert!(progress.is_at_rest());
-        progress.answers();
+        progress.begin_answering();
         assert_eq!(left(&progress), None, "answering");
         assert!(!progress.is_at_rest());
-        let body = progress.sends(Body::from("x"));
+        let body = progress.begin_sending(Body::from("x"));
         socket.write_all(b"head").await.unwrap();
         socket.flush().await.unwrap();
-        assert_eq!(left(&progress), Some(SEND_WINDOW.as_secs()), "flushed, but its body is not handed out");
+        assert_eq!(left(&progress), Some(SEND_WINDOW.as_secs()), "flushed, but hyper does not have the whole body");
         drop(body);
         assert!(!progress.is_at_rest());
         tokio::time::advance(Duration::from_secs(80)).await;
@@ -349,11 +349,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_next_request_has_its_time_once_the_answer_before_it_is_taken() {
+    async fn the_timeout_of_the_next_request_begins_after_the_answer_before_it() {
         let (mut client, io) = tokio::io::duplex(64);
         let (mut socket, progress) = watched(io);
-        progress.answers();
-        drop(progress.sends(Body::empty()));
+        progress.begin_answering();
+        drop(progress.begin_sending(Body::empty()));
         client.write_all(b"GET").await.unwrap();
         socket.read_u8().await.unwrap();
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -364,11 +364,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_is_taken_at_a_least_rate() {
+    async fn an_answer_must_be_read_at_a_minimum_rate() {
         let (_client, io) = tokio::io::duplex(1 << 20);
         let (mut socket, progress) = watched(io);
-        progress.answers();
-        let _body = progress.sends(Body::empty());
+        progress.begin_answering();
+        let _body = progress.begin_sending(Body::empty());
         for _ in 0..3 {
             socket.write_all(&[0; SEND_BYTES_MIN as usize]).await.unwrap();
             tokio::time::advance(SEND_WINDOW).await;
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_before_is_read_first() {
+    async fn early_bytes_are_read_first() {
         let (mut client, io) = tokio::io::duplex(64);
         let (mut socket, progress) = watched(io);
         socket.early = Bytes::from_static(b"GET ");
@@ -389,6 +389,6 @@ mod tests {
         let mut read = [0; 5];
         socket.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"GET /");
-        assert_eq!(progress.doing.get(), Doing::Head);
+        assert_eq!(progress.state.get(), State::Head);
     }
 }

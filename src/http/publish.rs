@@ -1,4 +1,4 @@
-//! Publishing over HTTP: what a request says becomes a publication, and the answer tells how many subscribers it was queued for.
+//! Publishing over HTTP: a request becomes a publication, and the answer contains the number of subscribers it was queued for.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue,
@@ -12,14 +12,15 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::content::Content;
 use super::origin;
-use super::refusals::shown;
+use super::refusals::shortened;
 use super::site::PublishHandler;
 use super::subscription::channel;
 use super::{Backend, Client, Site};
 use crate::config;
 use crate::hub::{Kind, Message};
 
-/// What a form may be larger than the message in it, in bytes: names, and `%XX` for every byte.
+/// The bytes of a form besides its message: names of fields and the like. The message itself may be three times as long, with `%XX`
+/// for each byte.
 const FORM_OVERHEAD: usize = 1024;
 
 #[derive(Serialize)]
@@ -47,7 +48,9 @@ pub async fn respond<B: Backend>(
     let origin = match origin::check(&handler.route.origins, request, &site.hosts, client.on_loopback) {
         Ok(origin) => origin,
         Err(why) => {
-            site.refusals.origins.warn(|| format!("{} refused at {}: {why}", client.peer, shown(request.uri.path())));
+            site.refusals
+                .origins
+                .warn(|| format!("{} refused at {}: {why}", client.peer, shortened(request.uri.path())));
             return *refuse(StatusCode::FORBIDDEN, &why);
         }
     };
@@ -76,7 +79,7 @@ async fn publish<B: Backend>(
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let body_max = if handler.route.message.is_some() { 3 * limit + FORM_OVERHEAD } else { limit };
-    let body = content.whole(body_max).await.map_err(|unread| match unread.said() {
+    let body = content.whole(body_max).await.map_err(|unread| match unread.status() {
         (StatusCode::PAYLOAD_TOO_LARGE, _) => too_large(limit),
         (status, sentence) => refuse(status, sentence),
     })?;
@@ -127,7 +130,7 @@ fn allow(methods: &[config::Method]) -> String {
     names.join(", ")
 }
 
-/// Lets the page that asked read the answer (Fetch, CORS): its origin was allowed before.
+/// Allows the page of the request to read the answer (Fetch, CORS). Its origin was checked before.
 fn allow_origin(answer: &mut Answer, origin: &str, methods: &str) {
     let headers = answer.headers_mut();
     for (name, value) in [

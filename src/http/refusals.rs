@@ -1,8 +1,9 @@
-//! Refusals that an operator can lift, told in the log, but seldom.
+//! Logs refusals that a setting could change, at a limited rate.
 //!
-//! A page that was refused by its origin is told the status at most: browsers keep the sentence to themselves. So the log says what
-//! was refused and what would allow it, at level warn. Clients can be refused as often as they like; so each kind is told at most
-//! once in [`REFUSAL_LOG_INTERVAL`], with how many were left out since. Those are there at level debug.
+//! If a page is refused because of its origin, its developer sees at most the status: browsers do not show the body. So the log
+//! contains what was refused and which setting would allow it, at level warn. Clients can cause any number of refusals. So each
+//! kind is logged at most once in [`REFUSAL_LOG_INTERVAL`], with the number of refusals that were left out since. Those are logged
+//! at level debug.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -13,26 +14,26 @@ use http::StatusCode;
 use super::answer::Answer;
 use crate::config::limits::{REFUSAL_CHARS_MAX, REFUSAL_LOG_INTERVAL};
 
-/// What one server tells of whom it refused.
+/// The logs of refusals of one server.
 #[derive(Debug)]
 pub struct Refusals {
-    /// By their origin: 403.
-    pub origins: Seldom,
-    /// By the name they called the server: 421.
-    pub hosts: Seldom,
+    /// Because of an origin: 403.
+    pub origins: LimitedWarnings,
+    /// Because of a name of the server: 421.
+    pub hosts: LimitedWarnings,
 }
 
 impl Default for Refusals {
     fn default() -> Refusals {
-        let seldom = || Seldom::new(REFUSAL_LOG_INTERVAL);
-        Refusals { origins: seldom(), hosts: seldom() }
+        let warnings = || LimitedWarnings::new(REFUSAL_LOG_INTERVAL);
+        Refusals { origins: warnings(), hosts: warnings() }
     }
 }
 
 impl Refusals {
-    /// Tells of an answer that refuses `peer` something at `path`.
-    pub fn tell(&self, refusal: &Answer, peer: &str, path: &str) {
-        let what = || format!("{peer} refused at {}: {}", shown(path), refusal.body().sentence());
+    /// Logs an answer that refuses a request of `peer` for `path`.
+    pub fn log(&self, refusal: &Answer, peer: &str, path: &str) {
+        let what = || format!("{peer} refused at {}: {}", shortened(path), refusal.body().sentence());
         match refusal.status() {
             StatusCode::FORBIDDEN => self.origins.warn(what),
             StatusCode::MISDIRECTED_REQUEST => self.hosts.warn(what),
@@ -42,21 +43,21 @@ impl Refusals {
     }
 }
 
-/// Something that is worth a line, but not one each time. Shared by threads.
+/// Warnings of one kind, at a limited rate. Threads share it.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct LimitedWarnings {
     interval: Duration,
-    /// When it was told last, and how often it was left out since.
-    told: Mutex<(Option<Instant>, u64)>,
+    /// When the last warning was logged, and how many were left out since.
+    logged: Mutex<(Option<Instant>, u64)>,
 }
 
-impl Seldom {
-    /// Told at most once in each `interval`.
-    pub fn new(interval: Duration) -> Seldom {
-        Seldom { interval, told: Mutex::default() }
+impl LimitedWarnings {
+    /// At most one warning in each `interval`.
+    pub fn new(interval: Duration) -> LimitedWarnings {
+        LimitedWarnings { interval, logged: Mutex::default() }
     }
 
-    /// Warns of it, if it is time.
+    /// Logs a warning, or a debug line if the last warning was too recent.
     pub fn warn(&self, what: impl FnOnce() -> String) {
         match self.is_due(Instant::now()) {
             Some(0) => log::warn!("{}", what()),
@@ -65,20 +66,20 @@ impl Seldom {
         }
     }
 
-    /// Whether it is to be told `now`: how often it was left out since the last time.
+    /// If a warning may be logged `now`: how many were left out since the last one.
     fn is_due(&self, now: Instant) -> Option<u64> {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.0.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
-            told.1 += 1;
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.0.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
+            logged.1 += 1;
             return None;
         }
-        let (_, left_out) = std::mem::replace(&mut *told, (Some(now), 0));
+        let (_, left_out) = std::mem::replace(&mut *logged, (Some(now), 0));
         Some(left_out)
     }
 }
 
-/// What a client sent, as far as it is worth showing.
-pub fn shown(text: &str) -> Cow<'_, str> {
+/// Text of a client, shortened for the log.
+pub fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(REFUSAL_CHARS_MAX) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),
@@ -90,15 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_counted() {
-        let (seldom, now) = (Seldom::new(Duration::from_secs(5)), Instant::now());
-        let due: Vec<_> = [0, 1, 4, 5, 6, 20].iter().map(|s| seldom.is_due(now + Duration::from_secs(*s))).collect();
+    fn warnings_that_are_left_out_are_counted() {
+        let (warnings, now) = (LimitedWarnings::new(Duration::from_secs(5)), Instant::now());
+        let due: Vec<_> = [0, 1, 4, 5, 6, 20].iter().map(|s| warnings.is_due(now + Duration::from_secs(*s))).collect();
         assert_eq!(due, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 
     #[test]
-    fn what_a_client_sent_is_cut() {
-        assert_eq!(shown("äöü"), "äöü");
-        assert_eq!(shown(&"ä".repeat(300)).chars().count(), REFUSAL_CHARS_MAX + 1);
+    fn text_of_a_client_is_shortened() {
+        assert_eq!(shortened("äöü"), "äöü");
+        assert_eq!(shortened(&"ä".repeat(300)).chars().count(), REFUSAL_CHARS_MAX + 1);
     }
 }

@@ -1,8 +1,7 @@
-//! Which route serves a path: a tree of segments, so that a request costs its own path once, however many routes there are.
+//! Finds the route of a path, in a tree of segments. The cost depends on the length of the path, not on the number of routes.
 //!
-//! A path is taken apart and decoded once, segment by segment, as deep as any route goes. From each node the literal segment is
-//! tried before the parameter, so that what is found first is the most specific: an exact route before a tree, among trees the
-//! deepest.
+//! A path is split and decoded once, up to the depth of the longest pattern. At each node the literal segment is tried before the
+//! parameter, so that the most specific route is found first: an exact route before a tree, and among trees the deepest.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,16 +12,16 @@ use smallvec::SmallVec;
 use crate::config::Pattern;
 use crate::config::pattern::Segment;
 
-/// What a path gave a route: parameters by name, and what is left below a tree.
+/// The result for a path: parameters by name, and the rest below a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Match<'p> {
     /// Parameters, percent-decoded, in order.
     pub parameters: Vec<(&'p str, String)>,
-    /// What follows a tree's own path, as it was sent (still encoded), without a leading slash.
+    /// The part of the path below a tree, percent-encoded as it was sent, without a leading slash.
     pub rest: &'p str,
 }
 
-/// Patterns, each by its number.
+/// The patterns, by number.
 #[derive(Debug, Default)]
 pub struct Routes {
     patterns: Vec<Pattern>,
@@ -32,27 +31,27 @@ pub struct Routes {
     depth: usize,
 }
 
-/// What the patterns have in common up to here, and how they go on.
+/// A common prefix of patterns.
 #[derive(Debug, Default)]
 struct Node {
     literals: HashMap<Box<str>, usize>,
     parameter: Option<usize>,
     /// The route that ends here.
     exact: Option<usize>,
-    /// The route that takes everything from here on.
+    /// The tree that begins here.
     tree: Option<usize>,
 }
 
-/// A path taken apart.
+/// A path, split into segments.
 struct Segments<'p> {
     path: &'p str,
-    /// Each decoded; as many as any pattern has, up to one that is no text.
+    /// The decoded segments: at most as many as the longest pattern has, and only those before the first that is not UTF-8.
     decoded: SmallVec<[Cow<'p, str>; 8]>,
-    /// How many it has; or more than any pattern.
+    /// How many segments it has. Counting stops when there are more than in any pattern.
     count: usize,
 }
 
-/// A route found, and how many segments it took.
+/// A route that was found, and how many segments it matched.
 #[derive(Clone, Copy)]
 struct Found {
     route: usize,
@@ -60,7 +59,7 @@ struct Found {
 }
 
 impl Routes {
-    /// Those of `patterns`, numbered in their order. Of two that take the same paths the first counts.
+    /// The patterns, numbered in their order. Of two that match the same paths, the first one is used.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Routes {
         let mut routes = Routes { nodes: vec![Node::default()], ..Routes::default() };
         for pattern in patterns {
@@ -89,7 +88,7 @@ impl Routes {
         self.patterns.push(pattern);
     }
 
-    /// The number of the route that serves `path` (percent-encoded, without a query), and what the path gave it.
+    /// The number of the route of `path` (percent-encoded, without a query), and its match.
     pub fn find<'p>(&'p self, path: &'p str) -> Option<(usize, Match<'p>)> {
         let segments = Segments::of(path, self.depth)?;
         let mut tree = None;
@@ -104,7 +103,7 @@ impl Routes {
         Some((found.route, Match { parameters: parameters.collect(), rest }))
     }
 
-    /// The exact route at or below `node`, where `depth` segments are taken; the deepest tree on the way is noted.
+    /// The exact route at or below `node`, after `depth` segments. The deepest tree on the way is stored in `tree`.
     fn descend(&self, node: usize, depth: usize, segments: &Segments<'_>, tree: &mut Option<Found>) -> Option<Found> {
         let node = &self.nodes[node];
         if let Some(route) = node.tree
@@ -123,7 +122,7 @@ impl Routes {
 }
 
 impl<'p> Segments<'p> {
-    /// Those of `path`, as many as are worth looking at; `None`: it is no path. That of the root has none.
+    /// Splits `path`, up to `most` segments. The path `/` has none. `None`: it does not begin with a slash.
     fn of(path: &'p str, most: usize) -> Option<Segments<'p>> {
         let inside = path.strip_prefix('/')?;
         let mut segments = Segments { path, decoded: SmallVec::new(), count: 0 };
@@ -141,7 +140,7 @@ impl<'p> Segments<'p> {
         Some(segments)
     }
 
-    /// What follows the first `depth` segments.
+    /// The part after the first `depth` segments.
     fn from(&self, depth: usize) -> &'p str {
         let end = self.path.match_indices('/').nth(depth);
         end.map_or("", |(slash, _)| &self.path[slash + 1..])
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn root_matches_only_itself_unless_a_tree() {
+    fn the_root_matches_only_itself_unless_it_is_a_tree() {
         let root = routes(&[("/", false)]);
         assert!(found(&root, "/").is_some());
         assert!(found(&root, "/x").is_none());
@@ -222,9 +221,9 @@ mod tests {
     }
 
     proptest! {
-        /// The tree finds what a look at every pattern, the most specific first, would find.
+        /// The tree finds the same route as a search through all patterns, the most specific first.
         #[test]
-        fn it_finds_what_a_list_would_find(
+        fn the_tree_finds_the_same_route_as_a_list(
             patterns in prop::collection::vec(("(/(a|b|\\{p\\})){0,3}", any::<bool>()), 1..8),
             path in "(/(a|b|c|)){1,4}",
         ) {

@@ -1,4 +1,4 @@
-//! A server's table of routes, ready to answer: what the configuration says, with its hubs looked up.
+//! The compiled routes of a server: their configuration, with references to hubs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,36 +12,36 @@ use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
 
-/// A hub as the running server knows it.
+/// A hub of the running server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HubInUse {
-    /// Its number, the same for as long as the process lives, whatever a reload does to the order of the file.
+    /// Its number. It stays the same while the process runs, even if a reload changes the order of the file.
     pub id: HubId,
-    /// What the configuration says of it.
+    /// Its configuration.
     pub hub: config::Hub,
-    /// Who is on it.
+    /// The number of its sessions.
     pub members: Members,
 }
 
 /// The routes of one server.
 #[derive(Debug)]
 pub struct Site {
-    /// What the configuration says of the server.
+    /// The configuration of the server.
     pub server: config::Server,
     /// The names it answers to.
     pub hosts: Hosts,
-    /// What the log is told of refused clients.
+    /// The logs of refused clients.
     pub refusals: Refusals,
-    /// What the bodies hold that are being read.
+    /// The bytes of bodies that are being read.
     pub bodies: Bodies,
     routes: Routes,
-    /// What each route does, by its number.
+    /// The handler of each route, by its number.
     handlers: Vec<Handler>,
-    /// The terms of the routes that have sessions, by their path as the file writes it.
+    /// The terms of the routes that have sessions, by their path in the configuration file.
     terms: HashMap<String, Arc<Terms>>,
 }
 
-/// What serves a request.
+/// The handler of a route.
 #[derive(Debug)]
 pub enum Handler {
     /// Upgrades to a session.
@@ -50,49 +50,49 @@ pub enum Handler {
     Events(Box<EventsHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
-    /// Files.
+    /// Serves files.
     Static(config::Static),
-    /// The page pushd carries in itself.
+    /// Serves the built-in page.
     Page(config::Page),
-    /// Counters.
+    /// Serves metrics.
     Metrics,
-    /// Whether the process lives.
+    /// Answers while the process runs.
     Health,
-    /// Whether new clients are welcome.
+    /// Answers whether new clients are accepted.
     Ready,
 }
 
 /// A route that upgrades.
 #[derive(Debug)]
 pub struct WebSocketHandler {
-    /// What the handshake goes by.
+    /// The configuration of the route.
     pub route: config::WebSocket,
-    /// What its sessions may do.
+    /// The terms of its sessions.
     pub terms: Arc<Terms>,
 }
 
 /// A route that answers with event streams.
 #[derive(Debug)]
 pub struct EventsHandler {
-    /// What the request goes by.
+    /// The configuration of the route.
     pub route: config::Events,
-    /// What its sessions may do.
+    /// The terms of its sessions.
     pub terms: Arc<Terms>,
 }
 
 /// A route that publishes, with its hub.
 #[derive(Debug)]
 pub struct PublishHandler {
-    /// The route.
+    /// The configuration of the route.
     pub route: config::Publish,
-    /// The hub's number for as long as the process lives.
+    /// The number of the hub.
     pub hub_id: HubId,
-    /// The hub.
+    /// The configuration of the hub.
     pub hub: config::Hub,
 }
 
 impl Handler {
-    /// The terms of its sessions, where it has some.
+    /// The terms of its sessions, if it has sessions.
     fn terms(&self) -> Option<&Arc<Terms>> {
         match self {
             Handler::WebSocket(handler) => Some(&handler.terms),
@@ -103,7 +103,7 @@ impl Handler {
 }
 
 impl Site {
-    /// The site of `server`, whose routes name hubs by their place in `hubs`, on a machine with the names `machine`.
+    /// The site of `server`, on a machine with the names `machine`. Its routes refer to hubs by their index in `hubs`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
         let terms = |route: &config::Route, subscription: &config::Subscription, speech| {
             let hub = &hubs[subscription.hub.0 as usize];
@@ -155,7 +155,7 @@ impl Site {
         }
     }
 
-    /// The handler that serves `path` (percent-encoded), and what the path gave its pattern.
+    /// The handler of `path` (percent-encoded), and its match.
     pub fn find<'s>(&'s self, path: &'s str) -> Option<(&'s Handler, Match<'s>)> {
         self.routes.find(path).map(|(route, found)| (&self.handlers[route], found))
     }
@@ -165,7 +165,7 @@ impl Site {
         self.handlers.iter().any(|handler| matches!(handler, Handler::Events(_)))
     }
 
-    /// The terms of the sessions of the route at `path`, as the file writes it.
+    /// The terms of the sessions of the route with this path in the configuration file.
     pub fn terms(&self, path: &str) -> Option<&Arc<Terms>> {
         self.terms.get(path)
     }

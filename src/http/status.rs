@@ -1,4 +1,4 @@
-//! What the server says of itself: counters in the text format of Prometheus, health, readiness.
+//! The status of the server: metrics in the text format of Prometheus, health, readiness.
 
 use std::fmt::Write;
 
@@ -6,27 +6,27 @@ use http::StatusCode;
 
 use super::answer::{self, Answer};
 
-/// One figure with what it means.
+/// One figure of the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Its name, units last, as Prometheus wants it.
+    /// Its name, with the unit last, as Prometheus recommends.
     pub name: &'static str,
     /// What it counts.
     pub help: &'static str,
-    /// Whether it only rises.
+    /// Its kind.
     pub kind: SampleKind,
-    /// Name and value of its label, if it has one.
+    /// The name and value of its label, if it has one.
     pub label: Option<(&'static str, String)>,
     /// The figure.
     pub value: u64,
 }
 
-/// How a figure moves.
+/// How a figure changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SampleKind {
-    /// Up only.
+    /// It only rises.
     Counter,
-    /// Up and down.
+    /// It rises and falls.
     Gauge,
 }
 
@@ -51,7 +51,7 @@ pub fn metrics(samples: &[Sample]) -> Answer {
     answer::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
 }
 
-/// `/healthz`: answered by the shard that the client reached, so an answer is the proof.
+/// `/healthz`. The shard of the connection answers, so any answer proves that it runs.
 pub fn health() -> Answer {
     answer::text(StatusCode::OK, "ok")
 }
@@ -71,7 +71,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[test]
-    fn samples_of_one_name_share_their_head() {
+    fn samples_with_the_same_name_have_one_help_line() {
         let sample = |value, hub: &str| Sample {
             name: "pushd_sessions",
             help: "Sessions open now.",

@@ -1,4 +1,4 @@
-//! The channels that a request names, and the place of its session in the hub.
+//! The channels of a request, and the count of sessions of their hub.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::hub::Membership;
 use crate::session::Terms;
 
-/// The channels that a client subscribes to. Two templates can give the same channel: a client is subscribed to it once.
+/// The channels that a client subscribes to. If two templates result in the same channel, the client is subscribed to it once.
 ///
 /// # Errors
-/// A sentence that names what is missing or wrong.
+/// A sentence that names the missing or invalid argument.
 pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<SmallVec<[Arc<str>; 1]>, String> {
     let mut channels = SmallVec::new();
     for template in templates {
@@ -25,10 +25,10 @@ pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<Sma
     Ok(channels)
 }
 
-/// A channel's name, filled from the request.
+/// The name of a channel, filled from the request.
 ///
 /// # Errors
-/// A sentence that names what is missing or wrong.
+/// A sentence that names the missing or invalid argument.
 pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str>, String> {
     let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
     match name.len() {
@@ -39,10 +39,10 @@ pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str
     }
 }
 
-/// A place in the count of the hub's sessions.
+/// Counts a session of the hub.
 ///
 /// # Errors
-/// A sentence that says that the hub is full.
+/// The hub is full.
 pub fn join(terms: &Terms) -> Result<Membership, String> {
     let max = terms.hub.subscribers_max.map_or(usize::MAX, usize::from);
     let full = || format!("hub {} is full ({max} sessions), try again later", terms.hub.name);

@@ -1,4 +1,4 @@
-//! From a request to a session: the opening handshake (RFC 6455 §4.2, draft-76 §5), strict, with refusals that say why.
+//! The opening handshake of WebSocket (RFC 6455 §4.2, draft-76 §5). It is strict, and each refusal has a reason.
 
 use bytes::Bytes;
 use http::header::{
@@ -25,20 +25,20 @@ use crate::wire::{Framing, hixie76};
 const KEY1: HeaderName = HeaderName::from_static("sec-websocket-key1");
 const KEY2: HeaderName = HeaderName::from_static("sec-websocket-key2");
 
-/// A handshake agreed on: what is answered, and who arrives once that is written.
+/// An accepted handshake: the answer, and the arrival that becomes a session once the answer is written.
 #[derive(Debug)]
 pub struct Upgrade {
     /// The 101.
     pub answer: Answer,
     /// The client.
     pub arrival: Arrival,
-    /// The two keys that a draft-76 client sent: eight more bytes follow, and an answer to all three.
+    /// The two keys of a draft-76 client. Eight more bytes follow as the third key, and the answer to all three.
     pub keys76: Option<(String, String)>,
-    /// Those eight bytes, where the client counted them in Content-Length: they are the request's body then.
+    /// The third key, if the client sent it as the body of the request, with a Content-Length.
     pub key3: Bytes,
 }
 
-/// Agrees to an upgrade, or refuses it with the status and the sentence that say why.
+/// Accepts an upgrade, or refuses it with a status and a sentence with the reason.
 pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
@@ -93,12 +93,12 @@ pub fn agree(
 }
 
 impl Upgrade {
-    /// The handshake with its content. One of RFC 6455 has none: what followed would be taken for frames (RFC 9110 §7.8). Browsers
-    /// sent the eight bytes of draft-76 uncounted, after a request without a body; libraries counted them in Content-Length, for
-    /// the proxies. The client waits for nothing before it sends them.
+    /// Reads the content of the handshake. A handshake of RFC 6455 must have none: bytes after it are frames (RFC 9110 §7.8).
+    /// Browsers sent the eight bytes of draft-76 without a Content-Length, after a request without a body. Libraries sent them as a
+    /// body with a Content-Length, because of proxies. Clients send these bytes without waiting for an answer.
     ///
     /// # Errors
-    /// The refusal of any other content.
+    /// The handshake has other content.
     pub async fn with_content(mut self, content: &mut Content) -> Result<Upgrade, Box<Answer>> {
         if content.is_none() {
             return Ok(self);
@@ -112,10 +112,10 @@ impl Upgrade {
                 self.key3 = key3;
                 return Ok(self);
             }
-            Err(Unread::Late) => Unread::Late.said(),
+            Err(Unread::Late) => Unread::Late.status(),
             _ => (StatusCode::BAD_REQUEST, "a draft-76 request has a body of 8 bytes, or none"),
         };
-        // What follows may be the rest of the eight.
+        // The next bytes may be the rest of the eight.
         content.give_up();
         Err(Box::new(answer::text(why.0, why.1)))
     }
@@ -125,7 +125,7 @@ fn bad_request(sentence: impl Into<String>) -> Box<Answer> {
     Box::new(answer::text(StatusCode::BAD_REQUEST, sentence))
 }
 
-/// Checks everything a client's handshake must hold, and finds which framing it is.
+/// Checks the handshake of a client, and returns its framing.
 fn check_handshake(request: &Parts, route: &config::WebSocket) -> Result<Framing, Box<Answer>> {
     let headers = &request.headers;
     if request.method != Method::GET {
@@ -143,17 +143,17 @@ fn check_handshake(request: &Parts, route: &config::WebSocket) -> Result<Framing
     if headers.contains_key(KEY1) && headers.contains_key(KEY2) && !headers.contains_key(SEC_WEBSOCKET_VERSION) {
         if route.draft76 {
             for name in [&KEY1, &KEY2] {
-                let key = single(headers, name).ok_or_else(|| bad_request("a key stands twice, or is no text"))?;
+                let key = single(headers, name).ok_or_else(|| bad_request("a key is given twice, or is not text"))?;
                 hixie76::number(key).map_err(bad_request)?;
             }
             return Ok(Framing::Hixie76);
         }
-        return Err(bad_request("draft-76 is not spoken here: draft76 = true on the route would allow it"));
+        return Err(bad_request("draft-76 is not enabled here: draft76 = true on the route would allow it"));
     }
     match single(headers, &SEC_WEBSOCKET_VERSION) {
         Some("13") => {}
         _ => {
-            let sentence = "WebSocket version 13 (RFC 6455) is spoken here";
+            let sentence = "only WebSocket version 13 (RFC 6455) is supported here";
             let mut refusal = answer::text(StatusCode::UPGRADE_REQUIRED, sentence);
             refusal.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             refusal.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -167,20 +167,20 @@ fn check_handshake(request: &Parts, route: &config::WebSocket) -> Result<Framing
     }
 }
 
-/// The value of a field that must stand once.
+/// The value of a field that must occur exactly once.
 fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value.trim())
 }
 
-/// Whether a comma-separated field holds `token`, in any case.
+/// Whether a comma-separated field contains `token`, in upper or lower case.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
-/// Whether `key` is the base64 of 16 bytes: 22 digits, the last of which carries four bits of nothing, and two pads.
+/// Whether `key` is the base64 of 16 bytes: 22 digits, the last of which has four unused bits, and two pads.
 fn is_key(key: &str) -> bool {
     let Some(digits) = key.strip_suffix("==") else { return false };
     digits.len() == 22
@@ -196,22 +196,22 @@ fn accept(headers: &HeaderMap, route: &config::WebSocket) -> Answer {
     if let Ok(value) = HeaderValue::from_str(&derive_accept_key(key)) {
         fields.insert(SEC_WEBSOCKET_ACCEPT, value);
     }
-    let spoken = route.subprotocols.iter().find(|name| {
+    let chosen = route.subprotocols.iter().find(|name| {
         let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
         offers.flat_map(|value| value.split(',')).any(|offer| offer.trim() == name.as_str())
     });
-    if let Some(value) = spoken.and_then(|name| HeaderValue::from_str(name).ok()) {
+    if let Some(value) = chosen.and_then(|name| HeaderValue::from_str(name).ok()) {
         fields.insert(SEC_WEBSOCKET_PROTOCOL, value);
     }
     answer
 }
 
-/// The header of draft-76's answer; its 16 bytes follow once the client's last eight have come.
+/// The head of the answer of draft-76. Its 16 bytes follow once the last eight bytes of the client have arrived.
 fn accept76(request: &Parts) -> Answer {
     let mut answer = switching();
     let headers = &request.headers;
     let fields = answer.headers_mut();
-    // The draft's clients compare this value letter by letter.
+    // Clients of the draft compare this value exactly, including upper and lower case.
     fields.insert(UPGRADE, HeaderValue::from_static("WebSocket"));
     let origin = headers.get(ORIGIN).cloned().unwrap_or(HeaderValue::from_static("null"));
     fields.insert(HeaderName::from_static("sec-websocket-origin"), origin);
