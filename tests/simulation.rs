@@ -1,12 +1,13 @@
-//! Shards, sessions and sockets in a world of chance, held against a model; the same seed is the same world.
+//! Shards, sessions and sockets in random worlds, compared with a model. The same seed makes the same world.
 //!
-//! The tables and relays are the real ones, driven turn by turn as a shard drives them; sockets, clients, network and clock are made here.
-//! Now and then all sessions go on in another process: they are written down, read, and taken up in new tables.
-//! What is checked: every subscriber hears every publication of its channels since it came, once, whole, in the one order
-//! of the channel, or is told why not (a close, a counter); echoes and pongs come back in order; queues keep their
-//! bounds; receipts count the subscribers that were there; and in the end nothing is left of anybody.
+//! The tables and relays are the real ones, and take turns as in a shard. Sockets, clients, network and clock are simulated.
+//! Sometimes all sessions are handed over to another process: they are written, read, and taken up in new tables.
 //!
-//! `PUSHD_SEED=n` runs one seed, `PUSHD_SEEDS=n` so many.
+//! Checked are: every subscriber receives every publication of its channels since its subscription, once, complete, and in the
+//! order of the channel, or else a close or a counter shows why not; echoes and pongs arrive in order; queues keep their limits;
+//! receipts count the subscribers; and in the end no session, channel or member is left.
+//!
+//! `PUSHD_SEED=n` runs the seed `n`, `PUSHD_SEEDS=n` runs `n` seeds.
 
 #[path = "simulation/client.rs"]
 mod client;
@@ -25,9 +26,9 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How many worlds are lived through unless `PUSHD_SEEDS` says otherwise.
+/// How many worlds run by default.
 const SEEDS: u64 = 120;
-/// How much happens in each.
+/// How many steps each of them takes.
 const STEPS: usize = 1_500;
 
 fn number(variable: &str) -> Option<u64> {
@@ -35,26 +36,26 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} takes a number, not {text:?}")))
 }
 
-fn live(seed: u64) {
-    // Which shard owns a channel is a part of the world, too.
+fn run(seed: u64) {
+    // The owners of channels must depend on the seed only.
     pushd::hub::set_topic_key(0);
-    let lived = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(|| {
         let mut world = world::World::new(seed);
         for _ in 0..STEPS {
             world.step();
         }
-        world.end_of_days();
+        world.finish();
     }));
-    if let Err(panic) = lived {
+    if let Err(panic) = result {
         eprintln!("this was seed {seed}: PUSHD_SEED={seed} cargo test --test simulation");
         resume_unwind(panic);
     }
 }
 
 #[test]
-fn whatever_happens_nobody_is_told_wrong() {
+fn every_client_receives_what_the_model_expects() {
     if let Some(seed) = number("PUSHD_SEED") {
-        return live(seed);
+        return run(seed);
     }
-    (0..number("PUSHD_SEEDS").unwrap_or(SEEDS)).for_each(live);
+    (0..number("PUSHD_SEEDS").unwrap_or(SEEDS)).for_each(run);
 }

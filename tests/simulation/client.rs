@@ -1,4 +1,4 @@
-//! One simulated client: what it did, what it heard, and whether it could have.
+//! A simulated client: what it did, what it received, and whether this was right.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,9 +13,9 @@ use pushd::wire::Framing;
 use crate::model::{Channel, Model, Number};
 use crate::setting::GAP;
 use crate::socket::Pipe;
-use crate::speech::{Ear, Heard};
+use crate::speech::{Decoder, Received};
 
-/// What a client waits for as an answer to itself.
+/// An answer that a client expects to its own message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply {
     Echo(Number),
@@ -25,13 +25,14 @@ pub enum Reply {
 /// One subscription.
 pub struct Subscription {
     pub channel: Channel,
-    /// The first place in the channel's order that it hears.
+    /// The first position in the order of the channel that it receives.
     pub first: usize,
-    /// The next place to be heard.
+    /// The next position that it should receive.
     pub next: usize,
-    /// When the session was last seen open, the order was this long: up to here it must hear everything, unless it is cut off.
+    /// The length of the order when the session was last seen open. It must receive everything up to here, unless it is
+    /// disconnected as too slow.
     pub open_until: usize,
-    /// When it was seen ended, the order was this long.
+    /// The length of the order when the session was first seen ended.
     pub ended_at: Option<usize>,
 }
 
@@ -44,45 +45,45 @@ pub struct Client {
     pub to: Channel,
     pub subscriptions: Vec<Subscription>,
     pub pipe: Rc<RefCell<Pipe>>,
-    pub ear: Ear,
+    pub decoder: Decoder,
     pub greeting: Option<String>,
     pub replies: VecDeque<Reply>,
-    /// It reads what comes.
+    /// Whether it reads.
     pub reads: bool,
-    /// It answers pings.
+    /// Whether it answers pings.
     pub answers: bool,
-    /// It never stops reading and is never full.
+    /// Whether it always reads, and its socket is never full.
     pub steady: bool,
-    /// It said goodbye, broke the protocol, or is gone: it says nothing more.
+    /// It has closed, violated the protocol, or disconnected: it sends nothing more.
     pub silent: bool,
-    /// It went without reading to the end.
+    /// It disconnected without reading to the end.
     pub vanished: bool,
-    /// The clock ran out on it.
+    /// Its session may have been ended by a timeout.
     pub timed_out: bool,
-    /// Close codes it may hear.
+    /// The close codes it may receive.
     pub codes: Vec<u16>,
     pub close: Option<Option<(u16, String)>>,
-    /// Messages it should have heard and did not.
+    /// How many messages it should have received and did not.
     pub missed: u64,
-    /// Messages it was told of as dropped.
-    pub told: u64,
-    /// The largest queue it was ever granted.
+    /// How many dropped messages its gap notices have counted.
+    pub notified: u64,
+    /// The largest limit that its queue ever had.
     pub queue_bytes_max: usize,
     /// When its session was last seen open.
     pub open_seen_at: Seconds,
     /// Its session is no longer open.
     pub ended: bool,
-    /// It was seen off for good.
+    /// Its connection has ended, and its end was checked.
     pub gone: bool,
 }
 
 impl Client {
-    /// Whether it hears everything or is closed.
+    /// Whether it receives everything or is closed.
     pub fn is_strict(&self) -> bool {
         self.terms.hub.when_slow == WhenSlow::Disconnect
     }
 
-    /// Whether it was told that it is too slow; draft-76 has no words for that.
+    /// Whether it was disconnected as too slow. In draft-76 this cannot be seen exactly, because a close has no reason.
     pub fn is_cut(&self) -> bool {
         match &self.close {
             Some(Some((code, reason))) => *code == 1008 && reason.starts_with("too slow"),
@@ -91,51 +92,52 @@ impl Client {
         }
     }
 
-    /// Checks what it heard; what it answers.
-    pub fn hear(&mut self, model: &Model) -> Vec<Heard> {
+    /// Checks what it received. Returns what it must answer.
+    pub fn receive(&mut self, model: &Model) -> Vec<Received> {
         let mut to_answer = Vec::new();
-        for heard in self.ear.heard() {
-            assert_eq!(self.close, None, "nothing comes behind a close, but {heard:?}");
-            match heard {
-                Heard::Message(kind, payload) if self.greeting.as_ref().is_some_and(|g| g.as_bytes() == payload) => {
+        for received in self.decoder.received() {
+            assert_eq!(self.close, None, "received after a close: {received:?}");
+            match received {
+                Received::Message(kind, payload) if self.greeting.as_ref().is_some_and(|g| g.as_bytes() == payload) => {
                     assert_eq!(kind, pushd::hub::Kind::Text);
                     self.greeting = None;
                 }
-                Heard::Message(_, payload) if payload.starts_with(GAP.as_bytes()) => {
+                Received::Message(_, payload) if payload.starts_with(GAP.as_bytes()) => {
                     assert!(self.terms.hub.gap_notice.is_some());
                     let dropped: u64 = std::str::from_utf8(&payload[GAP.len()..]).unwrap().parse().unwrap();
-                    assert_ne!(dropped, 0, "a notice of nothing");
-                    self.told += dropped;
+                    assert_ne!(dropped, 0, "a gap notice without dropped messages");
+                    self.notified += dropped;
                 }
-                Heard::Message(kind, payload) => {
+                Received::Message(kind, payload) => {
                     assert!(self.greeting.is_none() || !self.is_strict(), "the greeting comes first");
                     let number = model.find(kind, &payload);
                     match model.messages[number].channel {
-                        Some(channel) => self.hear_publication(number, channel, model),
-                        None => self.hear_reply(&Reply::Echo(number)),
+                        Some(channel) => self.receive_publication(number, channel, model),
+                        None => self.receive_reply(&Reply::Echo(number)),
                     }
                 }
-                Heard::Pong(payload) => self.hear_reply(&Reply::Pong(payload)),
-                Heard::Ping => to_answer.push(Heard::Ping),
-                Heard::Close(close) => {
+                Received::Pong(payload) => self.receive_reply(&Reply::Pong(payload)),
+                Received::Ping => to_answer.push(Received::Ping),
+                Received::Close(close) => {
                     self.check_close(close.as_ref());
                     self.close = Some(close.clone());
-                    to_answer.push(Heard::Close(close));
+                    to_answer.push(Received::Close(close));
                 }
             }
         }
         to_answer
     }
 
-    fn hear_publication(&mut self, number: Number, channel: Channel, model: &Model) {
+    fn receive_publication(&mut self, number: Number, channel: Channel, model: &Model) {
         let strict = self.is_strict();
         let (shard, framing) = (self.shard, self.framing);
         let found = self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel);
-        let subscription = found.unwrap_or_else(|| panic!("heard {number} of channel {channel}, not subscribed to"));
+        let subscription =
+            found.unwrap_or_else(|| panic!("received {number} of channel {channel} without a subscription"));
         loop {
             assert!(
-                subscription.next < model.handed_out[shard][channel],
-                "heard {number} of channel {channel} before its turn, twice or too late"
+                subscription.next < model.delivered[shard][channel],
+                "received {number} of channel {channel} too early, twice or too late"
             );
             let expected = model.order[channel][subscription.next];
             subscription.next += 1;
@@ -143,29 +145,29 @@ impl Client {
                 return;
             }
             if model.carries(framing, expected) {
-                assert!(!strict, "heard {number} of channel {channel} where {expected} was next");
+                assert!(!strict, "received {number} of channel {channel} where {expected} was next");
                 self.missed += 1;
             }
         }
     }
 
-    fn hear_reply(&mut self, reply: &Reply) {
+    fn receive_reply(&mut self, reply: &Reply) {
         while let Some(next) = self.replies.pop_front() {
             if next == *reply {
                 return;
             }
-            assert!(!self.is_strict(), "heard {reply:?} where {next:?} was next");
+            assert!(!self.is_strict(), "received {reply:?} where {next:?} was next");
             self.missed += 1;
         }
-        panic!("heard {reply:?}, which it did not ask for");
+        panic!("received {reply:?}, which it did not request");
     }
 
     fn check_close(&self, close: Option<&(u16, String)>) {
         let Some((code, reason)) = close else { return };
         match (code, reason.as_str()) {
             (1008, reason) if reason.starts_with("too slow") => {
-                assert!(self.is_strict(), "only hubs that disconnect do");
-                assert!(self.pipe.borrow().was_full && !self.steady, "cut off though its socket took everything");
+                assert!(self.is_strict(), "its hub does not disconnect slow clients");
+                assert!(self.pipe.borrow().was_full && !self.steady, "too slow, but its socket accepted everything");
             }
             (1008, reason) if reason.starts_with("no answer") => assert!(self.terms.hub.ping.is_some()),
             _ => assert!(self.codes.contains(code), "closed with {code} {reason:?}, expected one of {:?}", self.codes),
@@ -177,14 +179,14 @@ impl Client {
         self.codes.push(code);
     }
 
-    /// Its session was seen at the end of a turn.
-    pub fn see(&mut self, open: bool, handed_out: &[usize]) {
+    /// Notes the state of its session at the end of a turn.
+    pub fn see(&mut self, open: bool, delivered: &[usize]) {
         if self.ended {
             return;
         }
         self.ended = !open;
         for subscription in &mut self.subscriptions {
-            let length = handed_out[subscription.channel];
+            let length = delivered[subscription.channel];
             if open {
                 subscription.open_until = length;
             } else {
@@ -193,13 +195,13 @@ impl Client {
         }
     }
 
-    /// Its socket was dropped by the server, and it has read everything: was that right?
+    /// The server has dropped its socket, and it has read everything: checks that nothing is missing.
     pub fn check_end(&self, model: &Model) {
         if self.vanished {
             return;
         }
         assert!(self.close.is_some() || self.timed_out, "its connection ended without a close");
-        assert!(self.ear.bytes.is_empty() || self.timed_out, "a frame was cut in two by the end");
+        assert!(self.decoder.bytes.is_empty() || self.timed_out, "a frame was cut in two by the end");
         if self.is_cut() || self.timed_out || !self.is_strict() {
             return;
         }
@@ -208,19 +210,19 @@ impl Client {
             let lost = model.count(subscription.channel, left, self.framing);
             assert_eq!(
                 lost, 0,
-                "messages of channel {} were lost before {:?}: place {} of {}",
+                "messages of channel {} were lost before {:?}: position {} of {}",
                 subscription.channel, self.close, subscription.next, subscription.open_until
             );
         }
     }
 
-    /// Everything has been handed out and read, and its session is open: it has all, and nothing is held for it.
-    pub fn check_rest(&mut self, model: &Model) {
+    /// Everything is delivered and read, and its session is open: checks that it has received everything.
+    pub fn check_settled(&mut self, model: &Model) {
         let strict = self.is_strict();
         let mut missed = self.replies.len() as u64 + u64::from(self.greeting.is_some());
         let mut last_missed = 0;
         for subscription in &mut self.subscriptions {
-            let end = model.handed_out[self.shard][subscription.channel];
+            let end = model.delivered[self.shard][subscription.channel];
             let left = model.count(subscription.channel, subscription.next..end, self.framing) as u64;
             last_missed += left;
             missed += left;
@@ -229,16 +231,21 @@ impl Client {
         if strict {
             assert_eq!(missed, 0, "lost: replies {:?}", self.replies);
         }
-        // Its own echoes, old age or a queue made smaller may cost a client even those.
+        // Echoes, `queue_age_max` or a reload with a smaller queue may drop even the latest message.
         let roomy = !self.terms.speech.replies() && self.queue_bytes_max == 0;
         if self.terms.hub.when_slow == WhenSlow::Conflate && roomy && self.terms.hub.queue_age_max.is_none() {
-            assert_eq!(last_missed, 0, "the latest of a channel is always heard");
+            assert_eq!(last_missed, 0, "the latest message of a channel is always received");
         }
         self.missed += missed;
         if self.terms.hub.gap_notice.is_some() {
-            // A ping that was dropped is told too, and nobody knows of it.
-            let pings = self.terms.hub.ping.is_some() && self.told > self.missed;
-            assert!(self.told == self.missed || pings, "told of {} dropped, missed {}", self.told, self.missed);
+            // A notice also counts dropped pings, which the model does not know.
+            let pings = self.terms.hub.ping.is_some() && self.notified > self.missed;
+            assert!(
+                self.notified == self.missed || pings,
+                "{} dropped by notices, {} missed",
+                self.notified,
+                self.missed
+            );
         }
         (self.greeting, self.replies) = (None, VecDeque::new());
     }

@@ -1,4 +1,4 @@
-//! The world goes on in another process: every session is written down, read again, and taken up in a new table, on any shard.
+//! A hand-over: every session is written, read again, and taken up in a new table, on any shard.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,14 +13,14 @@ use super::World;
 use crate::setting;
 use crate::socket::FakeSocket;
 
-/// The key of nobody.
-const NOBODY: SessionKey = SessionKey { slot: u32::MAX, generation: u32::MAX };
+/// A key of no session.
+const NO_SESSION: SessionKey = SessionKey { slot: u32::MAX, generation: u32::MAX };
 
-/// What a session is to be found by.
+/// The socket of a session, which identifies it.
 type Pipe = Rc<RefCell<crate::socket::Pipe>>;
 
 impl World {
-    /// All sessions are handed over, in the steps that shards take.
+    /// Hands over all sessions, in the same steps as shards.
     pub(super) fn hand_over(&mut self) {
         self.stalled = None;
         let shards = 0..self.shards.len();
@@ -31,21 +31,21 @@ impl World {
         for shard in shards.clone() {
             let here = &mut self.shards[shard];
             here.relay.take_all(&mut here.table);
-            self.hear_witnesses(shard);
-            self.look(shard);
+            self.read_witnesses(shard);
+            self.check_turn(shard);
         }
-        let mut left = Vec::new();
+        let mut packed = Vec::new();
         for shard in shards.clone() {
             let here = &mut self.shards[shard];
             assert!(
                 here.relay.mailbox().requests().pop().is_none() && here.relay.mailbox().deliveries().pop().is_none()
             );
             for (_, record, socket) in here.table.records() {
-                left.push((shard, written_and_read(record, &mut self.random), socket.0.clone()));
+                packed.push((shard, written_and_read(record, &mut self.random), socket.0.clone()));
             }
         }
-        shards.for_each(|shard| self.begin_anew(shard));
-        for (shard, record, pipe) in left {
+        shards.for_each(|shard| self.replace_table(shard));
+        for (shard, record, pipe) in packed {
             self.take_up(shard, record, &pipe);
         }
         for here in &mut self.shards {
@@ -54,11 +54,11 @@ impl World {
         }
     }
 
-    /// A shard has another table.
-    fn begin_anew(&mut self, shard: usize) {
+    /// Gives a shard a new table.
+    fn replace_table(&mut self, shard: usize) {
         for client in self.clients.iter_mut().filter(|client| client.shard == shard) {
-            // Who ended is known to nobody there.
-            client.key = NOBODY;
+            // Sessions that have ended are not in the new table.
+            client.key = NO_SESSION;
         }
         let here = &mut self.shards[shard];
         let counters = here.relay.mailbox().counters.clone();
@@ -79,7 +79,7 @@ impl World {
         let shard = if witness.is_some() { from } else { self.random.below(self.shards.len()) };
         let key = self.shards[shard].table.take_up(FakeSocket(pipe.clone()), record, terms, membership);
         let mut socket = pipe.borrow_mut();
-        // One process let go of it, another holds it; watched anew, it tells what it is ready for.
+        // The old process has dropped it, the new one has it. A new registration with epoll reports its readiness.
         (socket.dropped, socket.readable, socket.writable) = (false, true, true);
         drop(socket);
         if let Some(at) = witness {
@@ -90,7 +90,7 @@ impl World {
         (client.shard, client.key) = (shard, key);
     }
 
-    /// What a session may in the other process; none where its route is gone.
+    /// The terms of a session in the other process. `None`: its route was removed.
     fn terms_of(&self, record: &Record) -> Option<Arc<Terms>> {
         let number = self.hubs.iter().position(|hub| hub.name == record.hub).unwrap();
         if record.path == "/witness" {
@@ -102,7 +102,7 @@ impl World {
     }
 }
 
-/// The same record, as the other process reads it; and what is cut or changed on the way does no harm.
+/// The same record, as the other process reads it. Also checks that truncated or changed bytes cause no panic.
 fn written_and_read(record: Record, random: &mut crate::random::Random) -> Record {
     let mut bytes = Vec::new();
     record.write(&mut bytes);

@@ -1,4 +1,4 @@
-//! Chance that can be had again: splitmix64, seeded.
+//! Reproducible random numbers: splitmix64 with a seed.
 
 /// A generator.
 pub struct Random(u64);

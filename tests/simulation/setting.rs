@@ -1,4 +1,4 @@
-//! What a seed's world is made of: hubs that treat slow clients each in their way, and routes to them.
+//! The configuration of a world: hubs with different policies for slow clients, and routes to them.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use pushd::shard::table::Pace;
 
 use crate::random::Random;
 
-/// What a gap notice begins with.
+/// The prefix of a gap notice.
 pub const GAP: &str = "dropped:";
 
-/// A route as clients know it.
+/// A route.
 pub struct Route {
     pub terms: Arc<Terms>,
-    /// What its template puts before each message.
+    /// The prefix that its template adds to each message.
     pub prefix: &'static str,
     pub is_removed: bool,
 }
 
-/// The hubs: two that disconnect (one generous, one narrow), two that drop the oldest and the newest, one that keeps the latest of each
-/// channel.
+/// The hubs: two that disconnect (one with large limits, one with small ones), one that drops the oldest messages, one that drops
+/// the newest, and one that keeps the latest of each channel.
 pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
     let gap_notice = random.once_in(2).then(|| Template::parse(&format!("{GAP}{{dropped}}")).unwrap());
-    // Where every dropped message is counted, pings would be messages that nobody knows of.
+    // In an exact world every dropped message is counted. The model does not know pings, so there are none.
     let ping = (!exact).then_some(Duration::from_secs(6));
     let mut hub =
         |name: &str, when_slow, message_bytes_max, queue_bytes_max: &[usize], queue_messages_max: &[usize]| Hub {
@@ -53,7 +53,7 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
     ]
 }
 
-/// Routes to every hub: one that broadcasts, one of another kind.
+/// The routes: for each hub one that broadcasts and one of another kind.
 pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Route> {
     let mut routes = Vec::new();
     for (number, hub) in hubs.iter().enumerate() {
@@ -73,14 +73,14 @@ pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Rou
     routes
 }
 
-/// A route for witnesses: they hear a whole hub and are never slow.
+/// The route of witnesses, which are never slow.
 pub fn witness(hub: &Hub, number: usize, members: &Members) -> Arc<Terms> {
-    let patient =
+    let unlimited =
         Hub { queue_bytes_max: usize::MAX / 2, queue_age_max: None, ping: None, subscribers_max: None, ..hub.clone() };
-    terms("/witness".to_owned(), route(HubId(number as u32), OnMessage::Ignore), patient, members.clone())
+    terms("/witness".to_owned(), route(HubId(number as u32), OnMessage::Ignore), unlimited, members.clone())
 }
 
-/// How much a turn does: as in a shard, or so little that everything takes several turns.
+/// How much a turn does: as in a shard, or so little that most work takes several turns.
 pub fn pace(random: &mut Random) -> Pace {
     if random.once_in(3) {
         return Pace::default();

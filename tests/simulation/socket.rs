@@ -1,5 +1,5 @@
-//! A socket made of two queues, as strict as the kernel's: it takes what there is room for, at most `IOV_MAX` slices at once, and
-//! tells of readiness once for each change (edge-triggered), not once for each question.
+//! A socket made of two queues, as strict as the kernel: it accepts only as many bytes as fit and at most `IOV_MAX` slices in one
+//! write, and reports readiness once for each change (edge-triggered).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -8,47 +8,47 @@ use std::rc::Rc;
 
 use pushd::session::Socket;
 
-/// What the kernel takes in one write (`IOV_MAX`).
+/// The maximum number of slices in one write (`IOV_MAX`).
 const SLICES_MAX: usize = 1024;
 
 /// Both directions of one connection.
 #[derive(Default)]
 pub struct Pipe {
-    /// Sent by the client and not arrived yet.
+    /// Bytes that the client has sent and that have not arrived yet.
     pub flying: VecDeque<u8>,
-    /// Arrived, for the server to read.
+    /// Bytes that have arrived, for the server to read.
     arrived: VecDeque<u8>,
-    /// The client's end follows what is flying.
+    /// The client ends its side after the bytes on their way.
     pub end_flying: bool,
     ended: bool,
     reset: bool,
-    /// How many bytes wait for the client at most.
+    /// The maximum number of bytes that wait for the client.
     pub capacity: usize,
-    /// Taken from the server, for the client to read.
+    /// Bytes that the server has written, for the client to read.
     pub waiting: Vec<u8>,
-    /// A write found no room: the next room is an edge.
+    /// A write did not fit completely: the socket becomes writable again when the client reads.
     full: bool,
-    /// That ever happened.
+    /// Whether a write ever did not fit.
     pub was_full: bool,
-    /// Every so often a read is interrupted by a signal.
+    /// Read calls. Some of them are interrupted, as by a signal.
     reads: usize,
     pub readable: bool,
     pub writable: bool,
-    /// The server has said that nothing more comes.
+    /// The server has ended its side.
     pub shut: bool,
-    /// The server has let go of it.
+    /// The server has closed it.
     pub dropped: bool,
     /// Write calls.
     pub writes: usize,
 }
 
 impl Pipe {
-    /// A connection whose client leaves at most `capacity` bytes unread.
+    /// A connection that accepts at most `capacity` unread bytes.
     pub fn new(capacity: usize) -> Rc<RefCell<Pipe>> {
         Rc::new(RefCell::new(Pipe { capacity, ..Pipe::default() }))
     }
 
-    /// `count` bytes more arrive, and the end behind the last.
+    /// `count` more bytes arrive, and the end after the last.
     pub fn arrive(&mut self, count: usize) {
         let count = count.min(self.flying.len());
         self.arrived.extend(self.flying.drain(..count));
@@ -57,12 +57,12 @@ impl Pipe {
         self.readable |= count > 0 || ends;
     }
 
-    /// Nothing is on its way any longer.
+    /// Whether nothing is on its way.
     pub fn has_landed(&self) -> bool {
         self.flying.is_empty() && self.end_flying == self.ended
     }
 
-    /// The client is gone without a word.
+    /// The client resets the connection.
     pub fn reset(&mut self) {
         (self.reset, self.readable, self.writable) = (true, true, true);
         self.flying.clear();
@@ -78,13 +78,13 @@ impl Pipe {
         }
     }
 
-    /// The client's side has ended, one way or the other: it will be read until that.
+    /// Whether the client's side has ended or was reset.
     pub fn is_ending(&self) -> bool {
         self.ended || self.reset
     }
 }
 
-/// The server's side.
+/// The server's end.
 pub struct FakeSocket(pub Rc<RefCell<Pipe>>);
 
 impl Socket for FakeSocket {
@@ -113,7 +113,7 @@ impl Socket for FakeSocket {
         if pipe.reset {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        assert!(!pipe.shut, "a write behind the end");
+        assert!(!pipe.shut, "a write after the end");
         let mut written = 0;
         for slice in slices.iter().take(SLICES_MAX) {
             let count = slice.len().min(pipe.capacity - pipe.waiting.len());

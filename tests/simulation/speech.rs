@@ -1,44 +1,45 @@
-//! What clients say and hear, in bytes: written here a second time, so that server and simulation do not share a mistake.
+//! The frames that clients send and receive. The framings are implemented here a second time, so that server and simulation do not
+//! share a mistake.
 
 use pushd::hub::Kind;
 use pushd::wire::Framing;
 
 use crate::random::Random;
 
-/// What a compressed message ends with, and does not say.
+/// The end of a compressed message that is not sent.
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// Something the server said.
+/// Something that the server sent.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     Message(Kind, Vec<u8>),
     Ping,
     Pong(Vec<u8>),
-    /// The code and the reason, where the framing has them.
+    /// The code and the reason, if the framing has them.
     Close(Option<(u16, String)>),
 }
 
-/// A client's ear: bytes in, what was said out.
-pub struct Ear {
+/// The decoder of a client.
+pub struct Decoder {
     framing: Framing,
     pub bytes: Vec<u8>,
 }
 
-impl Ear {
-    pub fn new(framing: Framing) -> Ear {
-        Ear { framing, bytes: Vec::new() }
+impl Decoder {
+    pub fn new(framing: Framing) -> Decoder {
+        Decoder { framing, bytes: Vec::new() }
     }
 
-    /// Everything that is whole.
-    pub fn heard(&mut self) -> Vec<Heard> {
+    /// Decodes all complete frames.
+    pub fn received(&mut self) -> Vec<Received> {
         let mut all = Vec::new();
         let mut at = 0;
-        while let Some((heard, length)) = match self.framing {
-            Framing::Rfc6455 | Framing::Deflate => modern(&self.bytes[at..], self.framing == Framing::Deflate),
-            Framing::Hixie76 => old(&self.bytes[at..]),
+        while let Some((received, length)) = match self.framing {
+            Framing::Rfc6455 | Framing::Deflate => rfc6455(&self.bytes[at..], self.framing == Framing::Deflate),
+            Framing::Hixie76 => hixie76(&self.bytes[at..]),
             Framing::EventStream => event(&self.bytes[at..]),
         } {
-            all.push(heard);
+            all.push(received);
             at += length;
         }
         self.bytes.drain(..at);
@@ -46,7 +47,7 @@ impl Ear {
     }
 }
 
-fn modern(bytes: &[u8], inflates: bool) -> Option<(Heard, usize)> {
+fn rfc6455(bytes: &[u8], inflates: bool) -> Option<(Received, usize)> {
     let [first, second, ..] = *bytes else { return None };
     assert_eq!(second & 0x80, 0, "a server does not mask");
     let (length, header) = match second {
@@ -55,23 +56,23 @@ fn modern(bytes: &[u8], inflates: bool) -> Option<(Heard, usize)> {
         short => (usize::from(short), 2),
     };
     let payload = bytes.get(header..header + length)?.to_vec();
-    let heard = match first {
-        0x81 => Heard::Message(Kind::Text, payload),
-        0x82 => Heard::Message(Kind::Binary, payload),
-        0xc1 if inflates => Heard::Message(Kind::Text, inflated(payload)),
-        0xc2 if inflates => Heard::Message(Kind::Binary, inflated(payload)),
+    let received = match first {
+        0x81 => Received::Message(Kind::Text, payload),
+        0x82 => Received::Message(Kind::Binary, payload),
+        0xc1 if inflates => Received::Message(Kind::Text, inflated(payload)),
+        0xc2 if inflates => Received::Message(Kind::Binary, inflated(payload)),
         0x88 => {
             let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
-            Heard::Close(Some((u16::from_be_bytes([payload[0], payload[1]]), reason)))
+            Received::Close(Some((u16::from_be_bytes([payload[0], payload[1]]), reason)))
         }
-        0x89 => Heard::Ping,
-        0x8a => Heard::Pong(payload),
+        0x89 => Received::Ping,
+        0x8a => Received::Pong(payload),
         other => panic!("the server sent a frame that begins with {other:#x}"),
     };
-    Some((heard, header + length))
+    Some((received, header + length))
 }
 
-/// A message without its compression (RFC 7692, no context takeover).
+/// Inflates a message (RFC 7692, no context takeover).
 fn inflated(mut payload: Vec<u8>) -> Vec<u8> {
     payload.extend_from_slice(&TAIL);
     let mut message = Vec::with_capacity(200_000);
@@ -87,31 +88,31 @@ fn deflated(payload: &[u8]) -> Vec<u8> {
     small.strip_suffix(&TAIL).unwrap().to_vec()
 }
 
-fn old(bytes: &[u8]) -> Option<(Heard, usize)> {
+fn hixie76(bytes: &[u8]) -> Option<(Received, usize)> {
     match *bytes {
         [] | [0xff] => None,
-        [0xff, 0x00, ..] => Some((Heard::Close(None), 2)),
+        [0xff, 0x00, ..] => Some((Received::Close(None), 2)),
         [0x00, ref rest @ ..] => {
             let end = rest.iter().position(|&b| b == 0xff)?;
-            Some((Heard::Message(Kind::Text, rest[..end].to_vec()), end + 2))
+            Some((Received::Message(Kind::Text, rest[..end].to_vec()), end + 2))
         }
         [other, ..] => panic!("the server sent a frame that begins with {other:#x}"),
     }
 }
 
 /// An event or a comment: lines up to an empty one.
-fn event(bytes: &[u8]) -> Option<(Heard, usize)> {
+fn event(bytes: &[u8]) -> Option<(Received, usize)> {
     let end = bytes.windows(2).position(|two| two == b"\n\n")?;
     let text = std::str::from_utf8(&bytes[..end]).unwrap();
-    let heard = match text.strip_prefix(':') {
-        Some("") => Heard::Ping,
-        Some(_) => Heard::Close(None),
+    let received = match text.strip_prefix(':') {
+        Some("") => Received::Ping,
+        Some(_) => Received::Close(None),
         None => {
             let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("data: ").unwrap()).collect();
-            Heard::Message(Kind::Text, lines.join("\n").into_bytes())
+            Received::Message(Kind::Text, lines.join("\n").into_bytes())
         }
     };
-    Some((heard, end + 2))
+    Some((received, end + 2))
 }
 
 /// One masked frame.
@@ -134,7 +135,7 @@ pub fn frame(first: u8, payload: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// A message, perhaps in fragments cut anywhere. `between` stands behind the first fragment.
+/// A message, in some cases in fragments. `between` is inserted after the first fragment.
 pub fn message(framing: Framing, kind: Kind, payload: &[u8], between: Option<&[u8]>, random: &mut Random) -> Vec<u8> {
     if framing == Framing::Hixie76 {
         return [&[0x00], payload, &[0xff]].concat();
@@ -160,7 +161,7 @@ pub fn message(framing: Framing, kind: Kind, payload: &[u8], between: Option<&[u
     bytes
 }
 
-/// A goodbye.
+/// A close.
 pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8> {
     let payload = code.map(|code| [&code.to_be_bytes()[..], b"bye"].concat()).unwrap_or_default();
     match framing {
@@ -170,7 +171,7 @@ pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8
     }
 }
 
-/// Something that breaks the protocol or the limit of `limit` bytes, and the close code it earns.
+/// A violation of the protocol or of the limit of `limit` bytes, and its close code.
 pub fn violation(framing: Framing, limit: usize, random: &mut Random) -> (Vec<u8>, u16) {
     if framing == Framing::Hixie76 {
         let too_long = [&[0x00], &vec![b'x'; limit + 1][..], &[0xff]].concat();

@@ -1,4 +1,4 @@
-//! Shards, clients and a clock, moved step by step by chance.
+//! Shards, clients and a clock, which take random steps.
 
 #[path = "handover.rs"]
 mod handover;
@@ -24,9 +24,9 @@ use crate::model::{CHANNELS, Channel, Model, Source};
 use crate::random::Random;
 use crate::setting::{self, Route};
 use crate::socket::{FakeSocket, Pipe};
-use crate::speech::{self, Ear, Heard};
+use crate::speech::{self, Decoder, Received};
 
-/// What the notices of gaps may take beside a full queue: as many as go into one write.
+/// The maximum bytes of gap notices besides a full queue: as many as go into one write.
 const NOTICES_BYTES: usize = 64 * 30;
 
 /// A shard, and the witnesses on it.
@@ -34,14 +34,14 @@ struct Shard {
     relay: Relay,
     table: Table<FakeSocket>,
     witnesses: Vec<Witness>,
-    /// How much of each channel's order its table was given, flushed or not.
+    /// How much of the order of each channel its table has got, flushed or not.
     published: Vec<usize>,
 }
 
 struct Witness {
     key: SessionKey,
     pipe: std::rc::Rc<std::cell::RefCell<Pipe>>,
-    ear: Ear,
+    decoder: Decoder,
     ended: bool,
 }
 
@@ -53,16 +53,17 @@ pub struct World {
     members: Vec<Members>,
     routes: Vec<Route>,
     clients: Vec<Client>,
-    /// Those of them who are not gone.
+    /// The clients that are not gone.
     live: Vec<usize>,
     now: Seconds,
-    /// Clients of dropping hubs stay to the end, and no others are slow: every dropped message can be accounted for.
+    /// An exact world: clients of hubs that drop messages stay until the end, and no other clients are slow. So the number of
+    /// dropped messages is known exactly.
     exact: bool,
-    /// A shard that takes no turns for so many steps more.
+    /// A shard that takes no turns, and for how many more steps.
     stalled: Option<(usize, usize)>,
-    /// Everybody wants the same hub, and nobody stays for long.
+    /// All clients connect to this hub, and stay for a short time.
     crowded: Option<usize>,
-    /// Whether floods of thousands of publications come in this world.
+    /// Whether this world has floods of thousands of publications.
     floods: bool,
 }
 
@@ -91,7 +92,7 @@ impl World {
                 let channels = CHANNELS.iter().map(|&name| name.into()).collect();
                 let arrival = arrival(Framing::Rfc6455, terms, channels, CHANNELS[0].into());
                 let key = table.adopt(FakeSocket(pipe.clone()), arrival.unwrap());
-                Witness { key, pipe, ear: Ear::new(Framing::Rfc6455), ended: false }
+                Witness { key, pipe, decoder: Decoder::new(Framing::Rfc6455), ended: false }
             });
             let witnesses = witnesses.collect();
             Shard { relay, table, witnesses, published: vec![0; channels] }
@@ -103,20 +104,20 @@ impl World {
         World { random, model, shards, hubs, members, routes, clients, live, now, exact, stalled, crowded, floods }
     }
 
-    /// Something happens.
+    /// Takes a random step.
     pub fn step(&mut self) {
         let shard = self.random.below(self.shards.len());
         match self.random.below(100) {
             0..6 => self.connect(),
-            6..22 => self.with_client(World::say),
+            6..22 => self.with_client(World::send_message),
             22..27 => self.with_client(World::ping),
             27..29 => self.with_client(World::end),
             29 if self.crowded.is_some() => self.with_client(World::end),
-            29..32 => self.with_client(World::dawdle),
+            29..32 => self.with_client(World::toggle_reading),
             32..48 => self.publish_outside(shard),
             48..62 => self.network(),
             62..74 => self.read(),
-            74..96 if self.is_awake(shard) => self.turn(shard),
+            74..96 if self.has_reason_for_turn(shard) => self.turn(shard),
             74..96 => {}
             96 if self.random.once_in(3) => self.tick(),
             97 if self.random.once_in(10) => self.rebind(),
@@ -141,7 +142,7 @@ impl World {
         }
     }
 
-    /// A client comes.
+    /// A client connects.
     fn connect(&mut self) {
         if self.live.len() >= 25 {
             return;
@@ -169,13 +170,13 @@ impl World {
         let to = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
         let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
         let Some(mut arrival) = arrival(framing, terms.clone(), channels, CHANNELS[to].into()) else { return };
-        // Some agreed on compression in one direction alone.
+        // Some clients negotiate compression in one direction only.
         arrival.inflates |= framing == Framing::Rfc6455 && self.random.once_in(4);
         arrival.greeting = self.random.once_in(2).then(|| format!("welcome, {}", self.clients.len()));
         let steady = self.random.once_in(3) || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
         let capacity = if steady { usize::MAX / 2 } else { self.random.one_of(&[100, 3_000, 60_000]) };
         let (number, shard) = (self.clients.len(), self.random.below(self.shards.len()));
-        // Only then it is known here what was published before it came.
+        // Only when everything is flushed, it is known here what was published before the client connected.
         while self.shards[shard].table.is_flushing() {
             if self.stalled.is_some() {
                 return;
@@ -198,7 +199,7 @@ impl World {
             to: channel_of(hub, to),
             subscriptions: subscriptions.collect(),
             pipe: pipe.clone(),
-            ear: Ear::new(framing),
+            decoder: Decoder::new(framing),
             greeting: arrival.greeting.clone(),
             replies: Default::default(),
             reads: true,
@@ -210,24 +211,24 @@ impl World {
             codes: Vec::new(),
             close: None,
             missed: 0,
-            told: 0,
+            notified: 0,
             queue_bytes_max: 0,
             open_seen_at: self.now,
             ended: false,
             gone: false,
         });
         self.live.push(number);
-        // What it says first may come with its handshake.
+        // Its first messages may arrive with its handshake.
         let early = self.random.one_of(&[0, 0, 0, 1, 3]);
         let known = self.model.messages.len();
-        (0..early).for_each(|_| self.say(number));
+        (0..early).for_each(|_| self.send_message(number));
         arrival.early = pipe.borrow_mut().flying.drain(..).collect::<Vec<_>>().into();
         let here = &mut self.shards[shard];
         self.clients[number].key = here.table.adopt(FakeSocket(pipe), arrival);
         let before = here.relay.mailbox().counters.published.value();
         here.relay.relay_published(&mut here.table);
         here.relay.mailbox().bell.notify_one();
-        // The rest of it is heard by a later turn, or waits in the shard's own lane.
+        // The other early messages are decoded in a later turn, or wait in the shard's own lane.
         let published = here.relay.mailbox().counters.published.value() - before;
         let own = self.model.messages[known..].iter().filter_map(|message| message.channel);
         let own: Vec<_> = own.filter(|&channel| self.owner(channel) == shard).collect();
@@ -237,7 +238,7 @@ impl World {
     }
 
     /// A client sends a message.
-    fn say(&mut self, number: usize) {
+    fn send_message(&mut self, number: usize) {
         let client = &mut self.clients[number];
         if client.framing == Framing::EventStream {
             return;
@@ -263,17 +264,17 @@ impl World {
             Accept::Binary => kind == Kind::Binary,
         };
         let prefix = self.routes.iter().find(|route| route.terms.path == terms.path).unwrap().prefix;
-        let heard = [prefix.as_bytes(), &payload].concat();
+        let published = [prefix.as_bytes(), &payload].concat();
         match plain.on_message {
             OnMessage::Broadcast if is_taken => {
-                self.model.note(kind, heard, Some(client.to), Source::Client(number));
+                self.model.note(kind, published, Some(client.to), Source::Client(number));
             }
             OnMessage::Echo if is_taken => {
-                let echo = self.model.note(kind, heard, None, Source::Client(number));
+                let echo = self.model.note(kind, published, None, Source::Client(number));
                 client.replies.push_back(Reply::Echo(echo));
             }
             _ => {
-                self.model.note(kind, heard, None, Source::Client(number));
+                self.model.note(kind, published, None, Source::Client(number));
             }
         }
     }
@@ -288,13 +289,13 @@ impl World {
         client.replies.push_back(Reply::Pong(payload));
     }
 
-    /// A client ends its session: politely, by a violation, or just so.
+    /// A client ends its session: by a close, by a violation, or by a disconnect.
     fn end(&mut self, number: usize) {
         let client = &mut self.clients[number];
         if self.exact && !client.is_strict() {
             return;
         }
-        // The reader of an event stream can only go.
+        // The client of an event stream can only disconnect.
         match if client.framing == Framing::EventStream { 3 + self.random.below(2) } else { self.random.below(5) } {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
@@ -321,13 +322,13 @@ impl World {
         client.silent = true;
     }
 
-    /// A client stops reading, or goes on.
-    fn dawdle(&mut self, number: usize) {
+    /// A client stops or continues to read.
+    fn toggle_reading(&mut self, number: usize) {
         let client = &mut self.clients[number];
         client.reads = client.steady || !client.reads;
     }
 
-    /// A publication comes in from outside, at the edge of a shard.
+    /// A publication by HTTP or a feed, on a shard.
     fn publish_outside(&mut self, shard: usize) {
         let hub = self.random.below(self.hubs.len());
         let channel = channel_of(hub, self.random.below(CHANNELS.len()));
@@ -355,7 +356,7 @@ impl World {
         self.shards[0].relay.owner(&message(channel, Kind::Text, Bytes::new()))
     }
 
-    /// Two channels of one hub speak by turns, more often than one write takes slices.
+    /// Alternating publications on two channels of one hub: more of them than one write accepts slices.
     fn burst(&mut self) {
         let hub = self.random.below(self.hubs.len());
         let channels: Vec<_> = (0..CHANNELS.len()).map(|name| channel_of(hub, name)).collect();
@@ -400,36 +401,36 @@ impl World {
         }
     }
 
-    /// Clients read, as much as they please.
+    /// Clients read some bytes.
     fn read(&mut self) {
         for shard in 0..self.shards.len() {
-            self.hear_witnesses(shard);
+            self.read_witnesses(shard);
         }
         for number in self.live.clone() {
             let client = &self.clients[number];
             if client.reads && self.random.once_in(2) {
                 let count = if client.steady { usize::MAX } else { self.random.one_of(&[1, 50, 2_000, usize::MAX]) };
-                self.hear(number, count);
+                self.read_client(number, count);
             }
         }
     }
 
-    fn hear(&mut self, number: usize, count: usize) {
-        // Where a publication is still being written, a client may have it before the witness does.
+    fn read_client(&mut self, number: usize, count: usize) {
+        // While a publication is being written, a client may receive it before the witness does.
         if self.shards[self.clients[number].shard].table.is_flushing() {
             return;
         }
         let client = &mut self.clients[number];
-        client.pipe.borrow_mut().take(count, &mut client.ear.bytes);
-        for heard in client.hear(&self.model) {
+        client.pipe.borrow_mut().take(count, &mut client.decoder.bytes);
+        for received in client.receive(&self.model) {
             if client.silent || client.pipe.borrow().dropped {
                 continue;
             }
-            let reply = match heard {
-                Heard::Ping if client.answers && client.framing != Framing::EventStream => {
+            let reply = match received {
+                Received::Ping if client.answers && client.framing != Framing::EventStream => {
                     speech::frame(0x8a, &[], &mut self.random)
                 }
-                Heard::Close(_) => {
+                Received::Close(_) => {
                     client.silent = true;
                     speech::close(client.framing, Some(1000), &mut self.random)
                 }
@@ -448,28 +449,28 @@ impl World {
         }
     }
 
-    fn hear_witnesses(&mut self, shard: usize) {
+    fn read_witnesses(&mut self, shard: usize) {
         let here = &mut self.shards[shard];
         for witness in &mut here.witnesses {
-            witness.pipe.borrow_mut().take(usize::MAX, &mut witness.ear.bytes);
-            for heard in witness.ear.heard() {
-                match heard {
-                    Heard::Message(kind, payload) => self.model.witness(shard, kind, &payload),
-                    Heard::Close(close) => {
+            witness.pipe.borrow_mut().take(usize::MAX, &mut witness.decoder.bytes);
+            for received in witness.decoder.received() {
+                match received {
+                    Received::Message(kind, payload) => self.model.witness(shard, kind, &payload),
+                    Received::Close(close) => {
                         assert_eq!(close.unwrap().0, 1001);
                         let reply = speech::close(Framing::Rfc6455, Some(1000), &mut self.random);
                         witness.pipe.borrow_mut().flying.extend(reply);
                         witness.pipe.borrow_mut().arrive(usize::MAX);
                         witness.ended = true;
                     }
-                    other => panic!("a witness heard {other:?}"),
+                    other => panic!("a witness received {other:?}"),
                 }
             }
         }
     }
 
-    /// Whether the shard's loop would take a turn now, without its clock.
-    fn is_awake(&self, shard: usize) -> bool {
+    /// Whether the loop of the shard would take a turn now, without its clock.
+    fn has_reason_for_turn(&self, shard: usize) -> bool {
         if self.stalled.is_some_and(|(stalled, _)| stalled == shard) {
             return false;
         }
@@ -491,7 +492,7 @@ impl World {
             return;
         }
         let here = &mut self.shards[shard];
-        // One who is gone too, perhaps: a stray event may come for him.
+        // Sometimes there is an event for a client that is gone.
         let gone = (!self.clients.is_empty()).then(|| self.random.below(self.clients.len()));
         let gone = gone.filter(|&number| self.clients[number].gone && self.random.once_in(4));
         let clients = self.live.iter().copied().chain(gone).map(|number| &self.clients[number]);
@@ -509,20 +510,21 @@ impl World {
             (pipe.readable, pipe.writable) = (false, false);
         }
         here.relay.turn(&mut here.table, self.now, ready);
-        self.hear_witnesses(shard);
-        self.look(shard);
+        self.read_witnesses(shard);
+        self.check_turn(shard);
     }
 
-    /// What must hold at the end of every turn.
-    fn look(&mut self, shard: usize) {
+    /// Checks what must be true at the end of every turn.
+    fn check_turn(&mut self, shard: usize) {
         let here = &mut self.shards[shard];
-        let handed_out = &self.model.handed_out[shard];
+        let delivered = &self.model.delivered[shard];
         assert!(
-            here.table.is_flushing() || handed_out.iter().zip(&here.published).all(|(heard, given)| heard >= given),
-            "what is staged is written, unless that takes several turns"
+            here.table.is_flushing()
+                || delivered.iter().zip(&here.published).all(|(delivered, published)| delivered >= published),
+            "staged frames are written, unless this takes several turns"
         );
         if !here.table.is_flushing() {
-            here.published.clone_from(handed_out);
+            here.published.clone_from(delivered);
         }
         for &number in &self.live {
             let client = &mut self.clients[number];
@@ -532,8 +534,8 @@ impl World {
             let session = here.table.session(client.key);
             let open = session.is_some_and(|session| session.phase() == Phase::Open);
             if let Some(session) = session {
-                // A frame that is partly written stays, however small the queue; notices of gaps stand beside it; what is said
-                // before goodbye is bounded by the turn.
+                // A partly written frame stays, even if the queue is smaller. Gap notices are added to it. Frames before a close
+                // are limited by the turn.
                 let frame = client.terms.hub.message_bytes_max + 20;
                 let queue = client.terms.hub.queue_bytes_max.max(client.queue_bytes_max).max(frame) + NOTICES_BYTES;
                 let bound = if open { queue } else { queue + TURN_BYTES_MAX + 4 * RUN_FRAME_BYTES_MAX };
@@ -545,12 +547,12 @@ impl World {
                 client.open_seen_at = self.now;
             }
             if !here.table.is_flushing() {
-                client.see(open, handed_out);
+                client.see(open, delivered);
             }
         }
     }
 
-    /// The clock moves.
+    /// Time passes.
     fn tick(&mut self) {
         self.now += self.random.one_of(&[1, 1, 2, 4]);
         for shard in 0..self.shards.len() {
@@ -558,7 +560,7 @@ impl World {
         }
     }
 
-    /// The configuration is read again: a route has another queue, or is gone.
+    /// A reload: a route gets another queue, or is removed.
     fn rebind(&mut self) {
         let number = self.random.below(self.routes.len());
         let route = &mut self.routes[number];
@@ -581,7 +583,7 @@ impl World {
             }
         }
         for here in &mut self.shards {
-            // Of every route: what an earlier reload has not reached yet is reached by this one.
+            // The terms of all routes, because this reload replaces an earlier one that may be incomplete.
             let routes = self.routes.iter().map(|route| (!route.is_removed).then(|| route.terms.clone()));
             let routes: Vec<_> = self.routes.iter().map(|route| route.terms.path.clone()).zip(routes).collect();
             here.table.rebind(Box::new(move |old| match routes.iter().find(|(path, _)| *path == old.path) {
@@ -592,7 +594,7 @@ impl World {
         }
     }
 
-    /// Readiness of a session that may be gone, or for nothing.
+    /// An event for a session that may be gone, or without a reason.
     fn stray_event(&mut self, shard: usize) {
         let Some(number) = self.clients.len().checked_sub(1) else { return };
         let client = &self.clients[self.random.below(number + 1)];
@@ -604,8 +606,8 @@ impl World {
         }
     }
 
-    /// Everything that is under way comes to its end, without the clock.
-    fn rest(&mut self) {
+    /// Everything that has begun is completed, without the clock.
+    fn settle(&mut self) {
         self.stalled = None;
         for client in &mut self.clients {
             client.reads = true;
@@ -618,7 +620,7 @@ impl World {
                 pipe.arrive(usize::MAX);
             }
             for shard in 0..self.shards.len() {
-                if self.is_awake(shard) {
+                if self.has_reason_for_turn(shard) {
                     moved = true;
                     self.turn(shard);
                 }
@@ -627,9 +629,9 @@ impl World {
                 let client = &self.clients[number];
                 if !client.pipe.borrow().waiting.is_empty() || client.pipe.borrow().dropped {
                     moved = true;
-                    self.hear(number, usize::MAX);
+                    self.read_client(number, usize::MAX);
                 }
-                // Where the server said its last word, the client's end follows.
+                // If the server has ended its side, the client ends its own.
                 let client = &self.clients[number];
                 let mut pipe = client.pipe.borrow_mut();
                 pipe.end_flying |= pipe.shut && !client.gone;
@@ -638,16 +640,17 @@ impl World {
                 return;
             }
         }
-        panic!("it does not come to rest");
+        panic!("the world does not settle");
     }
 
-    /// All is said and read; then the server ends.
-    pub fn end_of_days(&mut self) {
+    /// Everything is completed; then the server ends.
+    pub fn finish(&mut self) {
         if self.exact || !self.random.once_in(4) {
-            self.rest();
-            self.check_rest();
+            self.settle();
+            self.check_settled();
         } else {
-            // The witnesses are told first; what comes between them and the others would have no witness.
+            // All sessions must be closed in one turn: the witnesses are closed first, and would miss publications between their
+            // close and that of the others.
             self.shards.iter_mut().for_each(|here| here.table.set_pace(Pace::default()));
         }
         for client in &mut self.clients {
@@ -657,42 +660,42 @@ impl World {
             here.table.drain(&Close::GOING_AWAY);
             here.relay.mailbox().bell.notify_one();
         }
-        self.rest();
+        self.settle();
         for _ in 0..8 {
             self.now += 1;
             (0..self.shards.len()).for_each(|shard| self.turn(shard));
-            self.rest();
+            self.settle();
         }
         self.check_end();
     }
 
-    fn check_rest(&mut self) {
+    fn check_settled(&mut self) {
         let mut missed = 0;
         for client in &mut self.clients {
             let session = self.shards[client.shard].table.session(client.key);
             if let Some(session) = session.filter(|session| session.phase() == Phase::Open) {
                 assert_eq!(session.waiting_bytes(), 0, "everything was read");
                 assert_eq!(session.held(), Default::default(), "an idle session holds nothing");
-                client.check_rest(&self.model);
+                client.check_settled(&self.model);
             }
             if let Some(Some((1002 | 1007 | 1009, reason))) = &client.close {
-                assert!(client.gone, "its connection was not ended behind {reason:?}");
+                assert!(client.gone, "its connection was not ended after {reason:?}");
             }
             missed += client.missed;
         }
-        for (shard, handed_out) in self.model.handed_out.iter().enumerate() {
+        for (shard, delivered) in self.model.delivered.iter().enumerate() {
             let whole: Vec<_> = self.model.order.iter().map(Vec::len).collect();
-            assert_eq!(*handed_out, whole, "shard {shard} has handed out everything");
+            assert_eq!(*delivered, whole, "shard {shard} has delivered everything");
         }
         let clients = &self.clients;
-        let unheard = self.model.unheard_of(|source| match source {
+        let pending = self.model.pending_of(|source| match source {
             Source::Outside(_) => true,
             Source::Client(number) => !clients[number].ended,
         });
-        assert!(unheard.is_empty(), "published, and never heard: {unheard:?}");
+        assert!(pending.is_empty(), "published, and never received: {pending:?}");
         let dropped: u64 = self.counters(|counters| counters.dropped.value());
         if self.exact {
-            assert_eq!(missed, dropped, "messages missed, messages counted as dropped");
+            assert_eq!(missed, dropped, "messages missed, and messages counted as dropped");
         }
     }
 
@@ -700,7 +703,7 @@ impl World {
         self.shards.iter().map(|shard| figure(&shard.relay.mailbox().counters)).sum()
     }
 
-    /// Nothing is left behind.
+    /// Checks that nothing is left.
     fn check_end(&self) {
         for client in &self.clients {
             assert!(client.gone, "client {} is still there", client.number);
@@ -718,22 +721,22 @@ impl World {
         self.check_receipts();
     }
 
-    /// Every receipt was handed over once, and tells the subscribers who were there.
+    /// Checks that every receipt has been called once, with the number of subscribers.
     fn check_receipts(&self) {
         for (number, message) in self.model.messages.iter().enumerate() {
             let Some(receipt) = &message.receipt else { continue };
             let (mut least, mut most) = (0, 0);
-            if let (Some(place), Some(channel)) = (message.place, message.channel) {
-                let handed_out = |shard: usize| self.model.handed_out[shard][channel];
-                let witnesses = (0..self.shards.len()).filter(|&shard| place < handed_out(shard)).count() as u64;
+            if let (Some(position), Some(channel)) = (message.position, message.channel) {
+                let delivered = |shard: usize| self.model.delivered[shard][channel];
+                let witnesses = (0..self.shards.len()).filter(|&shard| position < delivered(shard)).count() as u64;
                 (least, most) = (witnesses, witnesses);
-                let here = self.clients.iter().filter(|client| place < handed_out(client.shard));
+                let here = self.clients.iter().filter(|client| position < delivered(client.shard));
                 for client in here.filter(|client| self.model.carries(client.framing, number)) {
                     for subscription in client.subscriptions.iter().filter(|s| s.channel == channel) {
                         let end = subscription.ended_at.unwrap_or(usize::MAX);
                         let open = if subscription.ended_at.is_some() { subscription.open_until } else { usize::MAX };
-                        least += u64::from((subscription.first..open).contains(&place));
-                        most += u64::from((subscription.first..end).contains(&place));
+                        least += u64::from((subscription.first..open).contains(&position));
+                        most += u64::from((subscription.first..end).contains(&position));
                     }
                 }
             }
@@ -741,7 +744,7 @@ impl World {
                 [reached] => {
                     assert!((least..=most).contains(&reached), "{reached} not in {least}..={most} for {number}")
                 }
-                ref handed_over => panic!("a receipt handed over as {handed_over:?}"),
+                ref counts => panic!("a receipt was called with {counts:?}"),
             }
         }
     }
@@ -764,7 +767,8 @@ fn message(channel: Channel, kind: Kind, payload: Bytes) -> Message {
     Message::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload)
 }
 
-/// Mostly small, sometimes around the borders of a header's length, of what is copied into a run, of the limit.
+/// The size of a message: mostly small, sometimes at a limit of the lengths in a header, of frames that are copied into a run, or
+/// of the hub.
 fn size(limit: usize, random: &mut Random) -> usize {
     let border = random.one_of(&[125, 126, RUN_FRAME_BYTES_MAX, 65_535, 65_536, limit]);
     let size = match random.below(30) {
