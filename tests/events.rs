@@ -1,4 +1,4 @@
-//! Event streams, as browsers, proxies and scripts read them.
+//! Event streams, for browsers, proxies and scripts.
 
 mod common;
 
@@ -53,7 +53,7 @@ fn a_stream_has_the_header_that_browsers_and_proxies_need() {
 }
 
 #[test]
-fn a_message_is_an_event_whatever_its_text() {
+fn any_text_is_received_as_one_event() {
     let pushd = start(CONFIG);
     let address = pushd.address();
     let mut stream = Events::open(address, "/events?channel=news");
@@ -75,7 +75,7 @@ fn a_message_is_an_event_whatever_its_text() {
 }
 
 #[test]
-fn bytes_are_not_sent_on_a_stream_and_are_not_counted_as_sent() {
+fn binary_messages_are_neither_sent_nor_counted_as_sent() {
     let pushd = start(CONFIG);
     let address = pushd.address();
     let mut stream = Events::open(address, "/events");
@@ -94,7 +94,7 @@ fn a_stream_may_follow_other_requests_of_its_connection() {
     let mut wire = Wire::connect(address);
     wire.send(&request(address, "GET", "/healthz", &[], b""));
     assert_eq!(Answer::read(&mut wire).text(), "ok\n");
-    // Both at once, and behind them something that has no meaning any more.
+    // Two requests at once, and after the stream begins another one, which is ignored.
     let both = [request(address, "GET", "/healthz", &[], b""), request(address, "GET", "/events", &[], b"")].concat();
     wire.send(&[both, request(address, "GET", "/healthz", &[], b"")].concat());
     assert_eq!(Answer::read(&mut wire).text(), "ok\n");
@@ -110,7 +110,7 @@ fn a_stream_may_follow_other_requests_of_its_connection() {
 }
 
 #[test]
-fn a_proxy_that_speaks_http_1_0_gets_the_same() {
+fn a_proxy_with_http_1_0_gets_the_same_stream() {
     let pushd = start(CONFIG);
     let address = pushd.address();
     let mut wire = Wire::connect(address);
@@ -121,7 +121,7 @@ fn a_proxy_that_speaks_http_1_0_gets_the_same() {
 }
 
 #[test]
-fn other_requests_are_told_what_would_do() {
+fn other_requests_are_refused_with_the_reason() {
     let pushd = start(CONFIG);
     let address = pushd.address();
     let head = ask(address, "HEAD", "/events", &[], b"");
@@ -146,7 +146,7 @@ fn other_requests_are_told_what_would_do() {
 }
 
 #[test]
-fn pages_of_other_origins_read_a_stream_where_the_route_says_so() {
+fn pages_of_other_origins_may_read_a_stream_if_the_route_allows_it() {
     let pushd = start(CONFIG);
     let address = pushd.address();
     let (own, listed) = (format!("http://{address}"), "https://www.example.com".to_owned());
@@ -171,26 +171,29 @@ fn pages_of_other_origins_read_a_stream_where_the_route_says_so() {
             assert_eq!(ask(address, "GET", path, &fields, b"").status, 403, "{path} {fields:?}");
         }
     }
-    until_true("the ends of the others", || count(address) == 0);
+    until_true("the ends of the other sessions", || count(address) == 0);
 }
 
 #[test]
-fn a_silent_stream_is_kept_alive_by_comments() {
+fn comments_keep_an_idle_stream_alive() {
     let pushd = start(&format!("{CONFIG}ping = \"1s\"\npong_timeout = \"1s\"\n"));
     let mut stream = Events::open(pushd.address(), "/events");
-    // The client answers none of them, and its stream goes on.
+    // The client does not answer them, and its stream continues.
     for _ in 0..4 {
         assert_eq!(stream.next(), Block::Comment(String::new()));
     }
     publish(pushd.address(), "/publish/all", "still here");
     until("the event", || match stream.next() {
         Block::Comment(_) => None,
-        block => Some(assert_eq!(block, Block::Event(None, "still here".to_owned()))),
+        block => {
+            assert_eq!(block, Block::Event(None, "still here".to_owned()));
+            Some(())
+        }
     });
 }
 
 #[test]
-fn a_slow_reader_is_treated_as_its_hub_says() {
+fn a_slow_reader_is_treated_by_the_policy_of_its_hub() {
     for (when_slow, ends) in [("disconnect", true), ("drop_oldest", false)] {
         let hub = "queue_max = \"100KB\"\ngap_notice = \"missed {dropped}\"\n";
         let pushd = start(&format!("{CONFIG}when_slow = \"{when_slow}\"\n{hub}"));
@@ -227,7 +230,7 @@ fn a_slow_reader_is_treated_as_its_hub_says() {
 }
 
 #[test]
-fn where_there_is_no_room_the_answer_is_when_to_come_back() {
+fn beyond_a_limit_the_answer_is_a_time_to_reconnect() {
     let full = |pushd: &common::Pushd, target: &str| {
         let fields = ["Accept: text/event-stream", "Origin: http://127.0.0.1"];
         let mut stream = Events::ask(pushd.address(), target, &fields);
@@ -244,12 +247,12 @@ fn where_there_is_no_room_the_answer_is_when_to_come_back() {
         let _only = Ws::open(pushd.address(), "/ws");
         (0..30).for_each(|_| full(&pushd, "/events"));
         let status = ask(pushd.address(), "GET", "/ws", &[], b"").status;
-        assert!(matches!(status, 426 | 429 | 503), "other requests are refused as ever: {status}");
+        assert!(matches!(status, 426 | 429 | 503), "other requests are refused as usual: {status}");
     }
 }
 
 #[test]
-fn a_stream_ends_with_its_server_and_with_its_route() {
+fn a_stream_ends_when_its_server_or_its_route_ends() {
     let mut pushd = start(CONFIG);
     let mut removed = Events::open(pushd.address(), "/named");
     let mut stays = Events::open(pushd.address(), "/events");
@@ -259,7 +262,7 @@ fn a_stream_ends_with_its_server_and_with_its_route() {
     assert_ne!(renamed, without);
     pushd.reload(&renamed);
     removed.expect_end("no longer served");
-    // A reload may change the type of events, without another connection.
+    // A reload may change the type of events of an open stream.
     publish(pushd.address(), "/publish/all", "after");
     assert_eq!(stays.next(), Block::Event(Some("tick".to_owned()), "after".to_owned()));
     pushd.signal(Signal::SIGTERM);

@@ -1,8 +1,8 @@
-//! An upgrade that keeps the clients: what a process of another version left is taken up, and no client notices.
+//! Upgrades that keep the connections: sessions of a process of another version are taken up, and no client notices it.
 //!
-//! `tests/handover/formatN` holds what a process that wrote format N left of one session of each kind, byte for byte, but for the sockets:
-//! these are made anew. The state and the records are what that process gave the service manager; `slow`, `noticed` and `leaving`
-//! are what clients of these kinds were still told afterwards. [`record`] writes such a folder for the present format.
+//! `tests/handover/formatN` has the data that a process with format N left, with one session of each kind, byte for byte. Only the
+//! sockets are new. The state and the records are those that the process passed to the service manager. `slow`, `noticed` and
+//! `leaving` are the bytes that clients of these kinds received afterwards. [`record`] writes such a folder for the present format.
 
 mod common;
 #[path = "handover/kinds.rs"]
@@ -25,18 +25,18 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair};
 
-/// What is written now.
+/// The format that is written now.
 const PRESENT: u32 = 2;
-/// So many parcels of one session of each kind: as a process with so many shards leaves them.
+/// The number of parcels with one session of each kind: as a process with this many shards leaves them.
 const PARCELS: usize = 72;
 
 fn folder(format: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/handover/format{format}"))
 }
 
-/// Writes down what the present binary leaves: `cargo test --test handover_formats -- --ignored`.
+/// Records the data that the present binary leaves: `cargo test --test handover_formats -- --ignored`.
 #[test]
-#[ignore = "writes tests/handover/format2 anew"]
+#[ignore = "writes tests/handover/format2 again"]
 fn record() {
     let folder = folder(PRESENT);
     fs::create_dir_all(&folder).unwrap();
@@ -49,10 +49,10 @@ fn record() {
     let open = |kind: &Kind| kind.open(service.address(), narrow_address);
     let mut clients: Vec<Client> = KINDS.iter().map(open).collect();
     let mut tail = File::options().append(true).open(service.path().join("tail")).unwrap();
-    let mut heard = Ws::open(service.address(), "/plain?channel=tail");
+    let mut subscriber = Ws::open(service.address(), "/plain?channel=tail");
     tail.write_all(TAIL.1.as_bytes()).unwrap();
-    heard.expect_text("0 whole");
-    heard.close();
+    subscriber.expect_text("0 whole");
+    subscriber.close();
     kinds::settle(&service, &mut clients);
     service.hand_over();
     for (name, kept_as) in [("state", "pushd-handover-state"), ("records", "pushd-handover-records-0")] {
@@ -61,7 +61,7 @@ fn record() {
         kept.seek(SeekFrom::Start(0)).and_then(|_| kept.read_to_end(&mut bytes)).unwrap();
         fs::write(folder.join(name), bytes).unwrap();
     }
-    // What it wrote has to be read before what it left: only the latter is told by another process.
+    // First read the bytes that this process wrote; the bytes after them come from the next process.
     let before: Vec<Vec<u8>> = clients.iter_mut().map(|client| client.wire.take_what_is_there()).collect();
     service.start();
     for (client, before) in clients.iter_mut().zip(before) {
@@ -74,22 +74,22 @@ fn record() {
 }
 
 #[test]
-fn a_thousand_clients_of_a_process_that_wrote_format_1_notice_nothing() {
+fn a_thousand_sessions_in_format_1_continue() {
     taken_up(1);
 }
 
 #[test]
-fn a_thousand_clients_of_a_process_that_wrote_format_2_notice_nothing() {
+fn a_thousand_sessions_in_format_2_continue() {
     taken_up(2);
 }
 
 #[test]
-fn what_a_later_version_leaves_besides_is_let_go() {
+fn unknown_descriptors_of_a_later_version_are_released() {
     let mut service = Service::started(PLAIN);
     let mut client = Ws::open(service.address(), "/ws");
     service.hand_over();
     for name in ["pushd-handover-presence-0", "pushd-handover-listener-9", "pushd-handover-sockets-x"] {
-        service.keep(name, memory(b"what nobody knows yet"));
+        service.keep(name, memory(b"an unknown kind"));
     }
     service.start();
     assert_eq!(publish(service.address(), "/publish/all", "on"), 1);
@@ -123,7 +123,7 @@ fn taken_up(format: u32) {
     assert_eq!(service.address(), address, "the listener is the one that was left");
     service.logged_times(&format!("Took up {} sessions", clients.len() - PARCELS), 1);
     clients.iter_mut().for_each(|client| client.go_on(read));
-    // All that hear hear on, and one of them can be heard.
+    // All subscribers still receive publications, and one of them can publish.
     let mut hearing: Vec<&mut Client> = clients.iter_mut().filter(|client| client.kind.hears()).collect();
     let news = "news ".repeat(20);
     assert_eq!(publish(address, "/publish/all", &news), hearing.len() as u64);
@@ -131,11 +131,11 @@ fn taken_up(format: u32) {
     hearing.retain(|client| client.kind == Kind::Two);
     hearing[0].say("from one of them");
     hearing.iter_mut().for_each(|client| client.expect("from one of them"));
-    // The tail goes on in the middle of its line, and counts on.
-    let mut heard = Ws::open(address, "/plain?channel=tail");
+    // The tail continues in the middle of its line, and with the next number.
+    let mut subscriber = Ws::open(address, "/plain?channel=tail");
     let mut tail = File::options().append(true).open(service.path().join("tail")).unwrap();
     tail.write_all(b" more\n").unwrap();
-    heard.expect_text("1 half more");
+    subscriber.expect_text("1 half more");
     let mut unix = Wire::connect_unix(&service.path().join("unix"));
     unix.send(&request(address, "GET", "/metrics", &[], b""));
     assert_eq!(Answer::read(&mut unix).status, 200);
@@ -151,7 +151,7 @@ fn memory(bytes: &[u8]) -> OwnedFd {
     file.into()
 }
 
-/// The end to read from of a pipe that holds these sockets, from number 0 on.
+/// The reading end of a pipe that contains these sockets, from number 0 on.
 fn pipe(sockets: &[OwnedFd]) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let (input, out) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();

@@ -1,4 +1,4 @@
-//! Any text as a configuration: reading it ends in a configuration or in mistakes that can be shown, and never in a panic.
+//! Any text as a configuration: parsing it returns a configuration or errors that can be displayed, and never panics.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ fuzz_target!(|text: &str| {
             for warning in &config.warnings {
                 assert!(!warning.to_string().is_empty());
             }
-            // What it says does not depend on when it is read.
+            // Parsing it again gives the same configuration.
             assert!(config::parse("fuzz.toml".as_ref(), text).is_ok_and(|again| again == config));
         }
         Err(errors) => assert!(!errors.to_string().trim().is_empty()),

@@ -1,6 +1,7 @@
-//! What a client sends after its upgrade, in any framing: decoding must not depend on where the network cuts, and keeps to the limit.
+//! The bytes of a client after its upgrade, in any framing: decoding must not depend on the segments that the network delivers, and
+//! must respect the limit.
 //!
-//! The input: a byte that chooses the framing, two for the limit, eight lengths of pieces, and then what the client says.
+//! The input: a byte that selects the framing, two for the limit, eight lengths of pieces, and then the bytes of the client.
 
 #![no_main]
 
@@ -10,11 +11,12 @@ use pushd::session::codec::{Codec, Event};
 use pushd::wire::Framing;
 use pushd::wire::deflate::{Inflater, compressed_bytes_max};
 
-/// What a decoder may hold beside a message within the limit: its own state, and what it grows ahead of what arrived.
+/// The bytes that a decoder may hold besides a message within the limit: its own state, and memory that it allocates ahead of the
+/// bytes received.
 const AHEAD_BYTES_MAX: usize = 320 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum Decoded {
     Message(Kind, Vec<u8>),
     Inflated(Kind, Result<Vec<u8>, u16>),
     Ping(Vec<u8>),
@@ -27,17 +29,17 @@ struct Client {
     codec: Codec,
     inflater: Inflater,
     limit: usize,
-    said: Vec<Said>,
+    events: Vec<Decoded>,
 }
 
 impl Client {
     fn new(framing: Framing, limit: usize) -> Client {
         let codec = Codec::new(framing, framing == Framing::Deflate);
-        Client { codec, inflater: Inflater::default(), limit, said: Vec::new() }
+        Client { codec, inflater: Inflater::default(), limit, events: Vec::new() }
     }
 
-    /// Whether it may go on speaking.
-    fn speak(&mut self, bytes: &[u8]) -> bool {
+    /// Decodes bytes. Returns whether the client may send more.
+    fn send(&mut self, bytes: &[u8]) -> bool {
         let mut input = bytes.to_vec();
         let mut at = 0;
         loop {
@@ -47,34 +49,34 @@ impl Client {
                     event
                 }
                 Err(close) => {
-                    self.said.push(Said::Violation(close.code));
+                    self.events.push(Decoded::Violation(close.code));
                     return false;
                 }
             };
-            self.said.push(match event {
+            self.events.push(match event {
                 None => {
-                    assert_eq!(at, bytes.len(), "nothing is left behind");
+                    assert_eq!(at, bytes.len(), "all bytes are used");
                     assert!(self.codec.held_bytes() <= 2 * self.limit + AHEAD_BYTES_MAX);
                     return true;
                 }
                 Some(Event::Message(kind, payload)) => {
                     assert!(payload.len() <= self.limit);
                     assert!(kind == Kind::Binary || std::str::from_utf8(payload).is_ok());
-                    Said::Message(kind, payload.to_vec())
+                    Decoded::Message(kind, payload.to_vec())
                 }
                 Some(Event::Deflated(kind, payload)) => {
                     assert!(payload.len() <= compressed_bytes_max(self.limit));
                     let inflated = self.inflater.inflate(payload, self.limit);
                     assert!(inflated.as_ref().map_or(0, |message| message.len()) <= self.limit);
-                    Said::Inflated(kind, inflated.map(<[u8]>::to_vec).map_err(|close| close.code))
+                    Decoded::Inflated(kind, inflated.map(<[u8]>::to_vec).map_err(|close| close.code))
                 }
                 Some(Event::Ping(payload)) => {
                     assert!(payload.len() <= 125);
-                    Said::Ping(payload.to_vec())
+                    Decoded::Ping(payload.to_vec())
                 }
-                Some(Event::Pong) => Said::Pong,
+                Some(Event::Pong) => Decoded::Pong,
                 Some(Event::Fragment) => continue,
-                Some(Event::Close(code)) => Said::Close(code),
+                Some(Event::Close(code)) => Decoded::Close(code),
             });
         }
     }
@@ -87,17 +89,17 @@ fuzz_target!(|data: &[u8]| {
     let limit = usize::from(u16::from_be_bytes([high, low]) % 5000);
 
     let mut whole = Client::new(framing, limit);
-    whole.speak(bytes);
+    whole.send(bytes);
 
     let mut cut = Client::new(framing, limit);
     let mut rest = bytes;
     for piece in pieces.iter().cycle() {
-        // A length of 0 is the empty piece, once; all zeros would never end.
+        // A length of 0 is an empty piece. If all lengths are 0 the pieces have 1 byte; otherwise this loop would not end.
         let (now, later) = rest.split_at(rest.len().min(usize::from(*piece).max(usize::from(pieces == &[0; 8]))));
-        if !cut.speak(now) || later.is_empty() {
+        if !cut.send(now) || later.is_empty() {
             break;
         }
         rest = later;
     }
-    assert_eq!(cut.said, whole.said, "{framing:?}, limit {limit}");
+    assert_eq!(cut.events, whole.events, "{framing:?}, limit {limit}");
 });

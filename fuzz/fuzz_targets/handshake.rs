@@ -1,5 +1,5 @@
-//! Whatever comes over a connection that speaks HTTP: through hyper, the routes, the handshake, publishing and the built-in pages, by the
-//! one door that the edge has (`http::connection::serve`), to a backend that only checks what it is given.
+//! Any bytes on an HTTP connection. They pass hyper, the routes, the handshake, publishing and the built-in pages, by way of
+//! `http::connection::serve`, to a backend that checks what it gets.
 
 #![no_main]
 
@@ -50,7 +50,7 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
     Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>(), &[]))
 });
 
-/// Checks what the edge lets through.
+/// A backend that checks what it gets.
 #[derive(Clone)]
 struct Checking;
 
@@ -88,11 +88,11 @@ impl Backend for Checking {
     }
 
     fn put_aside(&self, _: DuplexStream, _: Bytes, _: &Arc<str>) {
-        unreachable!("nobody is put aside while nothing ends");
+        unreachable!("connections are put aside only when the process ends");
     }
 
     fn answered(&self, status: StatusCode) {
-        // A transfer coding other than chunked.
+        // 501 is the answer to a transfer coding other than chunked.
         let is_known = status == StatusCode::NOT_IMPLEMENTED;
         assert!(is_known || !status.is_server_error(), "{status}");
     }
@@ -112,7 +112,7 @@ fn check_channel(channel: &str) {
 }
 
 thread_local! {
-    // The clock is paused: timeouts pass as soon as nothing else is left to do.
+    // The clock is paused: timeouts elapse as soon as nothing else is left to do.
     static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }
 
@@ -131,7 +131,7 @@ fuzz_target!(|data: &[u8]| {
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).await.unwrap();
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "an answer is HTTP");
-            assert!(answer.is_empty() || answer.windows(4).any(|window| window == b"\r\n\r\n"), "and whole");
+            assert!(answer.is_empty() || answer.windows(4).any(|window| window == b"\r\n\r\n"), "and has a complete head");
         });
     });
 });

@@ -1,7 +1,7 @@
-//! The keys of a draft-76 handshake, which anybody may send: numbers are what the draft says, and nothing panics. And its framing: what
-//! is framed is heard again.
+//! Any keys of a draft-76 handshake: their numbers are those that the draft defines, and nothing panics. And its framing: a framed
+//! text is decoded again.
 //!
-//! The input: eight bytes for the third key, then two lines for the others.
+//! The input: eight bytes for the third key, then two lines for the other keys.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use pushd::hub::Kind;
 use pushd::session::codec::{Codec, Event};
 use pushd::wire::{Framing, hixie76};
 
-/// A key's number, worked out without a bound.
+/// The number of a key, calculated with larger integers.
 fn number(key: &str) -> Option<u32> {
     let digits: String = key.chars().filter(char::is_ascii_digit).collect();
     let spaces = key.chars().filter(|c| *c == ' ').count() as u128;

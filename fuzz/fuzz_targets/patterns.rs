@@ -1,7 +1,7 @@
-//! Path patterns against paths: nothing panics, parameters are never empty, patterns that are told to take the same paths do, and a tree of
-//! both finds what either finds alone.
+//! Path patterns and paths: nothing panics, parameters are never empty, patterns that are reported to match the same paths do so,
+//! and a tree of both patterns finds the same as each of them alone.
 //!
-//! The input, by lines: two patterns (with a `*` behind one that takes a tree), then paths.
+//! The input, by lines: two patterns (a `*` at the end makes it a tree), then paths.
 
 #![no_main]
 
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
     for path in lines {
         let found = alone.find(path);
         if let Some((_, found)) = &found {
-            assert!(path.ends_with(found.rest), "the rest is what was sent");
+            assert!(path.ends_with(found.rest), "the rest is a part of the path");
             assert!(found.parameters.iter().all(|(_, value)| !value.is_empty()));
             assert!(found.parameters.iter().map(|(name, _)| *name).eq(patterns[0].names()));
         }

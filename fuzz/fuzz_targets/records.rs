@@ -1,4 +1,4 @@
-//! What another process is said to have left of a session: whatever it is, it is refused or taken up, and does no harm to the table.
+//! Any bytes as the record of a session of another process: it is refused or taken up, and does not break the table.
 
 #![no_main]
 
@@ -21,7 +21,7 @@ const FILE: &str = "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\
     \"/\" = { websocket = \"h\", on_message = \"echo\" }\n\
     [hub.h]\nwhen_slow = \"drop_oldest\"\ngap_notice = \"{dropped}\"\ndeflate = true\n";
 
-/// Takes so many bytes at once, every other time.
+/// Accepts this many bytes in every second write; the other writes block.
 struct Sink(usize, bool);
 
 impl Socket for Sink {
@@ -51,7 +51,7 @@ fn terms() -> Arc<Terms> {
 }
 
 fuzz_target!(|data: &[u8]| {
-    // The first byte says in which format.
+    // The first byte selects the format.
     let Some((format, data)) = data.split_first() else { return };
     let item = match format % 2 {
         0 => Item::read(data),
@@ -59,8 +59,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let Ok(Item::Session(record)) = item else { return };
     let mut written = Vec::new();
-    // A tag of a later version stands before it.
-    tagged::put(1 << 40, &"what is not known yet".to_owned(), &mut written);
+    // A tag of a later version comes first.
+    tagged::put(1 << 40, &"an unknown field".to_owned(), &mut written);
     tagged::put(1, &record, &mut written);
     if record != Record::default() {
         assert_eq!(Item::read(&written), Ok(Item::Session(record.clone())));
@@ -79,7 +79,7 @@ fuzz_target!(|data: &[u8]| {
             table.writable(key);
             table.flush();
         }
-        // It can be handed over once more, to the end of its patience.
+        // It can be handed over again, and its timers can fire.
         let left: Vec<_> = table.records().map(|(_, record, _)| record).collect();
         for record in left {
             let mut written = Vec::new();

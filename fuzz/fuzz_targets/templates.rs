@@ -1,6 +1,7 @@
-//! Channel names filled from requests: a name that is one hole is taken as it is, and in any other no value reaches into another channel.
+//! Channel names that are filled from requests: a template that is one hole takes the value unchanged, and in other templates no
+//! value can make the name of another channel.
 //!
-//! The input, by lines: a template, then the values of its holes for one request, then for another, a line each.
+//! The input, by lines: a template, then the values of its holes for one request, then those for another, one in each line.
 
 #![no_main]
 
@@ -16,7 +17,7 @@ fn value<'v>(values: &Values<'v>, name: &str) -> Option<Cow<'v, str>> {
     values.get(name).copied().map(Cow::Borrowed)
 }
 
-/// Whether every stretch between slashes has at most one hole: then each value has its place in the name to itself.
+/// Whether every part between slashes has at most one hole. Then different values give different names.
 fn has_separate_holes(text: &str) -> bool {
     let plain = !text.contains("{{") && !text.contains("}}") && !text.contains('=') && !text.contains('%');
     plain && text.split('/').all(|stretch| stretch.matches('{').count() <= 1)
@@ -42,9 +43,9 @@ fuzz_target!(|text: &str| {
         assert_eq!(channel.as_ref().err().map(|missing| missing.0.as_str()), needed);
         let Ok(channel) = channel else { continue };
         if template.is_whole() {
-            assert_eq!(Ok(&channel), message.as_ref(), "a whole name is taken as it is");
+            assert_eq!(Ok(&channel), message.as_ref(), "the value is taken unchanged");
         } else {
-            assert_eq!(slashes(&channel), slashes(&nothing), "a value brought a separator into {channel:?}");
+            assert_eq!(slashes(&channel), slashes(&nothing), "a value has added a separator in {channel:?}");
         }
         assert!(template.fixed().is_none_or(|fixed| fixed == channel));
         let bytes = template.bytes("name", b"value");
