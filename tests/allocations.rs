@@ -111,7 +111,7 @@ fn a_subscriber_more_costs_one_write_and_no_allocation() {
         ("draft-76", &[Framing::Hixie76], PUBLICATION_ALLOCATIONS_MAX),
         ("compressed", &[Framing::Deflate], PUBLICATION_ALLOCATIONS_MAX),
         ("event stream", &[Framing::EventStream], PUBLICATION_ALLOCATIONS_MAX),
-        ("every framing", &Framing::ALL, PUBLICATION_ALLOCATIONS_MAX + 3 * FRAME_ALLOCATIONS_MAX),
+        ("every framing", &Framing::ALL, PUBLICATION_ALLOCATIONS_MAX + 4 * FRAME_ALLOCATIONS_MAX),
     ] {
         let (one, batch) = expect_none_per_subscriber(what, framings, &["all"], &payload);
         assert!(one <= most, "{what}: {one} allocations for one publication");

@@ -42,7 +42,7 @@ fn a_stream_has_the_header_that_browsers_and_proxies_need() {
             ("x-content-type-options", Some("nosniff")),
             ("connection", Some("close")),
             ("content-length", None),
-            ("transfer-encoding", None),
+            ("transfer-encoding", Some("chunked")),
             ("access-control-allow-origin", None),
         ] {
             assert_eq!(stream.head.field(name), value, "{name}");
@@ -116,6 +116,7 @@ fn a_proxy_with_http_1_0_gets_the_same_stream() {
     let mut wire = Wire::connect(address);
     wire.send(b"GET /events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
     let mut stream = Events::read(wire);
+    assert_eq!((stream.head.field("transfer-encoding"), stream.head.field("connection")), (None, Some("close")));
     publish(address, "/publish/all", "hello");
     stream.expect("hello");
 }
@@ -219,7 +220,7 @@ fn a_slow_reader_is_treated_by_the_policy_of_its_hub() {
                 Block::Event(None, data) => notices += u64::from(data.starts_with("missed ")),
                 Block::Comment(comment) => {
                     assert!(ends && comment.contains("too slow"), "{comment:?}");
-                    stream.wire.expect_end();
+                    stream.expect_no_more();
                     break;
                 }
                 block => panic!("{block:?}"),

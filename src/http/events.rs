@@ -1,8 +1,9 @@
 //! Event streams (WHATWG HTML, section 9.2): a GET becomes a session that receives events.
 //!
 //! The response lasts as long as the session. The session writes the head as its first frame, so the socket is taken out of hyper
-//! before anything is answered. The response has neither a length nor chunks; it ends with its connection. So it is the same in
-//! HTTP/1.1 and in HTTP/1.0, which nginx uses for its backends by default.
+//! before anything is answered. In HTTP/1.1 each event is a chunk: some clients, such as Python's `requests`, read a response without
+//! chunks only in pieces of a fixed size. HTTP/1.0, which nginx uses for its backends by default, has no chunks: the response ends
+//! with its connection.
 //!
 //! Browsers reconnect by themselves after the end of a stream, but never after a status other than 200. So if a limit is reached,
 //! the answer is a 200 with `retry` that ends at once. Browsers do not back off either. So `retry` is random for each client, and
@@ -14,10 +15,10 @@ use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS,
+    HeaderName, HeaderValue, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
@@ -75,10 +76,17 @@ pub fn respond(
     stream_fields(&mut fields);
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
     allow_origin(&mut fields, origin, is_any);
+    let framing = match request.version {
+        Version::HTTP_10 => Framing::BareEventStream,
+        _ => Framing::EventStream,
+    };
+    if framing == Framing::EventStream {
+        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let mut bytes = head::written(StatusCode::OK, &fields);
-    bytes.extend_from_slice(&first_bytes(terms));
+    framing.block_into(|out| out.extend_from_slice(&first_bytes(terms)), &mut bytes);
     Ok(Arrival {
-        framing: Framing::EventStream,
+        framing,
         inflates: false,
         terms: terms.clone(),
         membership,

@@ -76,20 +76,16 @@ pub fn agree(
         greeting,
         early: Bytes::new(),
     };
-    Ok(match framing {
-        Framing::Rfc6455 | Framing::Deflate | Framing::EventStream => {
-            let mut answer = accept(headers, route);
-            if let Some(value) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer).ok()) {
-                answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
-            }
-            Upgrade { answer, arrival, keys76: None, key3: Bytes::new() }
-        }
-        Framing::Hixie76 => {
-            let key = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
-            let keys76 = key(KEY1).zip(key(KEY2));
-            Upgrade { answer: accept76(request), arrival, keys76, key3: Bytes::new() }
-        }
-    })
+    if framing == Framing::Hixie76 {
+        let key = |name| Some(headers.get(name)?.to_str().ok()?.to_owned());
+        let keys76 = key(KEY1).zip(key(KEY2));
+        return Ok(Upgrade { answer: accept76(request), arrival, keys76, key3: Bytes::new() });
+    }
+    let mut answer = accept(headers, route);
+    if let Some(value) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.answer).ok()) {
+        answer.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
+    }
+    Ok(Upgrade { answer, arrival, keys76: None, key3: Bytes::new() })
 }
 
 impl Upgrade {

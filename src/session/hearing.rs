@@ -11,8 +11,8 @@ use super::{Phase, Reading, Session, Socket, State, work};
 use crate::config::SessionLog;
 use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
 use crate::hub::{Kind, Message};
+use crate::wire::Close;
 use crate::wire::rfc6455;
-use crate::wire::{Close, Framing};
 
 /// Why a session is not read for now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl<S: Socket> Session<S> {
     /// said goodbye may have ended only its own side.
     pub fn hear_end(&mut self) -> Option<&'static str> {
         match self.state.phase {
-            Phase::Open if self.state.framing == Framing::EventStream => Some(super::ending::BY_THE_CLIENT),
+            Phase::Open if !self.state.framing.closes() => Some(super::ending::BY_THE_CLIENT),
             Phase::Open => Some("by the client, without goodbye"),
             _ if self.has_to_say() => {
                 self.state.phase = Phase::Leaving;

@@ -22,7 +22,7 @@ use crate::wire::Framing;
 use crate::wire::fields::Damaged;
 use crate::wire::tagged::{Field, numbered, tagged};
 
-numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate, 3 EventStream });
+numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate, 3 EventStream, 4 BareEventStream });
 numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 HalfClosed });
 
 /// A session without its socket. A field that is missing has its default.
@@ -355,8 +355,8 @@ mod tests {
             number.write(&mut out);
             out
         };
-        assert_eq!(Framing::read(&number(3)), Ok(Framing::EventStream));
-        assert!(Framing::read(&number(4)).is_err());
+        assert_eq!(Framing::read(&number(4)), Ok(Framing::BareEventStream));
+        assert!(Framing::read(&number(5)).is_err());
         assert_eq!(Phase::read(&number(3)), Ok(Phase::HalfClosed));
         assert!(Phase::read(&number(4)).is_err());
     }

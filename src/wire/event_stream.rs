@@ -5,6 +5,8 @@
 
 /// A comment. Clients ignore it; it keeps proxies and routers from closing an idle connection.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
+/// The same as a chunk.
+pub const KEEP_ALIVE_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
 
 /// Appends an event. `name` is its type, without CR and LF. Without a name the type is `message`.
 pub fn event_into(name: Option<&str>, message: &[u8], out: &mut Vec<u8>) {

@@ -1,10 +1,11 @@
 //! Bytes on the wire, without sockets and without state.
 //!
 //! A [`Framing`] defines how messages are framed on a connection. Each framing has a file: `rfc6455`, with `deflate` for its
-//! compression; `hixie76`, the old draft, with its handshake; `event_stream`. `close` has all close codes with the reasons that
+//! compression; `hixie76`, the old draft, with its handshake; `event_stream`, with `chunked` for HTTP/1.1. `close` has all close codes with the reasons that
 //! clients receive. `tagged` and `fields` define how a session is written for another process; `format1` reads what version 0.1.0
 //! wrote.
 
+pub mod chunked;
 pub mod close;
 pub mod deflate;
 pub mod event_stream;
@@ -30,13 +31,16 @@ pub enum Framing {
     Hixie76 = 1,
     /// RFC 6455 with permessage-deflate (RFC 7692): messages may be compressed.
     Deflate = 2,
-    /// An endless HTTP response that an `EventSource` reads: text only, and the client sends nothing.
+    /// An endless HTTP/1.1 response that an `EventSource` reads, each event a chunk: text only, and the client sends nothing.
     EventStream = 3,
+    /// The same in HTTP/1.0, which has no chunks: the end of the connection ends the response.
+    BareEventStream = 4,
 }
 
 impl Framing {
     /// All of them, by number.
-    pub const ALL: [Framing; 4] = [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate, Framing::EventStream];
+    pub const ALL: [Framing; 5] =
+        [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate, Framing::EventStream, Framing::BareEventStream];
 
     /// Whether it can carry a message of this kind.
     pub fn carries(self, kind: Kind) -> bool {
@@ -48,8 +52,18 @@ impl Framing {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::frame_into(kind.into(), payload, out),
             Framing::Hixie76 => hixie76::frame_into(payload, out),
-            Framing::EventStream => event_stream::event_into(None, payload, out),
+            Framing::EventStream | Framing::BareEventStream => self.event_into(None, payload, out),
         }
+    }
+
+    /// Appends a text message to an event stream, as an event of the type `name`.
+    pub fn event_into(self, name: Option<&str>, payload: &[u8], out: &mut Vec<u8>) {
+        self.block_into(|out| event_stream::event_into(name, payload, out), out);
+    }
+
+    /// Appends a block of an event stream, which `write` appends.
+    pub fn block_into(self, write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+        if self == Framing::EventStream { chunked::chunk_into(write, out) } else { write(out) }
     }
 
     /// A whole message as one frame.
@@ -64,7 +78,12 @@ impl Framing {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::close_into(close, out),
             Framing::Hixie76 => out.extend_from_slice(&hixie76::CLOSE),
-            Framing::EventStream => event_stream::comment_into(&close.reason, out),
+            Framing::EventStream | Framing::BareEventStream => {
+                self.block_into(|out| event_stream::comment_into(&close.reason, out), out);
+                if self == Framing::EventStream {
+                    out.extend_from_slice(chunked::END);
+                }
+            }
         }
     }
 
@@ -73,7 +92,8 @@ impl Framing {
         match self {
             Framing::Rfc6455 | Framing::Deflate => Some(&rfc6455::PING),
             Framing::Hixie76 => None,
-            Framing::EventStream => Some(event_stream::KEEP_ALIVE),
+            Framing::EventStream => Some(event_stream::KEEP_ALIVE_CHUNK),
+            Framing::BareEventStream => Some(event_stream::KEEP_ALIVE),
         }
     }
 
@@ -84,6 +104,6 @@ impl Framing {
 
     /// Whether the client answers the end of a session.
     pub fn closes(self) -> bool {
-        self != Framing::EventStream
+        !matches!(self, Framing::EventStream | Framing::BareEventStream)
     }
 }

@@ -41,14 +41,14 @@ impl Events {
     pub fn read(mut wire: Wire) -> Events {
         let head = Answer::read_head(&mut wire);
         assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")), "{head:?}");
-        let retry = String::from_utf8(wire.take_until(b"\n\n")).unwrap();
+        let retry = block(&mut wire, is_chunked(&head));
         let retry = retry.trim().strip_prefix("retry: ").unwrap_or_else(|| panic!("{retry:?}")).parse().unwrap();
         Events { wire, head, retry }
     }
 
     /// The next block.
     pub fn next(&mut self) -> Block {
-        let block = String::from_utf8(self.wire.take_until(b"\n\n")).unwrap();
+        let block = block(&mut self.wire, is_chunked(&self.head));
         let block = block.strip_suffix("\n\n").unwrap();
         if let Some(comment) = block.strip_prefix(':') {
             return Block::Comment(comment.trim().to_owned());
@@ -76,6 +76,30 @@ impl Events {
             Block::Comment(comment) => assert!(comment.contains(words), "{comment:?} does not say {words:?}"),
             block => panic!("{block:?} instead of an end"),
         }
+        self.expect_no_more();
+    }
+
+    /// Reads the end of the stream.
+    pub fn expect_no_more(&mut self) {
+        if is_chunked(&self.head) {
+            assert_eq!(self.wire.take(5), b"0\r\n\r\n");
+        }
         self.wire.expect_end();
     }
+}
+
+fn is_chunked(head: &Answer) -> bool {
+    head.field("transfer-encoding") == Some("chunked")
+}
+
+/// Lines up to an empty one. In a response with chunks they are one chunk.
+fn block(wire: &mut Wire, is_chunk: bool) -> String {
+    if !is_chunk {
+        return String::from_utf8(wire.take_until(b"\n\n")).unwrap();
+    }
+    let length = String::from_utf8(wire.take_until(b"\r\n")).unwrap();
+    let length = usize::from_str_radix(length.trim(), 16).unwrap();
+    let block = String::from_utf8(wire.take(length)).unwrap();
+    assert_eq!(wire.take(2), b"\r\n");
+    block
 }

@@ -56,7 +56,7 @@ impl Client {
         let mut head = Vec::new();
         let tail = match speech {
             Speech::Old => 16,
-            Speech::Events => "retry: 2000\n\n".len(),
+            Speech::Events => "d\r\nretry: 2000\n\n\r\n".len(),
             Speech::Plain | Speech::Deflate => 0,
         };
         let is_whole = |head: &[u8]| {
@@ -115,9 +115,12 @@ fn old_frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
 }
 
 fn event(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
-    let end = bytes.windows(2).position(|two| two == b"\n\n").expect("a whole event");
-    let data = bytes[..end].strip_prefix(b"data: ").expect("an event of one line");
-    (data.to_vec(), &bytes[end + 2..])
+    let end = bytes.windows(2).position(|two| two == b"\r\n").expect("the length of a chunk");
+    let length = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+    let (event, rest) = bytes[end + 2..].split_at(length);
+    let data =
+        event.strip_prefix(b"data: ").and_then(|event| event.strip_suffix(b"\n\n")).expect("an event of one line");
+    (data.to_vec(), rest.strip_prefix(b"\r\n").expect("the end of a chunk"))
 }
 
 fn frame(bytes: &[u8]) -> (Vec<u8>, &[u8]) {

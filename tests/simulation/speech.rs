@@ -37,7 +37,8 @@ impl Decoder {
         while let Some((received, length)) = match self.framing {
             Framing::Rfc6455 | Framing::Deflate => rfc6455(&self.bytes[at..], self.framing == Framing::Deflate),
             Framing::Hixie76 => hixie76(&self.bytes[at..]),
-            Framing::EventStream => event(&self.bytes[at..]),
+            Framing::EventStream => chunk(&self.bytes[at..]),
+            Framing::BareEventStream => event(&self.bytes[at..]),
         } {
             all.push(received);
             at += length;
@@ -98,6 +99,21 @@ fn hixie76(bytes: &[u8]) -> Option<(Received, usize)> {
         }
         [other, ..] => panic!("the server sent a frame that begins with {other:#x}"),
     }
+}
+
+/// A chunk with one event or comment; behind the last one, the chunk that ends the response.
+fn chunk(bytes: &[u8]) -> Option<(Received, usize)> {
+    let header = bytes.windows(2).position(|two| two == b"\r\n")? + 2;
+    let length = usize::from_str_radix(std::str::from_utf8(&bytes[..header - 2]).unwrap(), 16).unwrap();
+    let content = bytes.get(header..header + length)?;
+    let (received, all) = event(content).expect("a whole event in a chunk");
+    assert_eq!(all, length, "one event in a chunk");
+    let mut end = header + length + 2;
+    if matches!(received, Received::Close(_)) {
+        end += b"0\r\n\r\n".len();
+        assert_eq!(bytes.get(end - 5..end)?, b"0\r\n\r\n");
+    }
+    (bytes.get(end - 2..end)? == b"\r\n").then_some((received, end))
 }
 
 /// An event or a comment: lines up to an empty one.
@@ -167,7 +183,7 @@ pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8
     match framing {
         Framing::Rfc6455 | Framing::Deflate => frame(0x88, &payload, random),
         Framing::Hixie76 => vec![0xff, 0x00],
-        Framing::EventStream => Vec::new(),
+        Framing::EventStream | Framing::BareEventStream => Vec::new(),
     }
 }
 

@@ -162,6 +162,7 @@ impl World {
             Framing::Deflate,
             Framing::Hixie76,
             Framing::EventStream,
+            Framing::BareEventStream,
         ]);
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {
@@ -240,7 +241,7 @@ impl World {
     /// A client sends a message.
     fn send_message(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.framing == Framing::EventStream {
+        if !speaks(client.framing) {
             return;
         }
         let terms = client.terms.clone();
@@ -281,7 +282,7 @@ impl World {
 
     fn ping(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if matches!(client.framing, Framing::Hixie76 | Framing::EventStream) {
+        if client.framing == Framing::Hixie76 || !speaks(client.framing) {
             return;
         }
         let payload = vec![b'p'; self.random.below(126)];
@@ -296,7 +297,7 @@ impl World {
             return;
         }
         // The client of an event stream can only disconnect.
-        match if client.framing == Framing::EventStream { 3 + self.random.below(2) } else { self.random.below(5) } {
+        match if !speaks(client.framing) { 3 + self.random.below(2) } else { self.random.below(5) } {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
                 let bytes = speech::close(client.framing, code, &mut self.random);
@@ -427,7 +428,7 @@ impl World {
                 continue;
             }
             let reply = match received {
-                Received::Ping if client.answers && client.framing != Framing::EventStream => {
+                Received::Ping if client.answers && speaks(client.framing) => {
                     speech::frame(0x8a, &[], &mut self.random)
                 }
                 Received::Close(_) => {
@@ -748,6 +749,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether a client can send anything after its request.
+fn speaks(framing: Framing) -> bool {
+    !matches!(framing, Framing::EventStream | Framing::BareEventStream)
 }
 
 fn arrival(

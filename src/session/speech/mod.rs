@@ -12,12 +12,12 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use crate::hub::{EncodingKey, Kind, Message};
+use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
-use crate::wire::{Framing, event_stream};
 pub use plain::Plain;
 
 /// What an event of one line takes beside its text, in bytes.
-const EVENT_BYTES: usize = 16;
+const EVENT_BYTES: usize = 24;
 
 /// The protocol of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,9 +80,9 @@ impl Speech {
     pub fn encode(&self, framing: Framing, message: &Message) -> Bytes {
         let Spoken { name, payload } = self.say(message);
         match framing {
-            Framing::EventStream => {
+            Framing::EventStream | Framing::BareEventStream => {
                 let mut out = Vec::with_capacity(payload.len() + EVENT_BYTES);
-                event_stream::event_into(name.as_deref(), &payload, &mut out);
+                framing.event_into(name.as_deref(), &payload, &mut out);
                 out.into()
             }
             Framing::Rfc6455 | Framing::Hixie76 | Framing::Deflate => framing.frame(message.kind, &payload),

@@ -60,7 +60,7 @@ impl Plain {
     }
 
     pub(super) fn distinguish(&self, framing: Framing, hasher: &mut impl Hasher) {
-        if let (Framing::EventStream, Some(event)) = (framing, &self.event) {
+        if let (Framing::EventStream | Framing::BareEventStream, Some(event)) = (framing, &self.event) {
             hasher.write(format!("{event:?}").as_bytes());
         }
     }
