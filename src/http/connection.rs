@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use futures_util::future::{Either, ready};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -46,23 +47,8 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
         if let Some(answer) = respond_at_once(&request, &client, &backend) {
             return Either::Left(ready(Ok::<_, std::convert::Infallible>(send(answer, &client, &backend, &progress))));
         }
-        let (leaving, progress, backend, client) = (leaving.clone(), progress.clone(), backend.clone(), client.clone());
-        Either::Right(Box::pin(async move {
-            let answer = match respond(request, &client, &backend).await {
-                Outcome::Answer(answer) => answer,
-                Outcome::Upgrade(answer, upgrade) => {
-                    *leaving.borrow_mut() = Some(Leaving::Upgrade(upgrade));
-                    answer
-                }
-                Outcome::Stream(arrival) => {
-                    backend.answered(StatusCode::OK);
-                    *leaving.borrow_mut() = Some(Leaving::Stream(arrival));
-                    // This never completes: the connection is taken apart first.
-                    std::future::pending().await
-                }
-            };
-            Ok(send(answer, &client, &backend, &progress))
-        }))
+        let later = answer_later(request, client.clone(), backend.clone(), progress.clone(), leaving.clone());
+        Either::Right(Box::pin(later.map(Ok)))
     }));
     let calls = Calls { read_now: B::read_now, bound_unsent: B::bound_unsent };
     let watched = Watched { io, early, progress: progress.clone(), calls };
@@ -108,11 +94,10 @@ pub async fn serve<B: Backend>(io: B::Io, early: Bytes, client: Client, backend:
         None if progress.is_ending() => {}
         None => backend.put_aside(io, read, &client.server),
         // If hyper could not parse a request, it has answered it.
-        Some(is_whole) => match leaving.take().filter(|_| is_whole) {
-            Some(Leaving::Upgrade(upgrade)) => finish::<B>(io, read, *upgrade, header_timeout, &backend, drain).await,
-            Some(Leaving::Stream(arrival)) => backend.adopt(io, Arrival { early: read, ..*arrival }),
-            None => linger(io, drain).await,
-        },
+        Some(is_whole) => {
+            let leaving = leaving.take().filter(|_| is_whole);
+            leave::<B>(io, read, leaving, header_timeout, &backend, drain).await;
+        }
     }
 }
 
@@ -126,6 +111,30 @@ enum Leaving {
 
 fn is_stream(leaving: &RefCell<Option<Leaving>>) -> bool {
     matches!(*leaving.borrow(), Some(Leaving::Stream(_)))
+}
+
+/// Answers a request that cannot be answered at once, and notes in `leaving` if the connection leaves hyper.
+async fn answer_later<B: Backend>(
+    request: Request<Incoming>,
+    client: Rc<Client>,
+    backend: B,
+    progress: Rc<Progress>,
+    leaving: Rc<RefCell<Option<Leaving>>>,
+) -> Response<Outgoing> {
+    let answer = match respond(request, &client, &backend).await {
+        Outcome::Answer(answer) => answer,
+        Outcome::Upgrade(answer, upgrade) => {
+            *leaving.borrow_mut() = Some(Leaving::Upgrade(upgrade));
+            answer
+        }
+        Outcome::Stream(arrival) => {
+            backend.answered(StatusCode::OK);
+            *leaving.borrow_mut() = Some(Leaving::Stream(arrival));
+            // This never completes: the connection is taken apart first.
+            std::future::pending().await
+        }
+    };
+    send(answer, &client, &backend, &progress)
 }
 
 /// hyper's settings.
@@ -144,6 +153,22 @@ fn send<B: Backend>(answer: Answer, client: &Client, backend: &B, progress: &Rc<
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
+}
+
+/// Serves what follows on a connection that has left hyper: a session, or the end.
+async fn leave<B: Backend>(
+    io: B::Io,
+    early: Bytes,
+    leaving: Option<Leaving>,
+    timeout: Duration,
+    backend: &B,
+    drain: watch::Receiver<bool>,
+) {
+    match leaving {
+        Some(Leaving::Upgrade(upgrade)) => finish::<B>(io, early, *upgrade, timeout, backend, drain).await,
+        Some(Leaving::Stream(arrival)) => backend.adopt(io, Arrival { early, ..*arrival }),
+        None => linger(io, drain).await,
+    }
 }
 
 /// Passes an upgraded connection to the backend. A draft-76 handshake is finished first, within `timeout` and before the server
