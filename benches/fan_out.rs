@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushd::ctl::Fault;
-use pushd::ctl::bench::{Figures, Load, Publisher, Target, measure};
+use pushd::ctl::bench::{Figures, Framing, Load, Publisher, Target, measure};
 
 use processors::{pin, two_processors};
 use server::{Kind, Server};
@@ -124,6 +124,7 @@ fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize)
     let (path, publisher) = if plan.echo { ("echo", Publisher::Echo) } else { ("", Publisher::Subscriber) };
     let load = Load {
         target: Target::parse(&format!("ws://{}/{path}", server.address)).map_err(said)?,
+        framing: Framing::WebSocket,
         publisher,
         connections,
         size,

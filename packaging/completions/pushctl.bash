@@ -73,7 +73,7 @@ _pushctl() {
             return 0
             ;;
         pushctl__subcmd__bench)
-            opts="-h --connections --size --window --duration --publish --echo --pid --spin --json --help"
+            opts="-h --connections --size --window --duration --publish --echo --events --pid --spin --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -35,7 +35,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "connect" -d 'Talk o
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "status" -d 'Say whether pushd runs (exit code 0) or not (3), and a few figures from its metrics'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pushd read its configuration again, and wait until it has; what is refused changes nothing'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "stop" -d 'End pushd gracefully, and wait until it has ended'
-complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a WebSocket route: connections, deliveries a second, latency, and whether anything is lost'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a route of WebSockets or event streams: connections, deliveries a second, latency, and whether anything is lost'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "completions" -d 'Print what a shell needs to complete pushctl on TAB'
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -s h -l help -d 'Print help'
@@ -72,9 +72,10 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l connections -d
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l size -d 'Bytes of each message, as in 64 or 1KiB' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l window -d 'How many messages may be on their way at once; with --echo, for each connection' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l duration -d 'How long deliveries are counted, as in 500ms, 10s, 2m; a bare number is in seconds' -r
-complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l publish -d 'Post the messages to this publish route, one after the other [default: the first subscriber says them]' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l publish -d 'Post the messages to this publish route, one after the other [default: the first subscriber sends them]' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l pid -d 'The server\'s process on this machine: adds what it costs' -r
-complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l echo -d 'Each subscriber says its own messages and hears them again'
+complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l echo -d 'Each subscriber sends its own messages and receives them back'
+complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l events -d 'The subscribers are event streams; requires --publish, because no messages can be sent on them'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l spin -d 'Never sleep while deliveries are counted: takes a processor, and spares the server the time to wake this program'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l json -d 'Print the figures as JSON'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -s h -l help -d 'Print help'

@@ -1,4 +1,4 @@
-//! The socket of one subscriber: it connects, requests the upgrade, then receives. Bytes to send wait while the kernel
+//! The socket of one subscriber: it connects, requests a session, then receives. Bytes to send wait while the kernel
 //! accepts no more.
 
 use std::io::{self, Read, Write};
@@ -7,19 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::Socket;
 
 use super::answer::Answer;
+use super::framing::Framing;
 use super::ledger::Subscriber;
 use super::target::Target;
-use crate::ctl::dial::AGENT;
-
-/// The key of RFC 6455 §1.3 and the required answer to it. All connections use it, so nothing is computed here.
-const KEY: (&str, &str) = ("dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     /// Connecting.
     Connecting,
-    /// The upgrade was requested.
+    /// The session was requested.
     Asked,
     /// The session is open.
     Open,
@@ -59,20 +56,15 @@ impl Connection {
         }
     }
 
-    /// Requests the upgrade. Call it when the socket becomes writable for the first time.
+    /// Requests a session. Call it when the socket becomes writable for the first time.
     ///
     /// # Errors
     /// The connection failed.
-    pub fn ask(&mut self, target: &Target) -> io::Result<()> {
+    pub fn ask(&mut self, target: &Target, framing: Framing) -> io::Result<()> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }
-        let (path, host, key) = (&target.url.path, target.url.authority(), KEY.0);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nUser-Agent: {AGENT}\r\n\r\n"
-        );
-        self.out.extend_from_slice(request.as_bytes());
+        self.out.extend_from_slice(framing.request(&target.url).as_bytes());
         self.phase = Phase::Asked;
         self.flush()
     }
@@ -81,17 +73,9 @@ impl Connection {
     ///
     /// # Errors
     /// The server refused; why.
-    pub fn take_answer(&mut self) -> Result<bool, String> {
+    pub fn take_answer(&mut self, framing: Framing) -> Result<bool, String> {
         let Some(answer) = Answer::parse(&self.held)? else { return Ok(false) };
-        if answer.status != http::StatusCode::SWITCHING_PROTOCOLS {
-            return match answer.status.is_success() {
-                true => Err(format!("it answers {}, but serves no WebSocket", answer.status)),
-                false => Err(answer.refusal()),
-            };
-        }
-        if answer.field("sec-websocket-accept") != Some(KEY.1) {
-            return Err("its answer is not a WebSocket handshake".to_owned());
-        }
+        framing.check(&answer)?;
         self.held = answer.rest.to_vec();
         self.phase = Phase::Open;
         Ok(true)

@@ -10,6 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::connection::{Connection, Phase};
 use super::figures::Times;
+use super::framing::HEADER_BYTES_MAX;
 use super::histogram::Histogram;
 use super::ledger::{Ledger, Received};
 use super::load::{Handshakes, Load, Progress, Publisher};
@@ -27,8 +28,6 @@ use crate::daemon::exit::{Exit, reason};
 const EVENTS: usize = 1024;
 /// The id of the publisher's connection in the epoll set; the others use their number.
 const POSTER: u64 = u64::MAX;
-/// The longest frame header.
-const HEADER_BYTES: usize = 10;
 
 /// The state of a running load.
 pub struct Generator<'a> {
@@ -60,7 +59,8 @@ impl<'a> Generator<'a> {
         // Two loads that run at once must be able to distinguish their messages.
         let run = std::process::id() ^ std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.subsec_nanos());
         let buffer = vec![0; BENCH_READ_BYTES + load.size];
-        let ledger = Ledger::new(Script::new(run, load.size, load.window), load.window, buffer.len() - HEADER_BYTES);
+        let script = Script::new(load.framing, run, load.size, load.window);
+        let ledger = Ledger::new(script, load.window, buffer.len() - HEADER_BYTES_MAX);
         Ok(Generator {
             load,
             run,
@@ -246,7 +246,7 @@ impl<'a> Generator<'a> {
         match connection.phase {
             Phase::Gone => return Ok(()),
             Phase::Connecting => {
-                if let Err(error) = connection.ask(&self.load.target) {
+                if let Err(error) = connection.ask(&self.load.target, self.load.framing) {
                     return Err(self.unreachable(&error));
                 }
             }
@@ -291,7 +291,7 @@ impl<'a> Generator<'a> {
         let answer;
         if connection.phase == Phase::Asked {
             connection.hold(bytes);
-            match connection.take_answer() {
+            match connection.take_answer(self.load.framing) {
                 Ok(false) => return Ok(()),
                 Ok(true) => {}
                 Err(why) => return Err(self.refused(&why)),

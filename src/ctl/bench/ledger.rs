@@ -5,13 +5,9 @@
 //! one stream for each connection. At most one window of a stream is in flight, so a message that is not delivered
 //! stops its stream.
 
+use super::framing::{Part, pong_into};
 use super::histogram::Histogram;
-use super::script::{self, Script};
-
-/// The first bytes of control frames.
-const CLOSE: u8 = 0x88;
-const PING: u8 = 0x89;
-const PONG: u8 = 0x8a;
+use super::script::Script;
 
 /// All counts.
 #[derive(Debug, Clone, Default)]
@@ -156,17 +152,21 @@ impl Ledger {
                     subscriber.next += 1;
                     continue;
                 }
+                // Without this, the end of a long event would be searched from its start in every read.
+                if expected.starts_with(rest) {
+                    break;
+                }
             }
-            match script::parse(rest, self.longest) {
+            match self.script.framing.parse(rest, self.longest) {
                 Ok(None) => break,
-                Ok(Some(frame)) if frame.first == CLOSE => return Received::Ended(close_reason(frame.payload)),
-                Ok(Some(frame)) => {
-                    match frame.first {
-                        PING => pong_into(frame.payload, out),
-                        PONG => {}
-                        _ => self.compare(subscriber, frame.payload, now),
+                Ok(Some((part, length))) => {
+                    match part {
+                        Part::Message(payload) => self.compare(subscriber, &payload, now),
+                        Part::Ping(payload) => pong_into(payload, out),
+                        Part::Close(why) => return Received::Ended(why),
+                        Part::Nothing => {}
                     }
-                    used += frame.length;
+                    used += length;
                 }
                 Err(()) => return Received::Ended("it sent an invalid frame, or one that is too long".to_owned()),
             }
@@ -174,13 +174,19 @@ impl Ledger {
         Received::Used(used)
     }
 
-    /// Handles a message that differs from the next expected one.
+    /// Handles a message whose frame differs from the next expected one.
     fn compare(&mut self, subscriber: &mut Subscriber, payload: &[u8], now: u64) {
+        let published = self.streams[subscriber.stream as usize].next;
+        // An event may have other fields beside its data: nchan sends an id with each.
+        if subscriber.next < published && payload == self.script.payload(subscriber.stream, subscriber.next) {
+            self.arrived(subscriber.stream, subscriber.next, now);
+            subscriber.next += 1;
+            return;
+        }
         let Some((stream, number, whole)) = self.script.recognise(payload) else {
             self.tally.foreign += 1;
             return;
         };
-        let published = self.streams[subscriber.stream as usize].next;
         if stream != subscriber.stream || number >= published {
             self.tally.faults.corrupt += 1;
             return;
@@ -250,29 +256,13 @@ impl Ledger {
     }
 }
 
-/// The code and reason of a close frame as text.
-fn close_reason(payload: &[u8]) -> String {
-    match payload {
-        [a, b, reason @ ..] => {
-            let text = format!("{} {}", u16::from_be_bytes([*a, *b]), String::from_utf8_lossy(reason));
-            text.trim_end().to_owned()
-        }
-        _ => "a close without a code".to_owned(),
-    }
-}
-
-fn pong_into(payload: &[u8], out: &mut Vec<u8>) {
-    // A mask of zeros is valid. The payload came from the server, so it need not be masked for real.
-    out.extend_from_slice(&[PONG, 0x80 | payload.len() as u8, 0, 0, 0, 0]);
-    out.extend_from_slice(payload);
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::framing::Framing;
     use super::*;
 
     fn ledger(window: usize) -> Ledger {
-        Ledger::new(Script::new(1, 64, window), window, 1000)
+        Ledger::new(Script::new(Framing::WebSocket, 1, 64, window), window, 1000)
     }
 
     fn frame(ledger: &mut Ledger, number: u64) -> Vec<u8> {
@@ -327,5 +317,32 @@ mod tests {
         let bytes = ledger.script.frame(1, 0).to_vec();
         ledger.receive(&mut one, &bytes, 1, &mut Vec::new());
         assert_eq!((ledger.tally.faults.corrupt, ledger.tally.deliveries), (1, 0));
+    }
+
+    #[test]
+    fn events_with_other_fields_are_deliveries_and_faults_of_events_are_counted() {
+        let mut ledger = Ledger::new(Script::new(Framing::EventStream, 1, 64, 8), 8, 1000);
+        let mut one = ledger.join(0);
+        (0..5).for_each(|now| assert!(ledger.send(0, now).is_some()));
+        let parts = [0, 1, 1, 3].map(|number| frame(&mut ledger, number));
+        let with_id = [b"id: 1700000000:0\nevent: x\n", &parts[1][..]].concat();
+        let mut corrupt = frame(&mut ledger, 4);
+        corrupt[40] ^= 1;
+        let opening = b"retry: 2000\n\n: hi\n\n".to_vec();
+        let others = b"data: tick\n\n:\n\n".to_vec();
+        let [first, _, second, fourth] = parts;
+        let bytes = [opening, first, with_id, second, fourth, corrupt, others].concat();
+        // In pieces of 10 bytes, as a slow network delivers them.
+        let (mut held, mut out) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(10) {
+            held.extend_from_slice(piece);
+            let Received::Used(used) = ledger.receive(&mut one, &held, 9, &mut out) else { panic!("ended") };
+            held.drain(..used);
+        }
+        let expected = Faults { lost: 1, duplicated: 1, reordered: 0, corrupt: 1, closed: 0 };
+        assert_eq!((ledger.tally.faults, ledger.tally.foreign, ledger.tally.deliveries), (expected, 1, 3));
+        assert!(held.is_empty() && out.is_empty());
+        let long = vec![b'x'; 1001];
+        assert!(matches!(ledger.receive(&mut one, &long, 9, &mut out), Received::Ended(_)));
     }
 }

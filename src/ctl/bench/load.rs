@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::figures::{Cost, Figures, Times};
+use super::framing::Framing;
 use super::generator::Generator;
 use super::ledger::Tally;
 use super::process;
@@ -20,8 +21,10 @@ use crate::daemon::exit::Exit;
 /// The parameters of a load.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// The WebSocket route of the subscribers.
+    /// The route of the subscribers.
     pub target: Target,
+    /// The kind of their sessions. On an event stream messages cannot be sent, so they are posted.
+    pub framing: Framing,
     /// How messages are sent.
     pub publisher: Publisher,
     /// The number of subscribers.

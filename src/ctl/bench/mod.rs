@@ -5,7 +5,8 @@
 //!   generator  one thread, one epoll set
 //!     target     where to connect, and from where   connection  handshake, bytes received and sent
 //!     ledger     expected and received messages     poster      the publisher over HTTP
-//!     script     the content of the messages        histogram   times
+//!     script     the content of the messages        framing     WebSockets and event streams
+//!     histogram  times
 //!   process    processor time and memory of the server
 //! report     the table, the progress line, JSON
 //! ```
@@ -16,6 +17,7 @@
 mod answer;
 mod connection;
 mod figures;
+mod framing;
 mod generator;
 mod histogram;
 mod ledger;
@@ -35,6 +37,7 @@ use clap::Args;
 use signal_hook::consts::SIGINT;
 
 pub use figures::{Cost, Faults, Figures, Times};
+pub use framing::Framing;
 pub use load::{Load, Progress, Publisher, measure};
 pub use target::Target;
 
@@ -54,6 +57,8 @@ Examples:
   pushctl bench --publish http://127.0.0.1:8888/publish/all \\
       ws://127.0.0.1:8888/ws
   pushctl bench --echo ws://127.0.0.1:8888/echo                each its own
+  pushctl bench --events --publish http://127.0.0.1:8888/publish/all \\
+      http://127.0.0.1:8888/events                             event streams
   pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat/a
 
 A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one message at a time, \
@@ -62,7 +67,7 @@ lost, came twice, out of order or changed, or if the server ended a connection.
 
 Put load only on a server that is yours: to anybody else's this is an attack.";
 
-/// Measure a WebSocket route: connections, deliveries a second, latency, and whether anything is lost
+/// Measure a route of WebSockets or event streams: connections, deliveries a second, latency, and whether anything is lost
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Bench {
@@ -82,13 +87,17 @@ pub(super) struct Bench {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = how_long)]
     duration: Duration,
 
-    /// Post the messages to this publish route, one after the other [default: the first subscriber says them]
+    /// Post the messages to this publish route, one after the other [default: the first subscriber sends them]
     #[arg(long, value_name = "URL", conflicts_with = "echo")]
     publish: Option<Url>,
 
-    /// Each subscriber says its own messages and hears them again
+    /// Each subscriber sends its own messages and receives them back
     #[arg(long)]
     echo: bool,
+
+    /// The subscribers are event streams; requires --publish, because no messages can be sent on them
+    #[arg(long, conflicts_with = "echo")]
+    events: bool,
 
     /// The server's process on this machine: adds what it costs
     #[arg(long, value_name = "PID")]
@@ -102,7 +111,7 @@ pub(super) struct Bench {
     #[arg(long)]
     json: bool,
 
-    /// The WebSocket route, as in ws://127.0.0.1:8888/chat/a
+    /// The route of the subscribers, as in ws://127.0.0.1:8888/chat/a
     url: Url,
 }
 
@@ -111,6 +120,10 @@ impl Bench {
         if self.size * self.window > BENCH_WINDOW_BYTES_MAX {
             let most = BENCH_WINDOW_BYTES_MAX >> 20;
             let message = format!("--size times --window is more than {most} MiB: take less of one of them");
+            return Err(Fault::new(Exit::Usage, message));
+        }
+        if self.events && self.publish.is_none() {
+            let message = "--events requires --publish URL, because no messages can be sent on event streams";
             return Err(Fault::new(Exit::Usage, message));
         }
         let load = self.load()?;
@@ -153,6 +166,7 @@ impl Bench {
         first.map_err(|error| Fault::io("cannot install a signal handler", &error))?;
         Ok(Load {
             target: Target::new(&self.url)?,
+            framing: if self.events { Framing::EventStream } else { Framing::WebSocket },
             publisher: match &self.publish {
                 _ if self.echo => Publisher::Echo,
                 Some(url) => Publisher::Post(Target::new(url)?),
