@@ -3,7 +3,9 @@
 //!     cargo bench --bench fan_out                    three repetitions, about three minutes
 //!     cargo bench --bench fan_out -- --quick         one short repetition: a check, not a measurement
 //!     cargo bench --bench fan_out -- --echo          each client sends its own messages and receives them back
-//!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too, which broadcasts at / and echoes at /echo
+//!     cargo bench --bench fan_out -- --events        event streams beside WebSockets, with messages posted over HTTP
+//!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too: it broadcasts at /, echoes at
+//!                                                    /echo, streams events at /events, and publishes at /publish
 //!     PUSHD_BENCH_CONNECTIONS=10000 cargo bench --bench fan_out       with more connections too
 //!
 //! The floor is this executable, started as a server (see `floor`): it shows the cost of the kernel alone. So is the
@@ -12,6 +14,8 @@
 
 #[path = "fan_out/floor.rs"]
 mod floor;
+#[path = "fan_out/mode.rs"]
+mod mode;
 #[path = "fan_out/processors.rs"]
 mod processors;
 #[path = "fan_out/server.rs"]
@@ -26,23 +30,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pushd::ctl::Fault;
-use pushd::ctl::bench::{Figures, Framing, Load, Publisher, Target, measure};
+use pushd::ctl::bench::{Figures, Load, Target, measure};
 
+use mode::{Mode, Row};
 use processors::{pin, two_processors};
 use server::{Kind, Server};
 
-/// The numbers of connections; PUSHD_BENCH_CONNECTIONS adds more.
-const CONNECTIONS: [usize; 2] = [100, 1000];
-/// Bytes of a message, and the largest number of messages in flight.
-const LOADS: [(usize, usize); 3] = [(64, 1), (64, 64), (1024, 64)];
-
-/// The same for echo; in flight for each connection.
-const ECHOES: [(usize, usize); 1] = [(64, 1)];
-
 /// The parameters of a run.
 struct Plan {
-    kinds: Vec<Kind>,
-    echo: bool,
+    mode: Mode,
+    beside: Vec<Kind>,
     connections: Vec<usize>,
     repetitions: usize,
     duration: Duration,
@@ -58,16 +55,21 @@ fn main() -> ExitCode {
         return if kind == "task" { task::main() } else { floor::main(kind == "coalesce") };
     }
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let mode = match (has("--echo"), has("--events")) {
+        (true, _) => Mode::Echo,
+        (false, true) => Mode::Events,
+        (false, false) => Mode::Broadcast,
+    };
+    let connections = mode.connections();
     // Without `--bench`, `cargo test` runs this as a check.
     let mut plan = match (has("--bench"), has("--quick")) {
-        (false, _) => plan(&[10], 1, Duration::from_millis(100)),
-        (true, true) => plan(&CONNECTIONS, 1, Duration::from_millis(300)),
-        (true, false) => plan(&CONNECTIONS, 3, Duration::from_secs(2)),
+        (false, _) => plan(mode, &[10], 1, Duration::from_millis(100)),
+        (true, true) => plan(mode, connections, 1, Duration::from_millis(300)),
+        (true, false) => plan(mode, connections, 3, Duration::from_secs(2)),
     };
-    plan.echo = has("--echo");
     for words in arguments.windows(2).filter(|words| words[0] == "--beside") {
         match Kind::beside(&words[1]) {
-            Some(kind) => plan.kinds.push(kind),
+            Some(kind) => plan.beside.push(kind),
             None => {
                 eprintln!("fan_out: --beside takes NAME=COMMAND, with {{port}} in the command, not {:?}", words[1]);
                 return ExitCode::FAILURE;
@@ -83,12 +85,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn plan(connections: &[usize], repetitions: usize, duration: Duration) -> Plan {
+fn plan(mode: Mode, connections: &[usize], repetitions: usize, duration: Duration) -> Plan {
     let more = std::env::var("PUSHD_BENCH_CONNECTIONS").unwrap_or_default();
     let more = more.split(',').filter_map(|number| number.trim().parse().ok());
     let connections = connections.iter().copied().chain(more).collect();
-    let (kinds, echo) = (Kind::OWN.to_vec(), false);
-    Plan { kinds, echo, connections, repetitions, duration, processors: two_processors() }
+    Plan { mode, beside: Vec::new(), connections, repetitions, duration, processors: two_processors() }
 }
 
 fn run(plan: &Plan) -> Result<(), String> {
@@ -98,34 +99,34 @@ fn run(plan: &Plan) -> Result<(), String> {
         }
         None => println!("One processor for server and generator: ratios say little, times nothing."),
     }
+    let rows = plan.mode.rows(&plan.beside);
     for &connections in &plan.connections {
-        for &(size, window) in if plan.echo { &ECHOES[..] } else { &LOADS[..] } {
-            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); plan.kinds.len()];
+        for &(size, window) in plan.mode.loads() {
+            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); rows.len()];
             for _ in 0..plan.repetitions {
-                for (kind, runs) in plan.kinds.iter().zip(&mut runs) {
-                    let figures = one(plan, kind, connections, size, window);
-                    runs.push(figures.map_err(|why| format!("{}: {why}", kind.name()))?);
+                for (row, runs) in rows.iter().zip(&mut runs) {
+                    let figures = one(plan, row, connections, size, window);
+                    runs.push(figures.map_err(|why| format!("{}: {why}", row.name))?);
                 }
             }
-            let echo = if plan.echo { "echo, " } else { "" };
-            let title = format!("{echo}{connections} connections, {size} B, window {window}");
-            print!("\n{}", table::of(&title, connections, &plan.kinds, &runs));
+            let title = format!("{}{connections} connections, {size} B, window {window}", plan.mode.title());
+            print!("\n{}", table::of(&title, connections, &rows, &runs));
         }
     }
     Ok(())
 }
 
 /// Runs one load on a server that is started for it.
-fn one(plan: &Plan, kind: &Kind, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
+fn one(plan: &Plan, row: &Row, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
     // A process and its threads inherit the CPU affinity.
     pin(plan.processors.map(|(server, _)| server))?;
-    let server = Server::start(kind)?;
+    let server = Server::start(&row.kind)?;
     pin(plan.processors.map(|(_, generator)| generator))?;
-    let (path, publisher) = if plan.echo { ("echo", Publisher::Echo) } else { ("", Publisher::Subscriber) };
+    let path = plan.mode.path(row.framing);
     let load = Load {
-        target: Target::parse(&format!("ws://{}/{path}", server.address)).map_err(said)?,
-        framing: Framing::WebSocket,
-        publisher,
+        target: Target::parse(&format!("http://{}/{path}", server.address)).map_err(said)?,
+        framing: row.framing,
+        publisher: plan.mode.publisher(&server.address).map_err(said)?,
         connections,
         size,
         window,

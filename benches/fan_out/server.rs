@@ -16,6 +16,8 @@ listen = "127.0.0.1:0"
 [server.main.routes]
 "/" = { websocket = "push", on_message = "broadcast" }
 "/echo" = { websocket = "push", on_message = "echo" }
+"/events" = { events = "push" }
+"/publish" = { publish = "push", channel = "all" }
 "/large" = { websocket = "large", on_message = "broadcast" }
 [hub.push]
 [hub.large]

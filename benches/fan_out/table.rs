@@ -2,24 +2,27 @@
 
 use pushd::ctl::bench::{Cost, Figures};
 
-use super::server::Kind;
+use super::mode::Row;
 
-const HEAD: &str = "\
-| server | deliveries/s | to send | to coalesce | CPU µs/delivery | p50 ms | p99 ms | B/connection | CPU µs/handshake | others |
-|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
-";
+/// The columns after the ratios.
+const COLUMNS: &str = "CPU µs/delivery | p50 ms | p99 ms | B/connection | CPU µs/handshake | others |";
 
-/// The table of one load, with a row for each server. The first two servers are the floors.
-pub fn of(title: &str, connections: usize, kinds: &[Kind], runs: &[Vec<Figures>]) -> String {
-    let mut table = format!("{title}\n\n{HEAD}");
-    for (kind, own) in kinds.iter().zip(runs) {
+/// The table of one load. It has a column of ratios for each row that is a base.
+pub fn of(title: &str, connections: usize, rows: &[Row], runs: &[Vec<Figures>]) -> String {
+    let bases: Vec<(&str, usize)> =
+        rows.iter().enumerate().filter_map(|(at, row)| Some((row.base.as_deref()?, at))).collect();
+    let names: String = bases.iter().map(|(name, _)| format!(" {name} |")).collect();
+    let rules = "---:|".repeat(bases.len() + 7);
+    let mut table = format!("{title}\n\n| server | deliveries/s |{names} {COLUMNS}\n|---|{rules}\n");
+    for (row, own) in rows.iter().zip(runs) {
         let of = |figure: fn(&Figures) -> f64| median(own.iter().map(figure));
         let cost = |figure: fn(&Cost) -> f64| median(own.iter().filter_map(|run| run.server.as_ref()).map(figure));
         // Compared repetition by repetition: a disturbance most likely affects both servers of a pair.
-        let to = |floor: usize| {
-            let pairs = own.iter().zip(&runs[floor]);
-            median(pairs.map(|(own, floor)| own.deliveries_per_second / floor.deliveries_per_second))
+        let to = |base: usize| {
+            let pairs = own.iter().zip(&runs[base]);
+            median(pairs.map(|(own, base)| own.deliveries_per_second / base.deliveries_per_second))
         };
+        let ratios: String = bases.iter().map(|&(_, base)| format!(" {:.2} |", to(base))).collect();
         let others = own.iter().filter_map(|run| run.server).map(|cost| cost.processors_of_others);
         // Memory is allocated in pages, so with few connections the last page would distort the result.
         let resident = match connections {
@@ -27,11 +30,9 @@ pub fn of(title: &str, connections: usize, kinds: &[Kind], runs: &[Vec<Figures>]
             _ => format!("{:.0}", cost(|cost| cost.resident_bytes_per_connection)),
         };
         table += &format!(
-            "| {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {:.0} | {:.2} |\n",
-            kind.name(),
+            "| {} | {} |{ratios} {:.2} | {:.2} | {:.2} | {} | {:.0} | {:.2} |\n",
+            row.name,
             grouped(of(|run| run.deliveries_per_second)),
-            to(0),
-            to(1),
             cost(|cost| cost.cpu_us_per_delivery),
             of(|run| run.latency.p50_ms),
             of(|run| run.latency.p99_ms),
