@@ -113,12 +113,15 @@ fn a_stream_may_follow_other_requests_of_its_connection() {
 fn a_proxy_with_http_1_0_gets_the_same_stream() {
     let pushd = start(CONFIG);
     let address = pushd.address();
-    let mut wire = Wire::connect(address);
-    wire.send(b"GET /events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
-    let mut stream = Events::read(wire);
-    assert_eq!((stream.head.field("transfer-encoding"), stream.head.field("connection")), (None, Some("close")));
-    publish(address, "/publish/all", "hello");
-    stream.expect("hello");
+    // The second is what nginx sends by default.
+    for fields in ["", "Connection: close\r\nAccept: text/event-stream\r\n"] {
+        let mut wire = Wire::connect(address);
+        wire.send(format!("GET /events HTTP/1.0\r\nHost: 127.0.0.1\r\n{fields}\r\n").as_bytes());
+        let mut stream = Events::read(wire);
+        assert_eq!((stream.head.field("transfer-encoding"), stream.head.field("connection")), (None, Some("close")));
+        publish(address, "/publish/all", "hello");
+        stream.expect("hello");
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use http::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::{Request, StatusCode, Uri};
+use http::{Request, StatusCode, Uri, Version};
 
 use super::{Arguments, Backend, Handler, events, find, guard, head, upgrade};
 use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
@@ -75,7 +75,8 @@ impl Opening {
             .ok()?;
         let is_whole = parsed == httparse::Status::Complete(bytes.len()) && bytes.len() < HEADER_BYTES_MAX;
         let target = request.path?;
-        if !is_whole || request.method != Some("GET") || request.version != Some(1) || !target.starts_with('/') {
+        let version = if request.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+        if !is_whole || request.method != Some("GET") || !target.starts_with('/') {
             return None;
         }
         self.head.extend_from_slice(bytes);
@@ -86,6 +87,7 @@ impl Opening {
             shared.slice(start..start + part.len())
         };
         let (mut head, ()) = Request::new(()).into_parts();
+        head.version = version;
         head.uri = Uri::from_maybe_shared(part(target.as_bytes())).ok()?;
         head.headers = mem::take(&mut self.fields);
         for field in &*request.headers {
@@ -94,11 +96,13 @@ impl Opening {
             head.headers.try_append(name, value).ok()?;
         }
         let fields = &head.headers;
-        let wants_events = || fields.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream");
-        let is_plain = (fields.contains_key(UPGRADE) || wants_events())
-            // hyper's answer would have `Connection: close`, too.
-            && !upgrade::has_token(fields, &CONNECTION, "close")
-            && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
+        // hyper's answer to a handshake would have `Connection: close`, too. That to a stream always has.
+        let is_handshake = || version == Version::HTTP_11 && !upgrade::has_token(fields, &CONNECTION, "close");
+        let is_plain = match fields.contains_key(UPGRADE) {
+            true => is_handshake(),
+            false => fields.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream"),
+        };
+        let is_plain = is_plain && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
         is_plain.then_some(head)
     }
 }
