@@ -121,7 +121,7 @@ fn check_reports_the_same_as_pushd() {
     }
     let (code, _, err) = site.run(&["check", "none.toml"]);
     assert_eq!(code, 78);
-    assert!(err.contains("none.toml") && err.contains("no such file"), "{err}");
+    assert!(err.contains("none.toml") && err.contains("does not exist"), "{err}");
 }
 
 #[test]
