@@ -281,7 +281,7 @@ fn an_invalid_file_causes_one_line_and_changes_nothing() {
     let broken = changed(&[good_otherwise, ("on_message", "on_mesage"), ("\"www\"", "\"not-there\"")]);
     let cases: [(String, &[&str]); 5] = [
         ("no toml".to_owned(), &["pushd.toml:1:"]),
-        (broken, &["pushd.toml:6:33", "on_mesage", "pushd.toml:8:23", "no such directory"]),
+        (broken, &["pushd.toml:6:33", "on_mesage", "pushd.toml:8:23", "this directory does not exist"]),
         (
             changed(&[good_otherwise, ("[hub.push]", &taken_server)]),
             &["cannot listen on 127.0.0.1", "another program uses this port"],
