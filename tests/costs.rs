@@ -1,41 +1,40 @@
-//! What a session costs, in bytes, and what a body does, and how sessions are dealt among shards: figures that do not depend on how fast the
-//! machine is.
+//! Costs that do not depend on the speed of the machine: the memory of a session and of a request body, and the balance between shards.
 
 mod common;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::http::{Answer, metric};
+use common::http::{Answer, metric, request};
 use common::wire::Wire;
 use common::{DEADLINE, PLAIN, Pushd, start, until_true, ws};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pushd::session::Session;
 use pushd::shard::stream::Raw;
 
-/// As many sessions as each test opens, where so many files may be open.
+/// The sessions that each test opens, if so many files may be open.
 const SESSIONS: usize = 10_000;
-/// Fewer would say nothing: a page more or less would be bytes of each.
+/// With fewer, a single page of memory would change the result by several bytes per session.
 const SESSIONS_MIN: usize = 2000;
-/// Files that this process and pushd have open beside sessions.
+/// The files that this process and pushd have open, other than those of sessions.
 const OTHER_FILES: usize = 200;
-/// What a session may add to the memory of the process, in bytes.
-const SESSION_BYTES_MAX: usize = 2048;
-/// The same where they come in a storm, four times over.
+/// The memory that an idle session may take, in bytes.
+const SESSION_BYTES_MAX: usize = 1024;
+/// The same when all sessions connect at once, four times.
 const STORM_SESSION_BYTES_MAX: usize = 600;
-/// How large a session is by itself, its boxes and names not counted: four lines of a cache.
+/// The size of the session itself, without its boxes and names: four cache lines.
 const SESSION_SIZE_MAX: usize = 256;
 
-/// One at a time: together they would have more files open than many a machine allows.
+/// Held by one test at a time. Together they would have more files open than many machines allow.
 static TURN: Mutex<()> = Mutex::new(());
 
 fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How many sessions there may be, once the limit of this process, which pushd inherits, is raised as far as it goes.
+/// The number of sessions to open. It raises the limit of open files of this process, which pushd inherits.
 fn sessions() -> usize {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -48,19 +47,53 @@ fn sessions() -> usize {
 }
 
 fn with_workers(workers: usize) -> Pushd {
-    start(&format!("{PLAIN}\n[daemon]\nworkers = {workers}\n"))
+    let routes = PLAIN.replace("[hub.push]", "\"/events\" = { events = \"push\" }\n[hub.push]");
+    start(&format!("{routes}\n[daemon]\nworkers = {workers}\n"))
 }
 
-/// Opens sessions, and sees that pushd has them all. Some at once, and with no more care than it takes: there are many.
-fn open(pushd: &Pushd, sessions: usize) -> Vec<TcpStream> {
-    const AT_ONCE: usize = 50;
-    open_at_once(pushd, sessions, AT_ONCE)
+/// What a client of the measured sessions uses.
+#[derive(Debug, Clone, Copy)]
+enum Client {
+    WebSocket,
+    EventStream,
 }
 
-/// The same so many at once: all of a batch are connected before the first of them asks.
-fn open_at_once(pushd: &Pushd, sessions: usize, at_once: usize) -> Vec<TcpStream> {
+impl Client {
+    fn request(self, address: SocketAddr) -> Vec<u8> {
+        match self {
+            Client::WebSocket => ws::handshake(address, "/ws", &[]),
+            Client::EventStream => request(address, "GET", "/events", &["Accept: text/event-stream"], b""),
+        }
+    }
+
+    /// Reads the response, up to the point from which the session is idle.
+    fn read_response(self, stream: &mut TcpStream) {
+        let (status, end) = match self {
+            Client::WebSocket => (&b"HTTP/1.1 101 "[..], &b"\r\n\r\n"[..]),
+            Client::EventStream => (&b"HTTP/1.1 200 "[..], &b"\n\n\r\n"[..]),
+        };
+        let (mut response, mut length) = ([0; 1024], 0);
+        while !response[..length].ends_with(end) {
+            let count = match stream.read(&mut response[length..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                count => count.unwrap(),
+            };
+            assert!(count > 0, "{:?}", String::from_utf8_lossy(&response[..length]));
+            length += count;
+        }
+        assert!(response.starts_with(status), "{:?}", String::from_utf8_lossy(&response[..length]));
+    }
+}
+
+/// Opens sessions, 50 at once, and waits until pushd has all of them.
+fn open(pushd: &Pushd, client: Client, sessions: usize) -> Vec<TcpStream> {
+    open_at_once(pushd, client, sessions, 50)
+}
+
+/// The same with `at_once` sessions at once: all of a batch are connected before the first of them sends its request.
+fn open_at_once(pushd: &Pushd, client: Client, sessions: usize, at_once: usize) -> Vec<TcpStream> {
     let address = pushd.address();
-    let request = ws::handshake(address, "/ws", &[]);
+    let request = client.request(address);
     let mut open = Vec::with_capacity(sessions);
     while open.len() < sessions {
         let begun = open.len();
@@ -70,23 +103,10 @@ fn open_at_once(pushd: &Pushd, sessions: usize, at_once: usize) -> Vec<TcpStream
             open.push(stream);
         }
         open[begun..].iter_mut().for_each(|stream| stream.write_all(&request).unwrap());
-        open[begun..].iter_mut().for_each(expect_upgrade);
+        open[begun..].iter_mut().for_each(|stream| client.read_response(stream));
     }
     until_true("all sessions", || metric(address, "pushd_sessions") == sessions as u64);
     open
-}
-
-fn expect_upgrade(stream: &mut TcpStream) {
-    let (mut answer, mut length) = ([0; 1024], 0);
-    while !answer[..length].ends_with(b"\r\n\r\n") {
-        let count = match stream.read(&mut answer[length..]) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            count => count.unwrap(),
-        };
-        assert!(count > 0, "{:?}", String::from_utf8_lossy(&answer[..length]));
-        length += count;
-    }
-    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer[..length]));
 }
 
 /// Memory that the process holds (`VmRSS:`), or that it held at most (`VmHWM:`), in bytes.
@@ -100,16 +120,18 @@ fn resident(pushd: &Pushd, which: &str) -> usize {
 fn an_idle_session_takes_few_bytes() {
     let _turn = turn();
     let sessions = sessions();
-    let pushd = with_workers(1);
-    // What the first sessions and the first look at the metrics take is taken once.
-    drop(open(&pushd, 10));
-    until_true("those to be gone", || metric(pushd.address(), "pushd_sessions") == 0);
-    let before = resident(&pushd, "VmRSS:");
-    let open = open(&pushd, sessions);
-    let bytes = resident(&pushd, "VmRSS:").saturating_sub(before) / sessions;
-    println!("{bytes} bytes for each of {sessions} idle sessions");
-    assert!(bytes < SESSION_BYTES_MAX, "{bytes} bytes for each of {sessions} idle sessions");
-    drop(open);
+    for client in [Client::WebSocket, Client::EventStream] {
+        let pushd = with_workers(1);
+        // Some memory is taken once, by the first sessions and the first request for metrics.
+        drop(open(&pushd, client, 10));
+        until_true("the end of these sessions", || metric(pushd.address(), "pushd_sessions") == 0);
+        let before = resident(&pushd, "VmRSS:");
+        let open = open(&pushd, client, sessions);
+        let bytes = resident(&pushd, "VmRSS:").saturating_sub(before) / sessions;
+        println!("{client:?}: {bytes} bytes for each of {sessions} idle sessions");
+        assert!(bytes < SESSION_BYTES_MAX, "{client:?}: {bytes} bytes for each of {sessions} idle sessions");
+        drop(open);
+    }
 }
 
 #[test]
@@ -125,11 +147,11 @@ fn a_storm_of_clients_costs_no_more_than_its_sessions() {
     let _turn = turn();
     let sessions = sessions();
     let pushd = with_workers(1);
-    drop(open(&pushd, 10));
+    drop(open(&pushd, Client::WebSocket, 10));
     until_true("those to be gone", || metric(pushd.address(), "pushd_sessions") == 0);
     let before = resident(&pushd, "VmRSS:");
     for round in 1..=4 {
-        let open = open_at_once(&pushd, sessions, AT_ONCE);
+        let open = open_at_once(&pushd, Client::WebSocket, sessions, AT_ONCE);
         let bytes = resident(&pushd, "VmRSS:").saturating_sub(before) / sessions;
         println!("round {round}: {bytes} bytes for each of {sessions} idle sessions");
         assert!(bytes < STORM_SESSION_BYTES_MAX, "round {round}: {bytes} bytes for each of {sessions} idle sessions");
@@ -166,7 +188,7 @@ fn sessions_are_dealt_evenly_among_shards() {
     let sessions = sessions();
     for workers in [2, 4] {
         let pushd = with_workers(workers);
-        let open = open(&pushd, sessions);
+        let open = open(&pushd, Client::WebSocket, sessions);
         let shard = |index| metric(pushd.address(), &format!("pushd_connections{{shard=\"{index}\"}}"));
         let dealt: Vec<u64> = (0..workers).map(shard).collect();
         println!("{sessions} sessions on {workers} shards: {dealt:?}");

@@ -253,6 +253,19 @@ fn beyond_a_limit_the_answer_is_a_time_to_reconnect() {
         let status = ask(pushd.address(), "GET", "/ws", &[], b"").status;
         assert!(matches!(status, 426 | 429 | 503), "other requests are refused as usual: {status}");
     }
+    // What may be the request of a stream is answered by nothing: after that, a browser connects again.
+    let pushd = start(&format!("{config}[daemon]\nconnections_per_address_max = 1\n"));
+    let _only = Ws::open(pushd.address(), "/ws");
+    for part in ["", "GET /events HTTP/1.1\r\nAcc"] {
+        let mut wire = Wire::connect(pushd.address());
+        wire.send(part.as_bytes());
+        wire.expect_end();
+    }
+    for accept in ["Accept: Text/Event-Stream", "Accept: text/html\r\nAccept: text/event-stream"] {
+        let mut wire = Wire::connect(pushd.address());
+        wire.send(format!("GET /events HTTP/1.1\r\n{accept}\r\n\r\n").as_bytes());
+        Events::read(wire).wire.expect_end();
+    }
 }
 
 #[test]
@@ -260,12 +273,16 @@ fn a_stream_ends_when_its_server_or_its_route_ends() {
     let mut pushd = start(CONFIG);
     let mut removed = Events::open(pushd.address(), "/named");
     let mut stays = Events::open(pushd.address(), "/events");
+    let mut changed = Events::open(pushd.address(), "/any");
     let without = CONFIG.lines().filter(|line| !line.starts_with("\"/named\"")).collect::<Vec<_>>().join("\n");
+    let without = without.replace("\"/any\" = { events", "\"/any\" = { websocket");
     let renamed =
         without.replace("[\"{channel=all}\"] }\n\"/listed\"", "[\"{channel=all}\"], event = \"tick\" }\n\"/listed\"");
     assert_ne!(renamed, without);
     pushd.reload(&renamed);
     removed.expect_end("no longer served");
+    // A route of another kind is another route.
+    changed.expect_end("no longer served");
     // A reload may change the type of events of an open stream.
     publish(pushd.address(), "/publish/all", "after");
     assert_eq!(stays.next(), Block::Event(Some("tick".to_owned()), "after".to_owned()));

@@ -33,6 +33,7 @@ hosts = "any"
 "/ws/{user}" = { websocket = "push", channels = ["user/{user}/{part=all}", "all"], greeting = "hello, {user}", origins = "any" }
 "/listed" = { websocket = "push", origins = ["https://example.com"] }
 "/publish/{channel}" = { publish = "push", channel = "{channel}", methods = ["POST", "PUT", "GET"], message = "{text=nothing}" }
+"/events" = { events = "push", channels = ["{channel=all}"], event = "{channel}" }
 "/body" = { publish = "push", channel = "all" }
 "/live" = { page = "live" }
 "/metrics" = { metrics = true }

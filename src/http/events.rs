@@ -19,6 +19,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
+use smallvec::SmallVec;
 
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
@@ -30,6 +31,7 @@ use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSI
 use crate::session::{Arrival, Terms};
 use crate::wire::{Framing, event_stream};
 
+const EVENT_STREAM: &str = "text/event-stream";
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The header fields that scripts of other origins may send.
@@ -47,7 +49,8 @@ pub fn respond(
     on_loopback: bool,
     has_room: bool,
 ) -> Result<Arrival, Box<Answer>> {
-    let origin = origin::check(&route.subscription.origins, request, &site.hosts, on_loopback)
+    // A GET without an origin may come from an image on a foreign page. It has no effect, and the page cannot read the stream.
+    let origin = origin::check(&route.subscription.origins, request, &site.hosts, on_loopback, false)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     let is_any = route.subscription.origins == Origins::Any;
     let allowed = |mut answer: Answer| {
@@ -98,27 +101,38 @@ pub fn respond(
     })
 }
 
-/// The answer to the request of an event stream whose connection is refused: the time to reconnect. `None`: `head` is another
-/// request. Pages of every origin may read the answer, because it contains no data.
-pub fn refusal(head: &[u8], connections: usize) -> Option<Vec<u8>> {
+/// What the request of a refused connection is.
+pub enum Refused {
+    /// The request of an event stream, and its answer: the time to reconnect.
+    Stream(Vec<u8>),
+    /// Another request.
+    Other,
+    /// It is not complete, or cannot be read.
+    Unknown,
+}
+
+/// Looks at the head of a request whose connection is refused. Pages of every origin may read the answer, because it contains no data.
+pub fn refusal(head: &[u8], connections: usize) -> Refused {
     let mut fields = [httparse::EMPTY_HEADER; HEADER_FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
-    request.parse(head).ok().filter(httparse::Status::is_complete)?;
-    let field = |name: &str| {
-        let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(field.value).ok()
+    if !request.parse(head).is_ok_and(|parsed| parsed.is_complete()) {
+        return Refused::Unknown;
+    }
+    let values = |name: &'static str| {
+        let fields = request.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+        fields.filter_map(|field| std::str::from_utf8(field.value).ok())
     };
-    let wants_events = field("accept").is_some_and(|accept| accept.contains("text/event-stream"));
+    let wants_events = values("accept").any(|accept| accept.to_ascii_lowercase().contains(EVENT_STREAM));
     if request.method != Some("GET") || !wants_events {
-        return None;
+        return Refused::Other;
     }
     let mut answer = HeaderMap::with_capacity(8);
     stream_fields(&mut answer);
     answer.insert(CONNECTION, HeaderValue::from_static("close"));
-    allow_origin(&mut answer, field("origin"), false);
+    allow_origin(&mut answer, values("origin").next(), false);
     let mut bytes = head::written(StatusCode::OK, &answer);
     event_stream::retry_into(retry_milliseconds(connections, RandomState::new().hash_one(0)), &mut bytes);
-    Some(bytes)
+    Refused::Stream(bytes)
 }
 
 /// The first bytes of a stream. They are sent at once, because some proxies forward the head only with the first bytes of the body.
@@ -136,16 +150,23 @@ fn retry_milliseconds(sessions: usize, random: u64) -> u32 {
     (grown + random % grown) as u32
 }
 
-/// Whether a client accepts event streams. Without the field it accepts everything (RFC 9110, section 12.5.1).
+/// Whether a client accepts event streams. The most specific range decides, and without any range everything is accepted (RFC 9110,
+/// section 12.5.1).
 fn accepts_events(headers: &HeaderMap) -> bool {
-    let mut fields = headers.get_all(ACCEPT).iter().peekable();
-    let is_one = |range: &str| {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or("");
-        let is_refused = parts.any(|part| part.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0)));
-        ["text/event-stream", "text/*", "*/*"].iter().any(|one| kind.eq_ignore_ascii_case(one)) && !is_refused
-    };
-    fields.peek().is_none() || fields.any(|field| field.to_str().is_ok_and(|field| field.split(',').any(is_one)))
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let ranges: SmallVec<[String; 4]> = lines
+        .flat_map(|line| line.split(','))
+        .map(|range| range.trim().to_ascii_lowercase())
+        .filter(|range| !range.is_empty())
+        .collect();
+    let accepts = |range: &String| !range.split(';').any(|part| part.trim().strip_prefix("q=").is_some_and(is_zero));
+    let of = |kind: &str| ranges.iter().find(|range| range.split(';').next().map(str::trim) == Some(kind));
+    let decisive = [EVENT_STREAM, "text/*", "*/*"].into_iter().find_map(of);
+    ranges.is_empty() || decisive.is_some_and(accepts)
+}
+
+fn is_zero(quality: &str) -> bool {
+    quality.trim().parse() == Ok(0.0)
 }
 
 fn stream(body: Body) -> Answer {
@@ -155,7 +176,7 @@ fn stream(body: Body) -> Answer {
 }
 
 fn stream_fields(fields: &mut HeaderMap) {
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
     // Proxies must neither cache a stream nor compress it, because compression could delay events.
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     fields.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -209,6 +230,9 @@ mod tests {
         assert!(accepts(&["text/event-stream"]));
         assert!(accepts(&["text/html, */*;q=0.1"]));
         assert!(accepts(&["application/json", "Text/*"]));
+        assert!(accepts(&["text/*;q=0, text/event-stream"]));
+        assert!(accepts(&[""]));
+        assert!(!accepts(&["text/event-stream;Q=0.0, */*"]));
         assert!(!accepts(&["application/json"]));
         assert!(!accepts(&["text/html, text/event-stream; q=0"]));
     }

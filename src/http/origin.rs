@@ -10,7 +10,6 @@
 //! distinguished from that of a program. So such a GET is refused unless its `Referer` shows that the page is allowed.
 
 use http::HeaderName;
-use http::Method;
 use http::header::{HOST, HeaderMap, ORIGIN, REFERER};
 use http::request::Parts;
 
@@ -20,7 +19,8 @@ use crate::config::Origins;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Checks a request against `origins`. Returns its `Origin`, if it has one.
+/// Checks a request against `origins`. Returns its `Origin`, if it has one. `is_forgeable`: the request has an effect, and a browser may send it
+/// without an origin. Browsers send one with every WebSocket (RFC 6455 §4.1), and with every request except GET and HEAD.
 ///
 /// # Errors
 /// A sentence for the developer of the page: what was refused, and the setting that would allow it.
@@ -29,11 +29,9 @@ pub fn check<'h>(
     request: &'h Parts,
     hosts: &Hosts,
     on_loopback: bool,
+    is_forgeable: bool,
 ) -> Result<Option<&'h str>, String> {
-    let page = Page { headers: &request.headers, hosts, on_loopback };
-    // A browser sends the origin with every WebSocket (RFC 6455 §4.1), and with every request except GET and HEAD.
-    let may_lack_origin = request.method == Method::GET && !request.headers.contains_key(http::header::UPGRADE);
-    page.check(origins, may_lack_origin)
+    Page { headers: &request.headers, hosts, on_loopback }.check(origins, is_forgeable)
 }
 
 /// What is known of the page that sent a request, and where the request came in.
@@ -44,15 +42,14 @@ struct Page<'h, 's> {
 }
 
 impl<'h> Page<'h, '_> {
-    /// `may_lack_origin`: a browser may send such a request without an origin.
-    fn check(&self, origins: &Origins, may_lack_origin: bool) -> Result<Option<&'h str>, String> {
+    fn check(&self, origins: &Origins, is_forgeable: bool) -> Result<Option<&'h str>, String> {
         let Some(origin) = self.headers.get(ORIGIN) else {
             return match self.text(&SEC_FETCH_SITE) {
                 _ if *origins == Origins::Any => Ok(None),
                 Some(site @ ("cross-site" | "same-site")) => Err(format!(
                     "a page of another origin ({site}) sent this request; origins = \"any\" on the route would allow it"
                 )),
-                None if may_lack_origin && !self.has_fetch_metadata() && !self.is_referer_allowed(origins) => {
+                None if is_forgeable && !self.has_fetch_metadata() && !self.is_referer_allowed(origins) => {
                     Err("a GET without an origin can come from an image on any page; use a POST, or \
                      origins = \"any\" on the route would allow it"
                         .to_owned())
@@ -120,6 +117,8 @@ fn is_same(origin: &str, host: &str, on_loopback: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use http::Method;
 
     use super::*;
     use crate::config;

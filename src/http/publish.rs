@@ -45,7 +45,8 @@ pub async fn respond<B: Backend>(
     backend: &B,
 ) -> Answer {
     let allow = allow(&handler.route.methods);
-    let origin = match origin::check(&handler.route.origins, request, &site.hosts, client.on_loopback) {
+    let is_forgeable = request.method == Method::GET;
+    let origin = match origin::check(&handler.route.origins, request, &site.hosts, client.on_loopback, is_forgeable) {
         Ok(origin) => origin,
         Err(why) => {
             site.refusals

@@ -110,6 +110,7 @@ impl Site {
             Arc::new(Terms {
                 server: server.name.clone(),
                 path: route.pattern.text().to_owned(),
+                is_events: matches!(route.action, Action::Events(_)),
                 log: subscription.log,
                 speech,
                 hub_id: hub.id,

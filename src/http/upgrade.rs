@@ -48,7 +48,7 @@ pub fn agree(
 ) -> Result<Upgrade, Box<Answer>> {
     let headers = &request.headers;
     let mut framing = check_handshake(request, route)?;
-    origin::check(&route.subscription.origins, request, &site.hosts, on_loopback)
+    origin::check(&route.subscription.origins, request, &site.hosts, on_loopback, false)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad_request)?;
     let to = match &route.to {

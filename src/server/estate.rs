@@ -19,6 +19,7 @@ use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCK
 use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
+use crate::session::Terms;
 use crate::session::record::Record;
 use crate::shard::Plan;
 use crate::shard::handover::{Returning, Step};
@@ -273,7 +274,8 @@ fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Admi
 /// A session with the terms that its route has now.
 fn returning(record: Record, socket: Raw, plan: &Plan) -> Returning {
     let terms = plan.sites.get(&record.server).and_then(|site| site.terms(&record.path));
-    let terms = terms.filter(|terms| terms.hub.name == record.hub).cloned();
+    let is_same = |terms: &&Arc<Terms>| terms.hub.name == record.hub && terms.is_events != record.framing.closes();
+    let terms = terms.filter(is_same).cloned();
     let members = terms.as_ref().map(|terms| terms.members.clone()).unwrap_or_default();
     Returning { socket, record, terms, membership: members.enter() }
 }

@@ -39,7 +39,7 @@ impl<S: Socket> Session<S> {
     /// The line that the log has for the end of the session.
     pub fn epitaph(&self, why: &str) -> String {
         let peer = self.socket.peer();
-        match self.state.dismissed {
+        match self.state.cold.as_ref().and_then(|cold| cold.dismissed) {
             Some(code) if why == BY_THE_CLIENT => format!("{peer} connection closed: by the server, {code}"),
             Some(code) => format!("{peer} connection closed: {why}, {code}"),
             None => format!("{peer} connection closed: {why}"),
@@ -51,7 +51,7 @@ impl State {
     /// Waits for the client's answer to a close frame, or for its end where it does not answer.
     fn dismiss(&mut self, close: &Close, now: Seconds) {
         self.phase = if self.framing.closes() { Phase::Closing } else { Phase::HalfClosed };
-        self.dismissed = Some(close.code);
+        self.cold.get_or_insert_default().dismissed = Some(close.code);
         self.deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
     }
 

@@ -5,11 +5,12 @@ use std::io;
 use bytes::Bytes;
 
 use super::codec::{Codec, Event};
+use super::ending::BY_THE_CLIENT;
 use super::speech::Request;
 use super::turn::{Acts, Turn};
-use super::{Phase, Reading, Session, Socket, State, work};
+use super::{Phase, Reading, Seconds, Session, Socket, State, work};
 use crate::config::SessionLog;
-use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
+use crate::config::limits::{CLOSE_TIMEOUT, LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
 use crate::hub::{Kind, Message};
 use crate::wire::Close;
 use crate::wire::rfc6455;
@@ -59,19 +60,22 @@ impl<S: Socket> Session<S> {
 
     /// Takes the bytes that were read before and not decoded yet.
     pub fn take_unheard(&mut self, acts: &Acts<'_>) -> Option<Box<[u8]>> {
-        let rest = self.unheard.take()?;
+        let rest = self.state.replace_unheard(Box::default());
+        if rest.is_empty() {
+            return None;
+        }
         self.state.note_heard(acts.now);
         Some(rest)
     }
 
     /// Keeps bytes that cannot be decoded now.
     pub fn keep_unheard(&mut self, rest: &[u8]) {
-        self.unheard = (!rest.is_empty()).then(|| rest.into());
+        self.state.replace_unheard(rest.into());
     }
 
     /// Whether bytes wait to be decoded.
     pub fn has_unheard(&self) -> bool {
-        self.unheard.is_some()
+        !self.state.unheard().is_empty()
     }
 
     /// Decodes bytes that the client sent, as far as the work allows, and does what they ask for. The rest is kept. Where the bytes
@@ -83,7 +87,7 @@ impl<S: Socket> Session<S> {
     }
 
     fn hear_events(&mut self, bytes: &mut [u8], turn: &mut Turn<'_>) -> Result<(), Close> {
-        let Session { socket, codec, unheard, outbox, state } = self;
+        let Session { socket, codec, outbox, state } = self;
         let limit = state.terms.hub.message_bytes_max;
         let mut at = 0;
         while state.is_heard() {
@@ -91,7 +95,7 @@ impl<S: Socket> Session<S> {
                 && at < bytes.len()
                 && (turn.acts.work.is_spent() || state.must_wait(outbox.is_some(), &turn.acts))
             {
-                *unheard = Some(bytes[at..].into());
+                state.replace_unheard(bytes[at..].into());
                 return Ok(());
             }
             let (used, event) = codec.next(&mut bytes[at..], limit)?;
@@ -105,24 +109,26 @@ impl<S: Socket> Session<S> {
         Ok(())
     }
 
-    /// The client sends nothing more. Returns why the session ends now, unless something is still to be written: a client that
-    /// said goodbye may have ended only its own side.
-    pub fn hear_end(&mut self) -> Option<&'static str> {
-        match self.state.phase {
-            Phase::Open if !self.state.framing.closes() => Some(super::ending::BY_THE_CLIENT),
-            Phase::Open => Some("by the client, without goodbye"),
-            _ if self.has_to_say() => {
-                self.state.phase = Phase::Leaving;
-                None
-            }
-            _ => Some(super::ending::BY_THE_CLIENT),
+    /// The client sends nothing more. Returns why the session ends now. `None`: something is still to be written. A client that closes, or
+    /// that reads an event stream, may have ended only its own side.
+    pub fn hear_end(&mut self, now: Seconds) -> Option<&'static str> {
+        if self.state.phase == Phase::Open && self.state.framing.closes() {
+            return Some("by the client, without goodbye");
         }
+        if !self.has_to_say() {
+            return Some(BY_THE_CLIENT);
+        }
+        if self.state.phase == Phase::Open {
+            self.state.deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
+        }
+        self.state.phase = Phase::Leaving;
+        None
     }
 
     /// Forgets what was received and not heard.
     pub(super) fn forget_received(&mut self) {
         self.codec = Codec::new(self.state.framing, false);
-        self.unheard = None;
+        self.state.replace_unheard(Box::default());
     }
 
     /// Whether it is logged what the route's sessions do. At level debug, everything is.

@@ -26,6 +26,7 @@ mod writing;
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::num::NonZero;
 use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ pub struct Terms {
     pub server: String,
     /// The route's path, as the file writes it.
     pub path: String,
+    /// Whether its sessions are event streams, and not WebSockets.
+    pub is_events: bool,
     /// What the log is told of the route's sessions.
     pub log: SessionLog,
     /// The protocol of the route.
@@ -93,7 +96,7 @@ pub struct Arrival {
     pub channels: SmallVec<[Arc<str>; 1]>,
     /// The channel its messages are published on.
     pub to: Arc<str>,
-    /// What is sent first as it is: the head of a response that lasts.
+    /// The head of a response that lasts, which is sent before everything else.
     pub head: Bytes,
     /// The message it receives first.
     pub greeting: Option<String>,
@@ -131,8 +134,6 @@ pub enum Reading {
 pub struct Session<S> {
     socket: S,
     codec: Codec,
-    /// Bytes that were read and not decoded yet.
-    unheard: Option<Box<[u8]>>,
     outbox: Option<Box<Outbox>>,
     state: State,
 }
@@ -144,14 +145,12 @@ struct State {
     framing: Framing,
     /// The kernel reported the client's end: the socket is read up to it.
     is_ending: bool,
-    /// The code of the close frame that was sent without being asked for.
-    dismissed: Option<u16>,
     /// Distinguishes it from earlier sessions in the same place of the table.
     generation: u32,
     /// The last time something was received.
     heard: Seconds,
-    /// When a ping was sent that is not answered yet, or that is never answered in this framing.
-    pinged: Option<Seconds>,
+    /// When a ping was sent that is not answered yet.
+    pinged: Option<NonZero<Seconds>>,
     /// When a session that is not open ends, at the latest.
     deadline: Seconds,
     /// When its timer fires.
@@ -165,6 +164,16 @@ struct State {
     /// Releases its place in the count of its hub.
     _membership: Membership,
     seats: SmallVec<[Seat; 1]>,
+    cold: Option<Box<Cold>>,
+}
+
+/// The state that most sessions never have.
+#[derive(Debug, Default)]
+struct Cold {
+    /// Bytes that were read and not decoded yet.
+    unheard: Box<[u8]>,
+    /// The code of the close frame that was sent without being asked for.
+    dismissed: Option<u16>,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -199,7 +208,6 @@ impl<S: Socket> Session<S> {
             reading: Reading::default(),
             framing,
             is_ending: false,
-            dismissed: None,
             generation,
             heard: now,
             pinged: None,
@@ -212,8 +220,9 @@ impl<S: Socket> Session<S> {
             to,
             _membership: membership,
             seats: SmallVec::new(),
+            cold: None,
         };
-        Session { socket, codec: Codec::new(framing, inflates), unheard: None, outbox: None, state }
+        Session { socket, codec: Codec::new(framing, inflates), outbox: None, state }
     }
 
     /// Its socket. Only the session writes to it.
@@ -282,20 +291,35 @@ impl<S: Socket> Session<S> {
         std::mem::replace(&mut self.state.seats, seats)
     }
 
-    /// The code of the close frame that was sent without being asked for.
-    pub fn dismissed(&self) -> Option<u16> {
-        self.state.dismissed
-    }
-
-    /// When a ping was sent that is not answered yet, or that is never answered in this framing.
+    /// When a ping was sent that is not answered yet.
     pub fn pinged(&self) -> Option<Seconds> {
-        self.state.pinged
+        self.state.pinged.map(NonZero::get)
     }
 
     /// The memory it holds beside its outbox.
     pub fn held(&self) -> Held {
-        let unheard = self.unheard.as_ref().map_or(0, |rest| rest.len());
+        let unheard = self.state.unheard().len();
         Held { unfinished: self.codec.held_bytes(), unheard }
+    }
+}
+
+impl State {
+    /// Bytes that were read and not decoded yet.
+    fn unheard(&self) -> &[u8] {
+        self.cold.as_ref().map_or(&[], |cold| &cold.unheard)
+    }
+
+    /// Sets these bytes; those that were there before.
+    fn replace_unheard(&mut self, unheard: Box<[u8]>) -> Box<[u8]> {
+        if unheard.is_empty() && self.cold.is_none() {
+            return unheard;
+        }
+        let cold = self.cold.get_or_insert_default();
+        let before = std::mem::replace(&mut cold.unheard, unheard);
+        if cold.unheard.is_empty() && cold.dismissed.is_none() {
+            self.cold = None;
+        }
+        before
     }
 }
 

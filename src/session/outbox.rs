@@ -15,6 +15,8 @@ use crate::config::{Hub, WhenSlow};
 use crate::hub::{Kind, Topic};
 use crate::wire::Framing;
 
+/// The time of a frame that is never dropped and is no message: the head of a response, a comment, or the last frame of a session.
+const NEVER_DROPPED: Seconds = Seconds::MAX;
 /// The maximum number of slices in one write. The kernel accepts 1024.
 const SLICES_MAX: usize = 64;
 
@@ -68,20 +70,20 @@ impl Outbox {
     pub fn push(&mut self, frame: Waiting, hub: &Hub, now: Seconds) -> Queued {
         let mut dropped = 0;
         if hub.when_slow == WhenSlow::Conflate && self.supersede(frame.topic) {
-            self.note_gap(self.first_whole(), 1, hub);
+            self.note_gap(self.first_droppable(), 1, hub);
             dropped += 1;
         }
         while !self.has_room(frame.bytes.len(), hub) || self.is_overdue(hub, now) {
             match hub.when_slow {
                 WhenSlow::Disconnect => return Queued::Overflow,
                 WhenSlow::DropOldest | WhenSlow::Conflate if self.drop_oldest() => {
-                    self.note_gap(self.first_whole(), 1, hub);
+                    self.note_gap(self.first_droppable(), 1, hub);
                     dropped += 1;
                 }
                 WhenSlow::DropNewest if self.has_room(frame.bytes.len(), hub) => {
                     // There is room, but the oldest message is too old to be useful: drop it.
                     self.drop_oldest();
-                    self.note_gap(self.first_whole(), 1, hub);
+                    self.note_gap(self.first_droppable(), 1, hub);
                     dropped += 1;
                 }
                 _ => {
@@ -92,6 +94,11 @@ impl Outbox {
         }
         self.push_anyway(frame, now);
         Queued::Dropped(dropped)
+    }
+
+    /// Queues a frame that is never dropped.
+    pub fn push_for_good(&mut self, bytes: Bytes) {
+        self.push_anyway(Waiting { bytes, topic: None, written: 0 }, NEVER_DROPPED);
     }
 
     /// Queues a frame without regard to the limits: a partly written one, or one that must be sent.
@@ -107,9 +114,9 @@ impl Outbox {
         self.bytes -= written;
     }
 
-    /// Drops everything except a partly written frame. Returns how many messages were dropped.
+    /// Drops everything that may be dropped. Returns how many messages that were.
     pub fn clear(&mut self) -> u64 {
-        let drained = self.entries.drain(self.first_whole()..);
+        let drained = self.entries.drain(self.first_droppable()..);
         let dropped = drained.map(|entry| u64::from(matches!(entry, Entry::Frame { .. }))).sum();
         self.bytes = self.entries.iter().map(Entry::len).sum::<usize>() - self.written;
         dropped
@@ -141,42 +148,52 @@ impl Outbox {
         Ok(true)
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether `more` bytes fit. One message always fits into an empty queue, even if its header exceeds the limit.
+    /// Whether `more` bytes fit. One message always fits into an empty queue, even if its header exceeds the limit. The head of a
+    /// response is no message.
     fn has_room(&self, more: usize, hub: &Hub) -> bool {
-        self.entries.is_empty()
-            || (self.bytes + more <= hub.queue_bytes_max && self.entries.len() < hub.queue_messages_max)
+        let messages = self.entries.len() - usize::from(self.begins_with_head());
+        messages == 0 || (self.bytes + more <= hub.queue_bytes_max && messages < hub.queue_messages_max)
+    }
+
+    fn begins_with_head(&self) -> bool {
+        matches!(self.entries.front(), Some(Entry::Frame { since: NEVER_DROPPED, .. }))
     }
 
     /// Whether the oldest message has waited longer than `queue_age_max`.
     fn is_overdue(&self, hub: &Hub, now: Seconds) -> bool {
         let Some(max) = hub.queue_age_max else { return false };
-        let oldest = self.entries.range(self.first_whole()..).find_map(|entry| match entry {
+        let oldest = self.entries.range(self.first_droppable()..).find_map(|entry| match entry {
             Entry::Frame { since, .. } => Some(*since),
             Entry::Gap(_) | Entry::Notice { .. } => None,
         });
         oldest.is_some_and(|since| u64::from(now.saturating_sub(since)) > max.as_secs())
     }
 
-    /// The first entry that is not partly written.
-    fn first_whole(&self) -> usize {
-        usize::from(self.written > 0)
+    /// The first entry that may be dropped: it is not partly written, and not the head of a response.
+    fn first_droppable(&self) -> usize {
+        usize::from(self.written > 0 || self.begins_with_head())
     }
 
     /// Drops an earlier message of the same topic, if one waits.
     fn supersede(&mut self, topic: Option<Topic>) -> bool {
-        let first = self.first_whole();
+        let first = self.first_droppable();
         let same = |entry: &Entry| matches!(entry, Entry::Frame { topic: Some(other), .. } if Some(*other) == topic);
         let earlier = self.entries.iter().skip(first).position(same);
         earlier.is_some_and(|at| self.drop_at(first + at))
     }
 
     fn drop_oldest(&mut self) -> bool {
-        let first = self.first_whole();
+        let first = self.first_droppable();
         let oldest = self.entries.iter().skip(first).position(|entry| matches!(entry, Entry::Frame { .. }));
         oldest.is_some_and(|at| self.drop_at(first + at))
     }
@@ -219,7 +236,7 @@ impl Outbox {
 
     /// Makes gaps again of the notices that could not be written. They count further dropped messages, and are never dropped.
     fn notices_to_gaps(&mut self) {
-        let first = self.first_whole();
+        let first = self.first_droppable();
         for entry in self.entries.iter_mut().take(SLICES_MAX).skip(first) {
             if let Entry::Notice { bytes, dropped } = entry {
                 self.bytes -= bytes.len();
@@ -359,6 +376,30 @@ mod tests {
         let mut sink = Sink(Vec::new(), 1000);
         assert!(outbox.write_to(&mut sink, &without_notice, Framing::Rfc6455).unwrap());
         assert_eq!((sink.0.as_slice(), outbox.bytes()), (&b"abcd"[..], 0));
+    }
+
+    #[test]
+    fn the_head_of_a_response_is_never_dropped() {
+        for when_slow in [WhenSlow::DropOldest, WhenSlow::DropNewest, WhenSlow::Conflate] {
+            let (hub, mut outbox) = (hub(when_slow), Outbox::default());
+            outbox.push_for_good(Bytes::from_static(b"head|"));
+            for (text, now) in [("a1", 0), ("b1", 0), ("a2", 0), ("c1", 50), ("d1", 100)] {
+                let waiting = Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 };
+                assert!(matches!(outbox.push(waiting, &hub, now), Queued::Dropped(_)));
+            }
+            let mut sink = Sink(Vec::new(), 1000);
+            assert!(outbox.write_to(&mut sink, &hub, Framing::BareEventStream).unwrap());
+            let written = String::from_utf8(sink.0).unwrap();
+            assert!(written.starts_with("head|") && written.contains("data: <"), "{when_slow:?}: {written}");
+        }
+        let mut outbox = Outbox::default();
+        outbox.push_for_good(Bytes::from_static(b"head|"));
+        outbox.push(
+            Waiting { bytes: Bytes::from_static(b"a1"), topic: None, written: 0 },
+            &hub(WhenSlow::Disconnect),
+            0,
+        );
+        assert_eq!((outbox.clear(), outbox.bytes()), (1, 5));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! the other process has its own numbers and perhaps another configuration. Times are those of the clock of the sessions, which
 //! continues in the other process.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
 use super::run::Staged;
 use super::speech::{Plain, Speech};
-use super::{Allowance, Phase, Reading, Seconds, Session, Socket, State, Terms};
+use super::{Allowance, Cold, Phase, Reading, Seconds, Session, Socket, State, Terms};
 use crate::config::limits::{CHANNEL_BYTES_MAX, CLOSE_TIMEOUT};
 use crate::config::{self, HubId, SessionLog};
 use crate::hub::{Members, Membership, Topic};
@@ -120,6 +121,7 @@ impl Terms {
         Terms {
             server: record.server.clone(),
             path: record.path.clone(),
+            is_events: !record.framing.closes(),
             log: SessionLog::Off,
             speech: Speech::Plain(Plain::receiving(None)),
             hub_id: HubId(u32::MAX),
@@ -136,7 +138,7 @@ impl<S: Socket> Session<S> {
         debug_assert!(staged.is_empty(), "staged frames would be lost");
         let mut undecoded = Vec::new();
         self.codec.unfinished(&mut undecoded);
-        undecoded.extend_from_slice(self.unheard.as_deref().unwrap_or_default());
+        undecoded.extend_from_slice(self.state.unheard());
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let (waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
         Record {
@@ -148,7 +150,7 @@ impl<S: Socket> Session<S> {
             phase: *phase,
             heard: *heard,
             due: if *phase == Phase::Open { *timer } else { *deadline },
-            pinged: *pinged,
+            pinged: pinged.map(NonZero::get),
             channels,
             to: to.clone(),
             undecoded,
@@ -170,6 +172,7 @@ impl<S: Socket> Session<S> {
         let deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
         let (framing, inflates) = (record.framing, record.inflates);
+        let cold = (!record.undecoded.is_empty()).then(|| Cold { unheard: record.undecoded.into(), dismissed: None });
         let state = State {
             phase: record.phase,
             // A session that replies may have to be read once its outbox is empty. For other sessions this is one read without
@@ -177,10 +180,9 @@ impl<S: Socket> Session<S> {
             reading: if outbox.is_some() { Reading::AwaitsOutbox } else { Reading::AwaitsSocket },
             framing,
             is_ending: false,
-            dismissed: None,
             generation,
             heard: record.heard.min(now),
-            pinged: record.pinged.map(|pinged| pinged.min(now)),
+            pinged: record.pinged.and_then(|pinged| NonZero::new(pinged.min(now))),
             // A process without that field had no deadline for it.
             deadline: if record.due == 0 { deadline } else { record.due.min(deadline) },
             timer: Seconds::MAX,
@@ -191,9 +193,9 @@ impl<S: Socket> Session<S> {
             to: record.to,
             _membership: membership,
             seats: SmallVec::new(),
+            cold: cold.map(Box::new),
         };
-        let unheard = (!record.undecoded.is_empty()).then(|| record.undecoded.into());
-        Session { socket, codec: Codec::new(framing, inflates), unheard, outbox: outbox.map(Box::new), state }
+        Session { socket, codec: Codec::new(framing, inflates), outbox: outbox.map(Box::new), state }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a session must do at a certain time: ping a silent client, and close one that keeps the server waiting for too long.
 
+use std::num::NonZero;
+
 use super::turn::Acts;
 use super::{Phase, Reading, Seconds, Session, Socket, State};
 use crate::wire::Close;
@@ -10,7 +12,7 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open {
             return Some(self.state.deadline);
         }
-        [self.state.ping_due(), self.message_deadline(now)].into_iter().flatten().min()
+        [self.state.ping_due(self.is_waiting()), self.message_deadline(now)].into_iter().flatten().min()
     }
 
     /// When its timer fires. A timer that fires at another time is outdated.
@@ -35,7 +37,7 @@ impl<S: Socket> Session<S> {
             return None;
         }
         // A reload may have switched pings off.
-        let pinged = self.state.unanswered_ping().filter(|_| self.state.terms.hub.ping.is_some());
+        let pinged = self.state.unanswered_ping(self.is_waiting()).filter(|_| self.state.terms.hub.ping.is_some());
         if pinged.is_some_and(|pinged| pinged + self.state.pong_timeout() <= now) {
             return Some(Close::NO_PONG);
         }
@@ -52,12 +54,21 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// Sends a ping if it is time for one.
+    /// Sends a ping if it is time for one. A client that answers none is asked by what waits for it: it must accept some of that.
     pub fn ping_if_silent(&mut self, acts: &mut Acts<'_>) {
+        let is_waiting = self.is_waiting();
         let state = &mut self.state;
         let Some(frame) = state.framing.ping().filter(|_| state.phase == Phase::Open) else { return };
-        if state.unanswered_ping().is_none() && state.ping_due().is_some_and(|due| due <= acts.now) {
-            state.pinged = Some(acts.now);
+        let is_due = state.ping_due(is_waiting).is_some_and(|due| due <= acts.now);
+        if !is_due || state.unanswered_ping(is_waiting).is_some() {
+            return;
+        }
+        if state.framing.answers() || is_waiting {
+            state.pinged = NonZero::new(acts.now);
+        } else {
+            state.note_heard(acts.now);
+        }
+        if state.framing.answers() || !is_waiting {
             state.reply(acts, |out| out.extend_from_slice(frame));
         }
     }
@@ -77,9 +88,9 @@ impl State {
         self.heard = now;
     }
 
-    /// When a ping was sent after which nothing was heard. Anything received is as good as a pong.
-    fn unanswered_ping(&self) -> Option<Seconds> {
-        self.pinged.filter(|pinged| self.framing.answers() && self.heard < *pinged)
+    /// When a ping was sent after which nothing was heard. Anything received is as good as a pong. `is_waiting`: the outbox is not empty.
+    fn unanswered_ping(&self, is_waiting: bool) -> Option<Seconds> {
+        self.pinged.map(NonZero::get).filter(|pinged| self.heard < *pinged && (self.framing.answers() || is_waiting))
     }
 
     fn pong_timeout(&self) -> Seconds {
@@ -87,12 +98,11 @@ impl State {
     }
 
     /// When a ping is to be sent, or its answer must be there.
-    fn ping_due(&self) -> Option<Seconds> {
+    fn ping_due(&self, is_waiting: bool) -> Option<Seconds> {
         let ping = self.terms.hub.ping.filter(|_| self.framing.ping().is_some())?.as_secs() as Seconds;
-        Some(match self.unanswered_ping() {
+        Some(match self.unanswered_ping(is_waiting) {
             Some(pinged) => pinged + self.pong_timeout(),
-            None if self.framing.answers() => self.heard + ping,
-            None => self.heard.max(self.pinged.unwrap_or(0)) + ping,
+            None => self.heard + ping,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::outbox::Queued;
-use super::run::{FrameNumber, Run, Staged, Waiting};
+use super::run::{FrameNumber, Run, Staged};
 use super::turn::Acts;
 use super::{Phase, Reading, Seconds, Session, Socket};
 use crate::hub::Kind;
@@ -38,15 +38,15 @@ pub enum Written {
 }
 
 impl<S: Socket> Session<S> {
-    /// Stages the head of a response and a greeting, which come before everything else.
-    pub fn greet(&mut self, head: &Bytes, greeting: Option<&str>, acts: &mut Acts<'_>) {
-        if !head.is_empty() {
-            self.state.reply(acts, |out| out.extend_from_slice(head));
-        }
-        if let Some(greeting) = greeting {
-            let framing = self.state.framing;
-            self.state.reply(acts, |out| framing.frame_into(Kind::Text, greeting.as_bytes(), out));
-        }
+    /// Queues the head of a response. It comes before everything else, and is never dropped.
+    pub fn queue_head(&mut self, head: Bytes) {
+        self.outbox.get_or_insert_default().push_for_good(head);
+    }
+
+    /// Stages the message that a client receives first.
+    pub fn greet(&mut self, greeting: &str, acts: &mut Acts<'_>) {
+        let framing = self.state.framing;
+        self.state.reply(acts, |out| framing.frame_into(Kind::Text, greeting.as_bytes(), out));
     }
 
     /// Stages frames of its run, which are written at the end of the turn. Returns whether they are the first ones.
@@ -93,6 +93,8 @@ impl<S: Socket> Session<S> {
     fn keep(&mut self, run: &Run, staged: Staged, written: usize, now: Seconds) -> Flushed {
         let is_open = self.state.phase == Phase::Open;
         let replies = self.state.terms.speech.replies();
+        // Where the client answers no pings, they only keep a silent connection open. Anything else that waits does that, too.
+        let superfluous = if self.state.framing.answers() { None } else { self.state.framing.ping() };
         let outbox = self.outbox.get_or_insert_default();
         let mut dropped = 0;
         for frame in run.unwritten(staged, written) {
@@ -100,6 +102,10 @@ impl<S: Socket> Session<S> {
             if begun > 0 {
                 outbox.push_anyway(frame, now);
                 outbox.first_is_written_to(begun);
+            } else if superfluous.is_some_and(|ping| *ping == frame.bytes) {
+                if outbox.is_empty() {
+                    outbox.push_for_good(frame.bytes);
+                }
             } else if !is_open || replies && frame.topic.is_none() {
                 // The last frames of a session are limited by the turn. Replies are, too: a client that does not take them is not read.
                 outbox.push_anyway(frame, now);
@@ -166,7 +172,7 @@ impl<S: Socket> Session<S> {
         let dropped = outbox.clear();
         let mut farewell = Vec::new();
         self.state.framing.farewell_into(close, &mut farewell);
-        outbox.push_anyway(Waiting { bytes: farewell.into(), topic: None, written: 0 }, Seconds::MAX);
+        outbox.push_for_good(farewell.into());
         dropped
     }
 }

@@ -91,9 +91,10 @@ impl Plan {
         Plan { listeners: Vec::new(), ..self.clone() }
     }
 
-    /// The present terms of the route of `terms`. `None`: it is no longer configured.
+    /// The present terms of the route of `terms`. `None`: it is no longer configured, or is of another kind.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
-        self.sites.get(&terms.server)?.terms(&terms.path).filter(|now| now.hub_id == terms.hub_id).cloned()
+        let is_same = |now: &&Arc<Terms>| (now.hub_id, now.is_events) == (terms.hub_id, terms.is_events);
+        self.sites.get(&terms.server)?.terms(&terms.path).filter(is_same).cloned()
     }
 }
 

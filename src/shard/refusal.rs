@@ -19,7 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::listener::Accepted;
 use crate::config::limits::{HEADER_BYTES_MAX, REFUSAL_BYTES_MAX, REFUSAL_PATIENCE};
-use crate::http::events;
+use crate::http::events::{self, Refused};
 use crate::hub::Membership;
 
 /// The answer if the limit of the process or of the server is reached.
@@ -62,12 +62,13 @@ impl Refusal {
         });
     }
 
-    /// The answer to a request that begins with `head`.
-    fn text(self, head: &[u8]) -> Cow<'static, [u8]> {
+    /// The answer to a request of which `head` was read. `None`: it is not known whether it is the request of an event stream.
+    fn text(self, head: &[u8]) -> Option<Cow<'static, [u8]>> {
         match events::refusal(head, self.connections) {
-            Some(later) => later.into(),
-            None if self.is_of_address => ADDRESS_FULL.into(),
-            None => FULL.into(),
+            Refused::Stream(later) if self.has_events => Some(later.into()),
+            Refused::Unknown if self.has_events => None,
+            _ if self.is_of_address => Some(ADDRESS_FULL.into()),
+            _ => Some(FULL.into()),
         }
     }
 
@@ -84,10 +85,7 @@ impl Refusal {
         let mut head = [0; 4096];
         // Unread bytes would cause a reset, and the answer would be lost.
         let count = socket.read(&mut head).unwrap_or(0);
-        if count > 0 || !self.has_events {
-            socket.write_all(&self.text(&head[..count]))?;
-        }
-        Ok(())
+        self.text(&head[..count]).map_or(Ok(()), |text| socket.write_all(&text))
     }
 
     /// Reads the request, answers, and reads on until the client ends.
@@ -101,10 +99,12 @@ impl Refusal {
             }
             Ok::<_, io::Error>(())
         };
-        // A client that sends no request is answered, too.
+        // Where there are no event streams, a client that sends no request is answered, too.
         let _ = tokio::time::timeout(REFUSAL_PATIENCE, reading).await;
         let rest = async {
-            io.write_all(&self.text(&head)).await?;
+            if let Some(text) = self.text(&head) {
+                io.write_all(&text).await?;
+            }
             io.shutdown().await?;
             let (mut sink, mut left) = ([0; 4096], REFUSAL_BYTES_MAX);
             while left > 0 {

@@ -119,7 +119,16 @@ impl<S: Socket> Table<S> {
         let key = self.seat(session, &channels);
         self.counters.sessions_opened.add(1);
         let mut work = Work::of(self.pace.slice);
-        self.act(key.slot, &mut work, |session, turn| session.greet(&head, greeting.as_deref(), &mut turn.acts));
+        if !head.is_empty() {
+            self.sessions[key.slot as usize].queue_head(head);
+            self.writable(key);
+            if self.at(key).is_none() {
+                return key;
+            }
+        }
+        if let Some(greeting) = greeting {
+            self.act(key.slot, &mut work, |session, turn| session.greet(&greeting, &mut turn.acts));
+        }
         if let Some(close) = self.ending.clone() {
             self.close(key.slot, &close);
         }

@@ -80,6 +80,7 @@ fn terms(on_message: OnMessage) -> Arc<Terms> {
     Arc::new(Terms {
         server: "main".to_owned(),
         path: "/ws".to_owned(),
+        is_events: false,
         log: SessionLog::Off,
         speech: Speech::Plain(plain),
         hub_id: HubId(0),

@@ -116,5 +116,14 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
 
 fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Terms> {
     let (log, speech) = (route.subscription.log, Speech::Plain(Plain::from(&route)));
-    Arc::new(Terms { server: "simulated".to_owned(), path, log, speech, hub_id: route.subscription.hub, hub, members })
+    Arc::new(Terms {
+        server: "simulated".to_owned(),
+        path,
+        is_events: false,
+        log,
+        speech,
+        hub_id: route.subscription.hub,
+        hub,
+        members,
+    })
 }

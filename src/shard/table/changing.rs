@@ -110,26 +110,63 @@ impl<S: Socket> Table<S> {
     }
 
     fn rebind_to(&mut self, slot: Slot, terms: Arc<Terms>) {
+        // What was published before is encoded by the terms of then: all sessions with that encoding share it.
+        self.stage_streak();
         let session = &mut self.sessions[slot as usize];
         let before = session.encoding();
         session.set_terms(terms);
         if session.encoding() != before {
-            self.change_run(slot);
+            // What is staged in the old run is written first.
+            self.flush_session(slot);
         }
-        if self.sessions.contains(slot as usize) {
-            // The new terms may ask for something sooner.
-            self.arm(slot);
-        }
-    }
-
-    /// Has a session receive another encoding from now on.
-    fn change_run(&mut self, slot: Slot) {
-        // What is staged in the old run is written first.
-        self.stage_streak();
-        self.flush_session(slot);
-        if let Some(session) = self.sessions.get_mut(slot as usize) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        if session.encoding() != before {
             self.staging.leave(session.run());
             session.set_run(self.staging.join(session.encoding()));
         }
+        // The new terms may ask for something sooner.
+        self.arm(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Template;
+    use crate::hub::{Kind, Message};
+    use crate::session::Arrival;
+    use crate::session::speech::{Plain, Speech};
+    use crate::shard::testing::{Line, arrival};
+    use crate::wire::Framing;
+
+    #[test]
+    fn a_session_with_new_terms_does_not_change_what_others_receive() {
+        let mut table = Table::new(Arc::default());
+        let route = arrival("on_message = \"ignore\"", "").terms;
+        let named = |name: &str| {
+            let speech = Speech::Plain(Plain::receiving(Some(Template::parse(name).unwrap())));
+            Arc::new(Terms { speech, ..Terms::clone(&route) })
+        };
+        let lines = [Line::default(), Line::default()];
+        for (line, path) in lines.iter().zip(["/changes", "/stays"]) {
+            line.room.set(1000);
+            let terms = Arc::new(Terms { path: path.to_owned(), ..Terms::clone(&named("x")) });
+            let other = arrival("on_message = \"ignore\"", "");
+            table.adopt(line.clone(), Arrival { framing: Framing::BareEventStream, terms, ..other });
+        }
+        let publish = |table: &mut Table<Line>| {
+            table.publish(Arc::new(Message::new(route.hub_id, "all".into(), Kind::Text, "hi".into()).into()));
+        };
+        publish(&mut table);
+        let changed = named("y");
+        table.rebind(Box::new(move |terms| {
+            Some(if terms.path == "/changes" { changed.clone() } else { terms.clone() })
+        }));
+        table.sweep_on();
+        publish(&mut table);
+        table.flush();
+        let received = lines.map(|line| String::from_utf8(line.heard.take()).unwrap());
+        assert_eq!(received[0], "event: x\ndata: hi\n\nevent: y\ndata: hi\n\n");
+        assert_eq!(received[1], "event: x\ndata: hi\n\n".repeat(2));
     }
 }

@@ -183,8 +183,10 @@ impl<S: Socket> Table<S> {
     }
 
     fn hear_end(&mut self, slot: Slot) {
-        if let Some(why) = self.sessions[slot as usize].hear_end() {
-            self.remove(slot, why);
+        let now = self.now;
+        match self.sessions[slot as usize].hear_end(now) {
+            Some(why) => self.remove(slot, why),
+            None => self.arm(slot),
         }
     }
 }

@@ -101,7 +101,9 @@ mod tests {
 
     use super::*;
     use crate::hub::{Kind, Message};
+    use crate::session::Arrival;
     use crate::shard::testing::{Line, arrival, terms};
+    use crate::wire::Framing;
 
     const IGNORES: &str = "on_message = \"ignore\"";
 
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_what_waits_is_there_though_our_ping_is_behind_it() {
+    fn a_client_that_accepts_what_waits_is_not_closed_for_an_unanswered_ping() {
         for when_slow in ["drop_oldest", "drop_newest", "conflate"] {
             let hub =
                 format!("ping = \"5s\"\npong_timeout = \"2s\"\nqueue_max = \"64KiB\"\nwhen_slow = \"{when_slow}\"");
@@ -118,7 +120,7 @@ mod tests {
             let key = table.adopt(line.clone(), arrival(IGNORES, &hub));
             let hub_id = table.session(key).unwrap().terms().hub_id;
             for now in 1..60 {
-                // A quarter of what is published, and nobody tells that there is room again.
+                // Room for a quarter of what is published. The kernel does not report it.
                 line.room.set(16 << 10);
                 for _ in 0..4 {
                     let text = vec![b'x'; 16 << 10].into();
@@ -132,12 +134,12 @@ mod tests {
                 table.tick(now);
                 table.flush();
             }
-            assert!(!is_open(&table, key), "{when_slow}: takes nothing any more");
+            assert!(!is_open(&table, key), "{when_slow}: it accepts nothing any more");
         }
     }
 
     #[test]
-    fn an_echo_that_is_taken_slowly_is_no_silence() {
+    fn a_client_that_accepts_its_echoes_slowly_is_not_closed() {
         let (mut table, line) = (Table::new(Arc::default()), Line::default());
         let hub = "ping = \"5s\"\npong_timeout = \"2s\"";
         let key = table.adopt(line.clone(), arrival("on_message = \"echo\"", hub));
@@ -158,12 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_to_be_read_is_not_silent() {
+    fn a_session_that_waits_to_be_read_is_not_closed_as_silent() {
         let (mut table, line) = (Table::new(Arc::default()), Line::default());
         line.room.set(1000);
         let key = table.adopt(line.clone(), arrival(IGNORES, "ping = \"5s\"\npong_timeout = \"2s\""));
         table.tick(5);
-        // A pong of no bytes, before sessions are handed over.
+        // A pong without payload, before sessions are handed over.
         line.says.borrow_mut().extend([0x8a, 0x80, 0, 0, 0, 0]);
         table.pause_reading(true);
         table.readable(key, false);
@@ -176,11 +178,11 @@ mod tests {
         for now in 12..20 {
             table.tick(now);
         }
-        assert!(!is_open(&table, key), "silent since");
+        assert!(!is_open(&table, key), "it was silent afterwards");
     }
 
     #[test]
-    fn a_reload_takes_nobodys_time_to_answer() {
+    fn a_reload_does_not_shorten_the_time_for_a_pong() {
         let (mut table, line) = (Table::new(Arc::default()), Line::default());
         line.room.set(1000);
         let key = table.adopt(line.clone(), arrival(IGNORES, "ping = \"30s\"\npong_timeout = \"20s\""));
@@ -195,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_went_leaves_no_timer_for_a_week() {
+    fn a_session_that_ended_leaves_no_timer_for_a_week() {
         let mut table = Table::new(Arc::default());
         for _ in 0..1000 {
             let key = table.adopt(Line::default(), arrival(IGNORES, "ping = \"7d\""));
@@ -208,5 +210,52 @@ mod tests {
         assert_eq!(table.session(key).unwrap().pinged(), None);
         table.tick(7 * 86_400);
         assert_eq!(table.session(key).unwrap().pinged(), Some(7 * 86_400));
+    }
+
+    fn stream(hub: &str) -> Arrival {
+        Arrival { framing: Framing::BareEventStream, ..arrival(IGNORES, hub) }
+    }
+
+    #[test]
+    fn comments_on_a_stream_take_no_place_of_messages_that_wait() {
+        for when_slow in ["disconnect", "drop_oldest", "drop_newest", "conflate"] {
+            let limits = "queue_messages_max = 5\nping = \"1s\"\npong_timeout = \"1m\"";
+            let (mut table, line) = (Table::new(Arc::default()), Line::default());
+            let key = table.adopt(line.clone(), stream(&format!("{limits}\nwhen_slow = \"{when_slow}\"")));
+            let hub_id = table.session(key).unwrap().terms().hub_id;
+            for now in 1..20 {
+                if now <= 4 || now == 15 {
+                    let (channel, text) = (format!("{now}").into(), format!("{now}").into_bytes().into());
+                    let mut message = Message::new(hub_id, channel, Kind::Text, text);
+                    message.channel = "all".into();
+                    table.publish(Arc::new(message.into()));
+                }
+                table.tick(now);
+                table.flush();
+            }
+            line.room.set(1000);
+            table.writable(key);
+            let expected = "data: 1\n\ndata: 2\n\ndata: 3\n\ndata: 4\n\ndata: 15\n\n";
+            let heard = String::from_utf8(line.heard.take()).unwrap();
+            assert_eq!(heard.replace(":\n\n", ""), expected, "{when_slow}");
+        }
+    }
+
+    #[test]
+    fn a_stream_whose_client_accepts_nothing_any_more_ends() {
+        let (mut table, line) = (Table::new(Arc::default()), Line::default());
+        line.room.set(3);
+        let key = table.adopt(line.clone(), stream("ping = \"5s\"\npong_timeout = \"2s\""));
+        for now in 1..=11 {
+            table.tick(now);
+            table.flush();
+            assert!(is_open(&table, key), "closed after {now} s");
+        }
+        assert_eq!(*line.heard.borrow(), b":\n\n", "the first comment was accepted");
+        for now in 12..=17 {
+            table.tick(now);
+            table.flush();
+        }
+        assert!(!is_open(&table, key));
     }
 }
