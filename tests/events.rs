@@ -179,6 +179,38 @@ fn pages_of_other_origins_may_read_a_stream_if_the_route_allows_it() {
 }
 
 #[test]
+fn programs_read_a_stream_under_any_name_of_the_server() {
+    let config = CONFIG.replace("\"127.0.0.1:0\"", "\"127.0.0.1:0\"\nhosts = [\"www.example.com\"]");
+    let pushd = start(&config);
+    for fields in ["", "Sec-Fetch-Mode: cors\r\n", "Accept: text/event-stream\r\n"] {
+        let mut wire = Wire::connect(pushd.address());
+        wire.send(format!("GET /events HTTP/1.1\r\nHost: www.example.com\r\n{fields}\r\n").as_bytes());
+        let mut stream = Events::read(wire);
+        publish(pushd.address(), "/publish/all", "to a program");
+        stream.expect("to a program");
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_side_receives_the_head() {
+    let pushd = start(CONFIG);
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // Read by the fast path, by hyper, and by hyper behind another request.
+    for (before, fields) in [("", "Accept: text/event-stream\r\n"), ("", ""), (health, "")] {
+        for _ in 0..20 {
+            let mut wire = Wire::connect(pushd.address());
+            wire.send(format!("{before}GET /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
+            wire.finish();
+            if !before.is_empty() {
+                assert_eq!(Answer::read(&mut wire).text(), "ok\n");
+            }
+            Events::read(wire).wire.expect_end();
+        }
+    }
+    until_true("the end of all sessions", || count(pushd.address()) == 0);
+}
+
+#[test]
 fn comments_keep_an_idle_stream_alive() {
     let pushd = start(&format!("{CONFIG}ping = \"1s\"\npong_timeout = \"1s\"\n"));
     let mut stream = Events::open(pushd.address(), "/events");

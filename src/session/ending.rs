@@ -50,8 +50,13 @@ impl<S: Socket> Session<S> {
 impl State {
     /// Waits for the client's answer to a close frame, or for its end where it does not answer.
     fn dismiss(&mut self, close: &Close, now: Seconds) {
-        self.phase = if self.framing.closes() { Phase::Closing } else { Phase::HalfClosed };
+        self.phase = if self.framing.is_events() { Phase::HalfClosed } else { Phase::Closing };
         self.cold.get_or_insert_default().dismissed = Some(close.code);
+        self.close_by(now);
+    }
+
+    /// The session ends at the latest when the client has had its time to close.
+    pub(super) fn close_by(&mut self, now: Seconds) {
         self.deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
     }
 
@@ -61,7 +66,7 @@ impl State {
             let answer = Close { code: code.unwrap_or(Close::NORMAL.code), reason: "".into() };
             let framing = self.framing;
             self.reply(acts, |out| framing.farewell_into(&answer, out));
-            self.deadline = acts.now + CLOSE_TIMEOUT.as_secs() as Seconds;
+            self.close_by(acts.now);
         }
         self.phase = Phase::Leaving;
     }

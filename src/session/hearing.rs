@@ -6,42 +6,61 @@ use bytes::Bytes;
 
 use super::codec::{Codec, Event};
 use super::ending::BY_THE_CLIENT;
-use super::speech::Request;
+use super::speech::Ask;
 use super::turn::{Acts, Turn};
 use super::{Phase, Reading, Seconds, Session, Socket, State, work};
 use crate::config::SessionLog;
-use crate::config::limits::{CLOSE_TIMEOUT, LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
+use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
 use crate::hub::{Kind, Message};
 use crate::wire::Close;
 use crate::wire::rfc6455;
 
-/// Why a session is not read for now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
-    /// Its own replies wait in its outbox.
-    Outbox,
-    /// It would publish, and the lanes are full, or this turn has published enough.
-    Publishing,
-}
-
 impl<S: Socket> Session<S> {
-    /// The socket has something to read. `ending`: the client's end was reported, so it is read up to that.
-    pub fn note_readable(&mut self, ending: bool) {
+    /// Its socket has something to read. `ending`: the client's end was reported, so it is read up to that. Returns whether it is to be
+    /// queued.
+    pub fn became_ready(&mut self, ending: bool) -> bool {
         self.state.is_ending |= ending;
+        self.read_later()
+    }
+
+    /// It is to be read when it is its turn. Returns whether it is to be queued: it may be in a queue already.
+    pub fn read_later(&mut self) -> bool {
+        let is_queued = self.state.is_queued();
+        if !is_queued {
+            self.state.reading = Reading::Queued;
+        }
+        !is_queued
+    }
+
+    /// The same for a session that holds bytes which were not decoded yet, unless its own replies must be written first.
+    pub fn read_rest_later(&mut self) -> bool {
+        if self.state.unheard().is_empty() {
+            return false;
+        }
+        match self.state.obstacle(self.outbox.is_some(), true) {
+            Some(why) => {
+                self.state.reading = why;
+                false
+            }
+            None => self.read_later(),
+        }
+    }
+
+    /// It was taken from its queue, and is read now.
+    pub fn begin_reading(&mut self) {
+        self.state.reading = Reading::AwaitsSocket;
+    }
+
+    /// Why it cannot be read on, if so. `can_publish`: there is room for its messages.
+    pub fn obstacle(&mut self, can_publish: bool) -> Option<Reading> {
+        let why = self.state.obstacle(self.outbox.is_some(), can_publish);
+        self.state.reading = why.unwrap_or(Reading::AwaitsSocket);
+        why
     }
 
     /// Whether the client's end was reported.
     pub fn is_ending(&self) -> bool {
         self.state.is_ending
-    }
-
-    /// Why it cannot be read now, if so. `can_publish`: messages have somewhere to go.
-    pub fn obstacle(&self, can_publish: bool) -> Option<Obstacle> {
-        let speech = &self.state.terms.speech;
-        if speech.replies() && self.outbox.is_some() && self.state.phase == Phase::Open {
-            return Some(Obstacle::Outbox);
-        }
-        (speech.publishes() && !can_publish).then_some(Obstacle::Publishing)
     }
 
     /// Reads what the kernel has; `Ok(0)` is the client's end.
@@ -71,11 +90,6 @@ impl<S: Socket> Session<S> {
     /// Keeps bytes that cannot be decoded now.
     pub fn keep_unheard(&mut self, rest: &[u8]) {
         self.state.replace_unheard(rest.into());
-    }
-
-    /// Whether bytes wait to be decoded.
-    pub fn has_unheard(&self) -> bool {
-        !self.state.unheard().is_empty()
     }
 
     /// Decodes bytes that the client sent, as far as the work allows, and does what they ask for. The rest is kept. Where the bytes
@@ -112,14 +126,14 @@ impl<S: Socket> Session<S> {
     /// The client sends nothing more. Returns why the session ends now. `None`: something is still to be written. A client that closes, or
     /// that reads an event stream, may have ended only its own side.
     pub fn hear_end(&mut self, now: Seconds) -> Option<&'static str> {
-        if self.state.phase == Phase::Open && self.state.framing.closes() {
+        if self.state.phase == Phase::Open && !self.state.framing.is_events() {
             return Some("by the client, without goodbye");
         }
         if !self.has_to_say() {
             return Some(BY_THE_CLIENT);
         }
         if self.state.phase == Phase::Open {
-            self.state.deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
+            self.state.close_by(now);
         }
         self.state.phase = Phase::Leaving;
         None
@@ -135,15 +149,6 @@ impl<S: Socket> Session<S> {
     pub fn logs(&self, what: SessionLog) -> bool {
         self.state.logs(what)
     }
-
-    /// Where its own replies wait, it is not read before they are written. Returns whether it is to be read on now.
-    pub fn reads_on(&mut self) -> bool {
-        let waits = self.obstacle(true) == Some(Obstacle::Outbox);
-        if waits {
-            self.state.reading = Reading::AwaitsOutbox;
-        }
-        !waits
-    }
 }
 
 impl State {
@@ -152,11 +157,23 @@ impl State {
         matches!(self.phase, Phase::Open | Phase::Closing)
     }
 
-    /// Whether what comes next cannot be taken now: a few compressed bytes can become many megabytes.
-    fn must_wait(&self, has_outbox: bool, acts: &Acts<'_>) -> bool {
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self.reading, Reading::Queued | Reading::AwaitsLanes)
+    }
+
+    /// Why nothing more can be taken from the client, if so.
+    fn obstacle(&self, has_outbox: bool, can_publish: bool) -> Option<Reading> {
         let speech = &self.terms.speech;
-        speech.replies() && (has_outbox && self.phase == Phase::Open || acts.has_replied_enough())
-            || speech.publishes() && acts.published.cost() >= TURN_BYTES_MAX
+        if speech.replies() && has_outbox && self.phase == Phase::Open {
+            return Some(Reading::AwaitsOutbox);
+        }
+        (speech.publishes() && !can_publish).then_some(Reading::AwaitsLanes)
+    }
+
+    /// Whether the next event must wait: a few compressed bytes can become many megabytes.
+    fn must_wait(&self, has_outbox: bool, acts: &Acts<'_>) -> bool {
+        let can_publish = acts.published.cost() < TURN_BYTES_MAX;
+        self.obstacle(has_outbox, can_publish).is_some() || self.terms.speech.replies() && acts.has_replied_enough()
     }
 
     pub(super) fn logs(&self, what: SessionLog) -> bool {
@@ -208,14 +225,14 @@ impl State {
         }
         let terms = self.terms.clone();
         match terms.speech.hear(kind, payload) {
-            Request::Nothing => {}
-            Request::Publish(message) => {
+            Ask::Nothing => {}
+            Ask::Publish(message) => {
                 acts.work.spend(work::PUBLICATION);
                 let payload = Bytes::copy_from_slice(&message);
                 acts.published.push(Message::new(terms.hub_id, self.to.clone(), kind, payload));
             }
-            Request::Reply(_) if !self.framing.carries(kind) => acts.tally.unspeakable += 1,
-            Request::Reply(message) => {
+            Ask::Reply(_) if !self.framing.carries(kind) => acts.tally.unspeakable += 1,
+            Ask::Reply(message) => {
                 let framing = self.framing;
                 self.reply(acts, |out| framing.frame_into(kind, &message, out));
             }

@@ -1,4 +1,5 @@
-//! One client after its upgrade: a state machine over a socket that is tried and never waited for.
+//! One client of a connection that stays open for messages, a WebSocket or an event stream: a state machine over a socket that is tried
+//! and never waited for.
 //!
 //! A [`Session`] owns everything that one client needs, and every change of its state is a function here:
 //!
@@ -38,7 +39,6 @@ use crate::hub::{EncodingKey, Members, Membership, Seat};
 use crate::wire::Framing;
 use allowance::Allowance;
 use codec::Codec;
-pub use hearing::Obstacle;
 use outbox::Outbox;
 use run::Staged;
 use speech::Speech;
@@ -81,7 +81,7 @@ pub struct Terms {
     pub members: Members,
 }
 
-/// A client that has just been upgraded: everything its session needs except the socket.
+/// A client whose session is about to begin: everything it needs except the socket.
 #[derive(Debug)]
 pub struct Arrival {
     /// How its connection is framed.
@@ -128,6 +128,8 @@ pub enum Reading {
     Queued,
     /// Its own replies wait in its outbox. It is read on when they are written, and TCP slows the client down meanwhile.
     AwaitsOutbox,
+    /// It would publish, and there is no room for that.
+    AwaitsLanes,
 }
 
 /// One client.
@@ -203,25 +205,7 @@ impl<S: Socket> Session<S> {
     /// A new session, not subscribed to anything yet.
     pub fn new(socket: S, arrival: Arrival, generation: u32, now: Seconds) -> Self {
         let Arrival { framing, inflates, terms, membership, to, .. } = arrival;
-        let state = State {
-            phase: Phase::Open,
-            reading: Reading::default(),
-            framing,
-            is_ending: false,
-            generation,
-            heard: now,
-            pinged: None,
-            deadline: 0,
-            timer: Seconds::MAX,
-            allowance: Allowance::new(&terms.hub),
-            run: 0,
-            staged: Staged::default(),
-            terms,
-            to,
-            _membership: membership,
-            seats: SmallVec::new(),
-            cold: None,
-        };
+        let state = State::new(framing, terms, to, membership, generation, now);
         Session { socket, codec: Codec::new(framing, inflates), outbox: None, state }
     }
 
@@ -233,16 +217,6 @@ impl<S: Socket> Session<S> {
     /// The state of the connection.
     pub fn phase(&self) -> Phase {
         self.state.phase
-    }
-
-    /// Whether it is about to be read.
-    pub fn reading(&self) -> Reading {
-        self.state.reading
-    }
-
-    /// Sets whether it is about to be read.
-    pub fn set_reading(&mut self, reading: Reading) {
-        self.state.reading = reading;
     }
 
     /// Distinguishes it from earlier sessions in the same place of the table.
@@ -304,6 +278,35 @@ impl<S: Socket> Session<S> {
 }
 
 impl State {
+    fn new(
+        framing: Framing,
+        terms: Arc<Terms>,
+        to: Arc<str>,
+        membership: Membership,
+        generation: u32,
+        now: Seconds,
+    ) -> State {
+        State {
+            phase: Phase::Open,
+            reading: Reading::default(),
+            framing,
+            is_ending: false,
+            generation,
+            heard: now,
+            pinged: None,
+            deadline: 0,
+            timer: Seconds::MAX,
+            allowance: Allowance::new(&terms.hub),
+            run: 0,
+            staged: Staged::default(),
+            terms,
+            to,
+            _membership: membership,
+            seats: SmallVec::new(),
+            cold: None,
+        }
+    }
+
     /// Bytes that were read and not decoded yet.
     fn unheard(&self) -> &[u8] {
         self.cold.as_ref().map_or(&[], |cold| &cold.unheard)

@@ -13,10 +13,9 @@ use smallvec::SmallVec;
 
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
-use super::run::Staged;
 use super::speech::{Plain, Speech};
-use super::{Allowance, Cold, Phase, Reading, Seconds, Session, Socket, State, Terms};
-use crate::config::limits::{CHANNEL_BYTES_MAX, CLOSE_TIMEOUT};
+use super::{Phase, Reading, Seconds, Session, Socket, State, Terms};
+use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::config::{self, HubId, SessionLog};
 use crate::hub::{Members, Membership, Topic};
 use crate::wire::Framing;
@@ -121,7 +120,7 @@ impl Terms {
         Terms {
             server: record.server.clone(),
             path: record.path.clone(),
-            is_events: !record.framing.closes(),
+            is_events: record.framing.is_events(),
             log: SessionLog::Off,
             speech: Speech::Plain(Plain::receiving(None)),
             hub_id: HubId(u32::MAX),
@@ -169,32 +168,22 @@ impl<S: Socket> Session<S> {
         now: Seconds,
     ) -> Self {
         let topics: SmallVec<[Topic; 1]> = record.channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
-        let deadline = now + CLOSE_TIMEOUT.as_secs() as Seconds;
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
         let (framing, inflates) = (record.framing, record.inflates);
-        let cold = (!record.undecoded.is_empty()).then(|| Cold { unheard: record.undecoded.into(), dismissed: None });
-        let state = State {
-            phase: record.phase,
-            // A session that replies may have to be read once its outbox is empty. For other sessions this is one read without
-            // effect.
-            reading: if outbox.is_some() { Reading::AwaitsOutbox } else { Reading::AwaitsSocket },
-            framing,
-            is_ending: false,
-            generation,
-            heard: record.heard.min(now),
-            pinged: record.pinged.and_then(|pinged| NonZero::new(pinged.min(now))),
-            // A process without that field had no deadline for it.
-            deadline: if record.due == 0 { deadline } else { record.due.min(deadline) },
-            timer: Seconds::MAX,
-            allowance: Allowance::new(&terms.hub),
-            run: 0,
-            staged: Staged::default(),
-            terms,
-            to: record.to,
-            _membership: membership,
-            seats: SmallVec::new(),
-            cold: cold.map(Box::new),
-        };
+        let mut state = State::new(framing, terms, record.to, membership, generation, now);
+        state.phase = record.phase;
+        state.heard = record.heard.min(now);
+        state.pinged = record.pinged.and_then(|pinged| NonZero::new(pinged.min(now)));
+        state.close_by(now);
+        if record.due > 0 {
+            // Processes that did not write it had no deadline.
+            state.deadline = state.deadline.min(record.due);
+        }
+        if outbox.is_some() {
+            // A session that replies may have to be read on once its outbox is empty. For others it is one read without effect.
+            state.reading = Reading::AwaitsOutbox;
+        }
+        state.replace_unheard(record.undecoded.into());
         Session { socket, codec: Codec::new(framing, inflates), outbox: outbox.map(Box::new), state }
     }
 }

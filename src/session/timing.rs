@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 use super::turn::Acts;
-use super::{Phase, Reading, Seconds, Session, Socket, State};
+use super::{Phase, Seconds, Session, Socket, State};
 use crate::wire::Close;
 
 impl<S: Socket> Session<S> {
@@ -33,7 +33,7 @@ impl<S: Socket> Session<S> {
     /// How an open session is to be closed whose client kept the server waiting for too long. A session that waits to be read is not late: what the
     /// client sent in time may still be in the kernel.
     pub fn lateness(&mut self, now: Seconds) -> Option<Close> {
-        if self.state.phase != Phase::Open || self.state.reading == Reading::Queued {
+        if self.state.phase != Phase::Open || self.state.is_queued() {
             return None;
         }
         // A reload may have switched pings off.

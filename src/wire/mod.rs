@@ -26,19 +26,19 @@ use crate::hub::Kind;
 pub enum Framing {
     /// WebSocket (RFC 6455).
     #[default]
-    Rfc6455 = 0,
+    Rfc6455,
     /// draft-hixie-thewebsocketprotocol-76, in use before 2011: text only, no pings, no close codes.
-    Hixie76 = 1,
+    Hixie76,
     /// RFC 6455 with permessage-deflate (RFC 7692): messages may be compressed.
-    Deflate = 2,
+    Deflate,
     /// An endless HTTP/1.1 response that an `EventSource` reads, each event a chunk: text only, and the client sends nothing.
-    EventStream = 3,
+    EventStream,
     /// The same in HTTP/1.0, which has no chunks: the end of the connection ends the response.
-    BareEventStream = 4,
+    BareEventStream,
 }
 
 impl Framing {
-    /// All of them, by number.
+    /// All of them.
     pub const ALL: [Framing; 5] =
         [Framing::Rfc6455, Framing::Hixie76, Framing::Deflate, Framing::EventStream, Framing::BareEventStream];
 
@@ -102,8 +102,8 @@ impl Framing {
         matches!(self, Framing::Rfc6455 | Framing::Deflate)
     }
 
-    /// Whether the client answers the end of a session.
-    pub fn closes(self) -> bool {
-        !matches!(self, Framing::EventStream | Framing::BareEventStream)
+    /// Whether it is an event stream: the client sends nothing, and does not answer the end of a session.
+    pub fn is_events(self) -> bool {
+        matches!(self, Framing::EventStream | Framing::BareEventStream)
     }
 }

@@ -241,7 +241,7 @@ impl World {
     /// A client sends a message.
     fn send_message(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if !speaks(client.framing) {
+        if client.framing.is_events() {
             return;
         }
         let terms = client.terms.clone();
@@ -282,7 +282,7 @@ impl World {
 
     fn ping(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.framing == Framing::Hixie76 || !speaks(client.framing) {
+        if client.framing == Framing::Hixie76 || client.framing.is_events() {
             return;
         }
         let payload = vec![b'p'; self.random.below(126)];
@@ -297,7 +297,7 @@ impl World {
             return;
         }
         // The client of an event stream can only disconnect.
-        match if !speaks(client.framing) { 3 + self.random.below(2) } else { self.random.below(5) } {
+        match if client.framing.is_events() { 3 + self.random.below(2) } else { self.random.below(5) } {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
                 let bytes = speech::close(client.framing, code, &mut self.random);
@@ -428,7 +428,7 @@ impl World {
                 continue;
             }
             let reply = match received {
-                Received::Ping if client.answers && speaks(client.framing) => {
+                Received::Ping if client.answers && !client.framing.is_events() => {
                     speech::frame(0x8a, &[], &mut self.random)
                 }
                 Received::Close(_) => {
@@ -749,11 +749,6 @@ impl World {
             }
         }
     }
-}
-
-/// Whether a client can send anything after its request.
-fn speaks(framing: Framing) -> bool {
-    !matches!(framing, Framing::EventStream | Framing::BareEventStream)
 }
 
 fn arrival(

@@ -1,6 +1,6 @@
 //! What is said on a session, whatever frames it: one protocol, one file.
 //!
-//! A speech is a set of pure functions. [`Speech::hear`] says what a client's message asks for, [`Speech::encode`] makes the bytes of a
+//! A speech is a set of pure functions. [`Speech::hear`] says what a client's message asks for, [`Terms::frame`] makes the bytes of a
 //! publication in a framing. Sessions with one [`Speech::key`] receive the same bytes, so these are made once for all of them.
 
 mod plain;
@@ -11,11 +11,16 @@ use std::hash::Hasher;
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
-use crate::hub::{EncodingKey, Kind, Message};
+use super::Terms;
+use crate::config::limits::DEFLATE_BYTES_MAX;
+use crate::hub::{EncodingKey, Kind, Message, Publication};
 use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
 pub use plain::Plain;
 
+/// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
+/// client must always accept (RFC 7692, section 6).
+const DEFLATE_AWAITED_BYTES_MAX: usize = 16 << 10;
 /// What an event of one line takes beside its text, in bytes.
 const EVENT_BYTES: usize = 24;
 
@@ -28,7 +33,7 @@ pub enum Speech {
 
 /// What a client's message asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Request<'m> {
+pub enum Ask<'m> {
     /// Nothing.
     Nothing,
     /// To be published on the session's channel.
@@ -45,7 +50,7 @@ struct Spoken<'m> {
 
 impl Speech {
     /// What a client's message asks for.
-    pub fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Request<'m> {
+    pub fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Ask<'m> {
         match self {
             Speech::Plain(plain) => plain.hear(kind, payload),
         }
@@ -77,7 +82,7 @@ impl Speech {
     }
 
     /// The bytes of a publication in a framing, not compressed.
-    pub fn encode(&self, framing: Framing, message: &Message) -> Bytes {
+    fn encode(&self, framing: Framing, message: &Message) -> Bytes {
         let Spoken { name, payload } = self.say(message);
         match framing {
             Framing::EventStream | Framing::BareEventStream => {
@@ -89,14 +94,33 @@ impl Speech {
         }
     }
 
-    /// The bytes of a publication for clients that agreed to permessage-deflate; compressed from `min` bytes on.
-    pub fn deflate(&self, message: &Message, min: usize, deflater: &mut Deflater) -> Bytes {
-        deflater.frame(message.kind, &self.say(message).payload, min)
-    }
-
     fn say<'m>(&self, message: &'m Message) -> Spoken<'m> {
         match self {
             Speech::Plain(plain) => plain.say(message),
+        }
+    }
+}
+
+impl Terms {
+    /// The frame of a publication in the encoding named `key`. It is made on first need, and shared by all sessions with that encoding.
+    pub fn frame<'p>(
+        &self,
+        publication: &'p Publication,
+        framing: Framing,
+        key: EncodingKey,
+        deflater: &mut Deflater,
+    ) -> &'p Bytes {
+        let Publication { message, encodings } = publication;
+        let plain = || self.speech.encode(framing, message);
+        let Some(min) = self.hub.deflate_bytes_min.filter(|_| framing == Framing::Deflate) else {
+            return encodings.share(key, plain);
+        };
+        let deflate = || deflater.frame(message.kind, &self.speech.say(message).payload, min);
+        match message.payload.len() {
+            DEFLATE_AWAITED_BYTES_MAX..=DEFLATE_BYTES_MAX => encodings
+                .try_share(key, deflate)
+                .unwrap_or_else(|| encodings.share(self.speech.key(Framing::Rfc6455), plain)),
+            _ => encodings.share(key, deflate),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::hash::Hasher;
 
-use super::{Request, Spoken};
+use super::{Ask, Spoken};
 use crate::config::{self, Accept, OnMessage, Template};
 use crate::hub::{Kind, Message};
 use crate::wire::Framing;
@@ -35,9 +35,9 @@ impl Plain {
         Plain { on_message: OnMessage::Ignore, accept: Accept::Both, message: None, event }
     }
 
-    pub(super) fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Request<'m> {
+    pub(super) fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Ask<'m> {
         match (self.accept, kind) {
-            (Accept::Text, Kind::Binary) | (Accept::Binary, Kind::Text) => return Request::Nothing,
+            (Accept::Text, Kind::Binary) | (Accept::Binary, Kind::Text) => return Ask::Nothing,
             _ => {}
         }
         let message = || match &self.message {
@@ -45,9 +45,9 @@ impl Plain {
             None => Cow::Borrowed(payload),
         };
         match self.on_message {
-            OnMessage::Ignore => Request::Nothing,
-            OnMessage::Broadcast => Request::Publish(message()),
-            OnMessage::Echo => Request::Reply(message()),
+            OnMessage::Ignore => Ask::Nothing,
+            OnMessage::Broadcast => Ask::Publish(message()),
+            OnMessage::Echo => Ask::Reply(message()),
         }
     }
 
@@ -60,7 +60,7 @@ impl Plain {
     }
 
     pub(super) fn distinguish(&self, framing: Framing, hasher: &mut impl Hasher) {
-        if let (Framing::EventStream | Framing::BareEventStream, Some(event)) = (framing, &self.event) {
+        if let Some(event) = self.event.as_ref().filter(|_| framing.is_events()) {
             hasher.write(format!("{event:?}").as_bytes());
         }
     }

@@ -11,7 +11,7 @@ use super::{SessionKey, Table};
 use crate::config::limits::{READ_BYTES_HELD, TURN_BYTES_MAX, UNFINISHED_BYTES_MAX, UNHEARD_BYTES_MAX};
 use crate::hub::Slot;
 use crate::session::work::Work;
-use crate::session::{Obstacle, Reading, Socket};
+use crate::session::{Reading, Socket};
 use crate::wire::Close;
 
 /// The sessions that wait to be read. Each is in one queue at most, unless its place has passed to another session.
@@ -22,7 +22,7 @@ pub(super) struct Readers {
     /// They had more than their slice.
     more: VecDeque<Slot>,
     /// They would publish, and the lanes were full.
-    held_up: VecDeque<Slot>,
+    await_lanes: VecDeque<Slot>,
     /// The lanes are full: sessions that would publish are not read.
     lanes_are_full: bool,
     /// No session is read, because all are about to be handed over.
@@ -32,8 +32,8 @@ pub(super) struct Readers {
 impl Readers {
     /// Whether a session could be read now.
     pub fn has_some(&self) -> bool {
-        let held_up = !self.held_up.is_empty() && !self.lanes_are_full;
-        !self.is_paused && (held_up || !self.ready.is_empty() || !self.more.is_empty())
+        let can_publish = !self.await_lanes.is_empty() && !self.lanes_are_full;
+        !self.is_paused && (can_publish || !self.ready.is_empty() || !self.more.is_empty())
     }
 
     /// Whether no session is read.
@@ -46,9 +46,7 @@ impl<S: Socket> Table<S> {
     /// The socket of a session has something to read. `ending`: the client's end was reported, so it is read up to that.
     pub fn readable(&mut self, key: SessionKey, ending: bool) {
         let Some(session) = self.at(key) else { return };
-        session.note_readable(ending);
-        if session.reading() != Reading::Queued {
-            session.set_reading(Reading::Queued);
+        if session.became_ready(ending) {
             self.readers.ready.push_back(key.slot);
         }
     }
@@ -65,23 +63,20 @@ impl<S: Socket> Table<S> {
 
     /// Whether sessions wait only for room in the lanes.
     pub fn is_held_up(&self) -> bool {
-        !self.readers.is_paused && !self.readers.held_up.is_empty()
+        !self.readers.is_paused && !self.readers.await_lanes.is_empty()
     }
 
     /// Has a session read on when all others had their slice.
     pub(super) fn read_later(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        if session.reading() != Reading::Queued {
-            session.set_reading(Reading::Queued);
+        if self.sessions[slot as usize].read_later() {
             self.readers.more.push_back(slot);
         }
     }
 
     /// Has a session read on that holds bytes which were not decoded yet.
     pub(super) fn read_rest_later(&mut self, slot: Slot) {
-        let session = &mut self.sessions[slot as usize];
-        if session.has_unheard() && session.reads_on() {
-            self.read_later(slot);
+        if self.sessions[slot as usize].read_rest_later() {
+            self.readers.more.push_back(slot);
         }
     }
 
@@ -90,14 +85,14 @@ impl<S: Socket> Table<S> {
         if self.readers.is_paused {
             return;
         }
-        let (held_up, more) = (self.readers.held_up.len(), self.readers.more.len());
+        let (await_lanes, more) = (self.readers.await_lanes.len(), self.readers.more.len());
         let mut work = Work::of(self.pace.reading);
-        // Sessions that were held up are read first, so that a busy publisher cannot starve them.
-        for _ in 0..held_up {
+        // Sessions that waited for room in the lanes are read first, so that a busy publisher cannot starve them.
+        for _ in 0..await_lanes {
             if work.is_spent() || self.readers.lanes_are_full {
                 break;
             }
-            let slot = self.readers.held_up.pop_front();
+            let slot = self.readers.await_lanes.pop_front();
             self.read_next(slot, &mut work, &mut relay);
         }
         while !work.is_spent() && !self.readers.ready.is_empty() {
@@ -123,7 +118,7 @@ impl<S: Socket> Table<S> {
 
     /// Reads a session for a slice of work.
     pub(super) fn read_slice(&mut self, slot: Slot, work: &mut Work) {
-        self.sessions[slot as usize].set_reading(Reading::AwaitsSocket);
+        self.sessions[slot as usize].begin_reading();
         let mut slice = Work::of(self.pace.slice);
         let mut buffer = std::mem::take(&mut self.buffer);
         self.read_into(slot, &mut buffer, &mut slice);
@@ -137,13 +132,13 @@ impl<S: Socket> Table<S> {
             let Some(session) = self.sessions.get_mut(slot as usize) else { return };
             let can_publish = !self.readers.lanes_are_full && (is_first || self.published.cost() < TURN_BYTES_MAX);
             match session.obstacle(can_publish) {
-                Some(Obstacle::Outbox) => return session.set_reading(Reading::AwaitsOutbox),
-                Some(Obstacle::Publishing) if is_first => {
-                    session.set_reading(Reading::Queued);
-                    return self.readers.held_up.push_back(slot);
-                }
-                Some(Obstacle::Publishing) => break,
                 None => {}
+                Some(Reading::AwaitsLanes) if is_first => return self.readers.await_lanes.push_back(slot),
+                Some(Reading::AwaitsLanes) => {
+                    session.begin_reading();
+                    break;
+                }
+                Some(_) => return,
             }
             is_first = false;
             let most = if self.held.unheard < UNHEARD_BYTES_MAX { buffer.len() } else { READ_BYTES_HELD };

@@ -11,17 +11,13 @@ use std::sync::Arc;
 use slab::Slab;
 use smallvec::{SmallVec, smallvec};
 
-use crate::config::limits::{DEFLATE_BYTES_MAX, REPLIES_BYTES_MAX, STAGED_PER_TURN_MAX, TURN_BYTES_MAX};
+use crate::config::limits::{REPLIES_BYTES_MAX, STAGED_PER_TURN_MAX, TURN_BYTES_MAX};
 use crate::hub::{Channels, EncodingKey, Publication, Slot};
 use crate::session::run::{FrameNumber, Run};
 use crate::session::{Phase, Session, Socket};
 use crate::shard::counters::Counters;
 use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
-
-/// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
-/// client must always accept (RFC 7692, section 6).
-const DEFLATE_AWAITED_BYTES_MAX: usize = 16 << 10;
 
 /// The frames of one turn.
 #[derive(Debug, Default)]
@@ -179,20 +175,8 @@ impl Encoded {
         let (framing, terms) = (session.framing(), session.terms());
         let start = self.run.next();
         for publication in streak.iter().filter(|publication| framing.carries(publication.message.kind)) {
-            let (message, encodings) = (&publication.message, &publication.encodings);
-            let plain = |framing| encodings.share(terms.speech.key(framing), || terms.speech.encode(framing, message));
-            let frame = match (framing, terms.hub.deflate_bytes_min) {
-                (Framing::Deflate, Some(min)) => {
-                    let deflate = || terms.speech.deflate(message, min, deflater);
-                    match message.payload.len() {
-                        DEFLATE_AWAITED_BYTES_MAX..=DEFLATE_BYTES_MAX => encodings.try_share(self.key, deflate),
-                        _ => Some(encodings.share(self.key, deflate)),
-                    }
-                    .unwrap_or_else(|| plain(Framing::Rfc6455))
-                }
-                _ => encodings.share(self.key, || terms.speech.encode(framing, message)),
-            };
-            self.run.push(frame, message.topic);
+            let frame = terms.frame(publication, framing, self.key, deflater);
+            self.run.push(frame, publication.message.topic);
         }
         start..self.run.next()
     }
