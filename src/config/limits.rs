@@ -98,7 +98,7 @@ pub const TURN_BYTES_MAX: usize = 1 << 20;
 /// How many times a turn stages a publication on a session. Each takes some ten nanoseconds, so a turn with many small messages
 /// to many clients is bounded, too.
 pub const STAGED_PER_TURN_MAX: usize = 300_000;
-/// The budget of a turn for reading, in the unit of `shard::table::work` (nanoseconds). A client's message is processed within
+/// The budget of a turn for reading, in the unit of `session::work` (nanoseconds). A client's message is processed within
 /// two or three turns, whatever other clients send.
 pub const READING_WORK: u32 = 500_000;
 /// The budget of a turn for reading on from clients that have already had their slice, even if other clients took the whole turn.
@@ -125,7 +125,7 @@ pub const COMMANDS_PER_TURN: usize = 16;
 pub const DEFLATE_BYTES_MAX: usize = 256 << 10;
 /// Frames up to this size are copied into the shared run of the turn. For a larger frame a second slice is cheaper than the copy.
 pub const RUN_FRAME_BYTES_MAX: usize = 16 << 10;
-/// How many publications may be queued between two shards. Beyond, publishers are refused (HTTP 503) or not read (WebSocket).
+/// How many messages may wait in a lane of a shard. Beyond, publishers are refused (HTTP 503) or not read (WebSocket).
 pub const INBOX_MESSAGES_MAX: usize = 8192;
 /// The same in bytes.
 pub const INBOX_BYTES_MAX: usize = 64 << 20;

@@ -1,7 +1,7 @@
 //! The bounded queues between shards, and what travels in them.
 //!
-//! A [`Request`] goes to the shard that owns a channel. A [`Delivery`] goes from the owner to all shards. Nobody waits in a lane: its
-//! bound is soft, because each writer looks for room before it pushes, so it is exceeded by one entry for each writer at most.
+//! A [`Request`] goes to the shard that owns a channel. A [`Delivery`] goes from the owner to all shards. No thread blocks on a lane. Its
+//! limit is soft: it is exceeded by what was read before the lane was seen to be full, and by the deliveries of one turn.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

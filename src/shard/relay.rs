@@ -197,7 +197,7 @@ mod tests {
     use crate::shard::testing::{Line, arrival};
     use crate::wire::rfc6455::PING;
 
-    /// A client that always has more to say; counts how often it is read.
+    /// A client that always has more to send. It counts how often it is read.
     struct Endless(Rc<Cell<usize>>);
 
     impl Socket for Endless {
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// One of a flood, or somebody else.
+    /// A client of a flood, or another one.
     enum Party {
         Flood,
         Line(Line),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_that_came_while_the_shard_stood_still_counts() {
+    fn a_pong_that_came_during_a_pause_of_the_shard_counts() {
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
         let (relay, line) = (Relay::new(0, mailboxes), Line::default());
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_says_in_its_last_moment_is_published() {
+    fn a_message_read_just_before_a_session_is_closed_is_published() {
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
         let (relay, [talking, hearing]) = (Relay::new(0, mailboxes), [Line::default(), Line::default()]);
@@ -273,7 +273,7 @@ mod tests {
         }
         relay.turn(&mut table, 5, []);
         hearing.heard.borrow_mut().clear();
-        // Its readiness is not told: it is read because it is about to be taken for silent.
+        // Its readiness is not reported: it is read because it is about to be closed as silent.
         talking.says.borrow_mut().extend([0x82, 0x82, 0, 0, 0, 0, 7, 7]);
         relay.turn(&mut table, 7, []);
         relay.turn(&mut table, 7, []);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goodbye_of_the_turn_after_a_long_pause_is_said() {
+    fn a_close_in_the_turn_after_a_long_pause_is_sent() {
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
         let (relay, line) = (Relay::new(0, mailboxes), Line::default());
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn who_always_has_more_to_publish_leaves_room_for_the_others() {
+    fn a_busy_publisher_leaves_room_for_the_others() {
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default(), Mailbox::default()].into();
         let mut table = Table::new(mailboxes[0].counters.clone());
         let relay = Relay::new(0, mailboxes.clone());
@@ -330,7 +330,7 @@ mod tests {
             .each_ref()
             .map(|reads| table.adopt(Endless(reads.clone()), arrival("on_message = \"broadcast\"", "")));
         for turn in 0..12 {
-            // What one of them says fills the other shard's lane, which is empty again at the next turn.
+            // The messages of one of them fill the lane of the other shard, which is empty again at the next turn.
             while mailboxes[1].requests().pop().is_some() || mailboxes[1].deliveries().pop().is_some() {}
             let ready = keys.map(|key| Ready { key, readable: turn == 0, writable: false, ending: false });
             relay.turn(&mut table, 0, ready);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_stops_talking_has_no_larger_part_in_each_turn() {
+    fn a_client_that_never_stops_sending_gets_no_more_of_a_turn() {
         const { assert!(READ_BYTES.is_multiple_of(8)) };
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let counters = mailboxes[0].counters.clone();
@@ -379,7 +379,7 @@ mod tests {
         let flood: Vec<_> =
             (0..500).map(|_| ready(table.adopt(Party::Flood, arrival("on_message = \"ignore\"", hub)))).collect();
         relay.turn(&mut table, 0, flood);
-        // All of them have more to say than their slices, and wait for one another.
+        // All of them have more than their slice, and wait for one another.
         (0..100).for_each(|_| relay.turn(&mut table, 0, []));
         let line = Line::default();
         line.room.set(1000);

@@ -1,4 +1,4 @@
-//! The timers of the sessions of a shard: a timing wheel with a slot for each second.
+//! The timers of sessions, and of connections that have sent nothing yet: a timing wheel with a slot for each second.
 //!
 //! A session has one valid timer. Setting an earlier one makes the old one stale; this is noticed when the old one fires. To set or
 //! fire a timer costs a push or a comparison, for any number of sessions.

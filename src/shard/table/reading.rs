@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unfinished_has_a_bound_in_sum() {
+    fn unfinished_messages_have_a_limit_over_all_sessions() {
         const HEAD: &[u8] = &[0x82, 0xff, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
         const PART: usize = 60 << 20;
         let mut table = Table::new(Arc::default());
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_and_not_heard_has_a_bound_in_sum() {
+    fn bytes_that_are_not_decoded_yet_have_a_limit_over_all_sessions() {
         let mut table = Table::new(Arc::default());
         let count = 4 * UNHEARD_BYTES_MAX / crate::config::limits::READ_BYTES;
         for _ in 0..count {
@@ -264,7 +264,7 @@ mod tests {
             table.read_sessions(|_| ());
             most = most.max(table.held.unheard);
         }
-        assert!(most > UNHEARD_BYTES_MAX / 2, "there was something to bound: {most}");
+        assert!(most > UNHEARD_BYTES_MAX / 2, "the limit was approached: {most}");
         assert!(most <= UNHEARD_BYTES_MAX + count * READ_BYTES_HELD, "{most}");
         assert_eq!((table.held.unheard, table.held.unfinished), (0, 0));
     }
