@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pushd::config;
 
-use common::http::metric;
+use common::http::{metric, publish};
 use common::ws::Ws;
 use common::{until, until_true};
 
@@ -212,6 +212,17 @@ fn the_examples_work_in_order() {
         page.wait().unwrap();
     }
 
+    // The stream in a terminal. The page's `EventSource` is tested in `tests/browser`.
+    let shown = fs::File::create(checkout.path("stream")).unwrap();
+    let stream = format!("exec {}", block("sh", "the same in a terminal"));
+    let mut stream = checkout.command("sh", &["-ec"], &stream).stdout(shown).stderr(Stdio::null()).spawn().unwrap();
+    until_true("the event", || {
+        publish(checkout.address(), "/publish/news", "Hello");
+        fs::read_to_string(checkout.path("stream")).unwrap().contains("data: Hello\n\n")
+    });
+    stream.kill().unwrap();
+    stream.wait().unwrap();
+
     // Pages of other origins, once they are listed.
     for port in ["9999", &checkout.port] {
         let fields = [&*format!("Origin: http://localhost:{port}")];
@@ -233,7 +244,8 @@ fn the_examples_work_in_order() {
     checkout.run("sh", &["-ec"], block("sh", "--check -c hub.toml"));
     let printed = checkout.run("sh", &["-ec"], block("sh", "tail -F"));
     for part in [
-        "{\"channel\":\"all\",\"subscribers\":0}",
+        "{\"channel\":\"all\",\"subscribers\":1}",
+        "data: hi\n\n",
         "{\"channel\":\"user/7/1\",\"subscribers\":0}",
         "<h1>It works</h1>",
         "Log opened",
@@ -253,5 +265,5 @@ fn every_block_is_tested() {
     assert!(fences.len() > 10 && fences.iter().all(|language| tried.contains(language)), "{fences:?}");
     // Not run: the tests themselves, and commands that would change the machine.
     let untried = |block: &&str| block.contains("sudo ") || *block == "cargo test\n";
-    assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 5);
+    assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 6);
 }

@@ -28,7 +28,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -s h -l help -d 'Print hel
 complete -c pushctl -n "__fish_pushctl_needs_command" -s V -l version -d 'Print version'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "check" -d 'Report everything wrong with a configuration (exit code 78), or that nothing is (0)'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "config" -d 'Look at a configuration as a whole: the file, its drop-ins and the defaults'
-complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "diff" -d 'Say key by key what another configuration would change, and when: at once, for new connections, or by a restart'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "diff" -d 'Show which keys another configuration would change, and when: at once, for new connections, or by a restart'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "publish" -d 'Publish a message, and print the server\'s answer'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "subscribe" -d 'Print what comes over a WebSocket, one message a line'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "connect" -d 'Talk over a WebSocket: send lines, print what comes'
@@ -37,10 +37,10 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pu
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "stop" -d 'End pushd gracefully, and wait until it has ended'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a route of WebSockets or event streams: connections, deliveries a second, latency, and whether anything is lost'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "completions" -d 'Print what a shell needs to complete pushctl on TAB'
-complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, its user and its sandbox' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Print every key as it counts, with where it is said'
+complete -c pushctl -n "__fish_pushctl_using_subcommand config; and not __fish_seen_subcommand_from show" -f -a "show" -d 'Print the effective value of every key, and where it is set'
 complete -c pushctl -n "__fish_pushctl_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s c -l config -d 'The configuration that pushd runs on' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s h -l help -d 'Print help'
@@ -57,15 +57,15 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l subprotocol 
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l origin -d 'Connect as a page of this origin would' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -l binary -d 'Print binary messages as they are, with nothing added [default: "(N bytes)"]'
 complete -c pushctl -n "__fish_pushctl_using_subcommand connect" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s c -l config -d 'The configuration that it runs with, which names its pidfile. A pushd that runs with another one is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l pidfile -d 'Its pidfile, whatever configuration it runs with' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand status" -l url -d 'Its metrics, as in http://127.0.0.1:8888/metrics [default: found in the configuration]' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand status" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s c -l config -d 'The configuration that it runs with, which names its pidfile. A pushd that runs with another one is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -l pidfile -d 'Its pidfile, whatever configuration it runs with' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand reload" -s h -l help -d 'Print help'
-complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s c -l config -d 'The configuration it runs on, which says where its pidfile is; one that runs on another is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
-complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l pidfile -d 'Its pidfile, whatever it runs on' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s c -l config -d 'The configuration that it runs with, which names its pidfile. A pushd that runs with another one is left alone [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l pidfile -d 'Its pidfile, whatever configuration it runs with' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -l now -d 'Do not wait for the grace: clients are cut off'
 complete -c pushctl -n "__fish_pushctl_using_subcommand stop" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l connections -d 'How many subscribers' -r

@@ -68,7 +68,7 @@ fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<(Span, Feed)> {
 
 fn channel(item: &Item<'_>) -> Option<String> {
     let template = item.channel()?;
-    item.only_holes(&template, &[], "the channel of a feed has no holes");
+    item.only_holes(&template, &[], "the channel of a feed has no placeholders");
     template.fixed().map(str::to_owned)
 }
 

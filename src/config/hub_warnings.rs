@@ -63,7 +63,7 @@ pub(super) fn note(report: &Report<'_>, routes: &[(Span, Route)], feeds: &[(Span
             let help =
                 "use another hub for one of the two routes, or a prefix for its channels, as in `room/{channel}`";
             let problem =
-                Problem::warning(span.clone(), title).label("one of its channels is a single hole").help(help);
+                Problem::warning(span.clone(), title).label("one of its channels is a single placeholder").help(help);
             report.note(problem.also((*other).clone(), "including the channels that this route builds from parts"));
         }
     }

@@ -214,7 +214,7 @@ impl<'a> Item<'a> {
         let template = self.template()?;
         if template.is_ambiguous() {
             let problem = Problem::warning(self.span(), "different values can result in the same channel");
-            self.note(problem.label("two holes without a `/` between them").help("separate them with a `/`"));
+            self.note(problem.label("two placeholders without a `/` between them").help("separate them with a `/`"));
         }
         Some(template)
     }

@@ -16,11 +16,11 @@ use crate::daemon::privileges::Identity;
 /// Report everything wrong with a configuration (exit code 78), or that nothing is (0)
 #[derive(Debug, Args)]
 pub(super) struct Check {
-    /// The configuration. Root is told besides whether the systemd unit that runs it could start
+    /// The configuration. For root, also whether the systemd unit that runs it could start
     #[arg(value_name = "FILE", default_value = CONFIG)]
     file: PathBuf,
 
-    /// Rehearse a start of this systemd unit instead: with its file, as its user, with what it hides
+    /// Rehearse a start of this systemd unit instead: with its file, its user and its sandbox
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     unit: Option<String>,
 }

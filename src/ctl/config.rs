@@ -25,7 +25,7 @@ enum Command {
     Show(Show),
 }
 
-/// Print every key as it counts, with where it is said
+/// Print the effective value of every key, and where it is set
 #[derive(Debug, Args)]
 struct Show {
     /// The configuration

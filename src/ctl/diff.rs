@@ -22,10 +22,10 @@ const PARTS: [(Change, &str); 3] = [
 /// The width of the names' column, unless a name is longer.
 const COLUMN: usize = 36;
 
-/// Say key by key what another configuration would change, and when: at once, for new connections, or by a restart
+/// Show which keys another configuration would change, and when: at once, for new connections, or by a restart
 #[derive(Debug, Args)]
 pub(super) struct Diff {
-    /// The configuration to be
+    /// The new configuration
     #[arg(value_name = "NEW")]
     new: PathBuf,
 

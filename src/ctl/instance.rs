@@ -30,15 +30,19 @@ const PIDFILE: &str = "pushd.pid";
 /// The run directory of the packaged systemd unit.
 const RUN_DIRECTORY: &str = "/run/pushd";
 
+/// What helps where no pushd is found.
+pub(super) const HINT: &str =
+    "If it was started in another directory, or with another `pidfile` or `rundir`, name its pidfile: --pidfile FILE";
+
 /// Which pushd is meant.
 #[derive(Debug, Args)]
 pub(super) struct Instance {
-    /// The configuration it runs on, which says where its pidfile is; one that runs on another is left alone
+    /// The configuration that it runs with, which names its pidfile. A pushd that runs with another one is left alone
     /// [default: look for pushd.pid, or what /etc/pushd/config.toml calls it, in the current directory, then in /run/pushd]
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Its pidfile, whatever it runs on
+    /// Its pidfile, whatever configuration it runs with
     #[arg(long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 }
@@ -192,8 +196,7 @@ impl Found {
 
     /// The failure of a command that found no pushd to signal.
     pub fn nothing_to_signal(&self) -> Fault {
-        let hint = "If it was started in another directory, or with another `pidfile` or `rundir`, name its pidfile: --pidfile FILE";
-        Fault::failed(format!("{}. {hint}", self.not_running()))
+        Fault::failed(format!("{}. {HINT}", self.not_running()))
     }
 
     /// The name of a running pushd in messages.

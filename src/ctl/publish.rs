@@ -46,8 +46,8 @@ pub(super) struct Publish {
     /// A channel, or the whole URL of a publish route
     target: String,
 
-    /// The message; "-" or nothing: standard input, without its last newline unless --binary
-    /// (but where the URL has a message= of its own, nothing is nothing)
+    /// The message. Without it, or with "-", standard input is sent, without its last newline unless --binary.
+    /// If the URL has a message= already, no message is needed
     // A number may be negative; a word with a dash needs `--`, or a misspelt switch would be published.
     #[arg(allow_negative_numbers = true)]
     message: Option<String>,

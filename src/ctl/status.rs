@@ -7,7 +7,7 @@ use http::Method;
 
 use super::dial::{self, Answer};
 use super::fault::Fault;
-use super::instance::{Held, Instance};
+use super::instance::{HINT, Held, Instance};
 use super::url::{Address, Url};
 use super::{NOT_RUNNING, Outcome, block_on, notice, print};
 use crate::config::{self, Action, Config, Listen};
@@ -42,7 +42,7 @@ impl Status {
         };
         match held {
             Held::Not => {
-                print(&format!("{}\n", found.not_running()))?;
+                print(&format!("{}. {HINT}\n", found.not_running()))?;
                 return Ok(NOT_RUNNING);
             }
             Held::WithoutNumber => {

@@ -19,7 +19,7 @@ pub const PARTITIONS: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Topic(u64);
 
-/// One of [`PARTITIONS`] groups of channels. All publications of one partition are ordered by one owner.
+/// One of `PARTITIONS` groups of channels. All publications of one partition are ordered by one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition(u16);
 

@@ -61,11 +61,11 @@ Examples:
       http://127.0.0.1:8888/events                             event streams
   pushctl bench --pid \"$(cat pushd.pid)\" --json ws://127.0.0.1:8888/chat/a
 
-A closed loop: at most W messages are not yet delivered to everybody. With 1 this measures one message at a time, \
+A closed loop: at most W messages are not yet delivered to all subscribers. With 1 this measures one message at a time, \
 with 64 what a busy channel can carry. Every delivery is compared with what was sent. The exit code is 1 if one was \
-lost, came twice, out of order or changed, or if the server ended a connection.
+lost, duplicated, reordered or changed, or if the server ended a connection.
 
-Put load only on a server that is yours: to anybody else's this is an attack.";
+Use it only on your own server. On any other server it is an attack.";
 
 /// Measure a route of WebSockets or event streams: connections, deliveries a second, latency, and whether anything is lost
 #[derive(Debug, Args)]
