@@ -37,9 +37,9 @@ impl<S: Socket> Session<S> {
         if self.state.unheard().is_empty() {
             return false;
         }
-        match self.state.obstacle(self.outbox.is_some(), true) {
-            Some(why) => {
-                self.state.reading = why;
+        match self.obstacle(true) {
+            Some(obstacle) => {
+                self.wait_for(obstacle);
                 false
             }
             None => self.read_later(),
@@ -52,10 +52,13 @@ impl<S: Socket> Session<S> {
     }
 
     /// Why it cannot be read on, if so. `can_publish`: there is room for its messages.
-    pub fn obstacle(&mut self, can_publish: bool) -> Option<Reading> {
-        let why = self.state.obstacle(self.outbox.is_some(), can_publish);
-        self.state.reading = why.unwrap_or(Reading::AwaitsSocket);
-        why
+    pub fn obstacle(&self, can_publish: bool) -> Option<Reading> {
+        self.state.obstacle(self.outbox.is_some(), can_publish)
+    }
+
+    /// It is not read before this has changed.
+    pub fn wait_for(&mut self, obstacle: Reading) {
+        self.state.reading = obstacle;
     }
 
     /// Whether the client's end was reported.

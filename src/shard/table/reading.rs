@@ -133,12 +133,15 @@ impl<S: Socket> Table<S> {
             let can_publish = !self.readers.lanes_are_full && (is_first || self.published.cost() < TURN_BYTES_MAX);
             match session.obstacle(can_publish) {
                 None => {}
-                Some(Reading::AwaitsLanes) if is_first => return self.readers.await_lanes.push_back(slot),
-                Some(Reading::AwaitsLanes) => {
-                    session.begin_reading();
-                    break;
+                // This turn has published enough: it is read on in the next one.
+                Some(Reading::AwaitsLanes) if !is_first => break,
+                Some(obstacle) => {
+                    session.wait_for(obstacle);
+                    if obstacle == Reading::AwaitsLanes {
+                        self.readers.await_lanes.push_back(slot);
+                    }
+                    return;
                 }
-                Some(_) => return,
             }
             is_first = false;
             let most = if self.held.unheard < UNHEARD_BYTES_MAX { buffer.len() } else { READ_BYTES_HELD };
@@ -193,6 +196,7 @@ mod tests {
     use std::rc::Rc;
     use std::sync::Arc;
 
+    use super::super::Pace;
     use super::*;
     use crate::shard::testing::{Line, arrival};
 
@@ -267,5 +271,30 @@ mod tests {
         assert!(most > UNHEARD_BYTES_MAX / 2, "the limit was approached: {most}");
         assert!(most <= UNHEARD_BYTES_MAX + count * READ_BYTES_HELD, "{most}");
         assert_eq!((table.held.unheard, table.held.unfinished), (0, 0));
+    }
+
+    #[test]
+    fn a_session_that_publishes_large_messages_is_in_one_queue_once() {
+        const LARGE: usize = 2 << 20;
+        let mut table = Table::new(Arc::default());
+        let line = Line::default();
+        for _ in 0..3 {
+            // A binary message whose mask changes nothing.
+            let head = [&[0x82, 0xff][..], &(LARGE as u64).to_be_bytes(), &[0; 4]].concat();
+            line.says.borrow_mut().extend([head, vec![7; LARGE]].concat());
+        }
+        let key = table
+            .adopt(line.clone(), arrival("on_message = \"broadcast\"", "message_max = \"4MiB\"\nqueue_max = \"8MiB\""));
+        // A slice is so long that a message ends within it, and the next one begins.
+        table.set_pace(Pace { slice: u32::MAX, reading: u32::MAX, ..Pace::default() });
+        table.readable(key, false);
+        let mut published = 0;
+        while table.has_work() {
+            table.read_sessions(|table| published += table.take_published().count());
+            let Readers { ready, more, await_lanes, .. } = &table.readers;
+            let queued = ready.len() + more.len() + await_lanes.len();
+            assert!(queued <= 1, "in {queued} places after {published} messages");
+        }
+        assert_eq!(published, 3);
     }
 }
