@@ -1,32 +1,16 @@
 """`curl -N` as a client of event streams, controlled as described in README.md: client_curl.py URL"""
-import json
 import subprocess
 import sys
-import threading
 
-
-def tell(**event):
-    print(json.dumps(event), flush=True)
-
-
-def obey():
-    for line in sys.stdin:
-        if json.loads(line)["do"] == "close":
-            curl.terminate()
-            return
-
+from stream import begin, obey, tell
 
 # -i: the head of the response comes first, and ends with an empty line.
 curl = subprocess.Popen(["curl", "-sSNi", sys.argv[1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, encoding="utf-8")
 status = int(curl.stdout.readline().split()[1])
 while curl.stdout.readline().strip():
     pass
-if status != 200:
-    tell(event="refused", status=status)
-    curl.wait()
-    sys.exit()
-tell(event="open")
-threading.Thread(target=obey, daemon=True).start()
+begin(status)
+obey(curl.terminate)
 data = []
 for line in curl.stdout:
     name, _, value = line.rstrip("\n").partition(": ")
