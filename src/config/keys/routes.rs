@@ -3,18 +3,22 @@
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{Flag, Hub, On, Origins, Path, Template, Templates, Texts, Word, Words};
-use super::{Kind, Section, key, words};
+use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
 
-/// The channels of a route.
-const CHANNELS: Kind = Templates(32);
+// The keys of every route that clients subscribe by.
+const CHANNELS: Key =
+    key("channels", Templates(32), Value("[\"all\"]"), NewConnections, "The channels a client receives.");
+const ORIGINS: Key = key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect.");
+const LOG: Key =
+    key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients.");
 
 /// A WebSocket route.
 pub const WEBSOCKET: Section = Section {
     title: "a websocket route",
     keys: &[
         key("websocket", Hub, Required, AtOnce, "The hub of the route's sessions."),
-        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
+        CHANNELS,
         key(
             "on_message",
             Word(&words(&ON_MESSAGE)),
@@ -40,8 +44,8 @@ pub const WEBSOCKET: Section = Section {
             NewConnections,
             "The subprotocols offered, the preferred one first.",
         ),
-        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
-        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients."),
+        ORIGINS,
+        LOG,
     ],
 };
 
@@ -50,10 +54,10 @@ pub const EVENTS: Section = Section {
     title: "an events route",
     keys: &[
         key("events", Hub, Required, AtOnce, "The hub of the route's streams."),
-        key("channels", CHANNELS, Value("[\"all\"]"), NewConnections, "The channels a client receives."),
+        CHANNELS,
         key("event", Template, Nothing("message"), NewConnections, "The type of the events; {channel} is the channel."),
-        key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect."),
-        key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients."),
+        ORIGINS,
+        LOG,
     ],
 };
 
