@@ -52,7 +52,6 @@ pub struct Table<S> {
     published: Published,
     /// What all sessions hold together.
     held: Held,
-    tally: Tally,
     counters: Arc<Counters>,
     pace: Pace,
     /// One buffer reads for all sessions.
@@ -97,7 +96,6 @@ impl<S: Socket> Table<S> {
             sweeps: VecDeque::new(),
             published: Published::default(),
             held: Held::default(),
-            tally: Tally::default(),
             counters,
             pace: Pace::default(),
             buffer: vec![0; READ_BYTES],
@@ -177,6 +175,7 @@ impl<S: Socket> Table<S> {
         let replies_left = self.staging.replies_left();
         let run = self.staging.run(session.run());
         let cost = run.cost();
+        let mut tally = Tally::default();
         let mut turn = Turn {
             inflater: &mut self.inflater,
             acts: Acts {
@@ -185,7 +184,7 @@ impl<S: Socket> Table<S> {
                 run,
                 published: &mut self.published,
                 work,
-                tally: &mut self.tally,
+                tally: &mut tally,
             },
         };
         let result = transition(session, &mut turn);
@@ -199,8 +198,8 @@ impl<S: Socket> Table<S> {
             self.staging.has_reply(slot);
         }
         self.arm(slot);
-        if self.tally != Tally::default() {
-            self.counters.add(&std::mem::take(&mut self.tally));
+        if tally != Tally::default() {
+            self.counters.add(&tally);
         }
         result
     }
