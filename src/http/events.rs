@@ -14,8 +14,8 @@ use std::hash::{BuildHasher, RandomState};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap,
-    HeaderName, HeaderValue, TRANSFER_ENCODING, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
@@ -28,10 +28,11 @@ use super::site::EventsHandler;
 use super::{Site, head, origin, subscription};
 use crate::config::Origins;
 use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSIONS};
-use crate::session::{Arrival, Terms};
+use crate::session::Arrival;
 use crate::wire::{Framing, event_stream};
 
-const EVENT_STREAM: &str = "text/event-stream";
+/// The media type of event streams.
+pub const EVENT_STREAM: &str = "text/event-stream";
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The header fields that scripts of other origins may send.
@@ -73,21 +74,13 @@ pub fn respond(
     }
     let membership = if has_room { subscription::join(terms).ok() } else { None };
     let Some(membership) = membership else {
-        return Err(allowed(answer::closing(stream(Body::from(first_bytes(terms))))));
+        return Err(allowed(answer::closing(stream(Body::from(retry(terms.members.count()))))));
     };
-    let mut fields = HeaderMap::with_capacity(8);
-    stream_fields(&mut fields);
-    fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    allow_origin(&mut fields, origin, is_any);
     let framing = match request.version {
         Version::HTTP_10 => Framing::BareEventStream,
         _ => Framing::EventStream,
     };
-    if framing == Framing::EventStream {
-        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let mut bytes = head::written(StatusCode::OK, &fields);
-    framing.block_into(|out| out.extend_from_slice(&first_bytes(terms)), &mut bytes);
+    let beginning = beginning(framing, origin, is_any, terms.members.count());
     Ok(Arrival {
         framing,
         inflates: false,
@@ -95,7 +88,7 @@ pub fn respond(
         membership,
         to: channels[0].clone(),
         channels,
-        head: bytes.into(),
+        head: beginning.into(),
         greeting: None,
         early: Bytes::new(),
     })
@@ -126,19 +119,28 @@ pub fn refusal(head: &[u8], connections: usize) -> Refused {
     if request.method != Some("GET") || !wants_events {
         return Refused::Other;
     }
-    let mut answer = HeaderMap::with_capacity(8);
-    stream_fields(&mut answer);
-    answer.insert(CONNECTION, HeaderValue::from_static("close"));
-    allow_origin(&mut answer, values("origin").next(), false);
-    let mut bytes = head::written(StatusCode::OK, &answer);
-    event_stream::retry_into(retry_milliseconds(connections, RandomState::new().hash_one(0)), &mut bytes);
-    Refused::Stream(bytes)
+    Refused::Stream(beginning(Framing::BareEventStream, values("origin").next(), false, connections))
 }
 
-/// The first bytes of a stream. They are sent at once, because some proxies forward the head only with the first bytes of the body.
-fn first_bytes(terms: &Terms) -> Vec<u8> {
+/// The first bytes of a stream: its head, and the time to reconnect. The second is sent at once, because some proxies forward the head only
+/// with the first bytes of the body.
+fn beginning(framing: Framing, origin: Option<&str>, is_any: bool, sessions: usize) -> Vec<u8> {
+    let mut fields = HeaderMap::with_capacity(8);
+    stream_fields(&mut fields);
+    fields.insert(CONNECTION, HeaderValue::from_static("close"));
+    allow_origin(&mut fields, origin, is_any);
+    if framing == Framing::EventStream {
+        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let mut bytes = head::written(StatusCode::OK, &fields);
+    framing.block_into(|out| out.extend_from_slice(&retry(sessions)), &mut bytes);
+    bytes
+}
+
+/// The time to reconnect, as the field of a stream.
+fn retry(sessions: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    event_stream::retry_into(retry_milliseconds(terms.members.count(), RandomState::new().hash_one(0)), &mut out);
+    event_stream::retry_into(retry_milliseconds(sessions, RandomState::new().hash_one(0)), &mut out);
     out
 }
 
@@ -185,10 +187,8 @@ fn stream_fields(fields: &mut HeaderMap) {
 
 /// Allows the page of the request to read the answer (Fetch, CORS). Cookies are allowed only if `origins` is not "any".
 fn allow_origin(fields: &mut HeaderMap, origin: Option<&str>, is_any: bool) {
-    let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(origin).ok()) else { return };
-    fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    fields.insert(VARY, HeaderValue::from_static("Origin"));
-    if !is_any {
+    let is_allowed = origin.is_some_and(|origin| origin::allow(fields, origin));
+    if is_allowed && !is_any {
         fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
 }

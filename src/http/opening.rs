@@ -100,7 +100,7 @@ impl Opening {
         let is_handshake = || version == Version::HTTP_11 && !upgrade::has_token(fields, &CONNECTION, "close");
         let is_plain = match fields.contains_key(UPGRADE) {
             true => is_handshake(),
-            false => fields.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream"),
+            false => fields.get(ACCEPT).is_some_and(|accept| accept == events::EVENT_STREAM),
         };
         let is_plain = is_plain && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
         is_plain.then_some(head)

@@ -10,7 +10,7 @@
 //! distinguished from that of a program. So such a GET is refused unless its `Referer` shows that the page is allowed.
 
 use http::HeaderName;
-use http::header::{HOST, HeaderMap, ORIGIN, REFERER};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, HOST, HeaderMap, HeaderValue, ORIGIN, REFERER, VARY};
 use http::request::Parts;
 
 use super::hosts::{Hosts, is_loopback, split_port};
@@ -32,6 +32,14 @@ pub fn check<'h>(
     is_forgeable: bool,
 ) -> Result<Option<&'h str>, String> {
     Page { headers: &request.headers, hosts, on_loopback }.check(origins, is_forgeable)
+}
+
+/// Allows the page of a checked `origin` to read the answer with these header fields (Fetch, CORS). Returns whether `origin` can stand in one.
+pub fn allow(fields: &mut HeaderMap, origin: &str) -> bool {
+    let Ok(origin) = HeaderValue::from_str(origin) else { return false };
+    fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    fields.insert(VARY, HeaderValue::from_static("Origin"));
+    true
 }
 
 /// What is known of the page that sent a request, and where the request came in.

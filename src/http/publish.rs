@@ -1,9 +1,6 @@
 //! Publishing over HTTP: a request becomes a publication, and the answer contains the number of subscribers it was queued for.
 
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HeaderValue,
-    VARY,
-};
+use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -131,17 +128,12 @@ fn allow(methods: &[config::Method]) -> String {
     names.join(", ")
 }
 
-/// Allows the page of the request to read the answer (Fetch, CORS). Its origin was checked before.
+/// Allows the page of the request to read the answer. Its origin was checked before.
 fn allow_origin(answer: &mut Answer, origin: &str, methods: &str) {
-    let headers = answer.headers_mut();
-    for (name, value) in [
-        (ACCESS_CONTROL_ALLOW_ORIGIN, origin),
-        (ACCESS_CONTROL_ALLOW_METHODS, methods),
-        (ACCESS_CONTROL_ALLOW_HEADERS, "content-type"),
-        (VARY, "Origin"),
-    ] {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
-        }
+    let fields = answer.headers_mut();
+    origin::allow(fields, origin);
+    if let Ok(methods) = HeaderValue::from_str(methods) {
+        fields.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     }
+    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
 }
