@@ -191,7 +191,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{Daemon, Log};
+    use crate::config::{Daemon, Log, Store};
 
     fn read(args: &[&str]) -> Result<Cli, clap::Error> {
         Cli::from_args([&["pushd"], args].concat())
@@ -207,6 +207,7 @@ mod tests {
                 ..Daemon::default()
             },
             log: Log { level: log::LevelFilter::Warn, ..Log::default() },
+            store: Store::default(),
             servers: Vec::new(),
             hubs: Vec::new(),
             feeds: Vec::new(),

@@ -54,6 +54,13 @@ fn table(section: &Section) -> Value {
     if !required.is_empty() {
         table["required"] = required.iter().map(|key| key.name).collect();
     }
+    if *section == keys::PUBLISH {
+        let batch = json!({ "properties": { "batch": { "const": true } }, "required": ["batch"] });
+        table["anyOf"] = json!([{ "required": ["channel"] }, batch]);
+    }
+    if *section == keys::HISTORY {
+        table["anyOf"] = ["messages", "bytes", "age"].map(|limit| json!({ "required": [limit] })).to_vec().into();
+    }
     if *section == keys::FEED {
         table["oneOf"] = ["every", "tail", "command"].map(|source| json!({ "required": [source] })).to_vec().into();
     }
@@ -82,6 +89,7 @@ fn kind(kind: Kind) -> Value {
     match kind {
         Kind::Duration { .. } => duration,
         Kind::DurationOrOff { .. } => json!({ "anyOf": [duration, { "const": false }] }),
+        Kind::DurationOrAlways { .. } => json!({ "anyOf": [duration, { "const": "always" }] }),
         Kind::Size { least, most } => {
             let mut number = json!({ "type": "integer", "minimum": least });
             if most != keys::UNBOUNDED {
@@ -103,7 +111,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Words(words) => one_or_list(json!({ "enum": words })),
         Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => text,
         Kind::Texts | Kind::Addresses => one_or_list(text),
-        Kind::Templates(most) => {
+        Kind::Templates(most) | Kind::Patterns(most) => {
             let mut list = list(&text);
             list["maxItems"] = json!(most);
             json!({ "anyOf": [list, text] })
@@ -213,7 +221,9 @@ fn the_parser_takes_the_words_and_bounds_of_the_table() {
                 parse(section, key, "\"auto\"").unwrap();
                 [0, 1, most, most + 1].map(|number| Some(number.to_string()))
             }
-            Kind::Duration { least, most } | Kind::DurationOrOff { least, most } => {
+            Kind::Duration { least, most }
+            | Kind::DurationOrOff { least, most }
+            | Kind::DurationOrAlways { least, most } => {
                 let step = Duration::from_millis(1);
                 let values = [least.checked_sub(step), Some(least), Some(most), Some(most + step)];
                 values.map(|value| Some(format!("\"{}ms\"", value?.as_millis())))

@@ -88,7 +88,7 @@ fn server_push_addresses_its_clients_by_a_pair() {
     assert_eq!((socket.on_message, socket.subscription.log), (OnMessage::Ignore, SessionLog::Messages));
     for (path, needs) in [("/push", vec!["userid", "compid"]), ("/pushtoall", vec![])] {
         let Action::Publish(publish) = action(&config, path) else { panic!("{path}") };
-        assert_eq!(publish.channel.needs().collect::<Vec<_>>(), needs);
+        assert_eq!(publish.channel.as_ref().unwrap().needs().collect::<Vec<_>>(), needs);
         assert!(publish.methods.contains(&config::Method::Get));
         assert_eq!(publish.message.as_ref().unwrap().needs().collect::<Vec<_>>(), ["message"]);
     }
@@ -155,6 +155,7 @@ fn area(section: &Section) -> &'static str {
     match section.title {
         "the file" => "",
         "rotate" => "log",
+        "history" => "hub",
         title if title.ends_with("route") => "routes",
         title => title.trim_start_matches('[').split(['.', ']']).next().unwrap_or_default(),
     }

@@ -45,6 +45,7 @@ fn type_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Duration { .. } => "duration",
         Kind::DurationOrOff { .. } => "duration or false",
+        Kind::DurationOrAlways { .. } => "duration or \"always\"",
         Kind::Size { .. } => "size",
         Kind::Count { .. } => "number",
         Kind::CountOrAuto(_) => "number or \"auto\"",
@@ -56,6 +57,7 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Hub => "hub",
         Kind::Template => "template",
         Kind::Templates(_) => "templates",
+        Kind::Patterns(_) => "patterns",
         Kind::Path | Kind::RunPath => "path",
         Kind::LogTarget => "path or word",
         Kind::Origins | Kind::Hosts => "word or strings",
@@ -68,7 +70,7 @@ fn type_of(kind: Kind) -> &'static str {
 /// The type in a key's line, without macros.
 fn documented_type(rest: &str) -> String {
     let (shown, _) = rest.split_once(" Pq ").unwrap_or((rest, ""));
-    let shown = shown.replace("Qo auto Qc", "\"auto\"");
+    let shown = shown.replace("Qo auto Qc", "\"auto\"").replace("Qo always Qc", "\"always\"");
     let words: Vec<_> = shown.split(' ').filter(|word| !matches!(*word, "Ar" | "No" | "Li")).collect();
     words.join(" ")
 }

@@ -44,10 +44,11 @@ fn find<'s>(tables: &'s [Settings], table: &Settings) -> Option<&'s Settings> {
     tables.iter().find(|other| other.path == table.path)
 }
 
-/// Whether a table that is missing from `others` is reported elsewhere: with its server, or as the key `rotate`.
+/// Whether a table that is missing from `others` is reported elsewhere: with its server, or as a key that is a table or `false`.
 fn is_reported_above(others: &[Settings], table: &Settings) -> bool {
     let server = table.path.len() > 2 && table.path[0] == "server";
-    table.section == &keys::ROTATE || server && !others.iter().any(|other| other.path == table.path[..2])
+    [&keys::ROTATE, &keys::HISTORY].contains(&table.section)
+        || server && !others.iter().any(|other| other.path == table.path[..2])
 }
 
 fn whole(table: &Settings, text: String) -> Difference {

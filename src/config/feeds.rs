@@ -7,6 +7,7 @@ use super::hubs::Hubs;
 use super::keys;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
+use super::routes;
 use super::{HubId, Template};
 
 /// `[feed.NAME]`: a source of messages inside pushd.
@@ -67,7 +68,7 @@ fn feed<'a>(item: Item<'a>, hubs: &Hubs<'a>) -> Option<(Span, Feed)> {
 }
 
 fn channel(item: &Item<'_>) -> Option<String> {
-    let template = item.channel()?;
+    let template = routes::name(item)?;
     item.only_holes(&template, &[], "the channel of a feed has no placeholders");
     template.fixed().map(str::to_owned)
 }

@@ -1,8 +1,8 @@
 //! From the text of the files to a [`Config`].
 //!
 //! [`parse`] is pure. [`load`] reads the files, and also checks that the directories and users in them exist. [`load_daemon`] reads
-//! `[daemon]` as far as possible, whatever else is wrong. Each kind of table has a module: `process`, `hubs`, `servers` (with `routes`
-//! and `addresses`), `feeds`.
+//! `[daemon]` as far as possible, whatever else is wrong. Each kind of table has a module: `process`, `store`, `hubs`,
+//! `servers` (with `routes`, `subscribing` and `addresses`), `feeds`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,6 +20,7 @@ use super::report::{External, Report};
 use super::servers::Servers;
 use super::settings::{Settings, settings};
 use super::sources::Sources;
+use super::store;
 use super::text::shown;
 use super::text_file::Pipes;
 use super::{Config, Daemon, Errors};
@@ -129,6 +130,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     Config {
         daemon: process::daemon(&top.table("daemon")),
         log: process::log(&top.table("log")),
+        store: store::store(&top.table("store")),
         servers,
         hubs: hubs.read(),
         feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),

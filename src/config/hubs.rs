@@ -8,9 +8,12 @@ use std::num::NonZeroUsize;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::keys;
 use super::reader::{Item, Table};
-use super::report::{Problem, Report};
+use super::report::{Problem, Report, Span};
+use super::routes;
 use super::units::size_text;
 use super::{HubId, Template};
 
@@ -45,6 +48,26 @@ pub struct Hub {
     pub subscribers_max: Option<NonZeroUsize>,
     /// Messages of at least this size are compressed (permessage-deflate) for clients that ask for it; `None`: no messages are.
     pub deflate_bytes_min: Option<usize>,
+    /// How much is kept of each channel; `None`: nothing, and publications have no positions.
+    pub history: Option<History>,
+    /// Whether the history is kept on disk. Never without `history`.
+    pub durable: bool,
+    /// Whether the hub knows who is subscribed to its channels.
+    pub presence: bool,
+    /// The channel of the same hub on which it tells who joins and leaves a channel, filled with the name of that as `channel`
+    /// by [`Template::text`], unchanged; `None`: it does not. Never without `presence`, unless a reload has set both.
+    pub presence_channel: Option<Template>,
+}
+
+/// `history`: the limits of what is kept of each channel. At least one is set. What exceeds any of them is gone, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// The number of messages.
+    pub messages: Option<NonZeroUsize>,
+    /// The size of the payloads together, in bytes.
+    pub bytes: Option<usize>,
+    /// How long a message is kept.
+    pub age: Option<Duration>,
 }
 
 /// `when_slow`
@@ -103,6 +126,27 @@ impl<'a> Hubs<'a> {
         u32::try_from(place).ok().map(HubId)
     }
 
+    /// Whether the hub has a history.
+    pub(super) fn has_history(&self, hub: HubId) -> bool {
+        matches!(self.written(hub, "history"), Some(DeValue::Table(_)))
+    }
+
+    /// Whether the hub has presence.
+    pub(super) fn has_presence(&self, hub: HubId) -> bool {
+        matches!(self.written(hub, "presence"), Some(DeValue::Boolean(true)))
+    }
+
+    /// The name of the hub, and its location.
+    pub(super) fn named(&self, hub: HubId) -> (&'a str, Span) {
+        let item = self.declared[hub.0 as usize].item;
+        (item.key(), item.key_span())
+    }
+
+    /// The value of a key of the hub, before it is read.
+    fn written(&self, hub: HubId, key: &str) -> Option<&'a DeValue<'a>> {
+        Some(self.declared[hub.0 as usize].item.value.get_ref().as_table()?.get(key)?.get_ref())
+    }
+
     /// Warns of every hub that has no reference.
     pub(super) fn note_unused(&self, report: &Report<'_>) {
         for declared in self.declared.iter().filter(|declared| !declared.used.get()) {
@@ -112,6 +156,26 @@ impl<'a> Hubs<'a> {
                 problem.label("no route and no feed names it").help("remove it, or name it in a route or a feed"),
             );
         }
+    }
+}
+
+impl Hub {
+    /// Takes over from `now`, the settings in force, what only a restart can change. Returns the keys in which that differs.
+    pub fn keep_fixed(&mut self, now: &Hub) -> Vec<&'static str> {
+        let mut kept = Vec::new();
+        // Its limits change at once.
+        if self.history.is_some() != now.history.is_some() {
+            self.history.clone_from(&now.history);
+            kept.push("history");
+        }
+        for (key, new, now) in
+            [("durable", &mut self.durable, now.durable), ("presence", &mut self.presence, now.presence)]
+        {
+            if std::mem::replace(new, now) != now {
+                kept.push(key);
+            }
+        }
+        kept
     }
 }
 
@@ -146,6 +210,10 @@ fn hub(name: &str, table: &Table<'_>) -> Hub {
         pong_timeout: table.duration("pong_timeout"),
         subscribers_max: table.item("subscribers_max").and_then(|i| i.positive()),
         deflate_bytes_min: table.flag("deflate").then_some(table.size("deflate_min")),
+        history: history(table),
+        durable: table.flag("durable"),
+        presence: table.flag("presence"),
+        presence_channel: table.item("presence_channel").and_then(|i| presence_channel(&i)),
     };
     let message = hub.message_bytes_max;
     note_too_small(table, "queue_max", hub.queue_bytes_max, message, "the queue is smaller than the largest message");
@@ -158,6 +226,27 @@ fn hub(name: &str, table: &Table<'_>) -> Hub {
         "the rate is smaller than the largest message, so no client could send one",
     );
     hub
+}
+
+/// Reads `history`.
+fn history(table: &Table<'_>) -> Option<History> {
+    let item = table.item("history").filter(|item| item.as_flag() != Some(false))?;
+    if !item.is_table() {
+        item.mismatch("`{ messages = 100 }` or `false`");
+        return None;
+    }
+    let limits = table.table("history");
+    Some(History {
+        messages: limits.item("messages").and_then(|i| i.positive()),
+        bytes: limits.item("bytes").and_then(|i| i.size()),
+        age: limits.item("age").and_then(|i| i.duration()),
+    })
+}
+
+fn presence_channel(item: &Item<'_>) -> Option<Template> {
+    let template = routes::name(item)?;
+    item.only_holes(&template, &["channel"], "only the channel that a client joins or leaves can be used here");
+    Some(template)
 }
 
 fn gap_notice(item: &Item<'_>) -> Option<Template> {

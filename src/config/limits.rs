@@ -130,6 +130,40 @@ pub const INBOX_MESSAGES_MAX: usize = 8192;
 /// The same in bytes.
 pub const INBOX_BYTES_MAX: usize = 64 << 20;
 
+/// How much of a history is sent to a client that catches up, in bytes, before the next page is made. At least one message. A page is
+/// memory until the client has read it: a thousand clients take 256 MiB at most.
+pub const HISTORY_PAGE_BYTES_MAX: usize = 256 << 10;
+/// The same in messages. A page of tiny messages takes an owner a fraction of a millisecond.
+pub const HISTORY_PAGE_MESSAGES_MAX: usize = 256;
+/// A page up to this size, in bytes, may be the last one before a session goes live. It counts to no limit of the queue, so it has to
+/// be small beside the default of `queue_max`.
+pub const HISTORY_LAST_PAGE_BYTES_MAX: usize = 16 << 10;
+/// The budget of an owner's turn for making pages, in nanoseconds. Publications of the same turn are delayed by no more.
+pub const HISTORY_WORK_PER_TURN: u32 = 200_000;
+/// How many channels a gap names. A client that missed something on more of them is told of these, and that there are more.
+pub const GAP_CHANNELS_MAX: usize = 100;
+/// For how many channels that hold nothing any more a hub still knows up to which position they lost messages. Beyond, the oldest of
+/// these positions applies to all channels without one, so clients may be told of a gap that they do not have.
+pub const TOMBSTONES_MAX: usize = 65_536;
+/// The longest position that is read, in bytes. Ours are shorter; a longer text is like a position of another epoch.
+pub const POSITION_BYTES_MAX: usize = 128;
+/// The longest time that a poll waits. Proxies end a silent request after 60 s.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How many messages a poll answers with, at most, if the request asks for so many.
+pub const POLL_MESSAGES_MAX: usize = 1000;
+/// The same, if the request does not say how many.
+pub const POLL_MESSAGES_DEFAULT: usize = 100;
+/// How long an `Idempotency-Key` is known. A publisher that tries again does it within seconds.
+pub const IDEMPOTENCY_AGE: Duration = Duration::from_secs(300);
+/// How many of these keys a hub knows; the oldest are forgotten first. In five minutes that is 873 publications with a key each second.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 262_144;
+/// The longest of these keys, in bytes. UUIDs have 36; a longer key is answered with 400.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The maximum number of messages in the body of a batch. They are published in one turn.
+pub const BATCH_LINES_MAX: usize = 10_000;
+/// How long a member of a channel may be away before it has left. A page that is loaded again, or a restart, takes less.
+pub const PRESENCE_LEAVE_DELAY: Duration = Duration::from_secs(3);
+
 /// How many log lines may be queued for the disk. Further ones are counted, and the number is logged once there is room.
 pub const LOG_LINES_MAX: usize = 8192;
 /// The longest text of one log line, in bytes. A longer one is cut and ends in `…`.

@@ -5,10 +5,11 @@
 //! ```text
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
-//!   process  hubs  servers, routes  feeds    one module for each kind of table
+//!   process  store  hubs  feeds              one module for each kind of table
+//!   servers  routes, subscribing
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
-//!       units  addresses  template  pattern  the formats inside strings
+//!       units  addresses  template  pattern  channel_pattern    the formats inside strings
 //! report -> error                            the messages to the operator
 //! keys  limits                               the entry of each key; bounds that no key sets
 //! settings  differences                      the value of each key and where it is set; the effect of a change
@@ -17,6 +18,7 @@
 use std::path::PathBuf;
 
 mod addresses;
+mod channel_pattern;
 mod differences;
 pub mod error;
 mod feeds;
@@ -34,6 +36,8 @@ mod routes;
 mod servers;
 mod settings;
 mod sources;
+mod store;
+mod subscribing;
 mod syntax;
 pub mod template;
 pub(crate) mod text;
@@ -43,17 +47,20 @@ mod units;
 mod values;
 
 pub use addresses::{Hosts, Listen, Origins};
+pub use channel_pattern::ChannelPattern;
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
 pub use feeds::{Feed, Source};
 pub use file::{load, load_again, load_daemon, load_settings, parse};
-pub use hubs::{Hub, WhenSlow};
+pub use hubs::{History, Hub, WhenSlow};
 pub use pattern::Pattern;
 pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use servers::Server;
 pub use settings::{Provenance, Setting, Settings};
 pub use sources::DROP_INS;
+pub use store::{Store, Sync};
 pub use template::Template;
+pub(crate) use text::path as key_name;
 pub(crate) use units::{duration, duration_text, size};
 
 /// The commented default configuration, as shipped in `config/pushd.toml`.
@@ -66,6 +73,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[log]`: where events are written.
     pub log: Log,
+    /// `[store]`: where durable history is kept, and how much memory all history takes.
+    pub store: Store,
     /// `[server.NAME]`, in the order of the file.
     pub servers: Vec<Server>,
     /// `[hub.NAME]`, in the order of the file; a [`HubId`] is an index into it.
@@ -98,8 +107,12 @@ pub enum Action {
     WebSocket(WebSocket),
     /// `events = "HUB"`
     Events(Events),
+    /// `poll = "HUB"`
+    Poll(Poll),
     /// `publish = "HUB"`
     Publish(Publish),
+    /// `presence = "HUB"`
+    Presence(PresenceRoute),
     /// `static = "DIRECTORY"`
     Static(Static),
     /// `page = "live"`: the page that is built into pushd.
@@ -118,6 +131,7 @@ impl Action {
         match self {
             Action::WebSocket(socket) => Some(&socket.subscription),
             Action::Events(events) => Some(&events.subscription),
+            Action::Poll(poll) => Some(&poll.subscription),
             _ => None,
         }
     }
@@ -126,6 +140,7 @@ impl Action {
     pub fn origins(&self) -> Option<&Origins> {
         match self {
             Action::Publish(publish) => Some(&publish.origins),
+            Action::Presence(presence) => Some(&presence.origins),
             other => other.subscription().map(|subscription| &subscription.origins),
         }
     }
@@ -150,14 +165,23 @@ pub struct WebSocket {
     pub draft76: bool,
     /// The subprotocols offered, the preferred one first.
     pub subprotocols: Vec<String>,
+    /// Whether each message is sent as JSON with its channel and position: `{"channel":"news","id":"…","data":"…"}`.
+    pub envelope: bool,
+    /// The channels that clients may subscribe to by a request. Empty: requests are refused. Never set without `envelope`.
+    pub subscribe: Vec<ChannelPattern>,
+    /// The maximum number of channels and patterns that one client is subscribed to by such requests.
+    pub subscriptions_max: usize,
+    /// The name of the client for presence; `None`: its clients have none.
+    pub identity: Option<Template>,
 }
 
-/// What websocket and events routes have in common.
+/// What websocket, events and poll routes have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     /// The hub subscribed to.
     pub hub: HubId,
-    /// The channels a client is subscribed to; never empty.
+    /// The channels a client is subscribed to; never empty. Those that [are patterns](Template::is_pattern) stand for all channels that
+    /// match: their [`channel`](Template::channel) is the text of a [`ChannelPattern`].
     pub channels: Vec<Template>,
     /// Which web pages may connect.
     pub origins: Origins,
@@ -173,6 +197,28 @@ pub struct Events {
     /// The type of its events; the only hole in it is `channel`. `None`: browsers use `message`. The template contains no CR, LF or
     /// NUL, but the name of a channel that fills the hole may.
     pub event: Option<Template>,
+    /// The name of the client for presence; `None`: its clients have none.
+    pub identity: Option<Template>,
+}
+
+/// A route that answers with the messages since a position, or waits for the next one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Poll {
+    /// Its hub, which has a history, and its channels.
+    pub subscription: Subscription,
+    /// The name of the client for presence; `None`: its clients have none.
+    pub identity: Option<Template>,
+}
+
+/// A route that answers who is subscribed to a channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PresenceRoute {
+    /// The hub, which has presence.
+    pub hub: HubId,
+    /// The channel.
+    pub channel: Template,
+    /// Which web pages may ask.
+    pub origins: Origins,
 }
 
 /// `on_message`
@@ -197,7 +243,7 @@ pub enum Accept {
     Binary,
 }
 
-/// `log` of a websocket or events route.
+/// `log` of a websocket, events or poll route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLog {
     /// Nothing (but at level debug, everything).
@@ -213,14 +259,16 @@ pub enum SessionLog {
 pub struct Publish {
     /// The hub published to.
     pub hub: HubId,
-    /// The channel published to.
-    pub channel: Template,
+    /// The channel published to; `None` only with `batch`: each message of a batch names its channel.
+    pub channel: Option<Template>,
     /// The message; `None`: the request's body.
     pub message: Option<Template>,
     /// The request methods accepted; never empty.
     pub methods: Vec<Method>,
     /// Which web pages may publish.
     pub origins: Origins,
+    /// Whether a request contains several messages, each with its channel. Then the only method is POST, and `message` is `None`.
+    pub batch: bool,
 }
 
 /// A request method that a publish route can accept.

@@ -7,13 +7,13 @@ use std::collections::HashMap;
 
 use super::addresses;
 use super::hubs::Hubs;
-use super::keys::{self, Kind, Section};
+use super::keys::{self, Section};
 use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
 use super::{
-    Accept, Action, Events, Method, OnMessage, Origins, Page, Pattern, Publish, Route, SessionLog, Static,
-    Subscription, Template, WebSocket,
+    Accept, Action, HubId, Method, OnMessage, Origins, Page, Pattern, PresenceRoute, Publish, Route, SessionLog,
+    Static, Template,
 };
 
 /// Reads the routes of one server.
@@ -65,7 +65,9 @@ impl<'a> Routes<'_, 'a> {
         match item.key() {
             "websocket" => self.websocket(&table, &item).map(Action::WebSocket),
             "events" => self.events(&table, &item).map(Action::Events),
+            "poll" => self.poll(&table, &item).map(Action::Poll),
             "publish" => self.publish(&table, &item).map(Action::Publish),
+            "presence" => self.presence(&table, &item).map(Action::Presence),
             "static" => self.files(&table, &item).map(Action::Static),
             "page" => item.choice(&PAGES).map(Action::Page),
             "metrics" => switched_on(&item).map(|()| Action::Metrics),
@@ -74,54 +76,51 @@ impl<'a> Routes<'_, 'a> {
         }
     }
 
-    fn websocket(&self, table: &Table<'a>, item: &Item<'a>) -> Option<WebSocket> {
-        let subscription = self.subscription(table, item);
-        let on_message = table.choice("on_message", &ON_MESSAGE);
-        let message = table.item("message").and_then(|item| {
-            let template = item.template()?;
-            item.only_holes(&template, &["message"], "only the client's message can be used here");
-            Some(template)
-        });
-        if on_message != OnMessage::Broadcast {
-            warn_idle(table, "to", "`on_message = \"broadcast\"`");
-        }
-        if on_message == OnMessage::Ignore {
-            warn_idle(table, "message", "`on_message = \"broadcast\"` or `\"echo\"`");
-        }
-        Some(WebSocket {
-            on_message,
-            to: table.item("to").and_then(|i| i.channel()),
-            accept: table.choice("accept", &ACCEPT),
-            greeting: table.item("greeting").and_then(|i| i.template()),
-            message,
-            draft76: table.flag("draft76"),
-            subprotocols: table.item("subprotocols").map(subprotocols).unwrap_or_default(),
-            subscription: subscription?,
-        })
-    }
-
-    fn events(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Events> {
-        let subscription = self.subscription(table, item);
-        let event = table.item("event").and_then(|item| event(&item));
-        Some(Events { subscription: subscription?, event })
-    }
-
-    /// The keys that websocket and events routes have in common. The value of `item` is the name of the hub.
-    fn subscription(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Subscription> {
+    fn presence(&self, table: &Table<'a>, item: &Item<'a>) -> Option<PresenceRoute> {
         let hub = self.hubs.named_by(item);
-        let channels = table.value("channels", |item| channels(*item));
-        let origins = self.origins(table);
-        let log = table.choice("log", &SESSION_LOG);
-        Some(Subscription { hub: hub?, channels, origins, log })
+        if let Some(hub) = hub.filter(|hub| !self.hubs.has_presence(*hub)) {
+            let problem = item.error("a presence route needs a hub with presence");
+            self.note_lack(item, hub, problem, "presence = true");
+        }
+        let channel = table.required("channel", "add the channel: `channel = \"{channel}\"`").and_then(|i| name(&i));
+        Some(PresenceRoute { origins: self.origins(table), hub: hub?, channel: channel? })
+    }
+
+    /// Adds a `problem` with the hub that `item` names: it lacks the entry `needed`.
+    pub(super) fn note_lack(&self, item: &Item<'a>, hub: HubId, problem: Problem, needed: &str) {
+        let (name, span) = self.hubs.named(hub);
+        let key = needed.split(' ').next().unwrap_or_default();
+        let problem = problem.label(format!("`{name}` has no `{key}`")).also(span, "the hub is here");
+        item.note(problem.help(format!("add `{needed}` to the hub")).absence());
     }
 
     fn publish(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Publish> {
         let hub = self.hubs.named_by(item);
-        let channel = table.required("channel", "add the channel: `channel = \"all\"`").and_then(|i| i.channel());
+        let batch = table.flag("batch");
+        let message = table.item("message");
+        let methods = table.value("methods", |item| methods(*item));
+        if batch {
+            if let Some(item) = message {
+                let problem = Problem::error(item.key_span(), "`message` cannot be used with `batch`");
+                item.note(problem.label("the messages of a batch are in its body").help("remove `message`"));
+            }
+            if let Some(item) = table.item("methods").filter(|_| methods.iter().any(|method| *method != Method::Post)) {
+                let problem = item.error("a batch can only be published by POST");
+                item.note(problem.label("expected `[\"POST\"]`").help("remove `methods`, or `batch`"));
+            }
+        }
+        let channel = match table.item("channel") {
+            None if batch => Some(None),
+            _ => {
+                let help = "add the channel: `channel = \"all\"`";
+                table.required("channel", help).and_then(|i| name(&i)).map(Some)
+            }
+        };
         Some(Publish {
-            message: table.item("message").and_then(|i| i.template()),
-            methods: table.value("methods", |item| methods(*item)),
+            message: message.and_then(|i| i.template()),
+            methods,
             origins: self.origins(table),
+            batch,
             hub: hub?,
             channel: channel?,
         })
@@ -132,7 +131,7 @@ impl<'a> Routes<'_, 'a> {
         Some(Static { listing, index, root: item.directory()? })
     }
 
-    fn origins(&self, table: &Table<'a>) -> Origins {
+    pub(super) fn origins(&self, table: &Table<'a>) -> Origins {
         table.item("origins").and_then(addresses::origins).unwrap_or_else(|| self.origins.clone())
     }
 
@@ -176,23 +175,6 @@ fn kind(item: &Item<'_>) -> Option<&'static Section> {
     }
 }
 
-fn channels(item: Item<'_>) -> Option<Vec<Template>> {
-    let Some(Kind::Templates(most)) = item.kind() else { unreachable!("`{}` is not a list of templates", item.key()) };
-    let items = item.strings()?;
-    if items.len() > most {
-        item.note(item.error("too many channels for one route").label(format!("at most {most}")));
-    }
-    let mut channels: Vec<Template> = Vec::new();
-    for item in items.into_iter().take(most) {
-        let Some(channel) = item.channel() else { continue };
-        if channels.contains(&channel) {
-            item.note(item.error("this channel is listed twice").label("a client is subscribed once"));
-        }
-        channels.push(channel);
-    }
-    Some(channels)
-}
-
 fn methods(item: Item<'_>) -> Option<Vec<Method>> {
     let mut methods = Vec::new();
     for method in item.strings()?.iter().filter_map(|item| item.choice(&METHODS)) {
@@ -211,30 +193,6 @@ fn index(item: Item<'_>) -> Option<Vec<String>> {
     Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
 }
 
-/// The type of a route's events. A line break would end the field in the event stream.
-fn event(item: &Item<'_>) -> Option<Template> {
-    let text = item.text("the type of an event")?;
-    if text.contains(['\r', '\n']) {
-        let problem = item.error("`event` contains a line break").label("the type of an event is a single line");
-        item.note(problem.help("remove the line break"));
-    }
-    let template = item.template()?;
-    item.only_holes(&template, &["channel"], "only the channel of the message can be used here");
-    Some(template)
-}
-
-fn subprotocols(item: Item<'_>) -> Vec<String> {
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let items = item.strings().unwrap_or_default();
-    for item in items.iter().filter(|i| i.as_text().is_some_and(|name| name.is_empty() || !name.bytes().all(token))) {
-        item.note(
-            item.error("this is not the name of a subprotocol")
-                .label("expected letters, digits and any of !#$%&'*+-.^_`|~"),
-        );
-    }
-    items.iter().filter_map(Item::as_text).map(str::to_owned).collect()
-}
-
 fn switched_on(item: &Item<'_>) -> Option<()> {
     if item.as_flag() == Some(true) {
         return Some(());
@@ -247,8 +205,18 @@ fn switched_on(item: &Item<'_>) -> Option<()> {
     None
 }
 
+/// A template for the name of one channel: one that is published to or asked about.
+pub(super) fn name(item: &Item<'_>) -> Option<Template> {
+    let template = item.channel()?;
+    if template.is_pattern() {
+        let problem = Problem::warning(item.span(), "`*` is a plain character here");
+        item.note(problem.label("this is the name of one channel, not a pattern"));
+    }
+    Some(template)
+}
+
 /// Warns that `key` is set, but has an effect only with `needed`.
-fn warn_idle(table: &Table<'_>, key: &str, needed: &str) {
+pub(super) fn warn_idle(table: &Table<'_>, key: &str, needed: &str) {
     if let Some(item) = table.item(key) {
         let problem = Problem::warning(item.key_span(), format!("`{key}` has no effect here"));
         item.note(problem.label(format!("it needs {needed}")));

@@ -17,6 +17,9 @@ use super::units;
 /// Shown in the place of a secret.
 const HIDDEN: &str = "\"(hidden)\"";
 
+/// The default of a table that is off unless it is set.
+const OFF: Fallback = Fallback::Value("false");
+
 /// One table with all its keys, except those that are tables themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -97,7 +100,9 @@ impl Walk<'_, '_> {
             path.push(key.name.to_owned());
             match (key.kind, table) {
                 (Kind::Table(below), _) | (Kind::TableOrOff(below), Some(_)) => self.below(below, path, entry, table),
-                (Kind::TableOrOff(below), None) if entry.is_none() => self.below(below, path, entry, table),
+                (Kind::TableOrOff(below), None) if entry.is_none() && key.fallback != OFF => {
+                    self.below(below, path, entry, table);
+                }
                 (Kind::Named(below), Some(table)) => self.members(table, path, |_| Some(below)),
                 (Kind::Routes, Some(table)) => self.members(table, path, kind_of_route),
                 (Kind::Named(_) | Kind::Routes, None) => {}
@@ -194,7 +199,7 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
         _ => None,
     };
     let meaning = match (kind, string, value) {
-        (Kind::Duration { .. } | Kind::DurationOrOff { .. }, Some(text), _) => {
+        (Kind::Duration { .. } | Kind::DurationOrOff { .. } | Kind::DurationOrAlways { .. }, Some(text), _) => {
             units::duration(text).ok().map(|time| format!("{}ms", time.as_millis()))
         }
         (Kind::Size { .. }, Some(text), _) => units::size(text).ok().map(|bytes| bytes.to_string()),
@@ -203,7 +208,9 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
         (_, _, DeValue::Integer(number)) => {
             i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
         }
-        (Kind::Texts | Kind::Templates(_) | Kind::Words(_) | Kind::Addresses, Some(_), _) => Some(format!("[{shown}]")),
+        (Kind::Texts | Kind::Templates(_) | Kind::Patterns(_) | Kind::Words(_) | Kind::Addresses, Some(_), _) => {
+            Some(format!("[{shown}]"))
+        }
         _ => None,
     };
     let meaning = meaning.unwrap_or_else(|| shown.clone());

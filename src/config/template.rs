@@ -10,10 +10,14 @@ use std::fmt;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::channel_pattern;
+
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
     parts: Vec<Part>,
+    /// Derived from the parts.
+    is_pattern: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +77,8 @@ impl Template {
         if !plain.is_empty() {
             parts.push(Part::Text(plain));
         }
-        Ok(Template { parts })
+        let is_pattern = channel_pattern::is_wild(&written(&parts));
+        Ok(Template { parts, is_pattern })
     }
 
     /// The names of its holes that have no default, in order.
@@ -104,6 +109,17 @@ impl Template {
         })
     }
 
+    /// Whether it stands for all channels that match, as one of `channels`: a segment of its text is `*` or `**`. A value that fills
+    /// a hole never makes it a pattern, and neither does the default of a hole.
+    pub fn is_pattern(&self) -> bool {
+        self.is_pattern
+    }
+
+    /// What is wrong with the `*` in its text as a pattern, and what would be right.
+    pub(super) fn pattern_mistake(&self) -> Option<String> {
+        channel_pattern::mistake(&written(&self.parts))
+    }
+
     /// Its text, if it has no holes.
     pub fn fixed(&self) -> Option<&str> {
         match self.parts.as_slice() {
@@ -118,8 +134,8 @@ impl Template {
         self.fill(|filled, text| filled.push_str(text), value)
     }
 
-    /// The template filled as the name of a channel. `/`, `%` and control characters in values are percent-encoded, unless a value is the
-    /// whole name.
+    /// The template filled as the name of a channel. `/`, `%`, `*` and control characters in values are percent-encoded, unless a value is
+    /// the whole name.
     pub fn channel<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, str>>) -> Result<String, Missing> {
         if self.is_whole() { self.text(value) } else { self.fill(push_escaped, value) }
     }
@@ -192,8 +208,20 @@ impl Template {
     }
 }
 
-/// Appends `text`, and escapes the characters that a value may not add to the name of a channel: the separator, the escape character
-/// and control characters. Letters of all scripts stay as they are, as in the names in the file.
+/// The text of a template with the name of each hole in braces.
+fn written(parts: &[Part]) -> String {
+    let mut written = String::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => written.push_str(text),
+            Part::Hole { name, .. } => written.extend(["{", name, "}"]),
+        }
+    }
+    written
+}
+
+/// Appends `text`, and escapes the characters that a value may not add to the name of a channel: the separator, the escape character,
+/// the sign of a pattern, and control characters. Letters of all scripts stay as they are, as in the names in the file.
 fn push_escaped(filled: &mut String, text: &str) {
     for piece in text.split_inclusive(is_escaped) {
         let odd = piece.chars().next_back().filter(|c| is_escaped(*c)).map_or(0, char::len_utf8);
@@ -204,7 +232,7 @@ fn push_escaped(filled: &mut String, text: &str) {
 }
 
 fn is_escaped(c: char) -> bool {
-    matches!(c, '/' | '%') || c.is_control()
+    matches!(c, '/' | '%' | '*') || c.is_control()
 }
 
 impl Part {
@@ -251,6 +279,27 @@ mod tests {
         assert_eq!(template.channel(value).unwrap(), "user/x%2Fy/50%25");
         let odd = Template::parse("x{c=//a\n%\u{85}}").unwrap();
         assert_eq!(odd.channel(value).unwrap(), "x%2F%2Fa%0A%25%C2%85");
+    }
+
+    #[test]
+    fn only_the_text_of_a_template_makes_it_a_pattern() {
+        for (text, is_pattern, channel) in [
+            ("news/*", true, "news/*"),
+            ("user/{a}/**", true, "user/%2A%2A/**"),
+            ("*", true, "*"),
+            ("user/{a}", false, "user/%2A%2A"),
+            ("user/{b=*}/x", false, "user/%2A/x"),
+            ("{a}", false, "**"),
+            ("{b=*}", false, "*"),
+            ("a*b", false, "a*b"),
+        ] {
+            let template = Template::parse(text).unwrap();
+            assert_eq!(template.is_pattern(), is_pattern, "{text}");
+            let filled = template.channel(|name| (name == "a").then_some("**".into())).unwrap();
+            assert_eq!(filled, channel);
+        }
+        assert!(Template::parse("user/{a}*").unwrap().pattern_mistake().unwrap().contains("`{a}*`"));
+        assert_eq!(Template::parse("user/{a}/*").unwrap().pattern_mistake(), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use toml::de::DeValue;
 
 /// Dotted keys: `server.main.routes."/ws"`.
-pub(super) fn path<T: AsRef<str>>(keys: &[T]) -> String {
+pub(crate) fn path<T: AsRef<str>>(keys: &[T]) -> String {
     let keys: Vec<_> = keys.iter().map(|key| self::key(key.as_ref())).collect();
     keys.join(".")
 }

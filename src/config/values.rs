@@ -83,7 +83,12 @@ impl<'a> Item<'a> {
 
     /// A duration within the bounds of its entry.
     pub(super) fn duration(&self) -> Option<Duration> {
-        let Some(Kind::Duration { least, most } | Kind::DurationOrOff { least, most }) = self.kind() else {
+        let Some(
+            Kind::Duration { least, most }
+            | Kind::DurationOrOff { least, most }
+            | Kind::DurationOrAlways { least, most },
+        ) = self.kind()
+        else {
             unreachable!("`{}` is not a duration", self.key())
         };
         match (self.as_text().map(units::duration), self.as_integer()) {
@@ -100,6 +105,7 @@ impl<'a> Item<'a> {
             (None, None) => {
                 self.mismatch(match self.kind() {
                     Some(Kind::DurationOrOff { .. }) => "a duration, such as \"10s\", or `false`",
+                    Some(Kind::DurationOrAlways { .. }) => "\"always\" or a duration, such as \"100ms\"",
                     _ => "a duration, such as \"10s\"",
                 });
                 None

@@ -230,6 +230,7 @@ async fn outcome<B: Backend>(
             answer::text(StatusCode::BAD_REQUEST, "the request of an event stream has no body")
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
+        Handler::Unserved => answer::text(StatusCode::NOT_IMPLEMENTED, "this kind of route is not served yet"),
         Handler::Static(pages) => {
             pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
         }

@@ -84,7 +84,10 @@ async fn publish<B: Backend>(
     if handler.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
         arguments.add_form(&body);
     }
-    let channel = channel(&handler.route.channel, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    let Some(template) = handler.route.channel.as_ref().filter(|_| !handler.route.batch) else {
+        return Err(refuse(StatusCode::NOT_IMPLEMENTED, "batches are not published yet"));
+    };
+    let channel = channel(template, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     let message = match &handler.route.message {
         Some(template) => {
             let text = template.text(|name| arguments.value(name));

@@ -50,6 +50,8 @@ pub enum Handler {
     Events(Box<EventsHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
+    /// Not served yet.
+    Unserved,
     /// Serves files.
     Static(config::Static),
     /// Serves the built-in page.
@@ -137,6 +139,7 @@ impl Site {
                     hub: hub.hub.clone(),
                 }))
             }
+            Action::Poll(_) | Action::Presence(_) => Handler::Unserved,
             Action::Static(pages) => Handler::Static(pages.clone()),
             Action::Page(page) => Handler::Page(*page),
             Action::Metrics => Handler::Metrics,

@@ -13,24 +13,43 @@ use crate::hub::Members;
 /// The hubs that are configured or have sessions.
 #[derive(Debug, Default)]
 pub struct Hubs {
-    known: HashMap<String, (HubId, Members)>,
+    known: HashMap<String, Known>,
     /// The id of the next new hub.
     next: u32,
 }
 
+/// A hub, with its settings in force.
+#[derive(Debug)]
+struct Known {
+    id: HubId,
+    members: Members,
+    hub: config::Hub,
+}
+
 impl Hubs {
+    /// Takes what only a restart can change from the settings in force. Returns the names of the keys in which these differ.
+    pub fn keep_fixed(&self, configured: &mut [config::Hub]) -> Vec<String> {
+        let mut kept = Vec::new();
+        for hub in configured {
+            let keys = self.known.get(&hub.name).map(|now| hub.keep_fixed(&now.hub)).unwrap_or_default();
+            kept.extend(keys.iter().map(|key| config::key_name(&["hub", &hub.name, key])));
+        }
+        kept
+    }
+
     /// The hubs of a configuration, in its order, each with its id. Hubs that are neither configured nor in use are
     /// dropped.
     pub fn number(&mut self, configured: &[config::Hub]) -> Vec<HubInUse> {
         let names: HashSet<&str> = configured.iter().map(|hub| hub.name.as_str()).collect();
-        self.known.retain(|name, (_, members)| names.contains(name.as_str()) || members.count() > 0);
+        self.known.retain(|name, known| names.contains(name.as_str()) || known.members.count() > 0);
         let numbered = configured.iter().map(|hub| {
-            let (id, members) = self.known.entry(hub.name.clone()).or_insert_with(|| {
+            let known = self.known.entry(hub.name.clone()).or_insert_with(|| {
                 let id = HubId(self.next);
                 self.next += 1;
-                (id, Members::default())
+                Known { id, members: Members::default(), hub: hub.clone() }
             });
-            HubInUse { id: *id, hub: hub.clone(), members: members.clone() }
+            known.hub.clone_from(hub);
+            HubInUse { id: known.id, hub: hub.clone(), members: known.members.clone() }
         });
         numbered.collect()
     }

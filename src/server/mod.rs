@@ -145,8 +145,9 @@ impl Server {
     ///
     /// # Errors
     /// An address could not be bound. Then nothing has changed.
-    pub fn reload(&mut self, config: Config) -> Result<Vec<String>, BindError> {
+    pub fn reload(&mut self, mut config: Config) -> Result<Vec<String>, BindError> {
         let listeners = bind::bind(&config, &self.listeners, &self.inherited, AS_OURSELVES)?;
+        let fixed = self.keep_fixed(&mut config);
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
@@ -157,12 +158,21 @@ impl Server {
         }
         let ended = self.listeners.iter().filter(|(listen, _)| !listeners.iter().any(|(stays, _)| stays == listen));
         bind::unlink(ended.map(|(_, listener)| listener));
-        let fixed = needs_restart(&self.began_with, &config.daemon);
         log_addresses(&config, &listeners);
         let before = std::mem::replace(&mut self.listeners, listeners);
         self.config = config;
         self.wait_for_end_of(before);
         Ok(fixed)
+    }
+
+    /// Takes what only a restart can change from the settings in force. Returns the names of the keys in which these differ.
+    fn keep_fixed(&self, config: &mut Config) -> Vec<String> {
+        // The process has used those of `[daemon]` already, and does not read them again.
+        let mut fixed = needs_restart(&self.began_with, &config.daemon);
+        let store = config.store.keep_fixed(&self.config.store);
+        fixed.extend(store.iter().map(|key| format!("store.{key}")));
+        fixed.extend(self.lasting.hubs.keep_fixed(&mut config.hubs));
+        fixed
     }
 
     /// Waits until the shards have closed those listeners of `before` that are no longer configured: the next reload
@@ -305,7 +315,7 @@ fn log_addresses(config: &Config, listeners: &Listeners) {
     }
 }
 
-/// The keys that differ and that only a restart can change. All of those are in `[daemon]`.
+/// The keys of `[daemon]` that differ and that only a restart can change.
 fn needs_restart(now: &config::Daemon, new: &config::Daemon) -> Vec<String> {
     let fixed = |name: &&str| keys::DAEMON.key(name).is_some_and(|key| key.change == Change::Restart);
     let changed = now.changed_keys(new).into_iter();
@@ -327,11 +337,38 @@ mod tests {
         config::parse(Path::new("/x.toml"), &text).unwrap_or_else(|errors| panic!("{key}: {errors}"))
     }
 
+    /// A hub with these keys.
+    fn hub(keys: &str) -> config::Hub {
+        let file = "[server.s]\nlisten = \"127.0.0.1:1\"\nroutes.\"/\" = { health = true }\n[hub.h]\n";
+        let mut config = config::parse(Path::new("/x.toml"), &format!("{file}{keys}\n")).unwrap();
+        config.hubs.remove(0)
+    }
+
     #[test]
     fn the_keys_that_need_a_restart_are_those_of_the_table_of_keys() {
-        for section in keys::SECTIONS.into_iter().filter(|section| **section != keys::DAEMON) {
-            let fixed = section.keys.iter().find(|key| key.change == Change::Restart);
-            assert_eq!(fixed.map(|key| key.name), None, "{}: only [daemon] is checked", section.title);
+        for section in keys::SECTIONS {
+            let fixed = section.keys.iter().filter(|key| key.change == Change::Restart).map(|key| key.name);
+            let fixed: Vec<_> = fixed.collect();
+            match *section {
+                keys::DAEMON => {}
+                keys::HUB => {
+                    let [now, new] = ["", "history.messages = 1\ndurable = true\npresence = true"].map(hub);
+                    let mut kept = new.clone();
+                    assert_eq!(kept.keep_fixed(&now), fixed);
+                    assert_eq!(kept, now);
+                    kept = hub("history.messages = 2\ndurable = true\npresence = true\npresence_channel = \"x\"");
+                    assert_eq!(kept.keep_fixed(&new), [""; 0]);
+                    assert_ne!(kept.history, new.history, "its limits change at once");
+                }
+                keys::STORE => {
+                    let now = config::Store::default();
+                    let sync = config::Sync::Every(Duration::from_secs(1));
+                    let mut new = config::Store { dir: "other".into(), sync, memory_bytes_max: 1 << 20 };
+                    assert_eq!(new.keep_fixed(&now), fixed);
+                    assert_eq!(new, config::Store { memory_bytes_max: 1 << 20, ..now });
+                }
+                _ => assert_eq!(fixed, [""; 0], "{}", section.title),
+            }
         }
         for key in keys::DAEMON.keys {
             let values = match key.kind {

@@ -7,15 +7,19 @@ use pushd::config::keys::{self, Fallback, Key, Kind, Section};
 /// The keys of which a feed has exactly one.
 const SOURCES: [&str; 3] = ["every", "tail", "command"];
 
+/// The keys of a hub that some kinds of routes need.
+const ABLE: &str = "history = { messages = 1 }\npresence = true\n";
+
 /// A file with one entry in the table `section`. It is valid if the entry is.
 pub fn around(section: &Section, entry: &str) -> String {
     match section.title {
         "the file" => format!("{entry}\n"),
         "rotate" => format!("[log]\nrotate = {{ {entry} }}\n"),
+        "history" => format!("[hub.n]\nhistory = {{ {entry} }}\n"),
         title if title.ends_with("route") => {
             let others = required(section, entry.split(' ').next().unwrap_or_default());
             let server = "[server.s]\nlisten = \"127.0.0.1:1\"\n";
-            format!("[hub.one]\n{server}[server.s.routes.\"/x\"]\n{others}{entry}\n")
+            format!("[hub.one]\n{ABLE}{server}[server.s.routes.\"/x\"]\n{others}{entry}\n")
         }
         title => format!("{}\n{entry}\n", title.replace("NAME", "n")),
     }
@@ -26,6 +30,18 @@ fn required(section: &Section, except: &str) -> String {
     let keys = section.keys.iter().filter(|key| key.fallback == Fallback::Required && key.name != except);
     let lines = keys.filter_map(|key| Some(format!("{} = {}\n", key.name, one_value(key)?)));
     lines.collect()
+}
+
+/// What a table needs besides its required keys, where `key` is set.
+fn needed(section: &Section, key: &str) -> String {
+    let entry = match (section.title, key) {
+        ("history", "") => "messages = 1",
+        ("a publish route", _) if key != "channel" => "channel = \"one\"",
+        ("a websocket route", "subscribe") => "envelope = true",
+        ("[hub.NAME]", "presence_channel") => "presence = true",
+        _ => return String::new(),
+    };
+    format!("{entry}\n")
 }
 
 /// A value of a key in TOML; `None` if it is a table.
@@ -42,6 +58,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
     let quoted = |texts: [&str; 2]| texts.map(|text| format!("{text:?}"));
     Some(match key.kind {
         Kind::Duration { .. } | Kind::DurationOrOff { .. } => quoted(["11s", "12s"]),
+        Kind::DurationOrAlways { .. } => quoted(["1s", "always"]),
         Kind::Size { .. } => quoted(["512KiB", "600KiB"]),
         Kind::Count { .. } | Kind::CountOrAuto(_) => [1, 2].map(|number| number.to_string()),
         Kind::Flag => [true, false].map(|flag| flag.to_string()),
@@ -51,7 +68,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => {
             quoted(["one", "other"])
         }
-        Kind::Texts | Kind::Templates(_) => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
+        Kind::Texts | Kind::Templates(_) | Kind::Patterns(_) => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),
         Kind::Hosts => ["\"any\"".to_owned(), "[\"www.example.com\"]".to_owned()],
@@ -68,15 +85,17 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
 
 /// A valid file in which a key of `section` has this value.
 pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
-    let mut text = "[hub.one]\n[hub.other]\n".to_owned();
+    let mut text = format!("[hub.one]\n{ABLE}[hub.other]\n{ABLE}");
     for table in keys::SECTIONS.into_iter().filter(|table| **table != keys::TOP) {
         let is_ours = table == section;
         text.push_str(&match table.title {
             "rotate" => "[log.rotate]\n".to_owned(),
+            "history" => "[hub.n.history]\n".to_owned(),
             title if title.ends_with("route") => format!("[server.n.routes.\"/{}\"]\n", table.action().name),
             title => format!("{}\n", title.replace("NAME", "n")),
         });
         text.push_str(&required(table, if is_ours { key.name } else { "" }));
+        text.push_str(&needed(table, if is_ours { key.name } else { "" }));
         if *table == keys::FEED {
             text.push_str(match key.name {
                 "every" if is_ours => "message = \"x\"\n",

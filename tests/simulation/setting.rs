@@ -111,6 +111,10 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
         message: None,
         draft76: true,
         subprotocols: Vec::new(),
+        envelope: false,
+        subscribe: Vec::new(),
+        subscriptions_max: 100,
+        identity: None,
     }
 }
 

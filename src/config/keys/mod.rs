@@ -11,8 +11,8 @@ use super::units::{duration_text, size_text};
 mod routes;
 mod table;
 
-pub use routes::{EVENTS, HEALTH, METRICS, PAGE, PUBLISH, READY, STATIC, WEBSOCKET};
-pub use table::{DAEMON, FEED, HUB, LOG, ROTATE, SERVER, TOP};
+pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, STATIC, WEBSOCKET};
+pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
 /// The keys of one kind of table.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,6 +57,13 @@ pub enum Kind {
         /// The longest that is allowed.
         most: Duration,
     },
+    /// `"100ms"` or `"always"`
+    DurationOrAlways {
+        /// The shortest that is allowed.
+        least: Duration,
+        /// The longest that is allowed.
+        most: Duration,
+    },
     /// `"64KiB"` or a number of bytes
     Size {
         /// The smallest that is allowed, in bytes.
@@ -93,6 +100,8 @@ pub enum Kind {
     Template,
     /// A list of templates, at most this many, or one alone.
     Templates(usize),
+    /// A list of patterns of channels, at most this many, or one alone.
+    Patterns(usize),
     /// A path; a relative one begins in the directory of the file.
     Path,
     /// A path; a relative one begins in the run directory.
@@ -146,9 +155,9 @@ impl Kind {
     /// The bounds of its values, in words: `10ms to 7d`. `None`: its values have no order.
     pub fn bounds(self) -> Option<String> {
         let (least, most) = match self {
-            Kind::Duration { least, most } | Kind::DurationOrOff { least, most } => {
-                (duration_text(least), duration_text(most))
-            }
+            Kind::Duration { least, most }
+            | Kind::DurationOrOff { least, most }
+            | Kind::DurationOrAlways { least, most } => (duration_text(least), duration_text(most)),
             Kind::Size { least, most: UNBOUNDED } => return Some(format!("{} or more", size_text(least as u64))),
             Kind::Size { least, most } => (size_text(least as u64), size_text(most as u64)),
             Kind::Count { least, most } => (least.to_string(), most.to_string()),
@@ -177,12 +186,13 @@ impl Section {
 }
 
 /// The kinds of routes. The first key of each decides what the route does.
-pub const ROUTES: [&Section; 8] = [&WEBSOCKET, &EVENTS, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
+pub const ROUTES: [&Section; 10] =
+    [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 15] = [
-    &TOP, &DAEMON, &LOG, &ROTATE, &SERVER, &WEBSOCKET, &EVENTS, &PUBLISH, &STATIC, &PAGE, &METRICS, &HEALTH, &READY,
-    &HUB, &FEED,
+pub const SECTIONS: [&Section; 19] = [
+    &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &PAGE,
+    &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED,
 ];
 
 /// The words of a list that pairs each word with its value.
@@ -209,6 +219,9 @@ mod tests {
         let mut compared = 0;
         for key in SECTIONS.iter().flat_map(|section| section.keys) {
             let (Kind::TableOrOff(below), Fallback::Value(text)) = (key.kind, key.fallback) else { continue };
+            if text == "false" {
+                continue;
+            }
             let entries = below.keys.iter().map(|key| match key.fallback {
                 Fallback::Value(value) => format!("{} = {value}", key.name),
                 _ => panic!("{} has no default", key.name),

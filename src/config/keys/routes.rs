@@ -2,7 +2,7 @@
 
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
-use super::Kind::{Flag, Hub, On, Origins, Path, Template, Templates, Texts, Word, Words};
+use super::Kind::{Count, Flag, Hub, On, Origins, Path, Patterns, Template, Templates, Texts, Word, Words};
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
 
@@ -12,6 +12,8 @@ const CHANNELS: Key =
 const ORIGINS: Key = key("origins", Origins, Nothing("the server's"), NewConnections, "Which web pages may connect.");
 const LOG: Key =
     key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients.");
+const IDENTITY: Key =
+    key("identity", Template, Nothing("none"), NewConnections, "The name of the client, for presence.");
 
 /// A WebSocket route.
 pub const WEBSOCKET: Section = Section {
@@ -44,6 +46,30 @@ pub const WEBSOCKET: Section = Section {
             NewConnections,
             "The subprotocols offered, the preferred one first.",
         ),
+        key(
+            "envelope",
+            Flag,
+            Value("false"),
+            NewConnections,
+            "Sends each message as JSON with its channel and position.",
+        ),
+        // As many as a page with a list of things needs. Each request is checked against all of them.
+        key(
+            "subscribe",
+            Patterns(32),
+            Nothing("none"),
+            AtOnce,
+            "The channels that clients may subscribe to by a request.",
+        ),
+        // A page shows fewer things. Each subscription takes memory, and an empty channel of a hub costs as much as a full one.
+        key(
+            "subscriptions_max",
+            Count { least: 1, most: 10_000 },
+            Value("100"),
+            AtOnce,
+            "The maximum number of subscriptions by requests of one client.",
+        ),
+        IDENTITY,
         ORIGINS,
         LOG,
     ],
@@ -56,6 +82,19 @@ pub const EVENTS: Section = Section {
         key("events", Hub, Required, AtOnce, "The hub of the route's streams."),
         CHANNELS,
         key("event", Template, Nothing("message"), NewConnections, "The type of the events; {channel} is the channel."),
+        IDENTITY,
+        ORIGINS,
+        LOG,
+    ],
+};
+
+/// A route for long polls.
+pub const POLL: Section = Section {
+    title: "a poll route",
+    keys: &[
+        key("poll", Hub, Required, AtOnce, "The hub whose messages are asked for. It needs a history."),
+        CHANNELS,
+        IDENTITY,
         ORIGINS,
         LOG,
     ],
@@ -66,10 +105,21 @@ pub const PUBLISH: Section = Section {
     title: "a publish route",
     keys: &[
         key("publish", Hub, Required, AtOnce, "The hub published to."),
-        key("channel", Template, Required, AtOnce, "The channel published to."),
+        key("channel", Template, Nothing("only with batch"), AtOnce, "The channel published to."),
         key("message", Template, Nothing("the request's body"), AtOnce, "The message, made from arguments."),
         key("methods", Words(&words(&METHODS)), Value("[\"POST\"]"), AtOnce, "The request methods accepted."),
+        key("batch", Flag, Value("false"), AtOnce, "Whether a request has several messages, each with its channel."),
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
+    ],
+};
+
+/// A route that says who is subscribed.
+pub const PRESENCE: Section = Section {
+    title: "a presence route",
+    keys: &[
+        key("presence", Hub, Required, AtOnce, "The hub that is asked. It needs presence."),
+        key("channel", Template, Required, AtOnce, "The channel that is asked about."),
+        key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may ask."),
     ],
 };
 

@@ -7,8 +7,8 @@ use std::time;
 use super::Change::{AtOnce, NewConnections, Restart};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    Addresses, Count, CountOrAuto, Duration, DurationOrOff, Flag, Hosts, Hub, LogTarget, Mask, Named, Origins, Path,
-    Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
+    Addresses, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Flag, Hosts, Hub, LogTarget, Mask, Named,
+    Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
 };
 use super::{Kind, Section, UNBOUNDED, key, words};
 use crate::config::hubs::WHEN_SLOW;
@@ -31,6 +31,7 @@ pub const TOP: Section = Section {
     keys: &[
         key("daemon", Table(&DAEMON), Nothing("its defaults"), AtOnce, "The process."),
         key("log", Table(&LOG), Nothing("its defaults"), AtOnce, "The log."),
+        key("store", Table(&STORE), Nothing("its defaults"), AtOnce, "Where history is kept."),
         key("server", Named(&SERVER), Required, AtOnce, "Addresses to listen on, with one table of routes."),
         key(
             "hub",
@@ -139,6 +140,32 @@ pub const ROTATE: Section = Section {
         ),
         // At most 1000, because each rotation renames all of them.
         key("keep", Count { least: 0, most: 1000 }, Value("10"), AtOnce, "The number of old logs that are kept."),
+    ],
+};
+
+/// `[store]`
+pub const STORE: Section = Section {
+    title: "[store]",
+    keys: &[
+        key("dir", RunPath, Value("\"store\""), Restart, "The directory of durable history."),
+        // Below 10 ms a disk that takes as long for each sync would do nothing else. More than 10 s of acknowledged messages are more
+        // than an operator expects to lose.
+        key(
+            "sync",
+            DurationOrAlways { least: time::Duration::from_millis(10), most: time::Duration::from_secs(10) },
+            Value("\"always\""),
+            Restart,
+            "Whether a publication is on the disk before it is acknowledged, or how much later.",
+        ),
+        // Enough for a hundred messages of 1 KiB on each of 2,000 channels, and small beside the memory of any server. In less than
+        // 64 KiB not even one message of the largest default size would fit.
+        key(
+            "memory_max",
+            Size { least: 64 << 10, most: UNBOUNDED },
+            Value("\"256MiB\""),
+            AtOnce,
+            "How much memory the history of all hubs may take.",
+        ),
     ],
 };
 
@@ -294,6 +321,41 @@ pub const HUB: Section = Section {
             Value("\"256B\""),
             AtOnce,
             "Smaller messages are not compressed.",
+        ),
+        // Only a restart turns it on or off: the positions of a hub are given by one shard, and all shards must agree on it.
+        key("history", TableOrOff(&HISTORY), Value("false"), Restart, "How much is kept of each channel."),
+        key("durable", Flag, Value("false"), Restart, "Whether the history is kept on disk."),
+        key("presence", Flag, Value("false"), Restart, "Whether it can be asked who is subscribed."),
+        key("presence_channel", Template, Nothing("none"), AtOnce, "Where it is told who joins and leaves a channel."),
+    ],
+};
+
+/// `history` in `[hub.NAME]`
+pub const HISTORY: Section = Section {
+    title: "history",
+    keys: &[
+        // As many as a machine holds. The memory has its own limit.
+        key(
+            "messages",
+            Count { least: 1, most: 1_000_000_000 },
+            Nothing("no limit"),
+            AtOnce,
+            "How many messages are kept of each channel.",
+        ),
+        key(
+            "bytes",
+            Size { least: 1, most: UNBOUNDED },
+            Nothing("no limit"),
+            AtOnce,
+            "How many bytes are kept of each channel.",
+        ),
+        // Ten years. A shorter time than a second cannot be told from none: ages are checked in seconds.
+        key(
+            "age",
+            Duration { least: SECOND, most: time::Duration::from_secs(3650 * 86_400) },
+            Nothing("no limit"),
+            AtOnce,
+            "How long a message is kept, in whole seconds.",
         ),
     ],
 };
