@@ -17,7 +17,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use pushd::config::limits::{MESSAGE_BYTES_CEILING, PATH_BYTES_MAX};
 use pushd::config::{self, Config, HubId, Template};
 use pushd::http::{HubInUse, Site};
-use pushd::hub::{Channels, Kind, Members, Message, Publication, Slot};
+use pushd::hub::{Channels, Kind, Members, Message, Publication, Selector, Slot};
 use pushd::session::codec::Codec;
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::Table;
@@ -153,7 +153,8 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
         inflates: false,
         terms: terms.clone(),
         membership: terms.members.join(usize::MAX).expect("a hub without a limit has a place"),
-        channels: [channel.clone()].into_iter().collect(),
+        channels: [Selector::name(channel.clone())].into_iter().collect(),
+        since: None,
         to: channel.clone(),
         head: Bytes::new(),
         greeting: None,

@@ -21,7 +21,7 @@ use pushd::config::{self, HubId, OnMessage};
 use pushd::http::opening::Opening;
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
-use pushd::hub::{Members, Message};
+use pushd::hub::{Members, Message, Outcome};
 use pushd::session::Arrival;
 use pushd::shard::table::Table;
 
@@ -183,7 +183,7 @@ impl Backend for Server {
         Some(self.0.clone())
     }
 
-    async fn publish(&self, _: Message) -> Option<u64> {
+    async fn publish(&self, _: Message, _: Option<Box<str>>) -> Option<Outcome> {
         None
     }
 

@@ -322,3 +322,7 @@ pub const RETRY_MIN: Duration = Duration::from_secs(2);
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
 /// The sessions of a hub from which on clients wait for [`RETRY_MAX`].
 pub const RETRY_SESSIONS: usize = 100_000;
+/// How many expired messages of a hub are dropped in one turn. Each takes less than a microsecond.
+pub const EXPIRED_PER_TURN_MAX: usize = 200;
+/// A smaller message is copied before it is kept: it may be a part of a larger buffer, which it would hold in memory.
+pub const HISTORY_SHARED_BYTES_MIN: usize = 4 << 10;

@@ -25,7 +25,7 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::body::Body;
 use super::site::EventsHandler;
-use super::{Site, head, origin, subscription};
+use super::{Site, head, origin, resuming, subscription};
 use crate::config::Origins;
 use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSIONS};
 use crate::session::Arrival;
@@ -86,8 +86,9 @@ pub fn respond(
         inflates: false,
         terms: terms.clone(),
         membership,
-        to: channels[0].clone(),
+        to: channels[0].text.clone(),
         channels,
+        since: resuming::since(&request.headers, arguments),
         head: beginning.into(),
         greeting: None,
         early: Bytes::new(),

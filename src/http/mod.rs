@@ -26,6 +26,7 @@ pub mod pages;
 mod progress;
 mod publish;
 mod refusals;
+mod resuming;
 pub mod routes;
 pub mod site;
 pub mod status;
@@ -43,7 +44,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
 use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
-use crate::hub::Message;
+use crate::hub::{Message, Outcome as Published};
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
@@ -67,8 +68,9 @@ pub trait Backend: Clone + 'static {
     /// The present site of a server. `None`: a reload removed it.
     fn site(&self, server: &str) -> Option<Arc<Site>>;
 
-    /// Publishes. Returns for how many subscribers the message was queued. `None`: it was refused.
-    fn publish(&self, message: Message) -> impl Future<Output = Option<u64>>;
+    /// Publishes. A message whose `key` is known on its channel was published before, and is answered as then. Returns what became of
+    /// the message. `None`: there was no room for it.
+    fn publish(&self, message: Message, key: Option<Box<str>>) -> impl Future<Output = Option<Published>>;
 
     /// Makes a session of an upgraded connection.
     fn adopt(&self, io: Self::Io, arrival: Arrival);

@@ -1,6 +1,8 @@
 //! Publishing over HTTP: a request becomes a publication, and the answer contains the number of subscribers it was queued for.
 
-use http::header::{ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, CONTENT_TYPE, HeaderValue};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -14,16 +16,25 @@ use super::site::PublishHandler;
 use super::subscription::channel;
 use super::{Backend, Client, Site};
 use crate::config;
-use crate::hub::{Kind, Message};
+use crate::config::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::hub::{Kind, Message, Outcome};
 
 /// The bytes of a form besides its message: names of fields and the like. The message itself may be three times as long, with `%XX`
 /// for each byte.
 const FORM_OVERHEAD: usize = 1024;
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The header fields that scripts of other origins may send.
+const ALLOW_HEADERS: &str = "content-type, idempotency-key";
+/// When a message may be published again that could not be kept, in seconds. The disk is tried every second.
+const RETRY_SECONDS: &str = "5";
+
 #[derive(Serialize)]
 struct Published<'a> {
     channel: &'a str,
     subscribers: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -103,11 +114,38 @@ async fn publish<B: Backend>(
         let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
-    let message = Message::new(handler.hub_id, channel.clone(), kind, message);
-    match backend.publish(message).await {
-        Some(subscribers) => Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers })),
-        None => Err(refuse(StatusCode::SERVICE_UNAVAILABLE, "too many publications are waiting, try again later")),
+    let mut message = Message::new(handler.hub_id, channel.clone(), kind, message);
+    if handler.hub.history.is_some() {
+        message = message.in_order_of_hub();
     }
+    match backend.publish(message, key(request)?).await {
+        Some(Outcome { is_refused: true, .. }) => {
+            Err(unavailable("the message could not be kept on the disk, try again later"))
+        }
+        Some(Outcome { subscribers, position, .. }) => {
+            let id = position.map(|position| position.to_string());
+            Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers, id }))
+        }
+        None => Err(unavailable("too many publications are waiting, try again later")),
+    }
+}
+
+/// The key of a message that may come again.
+fn key(request: &Parts) -> Result<Option<Box<str>>, Box<Answer>> {
+    let Some(value) = request.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.into())),
+        _ => {
+            let why = format!("an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters of ASCII");
+            Err(refuse(StatusCode::BAD_REQUEST, &why))
+        }
+    }
+}
+
+fn unavailable(error: &str) -> Box<Answer> {
+    let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, error);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+    answer
 }
 
 fn too_large(limit: usize) -> Box<Answer> {
@@ -138,5 +176,5 @@ fn allow_origin(answer: &mut Answer, origin: &str, methods: &str) {
     if let Ok(methods) = HeaderValue::from_str(methods) {
         fields.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     }
-    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("content-type"));
+    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOW_HEADERS));
 }

@@ -7,17 +7,18 @@ use smallvec::SmallVec;
 use super::arguments::Arguments;
 use crate::config::Template;
 use crate::config::limits::CHANNEL_BYTES_MAX;
-use crate::hub::Membership;
+use crate::hub::{Membership, Selector};
 use crate::session::Terms;
 
 /// The channels that a client subscribes to. If two templates result in the same channel, the client is subscribed to it once.
 ///
 /// # Errors
 /// A sentence that names the missing or invalid argument.
-pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<SmallVec<[Arc<str>; 1]>, String> {
+pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<SmallVec<[Selector; 1]>, String> {
     let mut channels = SmallVec::new();
     for template in templates {
-        let channel = channel(template, arguments)?;
+        let name = channel(template, arguments)?;
+        let channel = if template.is_pattern() { Selector::pattern(name) } else { Selector::name(name) };
         if !channels.contains(&channel) {
             channels.push(channel);
         }

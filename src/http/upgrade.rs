@@ -17,7 +17,7 @@ use super::content::{Content, Unread};
 use super::extension;
 use super::origin;
 use super::site::WebSocketHandler;
-use super::subscription;
+use super::{resuming, subscription};
 use crate::config;
 use crate::session::Arrival;
 use crate::wire::{Framing, hixie76};
@@ -53,7 +53,7 @@ pub fn agree(
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad_request)?;
     let to = match &route.to {
         Some(template) => subscription::channel(template, arguments).map_err(bad_request)?,
-        None => channels[0].clone(),
+        None => channels[0].text.clone(),
     };
     let greeting = route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
     let greeting = greeting.transpose().map_err(|missing| bad_request(missing.to_string()))?;
@@ -71,6 +71,7 @@ pub fn agree(
         terms: terms.clone(),
         membership,
         channels,
+        since: route.envelope.then(|| resuming::since(headers, arguments)).flatten(),
         to,
         head: Bytes::new(),
         greeting,

@@ -1,13 +1,13 @@
 //! A message on its way: first to the owner of its channel, which makes a publication of it, then to all subscribers.
 
-use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
 use super::encodings::Encodings;
-use super::topic::Topic;
+use super::position::Position;
+use super::receipt::Receipt;
+use super::topic::{Partition, Topic};
 use crate::config::HubId;
 
 /// What a message is made of.
@@ -28,25 +28,33 @@ pub struct Message {
     pub channel: Arc<str>,
     /// The channel as a number.
     pub topic: Topic,
+    /// Whose owner gives it its place in the order: the channel's partition, or that of its hub.
+    pub partition: Partition,
     /// What it is made of.
     pub kind: Kind,
     /// The message itself.
     pub payload: Bytes,
-    /// Counts the subscribers it was queued for, where the publisher wants to know.
-    pub receipt: Option<Receipt>,
+    /// Tells the publisher what became of it, where the publisher wants to know.
+    pub receipt: Option<Box<Receipt>>,
 }
 
 impl Message {
     /// A message without a receipt.
     pub fn new(hub: HubId, channel: Arc<str>, kind: Kind, payload: Bytes) -> Message {
         let topic = Topic::of(hub, &channel);
-        Message { hub, channel, topic, kind, payload, receipt: None }
+        Message { hub, channel, topic, partition: topic.partition(), kind, payload, receipt: None }
+    }
+
+    /// The same for a hub of which all channels have one order: one with history.
+    #[must_use]
+    pub fn in_order_of_hub(self) -> Message {
+        Message { partition: Partition::of_hub(self.hub), ..self }
     }
 
     /// The same with a receipt.
     #[must_use]
     pub fn with_receipt(self, receipt: Receipt) -> Message {
-        Message { receipt: Some(receipt), ..self }
+        Message { receipt: Some(Box::new(receipt)), ..self }
     }
 
     /// The memory it takes, in bytes. An empty message takes some, too.
@@ -60,47 +68,14 @@ impl Message {
 pub struct Publication {
     /// The message.
     pub message: Message,
+    /// Its position, if its hub has history.
+    pub position: Option<Position>,
     /// Its encodings so far.
     pub encodings: Encodings,
 }
 
 impl From<Message> for Publication {
     fn from(message: Message) -> Publication {
-        Publication { message, encodings: Encodings::default() }
-    }
-}
-
-/// Counts the subscribers a publication was queued for, over all shards.
-///
-/// The count is complete when the last shard has dropped the publication. It is reported then.
-pub struct Receipt {
-    reached: AtomicU64,
-    report: Option<Box<dyn FnOnce(u64) + Send + Sync>>,
-}
-
-impl Receipt {
-    /// A receipt that calls `report` once, with the complete count.
-    pub fn new(report: impl FnOnce(u64) + Send + Sync + 'static) -> Receipt {
-        Receipt { reached: AtomicU64::new(0), report: Some(Box::new(report)) }
-    }
-
-    /// Adds the subscribers of one shard.
-    pub fn add(&self, reached: u64) {
-        // Relaxed is enough: dropping the last reference to the publication orders the additions before the reading.
-        self.reached.fetch_add(reached, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Receipt {
-    fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
-            report(*self.reached.get_mut());
-        }
-    }
-}
-
-impl fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Receipt").field("reached", &self.reached).finish_non_exhaustive()
+        Publication { message, position: None, encodings: Encodings::default() }
     }
 }

@@ -48,6 +48,11 @@ impl Topic {
 }
 
 impl Partition {
+    /// The partition of a hub of which all channels have one order.
+    pub fn of_hub(hub: HubId) -> Partition {
+        Partition((hub.0 as usize % PARTITIONS) as u16)
+    }
+
     /// Which of `shards` shards owns the partition.
     pub fn owner(self, shards: usize) -> usize {
         usize::from(self.0) % shards

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,8 +26,16 @@ use crate::shard::mailbox::Mailbox;
 /// How long a feed waits before it tries a full lane again.
 const LANE_PAUSE: Duration = Duration::from_millis(5);
 
-/// A feed, and the largest message that its hub accepts.
-pub type Planned = (Feed, usize);
+/// A feed, and what it must know of its hub.
+#[derive(Debug)]
+pub struct Planned {
+    /// The feed.
+    pub feed: Feed,
+    /// The largest message that the hub accepts, in bytes.
+    pub message_bytes_max: usize,
+    /// Whether the hub has history. Then one shard owns all its channels.
+    pub has_history: bool,
+}
 
 /// A feed that has ended here, and that another process may continue.
 #[derive(Debug)]
@@ -40,7 +49,7 @@ pub struct StoppedFeed {
 }
 
 /// The feeds that run, by name.
-type Running = HashMap<String, (Feed, Limit, AbortHandle, Bookmark)>;
+type Running = HashMap<String, (Feed, Limit, Lanes, AbortHandle, Bookmark)>;
 
 /// The thread of the feeds.
 #[derive(Debug)]
@@ -69,7 +78,7 @@ impl Feeds {
             // This drops the feeds, and everything they started.
             drop(local);
             runtime.shutdown_timeout(BLOCKED_FILE);
-            let stopped = running.into_iter().map(|(name, (feed, _, _, bookmark))| {
+            let stopped = running.into_iter().map(|(name, (feed, _, _, _, bookmark))| {
                 let (source_key, mark) = (source_key(&feed.source), bookmark.mark());
                 StoppedFeed { name, source_key, mark }
             });
@@ -106,24 +115,28 @@ fn change(
     mailboxes: &Arc<[Mailbox]>,
     beginning: &Beginning,
 ) {
-    running.retain(|_, (feed, limit, task, _)| {
-        let stays = planned.iter().find(|(planned, _)| planned == feed);
+    running.retain(|_, (feed, limit, outlet, task, _)| {
+        let stays = planned.iter().find(|planned| planned.feed == *feed);
         match stays {
-            Some((_, message_bytes_max)) => limit.set(*message_bytes_max),
+            Some(Planned { message_bytes_max, has_history, .. }) => {
+                limit.set(*message_bytes_max);
+                outlet.has_history.store(*has_history, Ordering::Relaxed);
+            }
             None => task.abort(),
         }
         stays.is_some()
     });
-    for (feed, message_bytes_max) in planned {
+    for Planned { feed, message_bytes_max, has_history } in planned {
         let name = feed.name.clone();
         running.entry(name).or_insert_with(|| {
             let key = source_key(&feed.source);
             let before = stopped.iter().position(|stopped| stopped.name == feed.name && stopped.source_key == key);
             let mark = before.map_or_else(Mark::default, |at| stopped.swap_remove(at).mark);
-            let (outlet, bookmark) = (Lanes(mailboxes.clone()), Bookmark::new(mark));
+            let has_history = Arc::new(AtomicBool::new(has_history));
+            let (outlet, bookmark) = (Lanes { mailboxes: mailboxes.clone(), has_history }, Bookmark::new(mark));
             let limit = Limit::from(message_bytes_max);
-            let run = feed::run(feed.clone(), limit.clone(), outlet, beginning.clone(), bookmark.clone());
-            (feed, limit, tokio::task::spawn_local(run).abort_handle(), bookmark)
+            let run = feed::run(feed.clone(), limit.clone(), outlet.clone(), beginning.clone(), bookmark.clone());
+            (feed, limit, outlet, tokio::task::spawn_local(run).abort_handle(), bookmark)
         });
     }
 }
@@ -137,14 +150,22 @@ fn source_key(source: &Source) -> Vec<u8> {
     }
 }
 
-/// The outlet of the feeds: the request lane of the channel's owner.
-struct Lanes(Arc<[Mailbox]>);
+/// The outlet of a feed: the request lane of the channel's owner.
+#[derive(Clone)]
+struct Lanes {
+    mailboxes: Arc<[Mailbox]>,
+    /// Whether the hub has history. A reload may change it.
+    has_history: Arc<AtomicBool>,
+}
 
 impl Outlet for Lanes {
     async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
         let mut message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
-        let owner = message.topic.partition().owner(self.0.len());
-        while let Err(refused) = self.0[owner].request(message) {
+        if self.has_history.load(Ordering::Relaxed) {
+            message = message.in_order_of_hub();
+        }
+        let owner = message.partition.owner(self.mailboxes.len());
+        while let Err(refused) = self.mailboxes[owner].request(message) {
             message = refused;
             tokio::time::sleep(LANE_PAUSE).await;
         }
@@ -173,7 +194,8 @@ mod tests {
             std::fs::write(path(n), "old\n").unwrap();
             let message = Template::parse("{line}").unwrap();
             let (hub, channel) = (HubId(0), "all".to_owned());
-            (Feed { name: n.to_string(), hub, channel, message, source: Source::Tail(path(n)) }, 64)
+            let feed = Feed { name: n.to_string(), hub, channel, message, source: Source::Tail(path(n)) };
+            Planned { feed, message_bytes_max: 64, has_history: false }
         });
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let running = Feeds::start(mailboxes.clone(), Vec::new()).unwrap();

@@ -8,12 +8,14 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::{self, HubId};
 use crate::http::HubInUse;
-use crate::hub::Members;
+use crate::hub::{Epoch, Members, Position};
 
 /// The hubs that are configured or have sessions.
 #[derive(Debug, Default)]
 pub struct Hubs {
     known: HashMap<String, Known>,
+    /// The position before the first publication of each hub that has, or had, history.
+    beginnings: HashMap<HubId, Position>,
     /// The id of the next new hub.
     next: u32,
 }
@@ -52,6 +54,13 @@ impl Hubs {
             HubInUse { id: known.id, hub: hub.clone(), members: known.members.clone() }
         });
         numbered.collect()
+    }
+}
+
+impl Hubs {
+    /// The position before the first publication of a hub whose history begins.
+    pub fn beginning(&mut self, hub: HubId) -> Position {
+        *self.beginnings.entry(hub).or_insert_with(|| Position { epoch: Epoch::random(), offset: 0 })
     }
 }
 

@@ -25,11 +25,13 @@ use crate::config::{self, Action, Config, Workers};
 use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
+use crate::hub::history::Memory;
 use crate::shard::counters::Counters;
 use crate::shard::gate::{Door, Gate};
 use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
-use crate::shard::{self, Plan};
+use crate::shard::owner::PlannedHistory;
+use crate::shard::{self, Plan, PlannedHub};
 use crate::wire::Close;
 use bind::{AS_OURSELVES, Listeners, bound_name};
 pub use bind::{BindAs, BindError};
@@ -61,6 +63,8 @@ struct Lasting {
     gate: Gate,
     /// The files being sent.
     files: Files,
+    /// The memory of all histories.
+    memory: Memory,
 }
 
 /// Why a server ends.
@@ -270,7 +274,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         let hub = &in_use[feed.hub.0 as usize];
         let mut feed = feed.clone();
         feed.hub = hub.id;
-        (feed, hub.hub.message_bytes_max)
+        Planned { feed, message_bytes_max: hub.hub.message_bytes_max, has_history: hub.hub.history.is_some() }
     });
     // The limit is raised whatever the file says, so that there are descriptors for all connections that it allows.
     let descriptors = Descriptors::find(config, shards);
@@ -280,6 +284,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         log::warn!("connections_max is {connections_max}, but the limit of open files allows only {allowed}");
     }
     lasting.files.allow(descriptors.files);
+    lasting.memory.set_max(config.store.memory_bytes_max);
     let doors = config.servers.iter().filter_map(|server| {
         let connections_max = server.connections_max?.get();
         let held = lasting.servers.entry(server.name.clone()).or_default().clone();
@@ -289,7 +294,8 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
     let plan = Plan {
         sites: sites.collect(),
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
-        hubs: in_use.iter().map(|hub| (hub.hub.name.clone(), hub.members.clone())).collect(),
+        hubs: in_use.iter().map(|hub| planned(hub, &mut lasting.hubs)).collect(),
+        memory: lasting.memory.clone(),
         connections_max,
         is_connections_max_set: config.daemon.connections_max.is_some(),
         connections_per_address_max: config.daemon.connections_per_address_max.map(usize::from),
@@ -298,6 +304,16 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         files: lasting.files.clone(),
     };
     (plan, feeds.collect())
+}
+
+/// A hub as shards know it.
+fn planned(hub: &HubInUse, hubs: &mut Hubs) -> PlannedHub {
+    let history = hub
+        .hub
+        .history
+        .as_ref()
+        .map(|history| PlannedHistory { limits: history.into(), beginning: hubs.beginning(hub.id) });
+    PlannedHub { name: hub.hub.name.clone(), id: hub.id, members: hub.members.clone(), history }
 }
 
 fn log_addresses(config: &Config, listeners: &Listeners) {

@@ -232,7 +232,9 @@ impl State {
             Ask::Publish(message) => {
                 acts.work.spend(work::PUBLICATION);
                 let payload = Bytes::copy_from_slice(&message);
-                acts.published.push(Message::new(terms.hub_id, self.to.clone(), kind, payload));
+                let message = Message::new(terms.hub_id, self.to.clone(), kind, payload);
+                let has_history = terms.hub.history.is_some();
+                acts.published.push(if has_history { message.in_order_of_hub() } else { message });
             }
             Ask::Reply(_) if !self.framing.carries(kind) => acts.tally.unspeakable += 1,
             Ask::Reply(message) => {

@@ -5,6 +5,7 @@
 //!
 //! - `hearing`: bytes come in, [`codec`] makes events of them, and [`speech`] says what a message asks for.
 //! - `writing`: frames that were staged ([`run`]) go out. Those that the kernel does not accept wait in a bounded `outbox`.
+//! - [`catch_up`]: what the client has missed comes in pages, before what is published.
 //! - `timing`: pings, deadlines, and [`Session::next_due`], the next moment at which something must be done.
 //! - `ending`: the ways a session is closed.
 //! - [`record`]: it is written for another process, and resumed there.
@@ -13,6 +14,7 @@
 //! wants done. The table knows nothing of protocols.
 
 mod allowance;
+pub mod catch_up;
 pub mod codec;
 pub mod ending;
 mod hearing;
@@ -35,9 +37,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::config::{self, HubId, SessionLog};
-use crate::hub::{EncodingKey, Members, Membership, Seat};
+use crate::hub::{EncodingKey, Kind, Members, Membership, Seat, Selector, Since};
 use crate::wire::Framing;
 use allowance::Allowance;
+use catch_up::CatchUp;
 use codec::Codec;
 use outbox::Outbox;
 use run::Staged;
@@ -92,8 +95,10 @@ pub struct Arrival {
     pub terms: Arc<Terms>,
     /// Its place in the count of its hub.
     pub membership: Membership,
-    /// The channels it is subscribed to.
-    pub channels: SmallVec<[Arc<str>; 1]>,
+    /// What it is subscribed to.
+    pub channels: SmallVec<[Selector; 1]>,
+    /// From where it continues.
+    pub since: Option<Since>,
     /// The channel its messages are published on.
     pub to: Arc<str>,
     /// The head of a response that lasts, which is sent before everything else.
@@ -157,6 +162,8 @@ struct State {
     deadline: Seconds,
     /// When its timer fires.
     timer: Seconds,
+    /// When the client is told a position, if it receives nothing before. `MAX`: never.
+    position_due: Seconds,
     allowance: Allowance,
     /// The run of its encoding, as the table numbers them.
     run: u32,
@@ -176,6 +183,10 @@ struct Cold {
     unheard: Box<[u8]>,
     /// The code of the close frame that was sent without being asked for.
     dismissed: Option<u16>,
+    /// The subscriptions that begin when the client has received what it missed, in their order.
+    catch_ups: Vec<CatchUp>,
+    /// The number of the last question to the owner of the hub.
+    questions: u32,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -239,6 +250,11 @@ impl<S: Socket> Session<S> {
         self.state.framing
     }
 
+    /// Whether it can receive a message of this kind.
+    pub fn carries(&self, kind: Kind) -> bool {
+        self.state.terms.speech.carries(self.state.framing, kind)
+    }
+
     /// Names the encoding of the publications it receives.
     pub fn encoding(&self) -> EncodingKey {
         self.state.terms.speech.key(self.state.framing)
@@ -263,6 +279,11 @@ impl<S: Socket> Session<S> {
     /// Sets its subscriptions; those it had before.
     pub fn replace_seats(&mut self, seats: SmallVec<[Seat; 1]>) -> SmallVec<[Seat; 1]> {
         std::mem::replace(&mut self.state.seats, seats)
+    }
+
+    /// Adds subscriptions.
+    pub fn add_seats(&mut self, seats: SmallVec<[Seat; 1]>) {
+        self.state.seats.extend(seats);
     }
 
     /// When a ping was sent that is not answered yet.
@@ -296,6 +317,7 @@ impl State {
             pinged: None,
             deadline: 0,
             timer: Seconds::MAX,
+            position_due: Seconds::MAX,
             allowance: Allowance::new(&terms.hub),
             run: 0,
             staged: Staged::default(),
@@ -319,10 +341,16 @@ impl State {
         }
         let cold = self.cold.get_or_insert_default();
         let before = std::mem::replace(&mut cold.unheard, unheard);
-        if cold.unheard.is_empty() && cold.dismissed.is_none() {
+        self.shrink_cold();
+        before
+    }
+
+    /// Drops the cold state if nothing is in it.
+    fn shrink_cold(&mut self) {
+        let is_used = |cold: &Cold| !cold.unheard.is_empty() || cold.dismissed.is_some() || !cold.catch_ups.is_empty();
+        if !self.cold.as_deref().is_some_and(is_used) {
             self.cold = None;
         }
-        before
     }
 }
 

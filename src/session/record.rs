@@ -17,7 +17,7 @@ use super::speech::{Plain, Speech};
 use super::{Phase, Reading, Seconds, Session, Socket, State, Terms};
 use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::config::{self, HubId, SessionLog};
-use crate::hub::{Members, Membership, Topic};
+use crate::hub::{Members, Membership, Selector, Since, Topic};
 use crate::wire::Framing;
 use crate::wire::fields::Damaged;
 use crate::wire::tagged::{Field, numbered, tagged};
@@ -56,6 +56,8 @@ pub struct Record {
     pub waiting: Vec<Kept>,
     /// How many bytes of the first entry are written.
     pub written: u64,
+    /// Subscriptions that begin when the client has received what it missed.
+    pub behind: Vec<Behind>,
 }
 
 tagged!(Record {
@@ -73,7 +75,21 @@ tagged!(Record {
     12 undecoded,
     13 waiting,
     14 written,
+    15 behind,
 });
+
+/// Subscriptions of a session that catches up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Behind {
+    /// The names of channels.
+    pub names: SmallVec<[Arc<str>; 1]>,
+    /// The patterns.
+    pub patterns: SmallVec<[Arc<str>; 1]>,
+    /// The position up to which the client has heard everything, as text.
+    pub since: String,
+}
+
+tagged!(Behind { 1 names, 2 patterns, 3 since });
 
 /// An entry of an outbox: a frame, a number of dropped messages, or a notice of them that is partly written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,7 +113,8 @@ impl Record {
     /// The bytes are not a record, or its fields contradict each other.
     pub fn read(bytes: &[u8]) -> Result<Record, Damaged> {
         let mut record = <Record as Field>::read(bytes)?;
-        if record.channels.iter().chain([&record.to]).any(|name| name.len() > CHANNEL_BYTES_MAX) {
+        let behind = record.behind.iter().flat_map(|behind| behind.names.iter().chain(&behind.patterns));
+        if record.channels.iter().chain([&record.to]).chain(behind).any(|name| name.len() > CHANNEL_BYTES_MAX) {
             return Err(Damaged("the name of a channel is too long"));
         }
         let channels = record.channels.len();
@@ -155,6 +172,7 @@ impl<S: Socket> Session<S> {
             undecoded,
             waiting,
             written,
+            behind: self.catching_up().map(|(selectors, since)| Behind::of(selectors, since)).collect(),
         }
     }
 
@@ -184,7 +202,27 @@ impl<S: Socket> Session<S> {
             state.reading = Reading::AwaitsOutbox;
         }
         state.replace_unheard(record.undecoded.into());
-        Session { socket, codec: Codec::new(framing, inflates), outbox: outbox.map(Box::new), state }
+        let mut session = Session { socket, codec: Codec::new(framing, inflates), outbox: outbox.map(Box::new), state };
+        for behind in record.behind {
+            let since = Since::parse(&behind.since);
+            session.catch_up(behind.selectors(), since);
+        }
+        session
+    }
+}
+
+impl Behind {
+    fn of(selectors: &[Selector], since: Since) -> Behind {
+        let of = |is_pattern: bool| {
+            let some = selectors.iter().filter(move |selector| selector.is_pattern == is_pattern);
+            some.map(|selector| selector.text.clone()).collect()
+        };
+        Behind { names: of(false), patterns: of(true), since: since.to_string() }
+    }
+
+    fn selectors(self) -> Arc<[Selector]> {
+        let names = self.names.into_iter().map(Selector::name);
+        names.chain(self.patterns.into_iter().map(Selector::pattern)).collect()
     }
 }
 
@@ -232,6 +270,14 @@ mod tests {
         kept.prop_map(|(bytes, channel, since, dropped)| Kept { bytes: bytes.into(), channel, since, dropped })
     }
 
+    fn behind() -> impl Strategy<Value = Behind> {
+        let texts = || vec("[a-z*/]{0,8}", 0..3);
+        (texts(), texts(), "[a-z0-9-]{0,20}").prop_map(|(names, patterns, since)| {
+            let [names, patterns] = [names, patterns].map(|texts| texts.into_iter().map(Arc::from).collect());
+            Behind { names, patterns, since }
+        })
+    }
+
     prop_compose! {
         fn record()(
             [server, path, hub] in ["[a-z]{0,8}", "/[a-zäöü]{0,300}", "[a-z]{0,8}"],
@@ -244,11 +290,13 @@ mod tests {
             pinged in any::<Option<Seconds>>(),
             undecoded in vec(any::<u8>(), 0..300),
             waiting in vec(kept(), 0..6),
+            behind in vec(behind(), 0..3),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
+                behind,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -322,6 +370,7 @@ mod tests {
                 12 => expected.undecoded.clear(),
                 13 => expected.waiting.clear(),
                 14 => expected.written = 0,
+                15 => expected.behind.clear(),
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));

@@ -12,7 +12,8 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open {
             return Some(self.state.deadline);
         }
-        [self.state.ping_due(self.is_waiting()), self.message_deadline(now)].into_iter().flatten().min()
+        let position_due = Some(self.state.position_due).filter(|due| *due != Seconds::MAX);
+        [self.state.ping_due(self.is_waiting()), self.message_deadline(now), position_due].into_iter().flatten().min()
     }
 
     /// When its timer fires. A timer that fires at another time is outdated.

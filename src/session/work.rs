@@ -10,6 +10,8 @@ pub const READ: u32 = 1_000;
 pub const FRAME: u32 = 100;
 /// A message that is published.
 pub const PUBLICATION: u32 = 300;
+/// A message of a page of history: it is copied, encoded, and sent.
+pub const PAGE_MESSAGE: u32 = 400;
 /// A line in the log.
 pub const LOG_LINE: u32 = 5_000;
 /// A write to a socket: the system call, with what the kernel does for the receiver.

@@ -33,6 +33,8 @@ pub enum Written {
     Stay,
     /// The session is read on: its own replies had to be written first.
     ReadOn,
+    /// The session asks for what it has missed: its last page is written.
+    AskOn,
     /// The session ends.
     End,
 }
@@ -52,6 +54,8 @@ impl<S: Socket> Session<S> {
     /// Stages frames of its run, which are written at the end of the turn. Returns whether they are the first ones.
     pub fn stage(&mut self, run: &mut Run, frames: Range<FrameNumber>) -> bool {
         let is_first = self.state.staged.is_empty();
+        // It carries a position, if its hub has any.
+        self.state.position_due = Seconds::MAX;
         run.stage(&mut self.state.staged, frames);
         is_first
     }
@@ -147,6 +151,7 @@ impl<S: Socket> Session<S> {
                 Written::Stay
             }
             Phase::Open | Phase::Closing if self.state.reading == Reading::AwaitsOutbox => Written::ReadOn,
+            Phase::Open if self.is_catching_up() => Written::AskOn,
             Phase::Open | Phase::Closing => Written::Stay,
         }
     }

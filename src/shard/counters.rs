@@ -78,6 +78,7 @@ counters! {
     Counter received "pushd_messages_received_total" "Messages received from clients.",
     Counter published "pushd_publications_total" "Publications, from clients, HTTP and feeds.",
     Counter delivered "pushd_deliveries_total" "Messages queued for subscribers.",
+    Counter caught_up "pushd_history_messages_total" "Messages of the history sent to clients that had missed them.",
     Counter dropped "pushd_messages_dropped_total" "Messages dropped because a subscriber was slow.",
     Counter unspeakable "pushd_messages_unspeakable_total" "Binary messages not sent to subscribers by draft-76 or event stream, which carry text only.",
     Counter slow "pushd_slow_disconnects_total" "Sessions closed because they were slow.",

@@ -15,7 +15,7 @@ use super::stream::{Raw, Stream};
 use super::table::SessionKey;
 use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
-use crate::hub::{Message, Receipt};
+use crate::hub::{Message, Outcome, Receipt};
 use crate::session::{Arrival, Socket};
 use crate::wire::Close;
 
@@ -30,16 +30,17 @@ impl Backend for Edge {
         self.0.plan.borrow().sites.get(server).cloned()
     }
 
-    async fn publish(&self, message: Message) -> Option<u64> {
+    async fn publish(&self, message: Message, key: Option<Box<str>>) -> Option<Outcome> {
         let shard = &self.0;
         if shard.publishing_stopped.get() {
             return None;
         }
         let (sender, reached) = oneshot::channel();
-        let receipt = Receipt::new(move |count| {
+        let receipt = Receipt::new(move |outcome| {
             // The request may have been dropped meanwhile.
-            let _ = sender.send(count);
+            let _ = sender.send(outcome);
         });
+        let receipt = receipt.with_key(key);
         if !shard.relay.publish(message.with_receipt(receipt), &mut shard.table.borrow_mut()) {
             return None;
         }
@@ -96,10 +97,20 @@ impl Backend for Edge {
             let help = "Connections open now, upgraded or not.";
             samples.push(gauge("pushd_connections", help, label, mailbox.connections.count()));
         }
-        for (hub, members) in &self.0.plan.borrow().hubs {
-            let label = Some(("hub", hub.clone()));
-            samples.push(gauge("pushd_hub_sessions", "Sessions open now, by hub.", label, members.count()));
+        let plan = self.0.plan.borrow();
+        for hub in &plan.hubs {
+            let label = Some(("hub", hub.name.clone()));
+            samples.push(gauge("pushd_hub_sessions", "Sessions open now, by hub.", label, hub.members.count()));
         }
+        let help = "Bytes that the histories of all hubs take in memory, estimated.";
+        samples.push(gauge("pushd_history_bytes", help, None, plan.memory.used()));
+        samples.push(Sample {
+            name: "pushd_history_dropped_total",
+            help: "Messages that histories dropped because of memory_max.",
+            kind: SampleKind::Counter,
+            label: None,
+            value: plan.memory.dropped(),
+        });
         samples
     }
 

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::owner::{Answer, Question};
 use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
+use crate::hub::history::Page;
 use crate::hub::{Message, Publication};
 
 /// What is asked of the owner of a channel.
@@ -15,6 +17,8 @@ use crate::hub::{Message, Publication};
 pub enum Request {
     /// To publish a message.
     Publish(Message),
+    /// To send a session what it has missed.
+    Page(Box<Question>),
 }
 
 /// What an owner sends to the other shards.
@@ -22,6 +26,8 @@ pub enum Request {
 pub enum Delivery {
     /// A publication for the subscribers there.
     Publication(Arc<Publication>),
+    /// What a session there has missed.
+    Page(Box<Answer>),
 }
 
 /// What a lane carries.
@@ -34,6 +40,7 @@ impl Load for Request {
     fn bytes(&self) -> usize {
         match self {
             Request::Publish(message) => message.payload.len(),
+            Request::Page(_) => 0,
         }
     }
 }
@@ -42,6 +49,7 @@ impl Load for Delivery {
     fn bytes(&self) -> usize {
         match self {
             Delivery::Publication(publication) => publication.message.payload.len(),
+            Delivery::Page(answer) => answer.page.as_ref().map_or(0, Page::bytes),
         }
     }
 }

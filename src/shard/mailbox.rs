@@ -21,7 +21,7 @@ use super::counters::Counters;
 use super::handover::{Packed, Returning, Step};
 use super::lane::{Delivery, Lane, Request};
 use super::stream::Raw;
-use crate::hub::{Members, Message, Publication};
+use crate::hub::{Members, Message};
 use crate::wire::Close;
 
 /// How sessions are sent away.
@@ -113,13 +113,18 @@ impl Mailbox {
 
     /// The same for a message that was read from a client while there was room.
     pub fn request_anyway(&self, message: Message) {
-        self.requests.push(Request::Publish(message));
+        self.ask(Request::Publish(message));
+    }
+
+    /// Asks something of the shard, whether there is room or not.
+    pub fn ask(&self, request: Request) {
+        self.requests.push(request);
         self.bell.notify_one();
     }
 
-    /// Delivers a publication of a channel's owner.
-    pub fn deliver(&self, publication: Arc<Publication>) {
-        self.deliveries.push(Delivery::Publication(publication));
+    /// Delivers what an owner sends.
+    pub fn deliver(&self, delivery: Delivery) {
+        self.deliveries.push(delivery);
         self.bell.notify_one();
     }
 

@@ -16,6 +16,7 @@ pub mod lane;
 pub mod listener;
 mod lobby;
 pub mod mailbox;
+pub mod owner;
 pub mod parcel;
 pub mod peer;
 pub mod poller;
@@ -44,16 +45,19 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+use crate::config::HubId;
 use crate::config::limits::{BLOCKED_FILE, BLOCKING_THREADS_MAX, COMMANDS_PER_TURN};
 use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
+use crate::hub::history::Memory;
 use crate::session::{Seconds, Terms};
 use counters::Counters;
 use gate::{Door, Gate};
 use listener::Listener;
 use lobby::Lobby;
 use mailbox::{Command, Mailbox};
+use owner::PlannedHistory;
 use poller::{Events, Poller};
 use relay::Relay;
 use stream::{Raw, Stream};
@@ -69,8 +73,10 @@ pub struct Plan {
     pub sites: HashMap<String, Arc<Site>>,
     /// The listeners. One shard accepts on each.
     pub listeners: Vec<Arc<Listener>>,
-    /// The number of sessions of each hub, by its name, for the metrics.
-    pub hubs: Vec<(String, Members)>,
+    /// The hubs.
+    pub hubs: Vec<PlannedHub>,
+    /// The memory of all histories. All plans share it.
+    pub memory: Memory,
     /// The maximum number of connections.
     pub connections_max: usize,
     /// Whether this number is configured. Otherwise it follows from the limit of open files.
@@ -83,6 +89,19 @@ pub struct Plan {
     pub gate: Gate,
     /// The files that are being sent. All plans share it.
     pub files: Files,
+}
+
+/// A hub, as shards know it.
+#[derive(Debug, Clone)]
+pub struct PlannedHub {
+    /// NAME in `[hub.NAME]`.
+    pub name: String,
+    /// Its number.
+    pub id: HubId,
+    /// The number of its sessions.
+    pub members: Members,
+    /// What it remembers.
+    pub history: Option<PlannedHistory>,
 }
 
 impl Plan {
@@ -265,6 +284,7 @@ impl Shard {
         match command {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
             Command::Plan(plan) => {
+                self.plan_histories(&plan);
                 self.table.borrow_mut().rebind(rebinding(Arc::new(plan.without_listeners())));
                 *self.plan.borrow_mut() = plan;
                 self.table.borrow_mut().pause_reading(false);
@@ -278,6 +298,13 @@ impl Shard {
             }
             Command::Stop => self.stopped.set(true),
         }
+    }
+
+    /// Goes by the hubs with history of a plan.
+    fn plan_histories(&self, plan: &Plan) {
+        let remembered = || plan.hubs.iter().filter_map(|hub| Some((hub.id, hub.history.as_ref()?)));
+        self.table.borrow_mut().set_frontiers(remembered().map(|(hub, history)| (hub, history.beginning)));
+        self.relay.remember(remembered(), &plan.memory);
     }
 
     /// Starts to accept on the listeners of this shard, and stops on those that are no longer configured.

@@ -258,6 +258,7 @@ mod tests {
                 Kept { bytes: b"\x81\x02hi"[..].into(), channel: Some(1), since: 6, dropped: 0 },
             ],
             written: 2,
+            behind: Vec::new(),
         }
     }
 

@@ -3,15 +3,20 @@
 //!
 //! The relay knows mailboxes and a table, but neither a poller nor a clock, so a simulation takes exactly the turns that a shard takes.
 
+use std::cell::{RefCell, RefMut};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::lane::{Delivery, Request};
 use super::mailbox::Mailbox;
+use super::owner::{Answer, Asker, Owner, PlannedHistory, Question};
 use super::poller::Ready;
 use super::table::Table;
-use crate::hub::{Message, Publication};
+use crate::config::HubId;
+use crate::hub::history::Memory;
+use crate::hub::{Message, Partition, Publication};
+use crate::session::catch_up::Asked;
 use crate::session::{Seconds, Socket};
 
 /// The place of one shard among all.
@@ -19,12 +24,13 @@ use crate::session::{Seconds, Socket};
 pub struct Relay {
     index: usize,
     mailboxes: Arc<[Mailbox]>,
+    owner: RefCell<Owner>,
 }
 
 impl Relay {
     /// Of shard number `index`.
     pub fn new(index: usize, mailboxes: Arc<[Mailbox]>) -> Relay {
-        Relay { index, mailboxes }
+        Relay { index, mailboxes, owner: RefCell::default() }
     }
 
     /// This shard's own mailbox.
@@ -35,6 +41,18 @@ impl Relay {
     /// The mailboxes of all shards.
     pub fn mailboxes(&self) -> &[Mailbox] {
         &self.mailboxes
+    }
+
+    /// The hubs that this shard owns.
+    pub fn owner(&self) -> RefMut<'_, Owner> {
+        self.owner.borrow_mut()
+    }
+
+    /// Goes by these hubs with history from now on.
+    pub fn remember<'h>(&self, histories: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
+        let shards = self.mailboxes.len();
+        let own = histories.filter(|(hub, _)| Partition::of_hub(*hub).owner(shards) == self.index);
+        self.owner().remember(own, memory);
     }
 
     /// One turn: takes what came, stages it, writes it; of each only so much as a turn may.
@@ -55,6 +73,8 @@ impl Relay {
         table.tick(now);
         // It may have read a session before closing it.
         self.relay_published(table);
+        self.answer_some(table);
+        self.owner().expire(now);
         table.sweep_on();
         table.flush_some();
     }
@@ -77,15 +97,45 @@ impl Relay {
         }
     }
 
-    /// Whether publications wait that could be taken in the next turn.
+    /// Whether publications or questions wait that could be taken in the next turn.
     pub fn has_publications(&self) -> bool {
         self.mailbox().deliveries().waiting() > 0
-            || self.mailbox().requests().waiting() > 0 && self.deliveries_have_room()
+            || (self.mailbox().requests().waiting() > 0 || self.owner().has_questions()) && self.deliveries_have_room()
+    }
+
+    /// Answers questions of sessions that catch up, as many as a turn may.
+    fn answer_some<S: Socket>(&self, table: &mut Table<S>) {
+        if !self.owner().has_questions() || table.is_flushing() || !self.deliveries_have_room() {
+            return;
+        }
+        self.owner().answer_some(table.now(), |answer| self.deliver_page(answer, table));
+        self.ask_owners(table);
+    }
+
+    /// Sends a page to the shard of its session. It has its place among the publications of its hub.
+    fn deliver_page<S: Socket>(&self, answer: Answer, table: &mut Table<S>) {
+        match answer.asker.shard {
+            shard if shard == self.index => table.take_page(answer),
+            shard => self.mailboxes[shard].deliver(Delivery::Page(Box::new(answer))),
+        }
+    }
+
+    /// Sends the questions of sessions that catch up to the owners of their hubs.
+    fn ask_owners<S: Socket>(&self, table: &mut Table<S>) {
+        for (key, hub, asked) in table.take_questions() {
+            let Asked { selectors, since, serial, messages_max } = asked;
+            let asker = Asker { shard: self.index, key, serial };
+            let question = Question { hub, selectors, since, messages_max, asker };
+            match Partition::of_hub(hub).owner(self.mailboxes.len()) {
+                owner if owner == self.index => self.owner().ask(question),
+                owner => self.mailboxes[owner].ask(Request::Page(Box::new(question))),
+            }
+        }
     }
 
     /// Publishes a message that does not come from a session. Returns whether there was room for it.
     pub fn publish<S: Socket>(&self, message: Message, table: &mut Table<S>) -> bool {
-        match self.owner(&message) {
+        match self.owner_of(&message) {
             owner if owner == self.index && !self.must_wait(table) => {
                 if !self.deliveries_have_room() {
                     return false;
@@ -102,17 +152,18 @@ impl Relay {
     pub fn relay_published<S: Socket>(&self, table: &mut Table<S>) {
         let published: SmallVec<[Message; 8]> = table.take_published().collect();
         for message in published {
-            match self.owner(&message) {
+            match self.owner_of(&message) {
                 owner if owner == self.index && !self.must_wait(table) => self.spread(message, table),
                 owner => self.mailboxes[owner].request_anyway(message),
             }
         }
+        self.ask_owners(table);
         table.set_room(self.has_room());
     }
 
     /// The shard that owns the channel of a message.
-    pub fn owner(&self, message: &Message) -> usize {
-        message.topic.partition().owner(self.mailboxes.len())
+    pub fn owner_of(&self, message: &Message) -> usize {
+        message.partition.owner(self.mailboxes.len())
     }
 
     /// Whether messages of channels that this shard owns must wait in its own lane: behind others there, or until a turn's worth is written.
@@ -146,6 +197,7 @@ impl Relay {
     fn serve<S: Socket>(&self, request: Request, table: &mut Table<S>) {
         match request {
             Request::Publish(message) => self.spread(message, table),
+            Request::Page(question) => self.owner().ask(*question),
         }
     }
 
@@ -153,15 +205,17 @@ impl Relay {
     fn take<S: Socket>(&self, delivery: Delivery, table: &mut Table<S>) {
         match delivery {
             Delivery::Publication(publication) => table.publish(publication),
+            Delivery::Page(answer) => table.take_page(*answer),
         }
     }
 
     /// Makes a publication of a message, as the owner of its channel, and delivers it to all shards. The order of the channel is made here.
     fn spread<S: Socket>(&self, message: Message, table: &mut Table<S>) {
+        let Some((message, position)) = self.owner().admit(message, table.now()) else { return };
         self.mailbox().counters.published.add(1);
-        let publication = Arc::new(Publication::from(message));
+        let publication = Arc::new(Publication { position, ..Publication::from(message) });
         for mailbox in self.others() {
-            mailbox.deliver(publication.clone());
+            mailbox.deliver(Delivery::Publication(publication.clone()));
         }
         table.publish(publication);
     }

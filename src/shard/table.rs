@@ -9,21 +9,22 @@
 //! `changing`. It executes what sessions want done (`Table::act`), and knows nothing of protocols. It does not wait and reads no
 //! clock, so a simulation drives it exactly as the shard's loop does.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::counters::Counters;
-use crate::config::SessionLog;
 use crate::config::limits::READ_BYTES;
-use crate::hub::{Channels, Message, Publication, Slot};
+use crate::config::{HubId, SessionLog};
+use crate::hub::{Channels, Message, Position, Publication, Seat, Selector, Slot};
 use crate::session::work::Work;
 use crate::session::{Acts, Arrival, Held, Phase, Published, Seconds, Session, Socket, Tally, Turn};
 use crate::wire::Close;
 use crate::wire::deflate::Inflater;
 
+mod catching_up;
 mod changing;
 mod flushing;
 mod handing;
@@ -50,6 +51,10 @@ pub struct Table<S> {
     sweeps: VecDeque<Sweep>,
     /// What sessions published, until the shard relays it.
     published: Published,
+    /// Sessions that may ask for what they have missed.
+    asking: Vec<SessionKey>,
+    /// The last position of each hub with history that has passed here.
+    frontiers: HashMap<HubId, Position>,
     /// What all sessions hold together.
     held: Held,
     counters: Arc<Counters>,
@@ -95,6 +100,8 @@ impl<S: Socket> Table<S> {
             timers: Timers::default(),
             sweeps: VecDeque::new(),
             published: Published::default(),
+            asking: Vec::new(),
+            frontiers: HashMap::new(),
             held: Held::default(),
             counters,
             pace: Pace::default(),
@@ -110,11 +117,14 @@ impl<S: Socket> Table<S> {
     pub fn adopt(&mut self, socket: S, mut arrival: Arrival) -> SessionKey {
         let (channels, head) = (std::mem::take(&mut arrival.channels), std::mem::take(&mut arrival.head));
         let (greeting, early) = (arrival.greeting.take(), std::mem::take(&mut arrival.early));
+        let arrival_since = arrival.since.take();
         let session = Session::new(socket, arrival, self.next_generation(), self.now);
         if session.logs(SessionLog::Connections) {
             log::info!("{} new connection on {}", session.socket().peer(), session.terms().path);
         }
-        let key = self.seat(session, &channels);
+        let since = arrival_since.filter(|_| session.terms().hub.history.is_some());
+        let now = if since.is_some() { &[][..] } else { &channels[..] };
+        let key = self.seat(session, now);
         self.counters.sessions_opened.add(1);
         let mut work = Work::of(self.pace.slice);
         if !head.is_empty() {
@@ -123,6 +133,10 @@ impl<S: Socket> Table<S> {
             if self.at(key).is_none() {
                 return key;
             }
+        }
+        match since {
+            Some(since) => self.catch_up(key, channels.into_iter().collect(), since),
+            None => self.owe_position(key.slot),
         }
         if let Some(greeting) = greeting {
             self.act(key.slot, &mut work, |session, turn| session.greet(&greeting, &mut turn.acts));
@@ -145,12 +159,9 @@ impl<S: Socket> Table<S> {
     }
 
     /// Gives a session its place, its subscriptions and its run.
-    fn seat(&mut self, mut session: Session<S>, channels: &[Arc<str>]) -> SessionKey {
-        // It does not receive what was published before.
-        self.stage_streak();
+    fn seat(&mut self, mut session: Session<S>, channels: &[Selector]) -> SessionKey {
         let slot = self.sessions.vacant_key() as Slot;
-        let hub = session.terms().hub_id;
-        let seats: SmallVec<_> = channels.iter().map(|name| self.channels.subscribe(hub, name, slot)).collect();
+        let seats = self.subscribe(session.terms().hub_id, channels, slot);
         session.replace_seats(seats);
         session.set_run(self.staging.join(session.encoding()));
         let key = SessionKey { slot, generation: session.generation() };
@@ -160,6 +171,13 @@ impl<S: Socket> Table<S> {
         self.counters.channels.set(self.channels.len() as u64);
         self.arm(slot);
         key
+    }
+
+    /// Subscribes to channels.
+    fn subscribe(&mut self, hub: HubId, channels: &[Selector], slot: Slot) -> SmallVec<[Seat; 1]> {
+        // It does not receive what was published before.
+        self.stage_streak();
+        channels.iter().map(|selector| self.channels.subscribe(hub, &selector.text, slot)).collect()
     }
 
     /// Has a session make a transition, and does what comes of it: its replies are flushed in this turn, its timer is set, what it
@@ -211,6 +229,9 @@ impl<S: Socket> Table<S> {
 
     /// Publishes to the subscribers of this shard: at the latest when the turn is flushed.
     pub fn publish(&mut self, publication: Arc<Publication>) {
+        if let Some(position) = publication.position {
+            self.frontiers.insert(publication.message.hub, position);
+        }
         if !self.staging.continues_streak(&publication) {
             self.stage_streak();
         }
@@ -266,6 +287,11 @@ impl<S: Socket> Table<S> {
     /// Whether something is left to do that waits for nothing.
     pub fn has_work(&self) -> bool {
         self.is_flushing() || self.readers.has_some() || self.timers.have_fired() || !self.sweeps.is_empty()
+    }
+
+    /// The time.
+    pub fn now(&self) -> Seconds {
+        self.now
     }
 
     /// Sets how much each turn does at most.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::config::{self, Action};
-use crate::hub::Members;
+use crate::hub::{Members, Selector};
 use crate::session::speech::{Plain, Speech};
 use crate::session::{Arrival, Socket, Terms};
 use crate::wire::Framing;
@@ -17,13 +17,14 @@ use crate::wire::Framing;
 pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
     let terms = terms(route, hub);
     let membership = terms.members.enter();
-    let (framing, inflates, to, channels) = (Framing::Rfc6455, false, "all".into(), ["all".into()].into());
+    let (framing, inflates, to, channels) = (Framing::Rfc6455, false, "all".into(), [Selector::name("all")].into());
     Arrival {
         framing,
         inflates,
         terms,
         membership,
         channels,
+        since: None,
         to,
         head: Bytes::new(),
         greeting: None,

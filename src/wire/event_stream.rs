@@ -3,15 +3,21 @@
 //! An event has one field on each line, and ends with an empty line. Lines end with LF. CR and CRLF inside a message also end a
 //! line, so clients receive them as LF.
 
+use crate::hub::Position;
+
 /// A comment. Clients ignore it; it keeps proxies and routers from closing an idle connection.
 pub const KEEP_ALIVE: &[u8] = b":\n\n";
 /// The same as a chunk.
 pub const KEEP_ALIVE_CHUNK: &[u8] = b"3\r\n:\n\n\r\n";
 
-/// Appends an event. `name` is its type, without CR and LF. Without a name the type is `message`.
-pub fn event_into(name: Option<&str>, message: &[u8], out: &mut Vec<u8>) {
+/// Appends an event. `name` is its type, without CR and LF. Without a name the type is `message`. `id` is what a client sends when
+/// it connects again.
+pub fn event_into(name: Option<&str>, id: Option<Position>, message: &[u8], out: &mut Vec<u8>) {
     if let Some(name) = name {
         field_into(b"event", name.as_bytes(), out);
+    }
+    if let Some(id) = id {
+        id_field_into(id, out);
     }
     let mut rest = message;
     while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -19,6 +25,18 @@ pub fn event_into(name: Option<&str>, message: &[u8], out: &mut Vec<u8>) {
         rest = &rest[end + 1 + usize::from(rest[end..].starts_with(b"\r\n"))..];
     }
     field_into(b"data", rest, out);
+    out.push(b'\n');
+}
+
+/// Appends a block with an id alone. Chromium remembers it; Firefox does only with an event.
+pub fn id_into(id: Position, out: &mut Vec<u8>) {
+    id_field_into(id, out);
+    out.push(b'\n');
+}
+
+fn id_field_into(id: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"id: ");
+    id.write_into(out);
     out.push(b'\n');
 }
 
@@ -70,7 +88,7 @@ mod tests {
 
     fn event(name: Option<&str>, message: &str) -> String {
         let mut out = Vec::new();
-        event_into(name, message.as_bytes(), &mut out);
+        event_into(name, None, message.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
     }
 

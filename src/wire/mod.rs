@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 pub use close::Close;
 
-use crate::hub::Kind;
+use crate::hub::{Kind, Position};
 
 /// How messages are framed on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,13 +52,13 @@ impl Framing {
         match self {
             Framing::Rfc6455 | Framing::Deflate => rfc6455::frame_into(kind.into(), payload, out),
             Framing::Hixie76 => hixie76::frame_into(payload, out),
-            Framing::EventStream | Framing::BareEventStream => self.event_into(None, payload, out),
+            Framing::EventStream | Framing::BareEventStream => self.event_into(None, None, payload, out),
         }
     }
 
-    /// Appends a text message to an event stream, as an event of the type `name`.
-    pub fn event_into(self, name: Option<&str>, payload: &[u8], out: &mut Vec<u8>) {
-        self.block_into(|out| event_stream::event_into(name, payload, out), out);
+    /// Appends a text message to an event stream, as an event of the type `name` with an id.
+    pub fn event_into(self, name: Option<&str>, id: Option<Position>, payload: &[u8], out: &mut Vec<u8>) {
+        self.block_into(|out| event_stream::event_into(name, id, payload, out), out);
     }
 
     /// Appends a block of an event stream, which `write` appends.

@@ -13,6 +13,8 @@ pub struct Events {
     pub head: Answer,
     /// How long the client is to wait before it connects again, in milliseconds.
     pub retry: u32,
+    /// The last id: the position from which the client may continue.
+    pub id: Option<String>,
 }
 
 /// What comes on a stream.
@@ -20,6 +22,8 @@ pub struct Events {
 pub enum Block {
     /// An event: its type, if it says one, and its data.
     Event(Option<String>, String),
+    /// An id without an event.
+    Id(String),
     /// A comment.
     Comment(String),
 }
@@ -43,7 +47,7 @@ impl Events {
         assert_eq!((head.status, head.field("content-type")), (200, Some("text/event-stream")), "{head:?}");
         let retry = block(&mut wire, is_chunked(&head));
         let retry = retry.trim().strip_prefix("retry: ").unwrap_or_else(|| panic!("{retry:?}")).parse().unwrap();
-        Events { wire, head, retry }
+        Events { wire, head, retry, id: None }
     }
 
     /// The next block.
@@ -58,8 +62,12 @@ impl Events {
             match line.split_once(": ") {
                 Some(("event", value)) => assert_eq!(name.replace(value.to_owned()), None, "{block:?}"),
                 Some(("data", value)) => data.push(value),
+                Some(("id", value)) => self.id = Some(value.to_owned()),
                 _ => panic!("{line:?} in {block:?}"),
             }
+        }
+        if data.is_empty() && name.is_none() {
+            return Block::Id(self.id.clone().unwrap());
         }
         assert!(!data.is_empty(), "{block:?}");
         Block::Event(name, data.join("\n"))
@@ -68,6 +76,20 @@ impl Events {
     /// Reads an event of the usual type with this data.
     pub fn expect(&mut self, data: &str) {
         assert_eq!(self.next(), Block::Event(None, data.to_owned()));
+    }
+
+    /// Reads an id without an event.
+    pub fn expect_id(&mut self) -> String {
+        match self.next() {
+            Block::Id(id) => id,
+            block => panic!("{block:?} instead of an id"),
+        }
+    }
+
+    /// Reads that messages of a channel are gone.
+    pub fn expect_gap(&mut self, channel: &str) {
+        let gap = format!("{{\"channel\":\"{channel}\"}}");
+        assert_eq!(self.next(), Block::Event(Some("gap".to_owned()), gap));
     }
 
     /// Reads why the stream ends, and its end.

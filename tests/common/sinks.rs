@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pushd::config::{Hub, HubId, OnMessage, SessionLog};
-use pushd::hub::{Kind, Members, Message};
+use pushd::hub::{Kind, Members, Message, Selector};
 use pushd::session::speech::{Plain, Speech};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::{SessionKey, Table};
@@ -102,7 +102,8 @@ impl Sinks {
                 inflates: false,
                 membership: terms.members.join(usize::MAX).unwrap(),
                 terms: terms.clone(),
-                channels: channels.iter().cloned().collect(),
+                channels: channels.iter().cloned().map(Selector::name).collect(),
+                since: None,
                 to: channels[0].clone(),
                 head: Bytes::new(),
                 greeting: None,

@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use pushd::config::limits::{CLOSE_TIMEOUT, RUN_FRAME_BYTES_MAX, TURN_BYTES_MAX};
 use pushd::config::{Accept, Hub, HubId, OnMessage, WhenSlow};
-use pushd::hub::{Kind, Members, Message, Receipt};
+use pushd::hub::{Kind, Members, Message, Receipt, Selector};
 use pushd::session::speech::Speech;
 use pushd::session::{Arrival, Phase, Seconds, Terms};
 use pushd::shard::mailbox::Mailbox;
@@ -344,7 +344,7 @@ impl World {
         let reached = Arc::new(Mutex::new(Vec::new()));
         self.model.messages[number].receipt = Some(reached.clone());
         let message = message(channel, kind, payload.into());
-        let receipt = Receipt::new(move |count| reached.lock().unwrap().push(count));
+        let receipt = Receipt::new(move |outcome| reached.lock().unwrap().push(outcome.subscribers));
         let here = &mut self.shards[shard];
         let before = here.relay.mailbox().counters.published.value();
         if !here.relay.publish(message.with_receipt(receipt), &mut here.table) {
@@ -354,7 +354,7 @@ impl World {
     }
 
     fn owner(&self, channel: Channel) -> usize {
-        self.shards[0].relay.owner(&message(channel, Kind::Text, Bytes::new()))
+        self.shards[0].relay.owner_of(&message(channel, Kind::Text, Bytes::new()))
     }
 
     /// Alternating publications on two channels of one hub: more of them than one write accepts slices.
@@ -759,8 +759,9 @@ fn arrival(
 ) -> Option<Arrival> {
     let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
     let inflates = framing == Framing::Deflate;
-    let (head, greeting, early) = (Bytes::new(), None, Bytes::new());
-    Some(Arrival { framing, inflates, terms, membership, channels, to, head, greeting, early })
+    let (since, head, greeting, early) = (None, Bytes::new(), None, Bytes::new());
+    let channels = channels.into_iter().map(Selector::name).collect();
+    Some(Arrival { framing, inflates, terms, membership, channels, since, to, head, greeting, early })
 }
 
 fn message(channel: Channel, kind: Kind, payload: Bytes) -> Message {

@@ -13,7 +13,8 @@ use siphasher::sip::SipHasher13;
 
 use super::Terms;
 use crate::config::limits::DEFLATE_BYTES_MAX;
-use crate::hub::{EncodingKey, Kind, Message, Publication};
+use crate::hub::history::{Kept, Page};
+use crate::hub::{EncodingKey, Kind, Message, Position, Publication};
 use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
 pub use plain::Plain;
@@ -21,8 +22,8 @@ pub use plain::Plain;
 /// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
 /// client must always accept (RFC 7692, section 6).
 const DEFLATE_AWAITED_BYTES_MAX: usize = 16 << 10;
-/// What an event of one line takes beside its text, in bytes.
-const EVENT_BYTES: usize = 24;
+/// What an event or a frame usually takes beside its text, in bytes.
+const FRAME_BYTES: usize = 64;
 
 /// The protocol of a route.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,10 +43,28 @@ pub enum Ask<'m> {
     Reply(Cow<'m, [u8]>),
 }
 
-/// What is said of a publication: the text or the bytes, and a name for it where the framing has a place for one.
+/// A message that is sent to clients: published now, or kept before.
+#[derive(Clone, Copy)]
+struct Said<'m> {
+    channel: &'m str,
+    kind: Kind,
+    payload: &'m [u8],
+    position: Option<Position>,
+}
+
+/// What is said of a message: the text or the bytes, and a name and a position where the framing has a place for them.
 struct Spoken<'m> {
     name: Option<Cow<'m, str>>,
+    id: Option<Position>,
+    kind: Kind,
     payload: Cow<'m, [u8]>,
+}
+
+impl<'m> From<&'m Publication> for Said<'m> {
+    fn from(Publication { message, position, .. }: &'m Publication) -> Said<'m> {
+        let Message { channel, kind, payload, .. } = message;
+        Said { channel, kind: *kind, payload, position: *position }
+    }
 }
 
 impl Speech {
@@ -81,22 +100,66 @@ impl Speech {
         EncodingKey(hasher.finish())
     }
 
-    /// The bytes of a publication in a framing, not compressed.
-    fn encode(&self, framing: Framing, message: &Message) -> Bytes {
-        let Spoken { name, payload } = self.say(message);
-        match framing {
-            Framing::EventStream | Framing::BareEventStream => {
-                let mut out = Vec::with_capacity(payload.len() + EVENT_BYTES);
-                framing.event_into(name.as_deref(), &payload, &mut out);
-                out.into()
-            }
-            Framing::Rfc6455 | Framing::Hixie76 | Framing::Deflate => framing.frame(message.kind, &payload),
+    /// Whether a message of this kind can be sent in a framing.
+    pub fn carries(&self, framing: Framing, kind: Kind) -> bool {
+        match self {
+            Speech::Plain(plain) => framing.carries(plain.kind_of(framing, kind)),
         }
     }
 
-    fn say<'m>(&self, message: &'m Message) -> Spoken<'m> {
+    /// The bytes of a publication in a framing, not compressed.
+    fn encode(&self, framing: Framing, said: Said<'_>) -> Bytes {
+        let mut out = Vec::with_capacity(said.payload.len() + FRAME_BYTES);
+        self.encode_into(framing, said, &mut out);
+        out.into()
+    }
+
+    fn encode_into(&self, framing: Framing, said: Said<'_>, out: &mut Vec<u8>) {
+        let Spoken { name, id, kind, payload } = self.say(framing, said);
+        match framing {
+            Framing::EventStream | Framing::BareEventStream => framing.event_into(name.as_deref(), id, &payload, out),
+            Framing::Rfc6455 | Framing::Hixie76 | Framing::Deflate => framing.frame_into(kind, &payload, out),
+        }
+    }
+
+    /// Whether clients receive positions in a framing.
+    pub fn has_positions(&self, framing: Framing) -> bool {
         match self {
-            Speech::Plain(plain) => plain.say(message),
+            Speech::Plain(plain) => plain.has_positions(framing),
+        }
+    }
+
+    /// Appends a page of history: gaps first, then the messages that the framing carries.
+    pub fn page_into(&self, framing: Framing, page: &Page, out: &mut Vec<u8>) {
+        let first = page.messages.first().map_or(page.position.offset, |first| first.offset - 1);
+        for channel in &page.gone {
+            self.gap_into(framing, channel, Position { offset: first, ..page.position }, out);
+        }
+        for Kept { offset, channel, kind, payload } in &page.messages {
+            if self.carries(framing, *kind) {
+                let position = Some(Position { offset: *offset, ..page.position });
+                self.encode_into(framing, Said { channel, kind: *kind, payload, position }, out);
+            }
+        }
+    }
+
+    /// Appends that messages of a channel are gone. A client that knows `before` is not told again.
+    fn gap_into(&self, framing: Framing, channel: &str, before: Position, out: &mut Vec<u8>) {
+        match self {
+            Speech::Plain(plain) => plain.gap_into(framing, channel, before, out),
+        }
+    }
+
+    /// Appends the position from which a client may continue.
+    pub fn position_into(&self, framing: Framing, position: Position, out: &mut Vec<u8>) {
+        match self {
+            Speech::Plain(plain) => plain.position_into(framing, position, out),
+        }
+    }
+
+    fn say<'m>(&self, framing: Framing, said: Said<'m>) -> Spoken<'m> {
+        match self {
+            Speech::Plain(plain) => plain.say(framing, said),
         }
     }
 }
@@ -110,12 +173,15 @@ impl Terms {
         key: EncodingKey,
         deflater: &mut Deflater,
     ) -> &'p Bytes {
-        let Publication { message, encodings } = publication;
-        let plain = || self.speech.encode(framing, message);
+        let Publication { message, encodings, .. } = publication;
+        let plain = || self.speech.encode(framing, publication.into());
         let Some(min) = self.hub.deflate_bytes_min.filter(|_| framing == Framing::Deflate) else {
             return encodings.share(key, plain);
         };
-        let deflate = || deflater.frame(message.kind, &self.speech.say(message).payload, min);
+        let deflate = || {
+            let Spoken { kind, payload, .. } = self.speech.say(framing, publication.into());
+            deflater.frame(kind, &payload, min)
+        };
         match message.payload.len() {
             DEFLATE_AWAITED_BYTES_MAX..=DEFLATE_BYTES_MAX => encodings
                 .try_share(key, deflate)

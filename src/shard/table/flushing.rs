@@ -87,6 +87,7 @@ impl<S: Socket> Table<S> {
         match next {
             Written::Stay => {}
             Written::ReadOn => self.read_later(slot),
+            Written::AskOn => self.ask_later(slot),
             Written::End => self.remove(slot, BY_THE_CLIENT),
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{SessionKey, Table};
-use crate::hub::{Membership, Slot};
+use crate::hub::{Membership, Selector, Slot};
 use crate::session::record::Record;
 use crate::session::{Phase, Session, Socket, Terms};
 use crate::wire::Close;
@@ -37,7 +37,9 @@ impl<S: Socket> Table<S> {
         let channels = record.channels.clone();
         let phase = record.phase;
         let session = Session::resume(socket, record, terms, membership, self.next_generation(), self.now);
-        let key = self.seat(session, if is_gone { &[] } else { &channels });
+        let selectors: Vec<Selector> = channels.into_iter().filter(|_| !is_gone).map(Selector::name).collect();
+        let key = self.seat(session, &selectors);
+        self.ask_later(key.slot);
         self.read_rest_later(key.slot);
         match phase {
             Phase::Open if is_gone => self.close(key.slot, &Close::ROUTE_REMOVED),

@@ -12,11 +12,10 @@ use slab::Slab;
 use smallvec::{SmallVec, smallvec};
 
 use crate::config::limits::{REPLIES_BYTES_MAX, STAGED_PER_TURN_MAX, TURN_BYTES_MAX};
-use crate::hub::{Channels, EncodingKey, Publication, Slot};
+use crate::hub::{Channels, EncodingKey, Kind, Publication, Slot};
 use crate::session::run::{FrameNumber, Run};
 use crate::session::{Phase, Session, Socket};
 use crate::shard::counters::Counters;
-use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
 
 /// The frames of one turn.
@@ -31,6 +30,8 @@ pub(super) struct Staging {
     pub is_flushing: bool,
     /// The cost of all replies.
     pub replies_cost: usize,
+    /// The bytes of the pages of history that sessions have received.
+    pub pages_bytes: usize,
     /// How many times a publication was staged on a session.
     staged: usize,
     streak: Vec<Arc<Publication>>,
@@ -52,8 +53,15 @@ struct Encoded {
 #[derive(Debug, Clone, Default)]
 struct Stretch {
     frames: Option<Range<FrameNumber>>,
-    framing: Framing,
+    /// Binary messages are sent, too. Text always is.
+    carries_binary: bool,
     reached: u64,
+}
+
+impl Stretch {
+    fn carries(&self, kind: Kind) -> bool {
+        kind == Kind::Text || self.carries_binary
+    }
 }
 
 impl Staging {
@@ -106,7 +114,7 @@ impl Staging {
     /// Whether enough is staged to write it before more is taken.
     pub fn is_full(&self) -> bool {
         let cost: usize = self.runs.iter().map(|encoded| encoded.run.cost()).sum();
-        self.staged >= STAGED_PER_TURN_MAX || self.streak_cost + cost >= TURN_BYTES_MAX
+        self.staged >= STAGED_PER_TURN_MAX || self.streak_cost + cost + self.pages_bytes >= TURN_BYTES_MAX
     }
 
     /// How much more may be staged in reply. Where nothing may, no more clients are heard for now.
@@ -117,7 +125,7 @@ impl Staging {
     /// Forgets all frames: they are written.
     pub fn clear(&mut self) {
         self.runs.iter_mut().for_each(|encoded| encoded.run.clear());
-        (self.replies_cost, self.staged) = (0, 0);
+        (self.replies_cost, self.staged, self.pages_bytes) = (0, 0, 0);
     }
 
     /// Stages the streak on the subscribers of its channel.
@@ -140,7 +148,8 @@ impl Staging {
                 Some(frames) => frames.clone(),
                 None => {
                     let frames = encoded.push(&self.streak, session, &mut self.deflater);
-                    (stretch.framing, stretch.frames) = (session.framing(), Some(frames.clone()));
+                    stretch.carries_binary = session.carries(Kind::Binary);
+                    stretch.frames = Some(frames.clone());
                     frames
                 }
             };
@@ -156,7 +165,7 @@ impl Staging {
         }
         for publication in self.streak.drain(..) {
             if let Some(receipt) = &publication.message.receipt {
-                let carrying = stretches.iter().filter(|stretch| stretch.framing.carries(publication.message.kind));
+                let carrying = stretches.iter().filter(|stretch| stretch.carries(publication.message.kind));
                 receipt.add(carrying.map(|stretch| stretch.reached).sum());
             }
         }
@@ -174,7 +183,7 @@ impl Encoded {
     ) -> Range<FrameNumber> {
         let (framing, terms) = (session.framing(), session.terms());
         let start = self.run.next();
-        for publication in streak.iter().filter(|publication| framing.carries(publication.message.kind)) {
+        for publication in streak.iter().filter(|publication| session.carries(publication.message.kind)) {
             let frame = terms.frame(publication, framing, self.key, deflater);
             self.run.push(frame, publication.message.topic);
         }

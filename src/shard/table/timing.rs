@@ -64,6 +64,7 @@ impl<S: Socket> Table<S> {
             }
             return;
         }
+        self.tell_position(slot);
         // The kernel reports late that it accepts more. Asked, it accepts what the client has made room for.
         self.writable(key);
         if self.lateness(key).is_some() {

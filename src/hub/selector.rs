@@ -1,0 +1,70 @@
+//! What a client subscribes to: one channel, or all channels whose names match a pattern.
+
+use std::sync::Arc;
+
+/// One channel by its name, or a pattern of names. In a pattern `*` stands for one segment, and a final `**` for one or more.
+/// Segments are separated by `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Selector {
+    /// The name, or the pattern.
+    pub text: Arc<str>,
+    /// Whether it is a pattern. A channel may have a name with `*` in it.
+    pub is_pattern: bool,
+}
+
+impl Selector {
+    /// One channel.
+    pub fn name(name: impl Into<Arc<str>>) -> Selector {
+        Selector { text: name.into(), is_pattern: false }
+    }
+
+    /// All channels that match.
+    pub fn pattern(pattern: impl Into<Arc<str>>) -> Selector {
+        Selector { text: pattern.into(), is_pattern: true }
+    }
+
+    /// Whether a channel is selected.
+    pub fn selects(&self, channel: &str) -> bool {
+        if self.is_pattern { matches(&self.text, channel) } else { *self.text == *channel }
+    }
+}
+
+fn matches(pattern: &str, channel: &str) -> bool {
+    let (mut wanted, mut found) = (pattern.split('/'), channel.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (Some("**"), Some(_)) => return true,
+            (Some(wanted), Some(found)) if wanted == "*" || wanted == found => {}
+            (None, None) => return true,
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_select_by_segments() {
+        let cases = [
+            ("news/*", "news/7", true),
+            ("news/*", "news", false),
+            ("news/*", "news/7/x", false),
+            ("*/7", "news/7", true),
+            ("*", "news", true),
+            ("*", "a/b", false),
+            ("**", "a/b", true),
+            ("**", "a", true),
+            ("a/**", "a/b/c", true),
+            ("a/**", "a", false),
+            ("a/*/c", "a/b/c", true),
+            ("a/*/c", "a/b/d", false),
+            ("a", "a", true),
+        ];
+        for (pattern, channel, expected) in cases {
+            assert_eq!(Selector::pattern(pattern).selects(channel), expected, "{pattern} {channel}");
+        }
+        assert!(!Selector::name("*").selects("a") && Selector::name("*").selects("*"));
+    }
+}

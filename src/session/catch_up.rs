@@ -1,0 +1,134 @@
+//! How a session catches up: it receives what it has missed in pages, and then what is published.
+//!
+//! A session that continues from a position is not subscribed at first. It asks the owner of its hub for a page. What is published
+//! is pushed to subscribers; history is pulled, one page at a time: the next one is asked for when everything is written. So a
+//! client that catches up holds one page at most, is never too slow, and takes nothing from others. The owner's pages come by the
+//! same lane as its publications. A small page after which nothing follows is the last one: the session is subscribed in the step
+//! in which it receives that page, so nothing is missed and nothing comes twice.
+//!
+//! A session may catch up with several subscriptions, one after the other.
+
+use std::sync::Arc;
+
+use super::{Phase, Seconds, Session, Socket};
+use crate::config::limits::HISTORY_LAST_PAGE_BYTES_MAX;
+use crate::hub::history::Page;
+use crate::hub::{Position, Selector, Since};
+
+/// When a WebSocket is told a position that has received no message, in seconds.
+const POSITION_SECONDS: Seconds = 2;
+
+/// Subscriptions that begin when the session has caught up with them.
+#[derive(Debug, Clone)]
+pub(super) struct CatchUp {
+    selectors: Arc<[Selector]>,
+    since: Since,
+    /// The number of the question that was asked, until its answer has come.
+    asked: Option<u32>,
+    /// Whether the client has received anything of it: a message, or its position.
+    has_told: bool,
+}
+
+/// What to ask the owner of the hub.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is subscribed to.
+    pub selectors: Arc<[Selector]>,
+    /// Up to where the client has heard it.
+    pub since: Since,
+    /// The number of the question.
+    pub serial: u32,
+    /// How many messages are taken at once.
+    pub messages_max: usize,
+}
+
+/// What follows from a page.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Paged {
+    /// Nothing: it was not asked for any more.
+    Ignored,
+    /// More pages follow.
+    More,
+    /// The session is subscribed from now on.
+    Live(Arc<[Selector]>),
+}
+
+impl<S: Socket> Session<S> {
+    /// Begins to catch up with subscriptions.
+    pub fn catch_up(&mut self, selectors: Arc<[Selector]>, since: Since) {
+        let catch_up = CatchUp { selectors, since, asked: None, has_told: false };
+        self.state.cold.get_or_insert_default().catch_ups.push(catch_up);
+    }
+
+    /// Whether some of its subscriptions have not begun.
+    pub fn is_catching_up(&self) -> bool {
+        self.state.cold.as_ref().is_some_and(|cold| !cold.catch_ups.is_empty())
+    }
+
+    /// The next question, if there is one, and everything is written.
+    pub fn ask(&mut self) -> Option<Asked> {
+        let cold = self.state.cold.as_mut()?;
+        let first = cold.catch_ups.first_mut().filter(|first| first.asked.is_none())?;
+        if self.outbox.is_some() || self.state.phase != Phase::Open {
+            return None;
+        }
+        cold.questions = cold.questions.wrapping_add(1);
+        first.asked = Some(cold.questions);
+        let (selectors, since, serial) = (first.selectors.clone(), first.since, cold.questions);
+        Some(Asked { selectors, since, serial, messages_max: usize::MAX })
+    }
+
+    /// Queues a page. Nothing may be staged. `None`: the hub has no history any more.
+    pub fn take_page(&mut self, serial: u32, page: Option<&Page>) -> Paged {
+        let Some(cold) = self.state.cold.as_mut().filter(|_| self.state.phase == Phase::Open) else {
+            return Paged::Ignored;
+        };
+        let Some(first) = cold.catch_ups.first_mut().filter(|first| first.asked == Some(serial)) else {
+            return Paged::Ignored;
+        };
+        first.asked = None;
+        let (mut frames, mut is_last) = (Vec::new(), true);
+        if let Some(page) = page {
+            first.since = Since::After(page.position);
+            self.state.terms.speech.page_into(self.state.framing, page, &mut frames);
+            is_last = page.is_end && frames.len() <= HISTORY_LAST_PAGE_BYTES_MAX;
+            first.has_told |= !page.messages.is_empty();
+            if is_last && !first.has_told && self.state.framing.is_events() {
+                self.state.terms.speech.position_into(self.state.framing, page.position, &mut frames);
+            }
+        }
+        let paged = if is_last { Paged::Live(cold.catch_ups.remove(0).selectors) } else { Paged::More };
+        if !frames.is_empty() {
+            self.outbox.get_or_insert_default().push_for_good(frames.into());
+        }
+        self.state.shrink_cold();
+        paged
+    }
+
+    /// The client is to be told a position: at once on an event stream, where it has no effect on a page, and in some time on a
+    /// WebSocket that has received no message.
+    pub fn owe_position(&mut self, now: Seconds) {
+        let is_told_at_once = self.state.framing.is_events();
+        self.state.position_due = if is_told_at_once { now } else { now + POSITION_SECONDS };
+    }
+
+    /// Whether it is time to tell the client a position.
+    pub fn owes_position(&self, now: Seconds) -> bool {
+        self.state.phase == Phase::Open && self.state.position_due <= now
+    }
+
+    /// Tells the client the position from which it may continue.
+    pub fn tell_position(&mut self, position: Option<Position>, acts: &mut super::Acts<'_>) {
+        self.state.position_due = Seconds::MAX;
+        let (terms, framing) = (self.state.terms.clone(), self.state.framing);
+        if let Some(position) = position {
+            self.state.reply(acts, |out| terms.speech.position_into(framing, position, out));
+        }
+    }
+
+    /// The subscriptions that have not begun, and from where they continue.
+    pub fn catching_up(&self) -> impl Iterator<Item = (&Arc<[Selector]>, Since)> {
+        let catch_ups = self.state.cold.iter().flat_map(|cold| &cold.catch_ups);
+        catch_ups.map(|catch_up| (&catch_up.selectors, catch_up.since))
+    }
+}

@@ -1,0 +1,160 @@
+//! Channels that remember: who was away receives what was missed, once and in order, or is told of the gap.
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::events::{Block, Events};
+use common::http::ask;
+use common::start;
+use common::ws::Ws;
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+[daemon]
+workers = 3
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/events" = { events = "news", channels = ["{channel=all}"] }
+"/both" = { events = "news", channels = ["a", "b"] }
+"/ws" = { websocket = "news", channels = ["{channel=all}"], envelope = true }
+"/plain" = { websocket = "news", channels = ["{channel=all}"] }
+"/publish/{channel}" = { publish = "news", channel = "{channel}" }
+"/metrics" = { metrics = true }
+[hub.news]
+history = { messages = 5 }
+"#;
+
+/// Publishes, and returns the position.
+fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
+    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert!((1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)));
+    id
+}
+
+fn resume(address: SocketAddr, target: &str, since: &str) -> Events {
+    Events::ask(address, target, &["Accept: text/event-stream", &format!("Last-Event-ID: {since}")])
+}
+
+fn frame(socket: &mut Ws) -> Value {
+    serde_json::from_str(&socket.next_text()).unwrap()
+}
+
+#[test]
+fn a_stream_continues_where_it_ended() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut stream = Events::open(address, "/events");
+    let before = stream.expect_id();
+    let first = publish(address, "all", "1");
+    stream.expect("1");
+    assert_eq!(stream.id, Some(first.clone()));
+    drop(stream);
+    publish(address, "all", "2");
+    publish(address, "other", "x");
+    publish(address, "all", "3");
+    for target in [format!("/events?since={first}"), format!("/events?last_event_id={first}&since=earliest")] {
+        let mut again = Events::open(address, &target);
+        again.expect("2");
+        again.expect("3");
+    }
+    let mut again = resume(address, "/events?since=earliest", &first);
+    again.expect("2");
+    again.expect("3");
+    let last = publish(address, "all", "4");
+    again.expect("4");
+    assert_eq!(again.id, Some(last.clone()));
+    let mut all = resume(address, "/events", &before);
+    (1..=4).for_each(|n| all.expect(&n.to_string()));
+    let mut nothing = resume(address, "/events", &last);
+    assert_eq!(nothing.expect_id(), last);
+}
+
+#[test]
+fn a_gap_is_told_first() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let ids: Vec<String> = (0..9).map(|n| publish(address, "a", &n.to_string())).collect();
+    publish(address, "b", "x");
+    let mut stream = resume(address, "/both", &ids[2]);
+    stream.expect_gap("a");
+    (4..9).for_each(|n| stream.expect(&n.to_string()));
+    stream.expect("x");
+    let mut complete = resume(address, "/both", &ids[3]);
+    complete.expect("4");
+    for unknown in ["other-1", "nonsense", "%20"] {
+        let mut stream = resume(address, "/both", unknown);
+        stream.expect_gap("a");
+        stream.expect_gap("b");
+        stream.expect("4");
+    }
+    let mut earliest = resume(address, "/both", "earliest");
+    earliest.expect("4");
+}
+
+#[test]
+fn a_websocket_with_envelopes_continues_too() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut socket = Ws::open(address, "/ws?channel=a");
+    let mut plain = Ws::open(address, "/plain?channel=a");
+    let mut silent = Ws::open(address, "/ws?channel=silent");
+    let first = publish(address, "a", "\"quoted\" ä");
+    assert_eq!(frame(&mut socket), json!({ "channel": "a", "id": first, "data": "\"quoted\" ä" }));
+    plain.expect_text("\"quoted\" ä");
+    let binary = ["Content-Type: application/octet-stream"];
+    let second = ask(address, "POST", "/publish/a", &binary, &[0, 255, 1]).json();
+    assert_eq!(frame(&mut socket), json!({ "channel": "a", "id": second["id"], "base64": "AP8B" }));
+    let mut again = Ws::open(address, &format!("/ws?channel=a&since={first}"));
+    assert_eq!(frame(&mut again), json!({ "channel": "a", "id": second["id"], "base64": "AP8B" }));
+    let third = publish(address, "a", "3");
+    assert_eq!(frame(&mut again), json!({ "channel": "a", "id": third, "data": "3" }));
+    let mut lost = Ws::open(address, "/ws?channel=a&since=lost-1");
+    assert_eq!(frame(&mut lost), json!({ "channel": "a", "gap": true }));
+    assert_eq!(frame(&mut lost)["id"], first);
+    // One that hears nothing is told a position after a while.
+    let told = frame(&mut silent);
+    assert_eq!(told.as_object().map(|object| object.len()), Some(1), "{told}");
+    let mut nothing_missed = Ws::open(address, &format!("/ws?channel=silent&since={}", told["id"].as_str().unwrap()));
+    publish(address, "silent", "new");
+    assert_eq!(frame(&mut nothing_missed)["data"], "new");
+}
+
+#[test]
+fn a_long_history_comes_in_pages() {
+    let pushd = start(&CONFIG.replace("messages = 5", "messages = 5000"));
+    let address = pushd.address();
+    let text = "x".repeat(1000);
+    for n in 0..2000 {
+        publish(address, "all", &format!("{n} {text}"));
+    }
+    let mut stream = resume(address, "/events", "earliest");
+    for n in 0..2000 {
+        assert_eq!(stream.next(), Block::Event(None, format!("{n} {text}")));
+    }
+    publish(address, "all", "live");
+    stream.expect("live");
+}
+
+#[test]
+fn a_message_that_comes_again_is_not_published_again() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut stream = Events::open(address, "/events");
+    stream.expect_id();
+    let key = ["Idempotency-Key: order-7"];
+    let first = ask(address, "POST", "/publish/all", &key, b"first");
+    let again = ask(address, "POST", "/publish/all", &key, b"another");
+    assert_eq!((first.status, first.text()), (again.status, again.text()));
+    let other = ask(address, "POST", "/publish/other", &key, b"other");
+    assert_ne!(other.text(), first.text());
+    publish(address, "all", "last");
+    stream.expect("first");
+    stream.expect("last");
+    for wrong in ["Idempotency-Key:", &format!("Idempotency-Key: {}", "x".repeat(256))] {
+        assert_eq!(ask(address, "POST", "/publish/all", &[wrong], b"x").status, 400);
+    }
+}
