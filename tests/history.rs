@@ -3,10 +3,13 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use common::events::{Block, Events};
 use common::http::ask;
+use common::service::Service;
 use common::start;
+use common::wire::Wire;
 use common::ws::Ws;
 use serde_json::{Value, json};
 
@@ -101,6 +104,7 @@ fn a_websocket_with_envelopes_continues_too() {
     let address = pushd.address();
     let mut socket = Ws::open(address, "/ws?channel=a");
     let mut plain = Ws::open(address, "/plain?channel=a");
+    let opened = Instant::now();
     let mut silent = Ws::open(address, "/ws?channel=silent");
     let first = publish(address, "a", "\"quoted\" ä");
     assert_eq!(frame(&mut socket), json!({ "channel": "a", "id": first, "data": "\"quoted\" ä" }));
@@ -115,8 +119,9 @@ fn a_websocket_with_envelopes_continues_too() {
     let mut lost = Ws::open(address, "/ws?channel=a&since=lost-1");
     assert_eq!(frame(&mut lost), json!({ "channel": "a", "gap": true }));
     assert_eq!(frame(&mut lost)["id"], first);
-    // One that hears nothing is told a position after a while.
+    // One that hears nothing is told a position within two seconds: long before its ping.
     let told = frame(&mut silent);
+    assert!(opened.elapsed() < Duration::from_secs(20));
     assert_eq!(told.as_object().map(|object| object.len()), Some(1), "{told}");
     let mut nothing_missed = Ws::open(address, &format!("/ws?channel=silent&since={}", told["id"].as_str().unwrap()));
     publish(address, "silent", "new");
@@ -156,5 +161,43 @@ fn a_message_that_comes_again_is_not_published_again() {
     stream.expect("last");
     for wrong in ["Idempotency-Key:", &format!("Idempotency-Key: {}", "x".repeat(256))] {
         assert_eq!(ask(address, "POST", "/publish/all", &[wrong], b"x").status, 400);
+    }
+}
+
+#[test]
+fn the_memory_goes_on_in_the_next_process() {
+    let config = CONFIG.replace("messages = 5", "messages = 3000") + "message_max = \"1MiB\"\nqueue_max = \"16MiB\"\n";
+    let mut service = Service::started(&config);
+    let address = service.address();
+    let key = ["Idempotency-Key: once"];
+    let first = ask(address, "POST", "/publish/all", &key, b"0");
+    let mut live = Events::open(address, "/events");
+    live.expect_id();
+    // One that has much to catch up with, and reads nothing meanwhile.
+    let pad = "x".repeat(100_000);
+    let ids: Vec<String> = (1..60).map(|n| publish(address, "all", &format!("{n} {pad}"))).collect();
+    let mut behind = Wire::connect_narrow(address);
+    behind.send(&common::http::request(address, "GET", "/events?since=earliest", &["Accept: text/event-stream"], b""));
+    for round in 0..3 {
+        // A shard less or more owns other hubs.
+        service.configure(&config.replace("workers = 3", &format!("workers = {}", 2 + round)));
+        service.restart();
+        let again = ask(address, "POST", "/publish/all", &key, b"0");
+        assert_eq!(again.text(), first.text(), "round {round}");
+        publish(address, "all", &format!("after {round}"));
+    }
+    for n in 1..60 {
+        live.expect(&format!("{n} {pad}"));
+    }
+    let mut behind = Events::read(behind);
+    behind.expect("0");
+    for n in 1..60 {
+        behind.expect(&format!("{n} {pad}"));
+    }
+    let mut returning = resume(address, "/events", &ids[58]);
+    for round in 0..3 {
+        for stream in [&mut live, &mut behind, &mut returning] {
+            stream.expect(&format!("after {round}"));
+        }
     }
 }

@@ -15,7 +15,9 @@ use socket2::{SockAddr, SockRef, Socket};
 
 use super::bind::{Listeners, adopt, unlink};
 use super::feeds::StoppedFeed;
-use super::handover::{FEED, FILE, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state};
+use super::handover::{
+    FEED, FILE, HISTORIES, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state,
+};
 use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
@@ -42,6 +44,8 @@ pub struct Inherited {
     listeners: Vec<(String, Listen, Arc<Listener>)>,
     /// Its feeds.
     pub(super) feeds: Vec<StoppedFeed>,
+    /// What its hubs remember.
+    pub(super) histories: Vec<OwnedFd>,
     /// Sessions of each of its shards: records and sockets.
     parcels: BTreeMap<String, (Option<OwnedFd>, Vec<OwnedFd>)>,
     /// How many starts before this one have begun to open the parcels, and died before they served.
@@ -72,6 +76,8 @@ impl Inherited {
                 socket_files.insert(number.to_owned(), descriptor);
             } else if let Some(number) = name.strip_prefix(FEED) {
                 files.insert(number.to_owned(), descriptor);
+            } else if name.starts_with(HISTORIES) {
+                inherited.histories.push(descriptor);
             } else if let Some(number) = name.strip_prefix(RECORDS) {
                 inherited.parcels.entry(number.to_owned()).or_default().0 = Some(descriptor);
             } else if let Some(number) = name.strip_prefix(SOCKETS) {
@@ -117,6 +123,11 @@ impl Inherited {
         self.listeners = needed;
         unlink(gone.iter().map(|(_, _, listener)| listener));
         gone.into_iter().map(|(name, ..)| name).collect()
+    }
+
+    /// Notes what could not be used. It is logged once there is a log.
+    pub(super) fn note_trouble(&mut self, trouble: String) {
+        self.troubles.push(trouble);
     }
 
     /// Whether sessions were handed over.

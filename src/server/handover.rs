@@ -4,6 +4,7 @@
 //! - `pushd-handover-listener-N`: a listener. It stays open, so clients that connect meanwhile wait in the kernel.
 //! - `pushd-handover-file-N`: the file of listener N, if that is a Unix socket, so that this file can be removed with it
 //! - `pushd-handover-feed-N`: the file that a tail follows, whatever its name is now
+//! - `pushd-handover-histories-N`: what the hubs of a shard remember ([`crate::shard::histories`])
 //! - `pushd-handover-records-N`, `pushd-handover-sockets-N`: the sessions of a shard ([`crate::shard::parcel`])
 //!
 //! Nothing is consumed before the next process serves: if it cannot start, everything is left to the start after it.
@@ -48,6 +49,8 @@ pub(super) const FILE: &str = "pushd-handover-file-";
 /// See the head of this file.
 pub(super) const FEED: &str = "pushd-handover-feed-";
 /// See the head of this file.
+pub(super) const HISTORIES: &str = "pushd-handover-histories-";
+/// See the head of this file.
 pub(super) const RECORDS: &str = "pushd-handover-records-";
 /// See the head of this file.
 pub(super) const SOCKETS: &str = "pushd-handover-sockets-";
@@ -80,6 +83,8 @@ impl Handover {
             let followed = feed.mark.file.as_ref()?;
             Some((format!("{FEED}{number}"), followed.file.as_fd()))
         });
+        let histories = self.packed.iter().enumerate();
+        let histories = histories.map(|(number, packed)| (format!("{HISTORIES}{number}"), packed.histories.as_fd()));
         let records = self.packed.iter().enumerate();
         let records = records.map(|(number, packed)| (format!("{RECORDS}{number}"), packed.parcel.records.as_fd()));
         let pipes = self.packed.iter().enumerate().flat_map(|(number, packed)| {
@@ -87,7 +92,7 @@ impl Handover {
             out.map(move |out| (format!("{SOCKETS}{number}"), out.as_fd()))
         });
         let state = [(STATE.to_owned(), self.state.as_fd())].into_iter();
-        state.chain(listeners).chain(socket_files).chain(files).chain(records).chain(pipes)
+        state.chain(listeners).chain(socket_files).chain(files).chain(histories).chain(records).chain(pipes)
     }
 
     /// Closes our own ends of the pipes that hold the sessions, and returns whether another process holds all of them. Call

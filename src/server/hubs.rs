@@ -16,6 +16,8 @@ pub struct Hubs {
     known: HashMap<String, Known>,
     /// The position before the first publication of each hub that has, or had, history.
     beginnings: HashMap<HubId, Position>,
+    /// The last positions that the previous process has given, by hub.
+    continued: HashMap<String, Position>,
     /// The id of the next new hub.
     next: u32,
 }
@@ -58,9 +60,15 @@ impl Hubs {
 }
 
 impl Hubs {
-    /// The position before the first publication of a hub whose history begins.
-    pub fn beginning(&mut self, hub: HubId) -> Position {
-        *self.beginnings.entry(hub).or_insert_with(|| Position { epoch: Epoch::random(), offset: 0 })
+    /// The position before the first publication of this process: the last one of the previous process, or of a new numbering.
+    pub fn beginning(&mut self, hub: &HubInUse) -> Position {
+        let new = || Position { epoch: Epoch::random(), offset: 0 };
+        *self.beginnings.entry(hub.id).or_insert_with(|| self.continued.remove(&hub.hub.name).unwrap_or_else(new))
+    }
+
+    /// The previous process has given positions of a hub up to this one.
+    pub fn continue_from(&mut self, name: String, position: Position) {
+        self.continued.insert(name, position);
     }
 }
 

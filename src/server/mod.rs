@@ -10,6 +10,7 @@ mod feeds;
 mod handover;
 mod hubs;
 mod machine;
+mod memory;
 pub mod rehearsal;
 
 use std::collections::HashMap;
@@ -121,6 +122,7 @@ impl Bound {
             Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Workers::Count(count) => count.into(),
         };
+        let histories = inherited.histories(&mut lasting.hubs);
         let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
         let plan = Arc::new(plan);
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
@@ -132,6 +134,7 @@ impl Bound {
         }
         let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
         // No step after this can fail: a start that fails before leaves the sessions to the next one.
+        memory::remember(histories, &plan, &mailboxes);
         let silent = estate::take_up(inherited.open_parcels(), &plan, &mailboxes);
         // All sessions are in place: now shards read them, and accept connections.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
@@ -312,7 +315,7 @@ fn planned(hub: &HubInUse, hubs: &mut Hubs) -> PlannedHub {
         .hub
         .history
         .as_ref()
-        .map(|history| PlannedHistory { limits: history.into(), beginning: hubs.beginning(hub.id) });
+        .map(|history| PlannedHistory { limits: history.into(), beginning: hubs.beginning(hub) });
     PlannedHub { name: hub.hub.name.clone(), id: hub.id, members: hub.members.clone(), history }
 }
 

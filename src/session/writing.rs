@@ -33,8 +33,6 @@ pub enum Written {
     Stay,
     /// The session is read on: its own replies had to be written first.
     ReadOn,
-    /// The session asks for what it has missed: its last page is written.
-    AskOn,
     /// The session ends.
     End,
 }
@@ -151,7 +149,6 @@ impl<S: Socket> Session<S> {
                 Written::Stay
             }
             Phase::Open | Phase::Closing if self.state.reading == Reading::AwaitsOutbox => Written::ReadOn,
-            Phase::Open if self.is_catching_up() => Written::AskOn,
             Phase::Open | Phase::Closing => Written::Stay,
         }
     }

@@ -15,14 +15,15 @@
 //! published from then on.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Shard;
 use super::parcel::{Item, Packer, Parcel};
 use super::stream::Raw;
 use super::table::SessionKey;
+use super::{Shard, histories};
+use crate::config::HubId;
 use crate::hub::Membership;
 use crate::session::record::Record;
 use crate::session::{Socket, Terms};
@@ -55,6 +56,8 @@ pub struct Packed {
     pub sessions: usize,
     /// How many could not be packed.
     pub left_out: usize,
+    /// What the hubs of this shard remember.
+    pub histories: OwnedFd,
 }
 
 /// A session of another process that is taken up.
@@ -137,8 +140,17 @@ impl Shard {
         let left_out = table.len() + idle.len() - keys.len();
         let keys: Vec<SessionKey> = keys.into_iter().flatten().collect();
         let sessions = keys.len();
+        let histories = self.pack_histories()?;
         self.packed.replace(Some(keys));
-        Ok(Packed { parcel, sessions, left_out })
+        Ok(Packed { parcel, sessions, left_out, histories })
+    }
+
+    fn pack_histories(&self) -> io::Result<OwnedFd> {
+        let (owner, plan) = (self.relay.owner(), self.plan.borrow());
+        let name = |id: HubId| plan.hubs.iter().find(|hub| hub.id == id).map(|hub| hub.name.as_str());
+        // A hub on disk is in its store.
+        let in_memory = owner.histories().filter(|(_, history, _)| !history.is_backed());
+        histories::write(in_memory.filter_map(|(id, history, keys)| Some((name(id)?, history, keys))))
     }
 
     /// Takes up sessions of another process.

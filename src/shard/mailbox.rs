@@ -21,7 +21,8 @@ use super::counters::Counters;
 use super::handover::{Packed, Returning, Step};
 use super::lane::{Delivery, Lane, Request};
 use super::stream::Raw;
-use crate::hub::{Members, Message};
+use crate::config::HubId;
+use crate::hub::{History, Keys, Members, Message};
 use crate::wire::Close;
 
 /// How sessions are sent away.
@@ -44,6 +45,8 @@ pub enum Command {
     Drain(Farewell),
     /// Go on with sessions of another process.
     TakeUp(Vec<Returning>),
+    /// Go on with the history of a hub that this shard owns, and the known keys.
+    Remember(HubId, Box<(History, Keys)>),
     /// Take a step of handing over, and say what came of it.
     HandOver(Step, Sender<io::Result<Option<Packed>>>),
     /// End now.

@@ -12,6 +12,7 @@ mod draining;
 mod edge;
 pub mod gate;
 pub mod handover;
+pub mod histories;
 pub mod lane;
 pub mod listener;
 mod lobby;
@@ -292,6 +293,10 @@ impl Shard {
             }
             Command::Drain(farewell) => self.drain(farewell),
             Command::TakeUp(sessions) => self.take_up(sessions),
+            Command::Remember(hub, remembered) => {
+                let (history, keys) = *remembered;
+                self.relay.owner().inherit(hub, history, keys);
+            }
             Command::HandOver(step, done) => {
                 // The server may have stopped waiting for the answer.
                 let _ = done.send(self.hand_over(step));

@@ -36,6 +36,7 @@ impl<S: Socket> Table<S> {
         if session.terms().hub.history.is_some() && session.terms().speech.has_positions(session.framing()) {
             session.owe_position(now);
             self.tell_position(slot);
+            self.arm(slot);
         }
     }
 

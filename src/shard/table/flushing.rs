@@ -87,8 +87,10 @@ impl<S: Socket> Table<S> {
         match next {
             Written::Stay => {}
             Written::ReadOn => self.read_later(slot),
-            Written::AskOn => self.ask_later(slot),
-            Written::End => self.remove(slot, BY_THE_CLIENT),
+            Written::End => return self.remove(slot, BY_THE_CLIENT),
+        }
+        if self.sessions[slot as usize].is_catching_up() {
+            self.ask_later(slot);
         }
     }
 }
