@@ -201,6 +201,37 @@ fn every_key_is_reported_in_the_group_of_the_table_of_keys() {
     assert!(reported > 45, "{reported}");
 }
 
+/// A history is turned on and off by a restart, its limits change at once. A new hub is one difference, with all its tables.
+#[test]
+fn a_history_that_is_turned_on_needs_a_restart_and_its_limits_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, hubs: &str| {
+        let routes = "\"/a\" = { websocket = \"a\" }\n\"/b\" = { websocket = \"b\" }\n";
+        let text = format!("[server.s]\nlisten = \"127.0.0.1:1\"\n[server.s.routes]\n{routes}{hubs}");
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let now = write("now.toml", "[hub.a]\nhistory = { messages = 1 }\n[hub.b]\nhistory = false\n");
+    let new = write(
+        "new.toml",
+        "[hub.a.history]\nmessages = 2\n[hub.b]\nhistory = { age = \"1h\" }\n[hub.c.history]\nbytes = 9\n",
+    );
+    let shown = |new: &str, now: &str| {
+        pushctl(&["diff", new, "--config", now]).replace(&format!("{}/", folder.path().display()), "")
+    };
+    assert_eq!(
+        shown(&new, &now),
+        "At once:\n  hub.a.history.messages                1 -> 2  (new.toml:7)\n  hub.c                                 new  (new.toml:10)\n\
+         Only by a restart:\n  hub.b.history                         false -> on\n"
+    );
+    assert_eq!(
+        shown(&now, &new),
+        "At once:\n  hub.a.history.messages                2 -> 1  (now.toml:7)\n  hub.c                                 removed\n\
+         Only by a restart:\n  hub.b.history                         on -> false  (now.toml:9)\n"
+    );
+}
+
 #[test]
 fn an_invalid_file_is_not_compared() {
     let folder = folder();

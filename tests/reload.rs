@@ -219,6 +219,24 @@ fn the_level_and_the_target_of_the_log_change() {
     assert!(!pushd.log().contains("/pages/moved"));
 }
 
+/// Turning a history on or off, where and whether it is durable, and presence.
+#[test]
+fn what_only_a_restart_can_change_stays_in_force_and_is_named() {
+    let pushd = first();
+    let new = "[hub.push]\nhistory = { messages = 9 }\ndurable = true\npresence = true\n[store]\ndir = \"x\"\nsync = \"1s\"\n";
+    let reports = || pushd.log().matches("changed only by a restart: ").count();
+    pushd.reload(&changed(&[("[hub.push]", new)]));
+    pushd.logged(
+        "changed only by a restart: store.dir, store.sync, hub.push.history, hub.push.durable, hub.push.presence",
+    );
+    let answer = ask(pushd.address(), "POST", "/publish", &[], b"x");
+    assert_eq!((answer.status, answer.text()), (200, "{\"channel\":\"all\",\"subscribers\":0}\n"));
+    pushd.reload(&changed(&[("[hub.push]", new)]));
+    assert_eq!(reports(), 2, "it still differs");
+    pushd.reload(FIRST);
+    assert_eq!(reports(), 2, "nothing differs from what is in force");
+}
+
 #[test]
 fn feeds_can_be_added_and_removed_and_the_others_continue_their_count() {
     let feed = |name: &str, every: &str| {

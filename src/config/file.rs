@@ -127,12 +127,18 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
         hubs.note_unused(report);
         hub_warnings::note(report, &routes, &feeds);
     }
+    let hubs = hubs.read();
+    let table = top.table("store");
+    let store = store::store(&table);
+    if report.is_good() {
+        store.note_unused(&table, &hubs);
+    }
     Config {
         daemon: process::daemon(&top.table("daemon")),
         log: process::log(&top.table("log")),
-        store: store::store(&top.table("store")),
+        store,
         servers,
-        hubs: hubs.read(),
+        hubs,
         feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),
         files: report.files().iter().map(|file| file.path.clone()).collect(),
         warnings: Vec::new(),

@@ -128,12 +128,12 @@ impl<'a> Hubs<'a> {
 
     /// Whether the hub has a history.
     pub(super) fn has_history(&self, hub: HubId) -> bool {
-        matches!(self.written(hub, "history"), Some(DeValue::Table(_)))
+        self.is_on(hub, "history")
     }
 
     /// Whether the hub has presence.
     pub(super) fn has_presence(&self, hub: HubId) -> bool {
-        matches!(self.written(hub, "presence"), Some(DeValue::Boolean(true)))
+        self.is_on(hub, "presence")
     }
 
     /// The name of the hub, and its location.
@@ -142,9 +142,11 @@ impl<'a> Hubs<'a> {
         (item.key(), item.key_span())
     }
 
-    /// The value of a key of the hub, before it is read.
-    fn written(&self, hub: HubId, key: &str) -> Option<&'a DeValue<'a>> {
-        Some(self.declared[hub.0 as usize].item.value.get_ref().as_table()?.get(key)?.get_ref())
+    /// Whether `key` is set in the table of the hub, which is not read yet, and not to `false`.
+    fn is_on(&self, hub: HubId, key: &str) -> bool {
+        let value = self.declared[hub.0 as usize].item.value.get_ref();
+        let set = value.as_table().and_then(|entries| entries.get(key));
+        set.is_some_and(|value| !matches!(value.get_ref(), DeValue::Boolean(false)))
     }
 
     /// Warns of every hub that has no reference.
@@ -225,6 +227,7 @@ fn hub(name: &str, table: &Table<'_>) -> Hub {
         message,
         "the rate is smaller than the largest message, so no client could send one",
     );
+    note_needs(table, &hub);
     hub
 }
 
@@ -236,6 +239,11 @@ fn history(table: &Table<'_>) -> Option<History> {
         return None;
     }
     let limits = table.table("history");
+    if keys::HISTORY.names().all(|key| limits.item(key).is_none()) {
+        let problem = Problem::error(item.key_span(), "`history` needs a limit");
+        let problem = problem.label("none of `messages`, `bytes` and `age` is set");
+        item.note(problem.help("for example `history = { messages = 100 }`; `false` keeps nothing").absence());
+    }
     Some(History {
         messages: limits.item("messages").and_then(|i| i.positive()),
         bytes: limits.item("bytes").and_then(|i| i.size()),
@@ -253,6 +261,31 @@ fn gap_notice(item: &Item<'_>) -> Option<Template> {
     let template = item.template()?;
     item.only_holes(&template, &["dropped"], "a notice has only the number of dropped messages");
     Some(template)
+}
+
+/// Reports keys that are set, but need another one. Warns of a history in which the largest message has no room.
+fn note_needs(table: &Table<'_>, hub: &Hub) {
+    if let Some(item) = table.item("durable").filter(|_| hub.durable && !is_on(table, "history")) {
+        let problem = Problem::error(item.key_span(), "`durable` needs `history`").label("there is nothing to keep");
+        item.note(problem.help("add `history = { messages = 100 }`").absence());
+    }
+    if let Some(item) = table.item("presence_channel").filter(|_| !is_on(table, "presence")) {
+        let problem = Problem::error(item.key_span(), "`presence_channel` needs `presence = true`");
+        item.note(problem.label("nothing would be published there").help("add `presence = true`").absence());
+    }
+    let bytes = hub.history.as_ref().and_then(|history| history.bytes);
+    let Some((item, bytes)) = table.item("history").zip(bytes.filter(|bytes| *bytes < hub.message_bytes_max)) else {
+        return;
+    };
+    let (bytes, message_max) = (size_text(bytes as u64), size_text(hub.message_bytes_max as u64));
+    let problem = Problem::warning(item.key_span(), "the history is smaller than the largest message");
+    let problem = problem.label(format!("`bytes` is {bytes}, `message_max` is {message_max}"));
+    item.note(problem.help("a message that is larger than `bytes` is not kept: raise `bytes`, or lower `message_max`"));
+}
+
+/// Whether `key` is set, and not to `false`. A value with a mistake counts as set: it is reported itself.
+fn is_on(table: &Table<'_>, key: &str) -> bool {
+    table.item(key).is_some_and(|item| item.as_flag() != Some(false))
 }
 
 /// Reports that `bytes`, the value of `key`, is below `message_max`, at the location of the one that is set.

@@ -1,11 +1,14 @@
 //! `[store]`: where durable history is kept, and how much memory all history takes.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Hub;
 use super::keys;
 use super::reader::{Item, Table};
-use super::report::Report;
+use super::report::{Problem, Report};
 
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,28 @@ fn sync(item: &Item<'_>) -> Option<Sync> {
 }
 
 impl Store {
+    /// The directory of durable history. A relative one begins in the state directory, if the service manager gives one: `state` is
+    /// the value of `STATE_DIRECTORY`. Otherwise it stays relative to the run directory, which may not outlive a reboot.
+    pub fn dir_in(&self, state: Option<&OsStr>) -> PathBuf {
+        // systemd separates several with a colon.
+        let first = state.and_then(|state| state.as_bytes().split(|byte| *byte == b':').next()).map(OsStr::from_bytes);
+        first.map_or_else(|| self.dir.clone(), |first| Path::new(first).join(&self.dir))
+    }
+
+    /// Warns if it is set where durable history is kept, but no hub is durable.
+    pub(super) fn note_unused(&self, table: &Table<'_>, hubs: &[Hub]) {
+        if hubs.iter().any(|hub| hub.durable) {
+            return;
+        }
+        let default = Store::default();
+        for (key, differs) in [("dir", self.dir != default.dir), ("sync", self.sync != default.sync)] {
+            if let Some(item) = table.item(key).filter(|_| differs) {
+                let problem = Problem::warning(item.key_span(), format!("`{key}` has no effect"));
+                item.note(problem.label("it needs a hub with `durable = true`").absence());
+            }
+        }
+    }
+
     /// Takes over from `now`, the settings in force, what only a restart can change. Returns the keys in which that differs.
     pub fn keep_fixed(&mut self, now: &Store) -> Vec<&'static str> {
         let before = Store { memory_bytes_max: self.memory_bytes_max, ..now.clone() };
@@ -56,5 +81,23 @@ impl Store {
 impl Default for Store {
     fn default() -> Store {
         store(&Table::absent(&Report::new(&[], Vec::new()), &keys::STORE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_directory_begins_in_the_state_directory_of_the_service() {
+        let store = |dir: &str| Store { dir: dir.into(), ..Store::default() };
+        for (dir, state, found) in [
+            ("store", None, "store"),
+            ("store", Some("/var/lib/pushd"), "/var/lib/pushd/store"),
+            ("store", Some("/var/lib/pushd:/var/lib/other"), "/var/lib/pushd/store"),
+            ("/srv/store", Some("/var/lib/pushd"), "/srv/store"),
+        ] {
+            assert_eq!(store(dir).dir_in(state.map(OsStr::new)), Path::new(found));
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::channel_pattern;
+use super::channel_pattern::{self, ChannelPattern};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Template {
         if !plain.is_empty() {
             parts.push(Part::Text(plain));
         }
-        let is_pattern = channel_pattern::is_wild(&written(&parts));
+        let is_pattern = channel_pattern::is_wild(&written(&parts, |name| format!("{{{name}}}")));
         Ok(Template { parts, is_pattern })
     }
 
@@ -117,7 +117,17 @@ impl Template {
 
     /// What is wrong with the `*` in its text as a pattern, and what would be right.
     pub(super) fn pattern_mistake(&self) -> Option<String> {
-        channel_pattern::mistake(&written(&self.parts))
+        channel_pattern::mistake(&written(&self.parts, |name| format!("{{{name}}}")))
+    }
+
+    /// A pattern that stands at least for every channel that some values result in. `None`: its text is no channel.
+    pub(super) fn as_pattern(&self) -> Option<ChannelPattern> {
+        if self.is_whole() {
+            return ChannelPattern::parse("**").ok();
+        }
+        let marked = written(&self.parts, |_| HOLE.to_string());
+        let segments = marked.split('/').map(|segment| if segment.contains(HOLE) { "*" } else { segment });
+        ChannelPattern::parse(&segments.collect::<Vec<_>>().join("/")).ok()
     }
 
     /// Its text, if it has no holes.
@@ -208,13 +218,16 @@ impl Template {
     }
 }
 
-/// The text of a template with the name of each hole in braces.
-fn written(parts: &[Part]) -> String {
+/// No text of a channel contains this control character.
+const HOLE: char = '\0';
+
+/// The text of a template, with `hole` of its name in the place of each hole.
+fn written(parts: &[Part], hole: impl Fn(&str) -> String) -> String {
     let mut written = String::new();
     for part in parts {
         match part {
             Part::Text(text) => written.push_str(text),
-            Part::Hole { name, .. } => written.extend(["{", name, "}"]),
+            Part::Hole { name, .. } => written.push_str(&hole(name)),
         }
     }
     written
@@ -300,6 +313,11 @@ mod tests {
         }
         assert!(Template::parse("user/{a}*").unwrap().pattern_mistake().unwrap().contains("`{a}*`"));
         assert_eq!(Template::parse("user/{a}/*").unwrap().pattern_mistake(), None);
+        for (text, pattern) in
+            [("{a}", "**"), ("user/{a}", "user/*"), ("user/x{a}{b}/**", "user/*/**"), ("{{a}}", "{a}")]
+        {
+            assert_eq!(Template::parse(text).unwrap().as_pattern().unwrap().as_str(), pattern);
+        }
     }
 
     #[test]

@@ -91,14 +91,17 @@ impl<'a> Item<'a> {
         else {
             unreachable!("`{}` is not a duration", self.key())
         };
+        let is_word_allowed = matches!(self.kind(), Some(Kind::DurationOrAlways { .. }));
+        let expected = if is_word_allowed { "\"always\" or a duration" } else { "a duration" };
+        let title = format!("`{}` takes {expected}", self.key());
         match (self.as_text().map(units::duration), self.as_integer()) {
             (Some(Ok(duration)), _) => self.within(Some(duration), least, most),
             (Some(Err(help)), _) => {
-                self.note(self.error(format!("`{}` takes a duration", self.key())).label("not a duration").help(help));
+                self.note(self.error(title).label("not a duration").help(help));
                 None
             }
             (None, Some(number)) => {
-                let problem = self.error(format!("`{}` takes a duration", self.key())).label("this number has no unit");
+                let problem = self.error(title).label("this number has no unit");
                 self.note(problem.help(format!("add the unit: `\"{number}s\"` or `\"{number}ms\"`")));
                 None
             }
