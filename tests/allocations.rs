@@ -187,6 +187,10 @@ impl Backend for Server {
         None
     }
 
+    async fn publish_all(&self, _: Vec<(Message, Option<Box<str>>)>) -> Option<Vec<Option<Outcome>>> {
+        None
+    }
+
     fn adopt(&self, _: Self::Io, _: Arrival) {}
 
     fn read_now(_: &Self::Io, _: &mut [u8]) -> io::Result<usize> {

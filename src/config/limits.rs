@@ -161,6 +161,11 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 262_144;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// The maximum number of messages in the body of a batch. They are published in one turn.
 pub const BATCH_LINES_MAX: usize = 10_000;
+/// The largest body of a batch, in bytes. 10,000 messages of 1 KiB with their channels fit. It is less than the lane of a shard holds, so
+/// a batch is not larger than what may wait anyway.
+pub const BATCH_BYTES_MAX: usize = 16 << 20;
+/// A batch up to this size is parsed at once, which takes well under a millisecond. A larger one is parsed on another thread.
+pub const BATCH_BYTES_AT_ONCE: usize = 64 << 10;
 /// How long a member of a channel may be away before it has left. A page that is loaded again, or a restart, takes less.
 pub const PRESENCE_LEAVE_DELAY: Duration = Duration::from_secs(3);
 

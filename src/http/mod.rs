@@ -4,13 +4,14 @@
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `hosts` decides which names the server answers to, `origin` which pages may use a route.
-//! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `publish` publishing, [`pages`] the files, [`status`]
-//!   metrics and health.
+//! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `publish` publishing, [`batch`] and `publish_batch` publishing
+//!   several messages, [`pages`] the files, [`status`] metrics and health.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
 pub mod answer;
 mod arguments;
+pub mod batch;
 pub mod body;
 pub mod connection;
 mod content;
@@ -25,6 +26,7 @@ mod origin;
 pub mod pages;
 mod progress;
 mod publish;
+mod publish_batch;
 mod refusals;
 mod resuming;
 pub mod routes;
@@ -71,6 +73,13 @@ pub trait Backend: Clone + 'static {
     /// Publishes. A message whose `key` is known on its channel was published before, and is answered as then. Returns what became of
     /// the message. `None`: there was no room for it.
     fn publish(&self, message: Message, key: Option<Box<str>>) -> impl Future<Output = Option<Published>>;
+
+    /// Publishes several messages with their keys in one step. Returns what became of each; `None` for one that was still on its way when
+    /// its shard ended. `None` for all: there was no room, and none of them is published.
+    fn publish_all(
+        &self,
+        messages: Vec<(Message, Option<Box<str>>)>,
+    ) -> impl Future<Output = Option<Vec<Option<Published>>>>;
 
     /// Makes a session of an upgraded connection.
     fn adopt(&self, io: Self::Io, arrival: Arrival);

@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
+use super::batch::check_key;
 use super::content::Content;
 use super::origin;
 use super::refusals::shortened;
 use super::site::PublishHandler;
 use super::subscription::channel;
-use super::{Backend, Client, Site};
+use super::{Backend, Client, Site, publish_batch};
 use crate::config;
-use crate::config::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use crate::hub::{Kind, Message, Outcome};
 
 /// The bytes of a form besides its message: names of fields and the like. The message itself may be three times as long, with `%XX`
@@ -29,17 +29,33 @@ const ALLOW_HEADERS: &str = "content-type, idempotency-key";
 /// When a message may be published again that could not be kept, in seconds. The disk is tried every second.
 const RETRY_SECONDS: &str = "5";
 
+/// Why a message is not published for lack of room.
+pub const NO_ROOM: &str = "too many publications are waiting, try again later";
+/// Why a message of a hub on disk is not published.
+pub const KEPT_NOWHERE: &str = "the message could not be kept on the disk, try again later";
+
+/// The answer for a message that is published.
 #[derive(Serialize)]
-struct Published<'a> {
+pub struct Published<'a> {
     channel: &'a str,
     subscribers: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
 }
 
+impl Published<'_> {
+    /// Of a message on this channel.
+    pub fn new(channel: &str, outcome: Outcome) -> Published<'_> {
+        let id = outcome.position.map(|position| position.to_string());
+        Published { channel, subscribers: outcome.subscribers, id }
+    }
+}
+
+/// The answer for a message that is not published.
 #[derive(Serialize)]
-struct Refused<'a> {
-    error: &'a str,
+pub struct Refused<'a> {
+    /// A sentence with the reason.
+    pub error: &'a str,
 }
 
 /// Answers one request to a publish route.
@@ -84,6 +100,10 @@ async fn publish<B: Backend>(
     mut arguments: Arguments<'_>,
     backend: &B,
 ) -> Result<Answer, Box<Answer>> {
+    let Some(template) = handler.route.channel.as_ref().filter(|_| !handler.route.batch) else {
+        // In memory of its own, so that it does not enlarge what a connection takes.
+        return Box::pin(publish_batch::publish(handler, request, content, &arguments, backend)).await;
+    };
     let limit = handler.hub.message_bytes_max;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -95,9 +115,6 @@ async fn publish<B: Backend>(
     if handler.route.message.is_some() && media_type == "application/x-www-form-urlencoded" {
         arguments.add_form(&body);
     }
-    let Some(template) = handler.route.channel.as_ref().filter(|_| !handler.route.batch) else {
-        return Err(refuse(StatusCode::NOT_IMPLEMENTED, "batches are not published yet"));
-    };
     let channel = channel(template, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     let message = match &handler.route.message {
         Some(template) => {
@@ -119,40 +136,39 @@ async fn publish<B: Backend>(
         message = message.in_order_of_hub();
     }
     match backend.publish(message, key(request)?).await {
-        Some(Outcome { is_refused: true, .. }) => {
-            Err(unavailable("the message could not be kept on the disk, try again later"))
-        }
-        Some(Outcome { subscribers, position, .. }) => {
-            let id = position.map(|position| position.to_string());
-            Ok(answer::json(StatusCode::OK, &Published { channel: &channel, subscribers, id }))
-        }
-        None => Err(unavailable("too many publications are waiting, try again later")),
+        Some(outcome) if outcome.is_refused => Err(unavailable(KEPT_NOWHERE)),
+        Some(outcome) => Ok(answer::json(StatusCode::OK, &Published::new(&channel, outcome))),
+        None => Err(unavailable(NO_ROOM)),
     }
 }
 
-/// The key of a message that may come again.
-fn key(request: &Parts) -> Result<Option<Box<str>>, Box<Answer>> {
+/// The key of a request that may come again.
+pub fn key(request: &Parts) -> Result<Option<Box<str>>, Box<Answer>> {
     let Some(value) = request.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.into())),
-        _ => {
-            let why = format!("an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters of ASCII");
-            Err(refuse(StatusCode::BAD_REQUEST, &why))
-        }
-    }
+    // A value of other bytes is no key either.
+    let key = value.to_str().unwrap_or_default();
+    check_key(key).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    Ok(Some(key.into()))
 }
 
-fn unavailable(error: &str) -> Box<Answer> {
+/// 503 with the time after which the same request may succeed.
+pub fn unavailable(error: &str) -> Box<Answer> {
     let mut answer = refuse(StatusCode::SERVICE_UNAVAILABLE, error);
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
     answer
 }
 
 fn too_large(limit: usize) -> Box<Answer> {
-    refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("a message may have at most {limit} bytes"))
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, &message_too_large(limit))
 }
 
-fn refuse(status: StatusCode, error: &str) -> Box<Answer> {
+/// Why a message is not published that has more than `limit` bytes.
+pub fn message_too_large(limit: usize) -> String {
+    format!("a message may have at most {limit} bytes")
+}
+
+/// A refusal in JSON.
+pub fn refuse(status: StatusCode, error: &str) -> Box<Answer> {
     Box::new(answer::json(status, &Refused { error }))
 }
 

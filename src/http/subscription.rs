@@ -31,7 +31,14 @@ pub fn channels(templates: &[Template], arguments: &Arguments<'_>) -> Result<Sma
 /// # Errors
 /// A sentence that names the missing or invalid argument.
 pub fn channel(template: &Template, arguments: &Arguments<'_>) -> Result<Arc<str>, String> {
-    let name = template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
+    named(&template.channel(|name| arguments.value(name)).map_err(|missing| missing.to_string())?)
+}
+
+/// A channel of this name.
+///
+/// # Errors
+/// A sentence that says why no channel has such a name.
+pub fn named(name: &str) -> Result<Arc<str>, String> {
     match name.len() {
         0 => Err("the channel's name is empty".to_owned()),
         _ if name.contains(char::is_control) => Err("a channel's name has no control characters".to_owned()),

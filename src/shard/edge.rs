@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Shard;
 use super::counters::Counters;
+use super::gathering::Gathering;
 use super::poller::Poller;
 use super::stream::{Raw, Stream};
 use super::table::SessionKey;
@@ -45,6 +46,20 @@ impl Backend for Edge {
             return None;
         }
         reached.await.ok()
+    }
+
+    async fn publish_all(&self, messages: Vec<(Message, Option<Box<str>>)>) -> Option<Vec<Option<Outcome>>> {
+        let shard = &self.0;
+        if shard.publishing_stopped.get() {
+            return None;
+        }
+        let (gathering, outcomes) = Gathering::of(messages.len());
+        let messages = messages.into_iter().zip(gathering.receipts());
+        let messages = messages.map(|((message, key), receipt)| message.with_receipt(receipt.with_key(key)));
+        if !shard.relay.publish_all(messages) {
+            return None;
+        }
+        outcomes.await.ok()
     }
 
     fn adopt(&self, io: Stream, arrival: Arrival) {

@@ -87,6 +87,13 @@ impl<T: Load> Lane<T> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(load);
     }
 
+    /// Adds entries, with no others between them.
+    pub fn push_all(&self, loads: Vec<T>) {
+        self.entries.fetch_add(loads.len(), Ordering::Relaxed);
+        self.bytes.fetch_add(loads.iter().map(Load::bytes).sum(), Ordering::Relaxed);
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).extend(loads);
+    }
+
     /// Takes the oldest entry.
     pub fn pop(&self) -> Option<T> {
         if self.waiting() == 0 {

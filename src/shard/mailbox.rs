@@ -119,6 +119,12 @@ impl Mailbox {
         self.ask(Request::Publish(message));
     }
 
+    /// Asks the shard to publish messages, one after the other, whether there is room or not. It is woken once.
+    pub fn request_all(&self, messages: Vec<Message>) {
+        self.requests.push_all(messages.into_iter().map(Request::Publish).collect());
+        self.bell.notify_one();
+    }
+
     /// Asks something of the shard, whether there is room or not.
     pub fn ask(&self, request: Request) {
         self.requests.push(request);

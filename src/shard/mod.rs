@@ -11,6 +11,7 @@ pub mod counters;
 mod draining;
 mod edge;
 pub mod gate;
+mod gathering;
 pub mod handover;
 pub mod histories;
 pub mod lane;

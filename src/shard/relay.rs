@@ -148,6 +148,25 @@ impl Relay {
         }
     }
 
+    /// Publishes messages that do not come from sessions: all of one owner in one step, through its lane. So a large batch takes as many
+    /// turns as it needs, and other publications have theirs. Returns whether there was room; if not, none of them is published.
+    pub fn publish_all(&self, messages: impl IntoIterator<Item = Message>) -> bool {
+        let mut by_owner: Vec<Vec<Message>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        for message in messages {
+            by_owner[self.owner_of(&message)].push(message);
+        }
+        let batches = || self.mailboxes.iter().zip(&by_owner).filter(|(_, messages)| !messages.is_empty());
+        if !batches().all(|(mailbox, _)| mailbox.requests().has_room()) {
+            return false;
+        }
+        for (mailbox, messages) in self.mailboxes.iter().zip(by_owner) {
+            if !messages.is_empty() {
+                mailbox.request_all(messages);
+            }
+        }
+        true
+    }
+
     /// Sends the messages that sessions published to the owners of their channels.
     pub fn relay_published<S: Socket>(&self, table: &mut Table<S>) {
         let published: SmallVec<[Message; 8]> = table.take_published().collect();
@@ -332,6 +351,27 @@ mod tests {
         relay.turn(&mut table, 7, []);
         relay.turn(&mut table, 7, []);
         assert!(hearing.heard.borrow().starts_with(&[0x82, 2, 7, 7]), "{:?}", hearing.heard.borrow());
+    }
+
+    #[test]
+    fn a_batch_is_published_as_a_whole_or_not_at_all() {
+        let mailboxes: Arc<[Mailbox]> = [Mailbox::default(), Mailbox::default()].into();
+        let (relay, mut table) = (Relay::new(0, mailboxes.clone()), Table::<Line>::new(Arc::default()));
+        let message = |number: u32| Message::new(HubId(0), number.to_string().into(), Kind::Text, Bytes::new());
+        let owned_by = |owner| (0..1000).map(message).filter(move |message| message.partition.owner(2) == owner);
+        let batch = || (0..100).map(message);
+        assert!(relay.publish_all(batch()));
+        let waiting = [0, 1].map(|shard: usize| mailboxes[shard].requests().waiting());
+        assert!(waiting[0] > 0 && waiting[1] > 0 && waiting[0] + waiting[1] == 100, "{waiting:?}");
+        relay.turn(&mut table, 0, []);
+        assert_eq!(mailboxes[1].deliveries().waiting(), waiting[0], "all that this shard owns, in one turn");
+        while mailboxes[1].requests().has_room() {
+            mailboxes[1].request_all(owned_by(1).collect());
+        }
+        let before = mailboxes[1].requests().waiting();
+        assert!(!relay.publish_all(batch()));
+        assert_eq!((mailboxes[0].requests().waiting(), mailboxes[1].requests().waiting()), (0, before));
+        assert!(relay.publish_all(owned_by(0)), "only the owners of its messages must have room");
     }
 
     #[test]

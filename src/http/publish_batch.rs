@@ -1,0 +1,159 @@
+//! Publishing the messages of a batch: all of them in one step, answered by one result on each line.
+//!
+//! A small body is parsed at once. A larger one is parsed on a blocking thread of the runtime, so that the clients of this shard do not
+//! wait for it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::request::Parts;
+
+use super::Backend;
+use super::answer::{self, Answer};
+use super::arguments::Arguments;
+use super::batch::{self, Data, Entry, Unreadable};
+use super::content::Content;
+use super::publish::{KEPT_NOWHERE, NO_ROOM, Published, Refused, key, message_too_large, refuse, unavailable};
+use super::site::PublishHandler;
+use super::subscription;
+use crate::config::HubId;
+use crate::config::limits::{BATCH_BYTES_AT_ONCE, BATCH_BYTES_MAX, BATCH_LINES_MAX};
+use crate::hub::{Kind, Message, Outcome};
+
+/// What an entry needs besides itself to become a message.
+struct Destination {
+    hub_id: HubId,
+    /// Whether all channels of the hub have one order.
+    is_ordered: bool,
+    message_bytes_max: usize,
+    /// The channel of entries without one, or why there is none.
+    default: Result<Arc<str>, String>,
+    /// The key of the request. Each entry without a key of its own gets one that is made from it.
+    key: Option<Box<str>>,
+}
+
+/// The results of a batch so far: the channel of a message that is published, or why it is not published.
+type Results = Vec<Result<Arc<str>, String>>;
+/// Messages with their keys.
+type Keyed = Vec<(Message, Option<Box<str>>)>;
+
+/// Publishes the messages in the body of a request.
+///
+/// # Errors
+/// The answer, if nothing was published.
+pub async fn publish<B: Backend>(
+    handler: &PublishHandler,
+    request: &Parts,
+    content: &mut Content,
+    arguments: &Arguments<'_>,
+    backend: &B,
+) -> Result<Answer, Box<Answer>> {
+    let body = content.whole(BATCH_BYTES_MAX).await.map_err(|unread| match unread.status() {
+        (StatusCode::PAYLOAD_TOO_LARGE, _) => too_large(&format!("{BATCH_BYTES_MAX} bytes")),
+        (status, sentence) => refuse(status, sentence),
+    })?;
+    let destination = Destination::new(handler, arguments, key(request)?);
+    let (results, messages) = if body.len() <= BATCH_BYTES_AT_ONCE {
+        destination.prepare(&body)?
+    } else {
+        // It ends early only if the runtime ends.
+        let prepared = tokio::task::spawn_blocking(move || destination.prepare(&body)).await;
+        prepared.map_err(|_| unavailable("the server is ending, try again later"))??
+    };
+    let outcomes = backend.publish_all(messages).await.ok_or_else(|| unavailable(NO_ROOM))?;
+    if !outcomes.is_empty() && outcomes.iter().all(|outcome| is_refused(outcome.as_ref())) {
+        return Err(unavailable(KEPT_NOWHERE));
+    }
+    Ok(answer::with_type(StatusCode::OK, "application/x-ndjson", lines(results, outcomes)))
+}
+
+impl Destination {
+    fn new(handler: &PublishHandler, arguments: &Arguments<'_>, key: Option<Box<str>>) -> Destination {
+        let missing = || Err("the message names no channel, and the route has no default".to_owned());
+        let template = handler.route.channel.as_ref();
+        Destination {
+            hub_id: handler.hub_id,
+            is_ordered: handler.hub.history.is_some(),
+            message_bytes_max: handler.hub.message_bytes_max,
+            default: template.map_or_else(missing, |template| subscription::channel(template, arguments)),
+            key,
+        }
+    }
+
+    fn prepare(&self, body: &[u8]) -> Result<(Results, Keyed), Box<Answer>> {
+        let entries = batch::parse(body).map_err(|why| match why {
+            Unreadable::TooMany => too_large(&format!("{BATCH_LINES_MAX} messages")),
+            Unreadable::Syntax(why) => refuse(StatusCode::BAD_REQUEST, &why),
+        })?;
+        let mut messages = Vec::with_capacity(entries.len());
+        let mut last: Option<Arc<str>> = None;
+        let results = entries.into_iter().enumerate().map(|(number, entry)| {
+            let (message, key) = self.message(entry?, last.take(), number)?;
+            let channel = message.channel.clone();
+            messages.push((message, key));
+            last = Some(channel.clone());
+            Ok(channel)
+        });
+        let results = results.collect();
+        Ok((results, messages))
+    }
+
+    /// The message of an entry. `last` is the channel of the entry before, which often is the same.
+    fn message(
+        &self,
+        entry: Entry<'_>,
+        last: Option<Arc<str>>,
+        number: usize,
+    ) -> Result<(Message, Option<Box<str>>), String> {
+        let channel = match &entry.channel {
+            None => self.default.clone()?,
+            Some(name) => match last.filter(|last| **last == **name) {
+                Some(last) => last,
+                None => subscription::named(name)?,
+            },
+        };
+        let (kind, payload) = match entry.data {
+            Data::Text(text) => (Kind::Text, Bytes::copy_from_slice(text.as_bytes())),
+            Data::Binary(bytes) => (Kind::Binary, bytes.into()),
+        };
+        if payload.len() > self.message_bytes_max {
+            return Err(message_too_large(self.message_bytes_max));
+        }
+        let message = Message::new(self.hub_id, channel, kind, payload);
+        let message = if self.is_ordered { message.in_order_of_hub() } else { message };
+        let own = entry.key.map(|key| key.into());
+        // A key has no control characters, so no entry can have this key itself.
+        let derived = || self.key.as_ref().map(|key| format!("{key}\u{1}{number}").into());
+        Ok((message, own.or_else(derived)))
+    }
+}
+
+/// The answer: a line for each entry, in their order.
+fn lines(results: Results, outcomes: Vec<Option<Outcome>>) -> String {
+    let mut text = Vec::new();
+    let mut outcomes = outcomes.into_iter();
+    for result in results {
+        // This does not fail: all values have string keys, and the bytes are in memory.
+        let _ = match result {
+            Err(error) => serde_json::to_writer(&mut text, &Refused { error: &error }),
+            Ok(channel) => match outcomes.next().flatten() {
+                Some(outcome) if !outcome.is_refused => {
+                    serde_json::to_writer(&mut text, &Published::new(&channel, outcome))
+                }
+                _ => serde_json::to_writer(&mut text, &Refused { error: KEPT_NOWHERE }),
+            },
+        };
+        text.push(b'\n');
+    }
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// Whether a message was not published. Without an outcome, the process ended before it was.
+fn is_refused(outcome: Option<&Outcome>) -> bool {
+    outcome.is_none_or(|outcome| outcome.is_refused)
+}
+
+fn too_large(most: &str) -> Box<Answer> {
+    refuse(StatusCode::PAYLOAD_TOO_LARGE, &format!("a batch may have at most {most}"))
+}
