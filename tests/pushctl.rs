@@ -178,6 +178,25 @@ fn publish_needs_no_input_if_the_url_has_the_message() {
 }
 
 #[test]
+fn publish_sends_a_batch_and_counts_what_is_refused() {
+    let refused = "{\"error\":\"the message has neither `data` nor `base64`\"}\n";
+    for (answered, expected) in [(PUBLISHED.repeat(2), 0), (format!("{PUBLISHED}{refused}"), 1)] {
+        let body = answered.clone();
+        let (port, request) = server(move |stream| answer(stream, "200 OK", &body));
+        let url = format!("http://127.0.0.1:{port}/batch");
+        let (code, out, err) = run_with(&["publish", "--batch", &url], b"{}\n{}\n");
+        assert_eq!((code, out), (expected, answered), "{err}");
+        assert_eq!(err.contains("1 of 2 messages were refused"), expected == 1, "{err}");
+        let (head, body) = request.recv_timeout(DEADLINE).unwrap();
+        assert!(head.contains("\r\ncontent-type: application/x-ndjson\r\n"), "{head}");
+        assert_eq!(body, b"{}\n{}\n");
+    }
+    let (code, _, err) = run(&["publish", "--batch", "news"]);
+    assert_eq!(code, 64, "{err}");
+    assert!(err.contains("needs the address of a route"), "{err}");
+}
+
+#[test]
 fn publish_reaches_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");

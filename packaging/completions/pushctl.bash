@@ -219,7 +219,7 @@ _pushctl() {
             return 0
             ;;
         pushctl__subcmd__publish)
-            opts="-h --url --binary --help"
+            opts="-h --url --binary --batch --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -46,6 +46,7 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s c -l config -d 
 complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l url -d 'The publish route a channel goes to' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l binary -d 'Send the bytes as a binary message'
+complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l batch -d 'Send standard input as a batch: a JSON object with channel and data on each line, or an array of them. The target is the URL of a route with batch = true'
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l count -d 'End after N messages' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l timeout -d 'End after so long, as in 500ms, 10s, 2m; a bare number is in seconds' -r

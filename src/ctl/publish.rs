@@ -12,7 +12,7 @@ use super::dial::{self, Answer};
 use super::fault::Fault;
 use super::url::Url;
 use super::{Outcome, block_on, print};
-use crate::config::limits::MESSAGE_BYTES_CEILING;
+use crate::config::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_CEILING};
 use crate::daemon::exit::Exit;
 
 /// The default publish route: that of the default configuration.
@@ -28,6 +28,7 @@ Examples:
   pushctl publish http://127.0.0.1:8888/publish/news 'It works'
   pushctl publish 'http://127.0.0.1:8888/pushtoall?message=hi'
   pushctl publish unix:/run/pushd/main.sock:/publish/news 'It works'
+  pushctl publish --batch http://127.0.0.1:8888/batch <messages.ndjson
 
 The answer of the server is printed: the channel, and how many subscribers it was queued for.";
 
@@ -43,6 +44,11 @@ pub(super) struct Publish {
     #[arg(long)]
     binary: bool,
 
+    /// Send standard input as a batch: a JSON object with channel and data on each line, or an array of them.
+    /// The target is the URL of a route with batch = true
+    #[arg(long, conflicts_with_all = ["binary", "message", "url"])]
+    batch: bool,
+
     /// A channel, or the whole URL of a publish route
     target: String,
 
@@ -55,9 +61,29 @@ pub(super) struct Publish {
 
 impl Publish {
     pub fn run(&self) -> Outcome {
+        if self.batch {
+            return self.send_batch();
+        }
         let url = destination(&self.target, &self.url).map_err(|why| Fault::new(Exit::Usage, why))?;
         let message = self.read_message(&url)?;
         block_on(publish(&url, message, self.binary))
+    }
+
+    fn send_batch(&self) -> Outcome {
+        if !Url::is_meant(&self.target) {
+            let why = format!(
+                "--batch needs the address of a route, such as http://127.0.0.1:8888/batch, not '{}'",
+                self.target
+            );
+            return Err(Fault::new(Exit::Usage, why));
+        }
+        let url = destination(&self.target, &self.url).map_err(|why| Fault::new(Exit::Usage, why))?;
+        let input = std::io::stdin();
+        if input.is_terminal() {
+            super::notice("reading the messages from the terminal; Ctrl-D ends them");
+        }
+        let batch = read_up_to(BATCH_BYTES_MAX, "batch", input.lock())?;
+        block_on(publish_batch(&url, batch.into()))
     }
 
     fn read_message(&self, url: &Url) -> Result<Bytes, Fault> {
@@ -102,13 +128,7 @@ fn destination(target: &str, template: &str) -> Result<Url, String> {
 
 /// Reads all of standard input, up to the largest possible message.
 fn read_all(input: impl Read, binary: bool) -> Result<Vec<u8>, Fault> {
-    let mut message = Vec::new();
-    let read = input.take(MESSAGE_BYTES_CEILING as u64 + 1).read_to_end(&mut message);
-    read.map_err(|error| Fault::io("cannot read the message from standard input", &error))?;
-    if message.len() > MESSAGE_BYTES_CEILING {
-        let most = MESSAGE_BYTES_CEILING >> 20;
-        return Err(Fault::failed(format!("no pushd takes a message of more than {most} MiB")));
-    }
+    let mut message = read_up_to(MESSAGE_BYTES_CEILING, "message", input)?;
     if !binary {
         if message.ends_with(b"\n") {
             message.pop();
@@ -120,17 +140,43 @@ fn read_all(input: impl Read, binary: bool) -> Result<Vec<u8>, Fault> {
     Ok(message)
 }
 
+/// Reads all of `input`, up to `most` bytes of a message or a batch.
+fn read_up_to(most: usize, what: &str, input: impl Read) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let read = input.take(most as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|error| Fault::io(format!("cannot read the {what} from standard input"), &error))?;
+    if bytes.len() > most {
+        return Err(Fault::failed(format!("no pushd takes a {what} of more than {} MiB", most >> 20)));
+    }
+    Ok(bytes)
+}
+
 async fn publish(url: &Url, message: Bytes, binary: bool) -> Outcome {
     let media_type = if binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
+    let answer = send(url, message, media_type).await?;
+    print(&format!("{}\n", answer.trim_end()))?;
+    Ok(Exit::Clean.code())
+}
+
+async fn publish_batch(url: &Url, batch: Bytes) -> Outcome {
+    let answer = send(url, batch, "application/x-ndjson").await?;
+    print(&answer)?;
+    let refused = answer.lines().filter(|line| line.starts_with("{\"error\"")).count();
+    match refused {
+        0 => Ok(Exit::Clean.code()),
+        _ => Err(Fault::failed(format!("{refused} of {} messages were refused", answer.lines().count()))),
+    }
+}
+
+/// Posts a body. Returns the body of the answer.
+async fn send(url: &Url, message: Bytes, media_type: &str) -> Result<String, Fault> {
     let request = dial::request(Method::POST, url).header(CONTENT_TYPE, media_type);
     let Answer { status, retry_after, body } = dial::exchange(url, request, message).await?;
     if !status.is_success() {
         let why = dial::refusal(status, retry_after.as_deref(), &body);
         return Err(Fault::failed(format!("{url} refused it: {why}")));
     }
-    let answer = String::from_utf8_lossy(&body);
-    print(&format!("{}\n", answer.trim_end()))?;
-    Ok(Exit::Clean.code())
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 #[cfg(test)]
