@@ -185,10 +185,35 @@ fn turn_for_1000_sockets(bencher: Bencher<'_, '_>, messages: usize) {
     });
 }
 
+/// The patterns of the other sessions, while a message is published on `news/7/text`, which one session is subscribed to by its name.
+const PATTERNS: [&str; 6] =
+    ["0", "1000 of user/N/*", "1000 of news/N/*", "1000 of news/7/N", "1000 of */*/N", "1 of news/*/text"];
+
+/// One turn of a shard in which a message is published to one subscriber, beside sessions with patterns.
+#[divan::bench(args = PATTERNS)]
+fn turn_beside_patterns(bencher: Bencher<'_, '_>, patterns: &str) {
+    let site = site();
+    let terms = site.terms("/ws").expect("the default file has /ws");
+    let channel: Arc<str> = "news/7/text".into();
+    let mut table = Table::new(Arc::default());
+    table.adopt(Sink, arrival(terms, &channel));
+    let (count, pattern) = patterns.split_once(" of ").unwrap_or((patterns, ""));
+    for number in 0..count.parse().expect("a number") {
+        let pattern = Selector::pattern(pattern.replace('N', &format!("n{number}")));
+        table.adopt(Sink, Arrival { channels: [pattern].into_iter().collect(), ..arrival(terms, &channel) });
+    }
+    let payload = Bytes::from(text(64));
+    let published = || Arc::new(Message::new(terms.hub_id, channel.clone(), Kind::Text, payload.clone()).into());
+    bencher.with_inputs(published).bench_local_values(|publication| {
+        table.publish(publication);
+        table.flush();
+    });
+}
+
 #[divan::bench]
 fn subscribe_and_unsubscribe_one_of_1000(bencher: Bencher<'_, '_>) {
     let mut channels = Channels::default();
-    let name: Arc<str> = "all".into();
+    let name = Selector::name("all");
     for slot in 0..SOCKETS as Slot {
         channels.subscribe(HubId(0), &name, slot);
     }
@@ -202,9 +227,9 @@ fn subscribe_and_unsubscribe_one_of_1000(bencher: Bencher<'_, '_>) {
 fn subscribe_and_unsubscribe_a_channel_of_its_own(bencher: Bencher<'_, '_>) {
     let mut channels = Channels::default();
     for slot in 0..SOCKETS as Slot {
-        channels.subscribe(HubId(0), &format!("user/{slot}").into(), slot);
+        channels.subscribe(HubId(0), &Selector::name(format!("user/{slot}")), slot);
     }
-    let name: Arc<str> = "user/me".into();
+    let name = Selector::name("user/me");
     bencher.bench_local(|| {
         let seat = channels.subscribe(HubId(0), &name, SOCKETS as Slot);
         channels.unsubscribe(seat);

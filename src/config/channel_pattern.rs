@@ -46,7 +46,12 @@ impl ChannelPattern {
 
     /// Whether the channel `name` is one of those that it stands for.
     pub fn matches(&self, name: &str) -> bool {
-        let (mut pattern, mut name) = (self.0.split('/'), name.split('/'));
+        ChannelPattern::text_matches(&self.0, name)
+    }
+
+    /// The same for a pattern as text.
+    pub fn text_matches(pattern: &str, name: &str) -> bool {
+        let (mut pattern, mut name) = (pattern.split('/'), name.split('/'));
         loop {
             match (pattern.next(), name.next()) {
                 (Some(REST), Some(_)) | (None, None) => return true,

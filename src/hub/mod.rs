@@ -10,6 +10,7 @@ mod encodings;
 pub mod history;
 mod idempotency;
 mod members;
+mod patterns;
 mod position;
 mod publication;
 mod receipt;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::config::ChannelPattern;
+
 /// One channel by its name, or a pattern of names. In a pattern `*` stands for one segment, and a final `**` for one or more.
 /// Segments are separated by `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,19 +27,7 @@ impl Selector {
 
     /// Whether a channel is selected.
     pub fn selects(&self, channel: &str) -> bool {
-        if self.is_pattern { matches(&self.text, channel) } else { *self.text == *channel }
-    }
-}
-
-fn matches(pattern: &str, channel: &str) -> bool {
-    let (mut wanted, mut found) = (pattern.split('/'), channel.split('/'));
-    loop {
-        match (wanted.next(), found.next()) {
-            (Some("**"), Some(_)) => return true,
-            (Some(wanted), Some(found)) if wanted == "*" || wanted == found => {}
-            (None, None) => return true,
-            _ => return false,
-        }
+        if self.is_pattern { ChannelPattern::text_matches(&self.text, channel) } else { *self.text == *channel }
     }
 }
 

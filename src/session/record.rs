@@ -46,7 +46,7 @@ pub struct Record {
     pub due: Seconds,
     /// When a ping was sent that is not answered yet.
     pub pinged: Option<Seconds>,
-    /// Its subscriptions.
+    /// The channels it is subscribed to, by name.
     pub channels: SmallVec<[Arc<str>; 1]>,
     /// The channel that its messages are published on.
     pub to: Arc<str>,
@@ -58,6 +58,8 @@ pub struct Record {
     pub written: u64,
     /// Subscriptions that begin when the client has received what it missed.
     pub behind: Vec<Behind>,
+    /// The patterns it is subscribed to.
+    pub patterns: SmallVec<[Arc<str>; 1]>,
 }
 
 tagged!(Record {
@@ -76,6 +78,7 @@ tagged!(Record {
     13 waiting,
     14 written,
     15 behind,
+    16 patterns,
 });
 
 /// Subscriptions of a session that catches up.
@@ -96,7 +99,8 @@ tagged!(Behind { 1 names, 2 patterns, 3 since });
 pub struct Kept {
     /// The frame, or the notice.
     pub bytes: Bytes,
-    /// The index of a frame's channel among the channels of the session. `None`: it is a reply.
+    /// The index of a frame's channel among the channels of the session. `None`: it is a reply, or it came by a pattern, and later
+    /// messages do not replace it.
     pub channel: Option<u32>,
     /// Since when a frame waits.
     pub since: Seconds,
@@ -114,7 +118,8 @@ impl Record {
     pub fn read(bytes: &[u8]) -> Result<Record, Damaged> {
         let mut record = <Record as Field>::read(bytes)?;
         let behind = record.behind.iter().flat_map(|behind| behind.names.iter().chain(&behind.patterns));
-        if record.channels.iter().chain([&record.to]).chain(behind).any(|name| name.len() > CHANNEL_BYTES_MAX) {
+        let live = record.channels.iter().chain(&record.patterns);
+        if live.chain([&record.to]).chain(behind).any(|name| name.len() > CHANNEL_BYTES_MAX) {
             return Err(Damaged("the name of a channel is too long"));
         }
         let channels = record.channels.len();
@@ -148,13 +153,14 @@ impl Terms {
 }
 
 impl<S: Socket> Session<S> {
-    /// The record of the session. `channels` are those it is subscribed to. Nothing may be staged.
-    pub fn record(&self, channels: SmallVec<[Arc<str>; 1]>) -> Record {
+    /// The record of the session with its subscriptions. Nothing may be staged.
+    pub fn record(&self, selectors: &[Selector]) -> Record {
         let State { framing, phase, heard, pinged, deadline, timer, terms, to, staged, .. } = &self.state;
         debug_assert!(staged.is_empty(), "staged frames would be lost");
         let mut undecoded = Vec::new();
         self.codec.unfinished(&mut undecoded);
         undecoded.extend_from_slice(self.state.unheard());
+        let (channels, patterns) = apart(selectors);
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let (waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
         Record {
@@ -173,6 +179,7 @@ impl<S: Socket> Session<S> {
             waiting,
             written,
             behind: self.catching_up().map(|(selectors, since)| Behind::of(selectors, since)).collect(),
+            patterns,
         }
     }
 
@@ -211,19 +218,38 @@ impl<S: Socket> Session<S> {
     }
 }
 
+impl Record {
+    /// Its subscriptions.
+    pub fn selectors(&self) -> SmallVec<[Selector; 1]> {
+        together(&self.channels, &self.patterns)
+    }
+}
+
 impl Behind {
     fn of(selectors: &[Selector], since: Since) -> Behind {
-        let of = |is_pattern: bool| {
-            let some = selectors.iter().filter(move |selector| selector.is_pattern == is_pattern);
-            some.map(|selector| selector.text.clone()).collect()
-        };
-        Behind { names: of(false), patterns: of(true), since: since.to_string() }
+        let (names, patterns) = apart(selectors);
+        Behind { names, patterns, since: since.to_string() }
     }
 
-    fn selectors(self) -> Arc<[Selector]> {
-        let names = self.names.into_iter().map(Selector::name);
-        names.chain(self.patterns.into_iter().map(Selector::pattern)).collect()
+    fn selectors(&self) -> Arc<[Selector]> {
+        together(&self.names, &self.patterns).into_iter().collect()
     }
+}
+
+type Texts = SmallVec<[Arc<str>; 1]>;
+
+/// The names and the patterns among some selectors.
+fn apart(selectors: &[Selector]) -> (Texts, Texts) {
+    let of = |is_pattern: bool| {
+        let some = selectors.iter().filter(move |selector| selector.is_pattern == is_pattern);
+        some.map(|selector| selector.text.clone()).collect()
+    };
+    (of(false), of(true))
+}
+
+fn together(names: &[Arc<str>], patterns: &[Arc<str>]) -> SmallVec<[Selector; 1]> {
+    let names = names.iter().cloned().map(Selector::name);
+    names.chain(patterns.iter().cloned().map(Selector::pattern)).collect()
 }
 
 impl Outbox {
@@ -291,12 +317,13 @@ mod tests {
             undecoded in vec(any::<u8>(), 0..300),
             waiting in vec(kept(), 0..6),
             behind in vec(behind(), 0..3),
+            patterns in vec("[a-z*/]{0,8}", 0..3),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
-                behind,
+                behind, patterns: patterns.into_iter().map(Arc::from).collect(),
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -343,7 +370,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_read_back_and_unknown_fields_are_skipped(
-            record in record(), at: prop::sample::Index, tag in 15..=u64::MAX, value in vec(any::<u8>(), 1..300),
+            record in record(), at: prop::sample::Index, tag in 17..=u64::MAX, value in vec(any::<u8>(), 1..300),
         ) {
             let bytes = written(&record);
             prop_assert_eq!(Record::read(&bytes), Ok(record.clone()));
@@ -371,6 +398,7 @@ mod tests {
                 13 => expected.waiting.clear(),
                 14 => expected.written = 0,
                 15 => expected.behind.clear(),
+                16 => expected.patterns.clear(),
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));

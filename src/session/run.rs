@@ -74,6 +74,11 @@ impl Staged {
     pub fn is_empty(self) -> bool {
         self.first == self.end
     }
+
+    /// Whether the last frame staged is the one before number `end`.
+    pub fn ends_at(self, end: FrameNumber) -> bool {
+        !self.is_empty() && self.end == end
+    }
 }
 
 impl Run {

@@ -74,7 +74,7 @@ counters! {
     Counter requests_refused "pushd_http_requests_refused_total" "HTTP requests answered with a status of 400 or more.",
     Gauge sessions "pushd_sessions" "Sessions open now: WebSockets and event streams.",
     Counter sessions_opened "pushd_sessions_opened_total" "Sessions opened.",
-    Gauge channels "pushd_channels" "Channels with subscribers, counted once for each shard that has some.",
+    Gauge channels "pushd_channels" "Channels with subscribers, counted once for each shard that has some. Patterns are not counted.",
     Counter received "pushd_messages_received_total" "Messages received from clients.",
     Counter published "pushd_publications_total" "Publications, from clients, HTTP and feeds.",
     Counter delivered "pushd_deliveries_total" "Messages queued for subscribers.",

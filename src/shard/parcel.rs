@@ -259,6 +259,7 @@ mod tests {
             ],
             written: 2,
             behind: Vec::new(),
+            patterns: vec!["news/*".into()].into(),
         }
     }
 

@@ -177,7 +177,7 @@ impl<S: Socket> Table<S> {
     fn subscribe(&mut self, hub: HubId, channels: &[Selector], slot: Slot) -> SmallVec<[Seat; 1]> {
         // It does not receive what was published before.
         self.stage_streak();
-        channels.iter().map(|selector| self.channels.subscribe(hub, &selector.text, slot)).collect()
+        channels.iter().map(|selector| self.channels.subscribe(hub, selector, slot)).collect()
     }
 
     /// Has a session make a transition, and does what comes of it: its replies are flushed in this turn, its timer is set, what it

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{SessionKey, Table};
 use crate::hub::{Membership, Selector, Slot};
 use crate::session::record::Record;
@@ -18,9 +20,10 @@ impl<S: Socket> Table<S> {
         // Generations rise. They may wrap once in four thousand million sessions, which costs the order and no session.
         sessions.sort_unstable_by_key(|(_, session)| session.generation());
         sessions.into_iter().map(|(slot, session)| {
-            let channels = session.seats().iter().map(|seat| self.channels.name(seat).clone()).collect();
+            let selectors: SmallVec<[Selector; 1]> =
+                session.seats().iter().map(|seat| self.channels.selector(seat).clone()).collect();
             let key = SessionKey { slot: slot as Slot, generation: session.generation() };
-            (key, session.record(channels), session.socket())
+            (key, session.record(&selectors), session.socket())
         })
     }
 
@@ -34,10 +37,9 @@ impl<S: Socket> Table<S> {
     ) -> SessionKey {
         let is_gone = terms.is_none();
         let terms = terms.unwrap_or_else(|| Arc::new(Terms::of_no_route(&record)));
-        let channels = record.channels.clone();
+        let selectors = if is_gone { SmallVec::new() } else { record.selectors() };
         let phase = record.phase;
         let session = Session::resume(socket, record, terms, membership, self.next_generation(), self.now);
-        let selectors: Vec<Selector> = channels.into_iter().filter(|_| !is_gone).map(Selector::name).collect();
         let key = self.seat(session, &selectors);
         self.ask_later(key.slot);
         self.read_rest_later(key.slot);

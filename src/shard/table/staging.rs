@@ -4,7 +4,7 @@
 //! range of frames for each encoding in use, so a hundred publications cost a subscriber one step. Replies to one session are staged
 //! at once, and are written before publications to many.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,6 +57,9 @@ struct Stretch {
     carries_binary: bool,
     reached: u64,
 }
+
+/// What a streak is in each run.
+type Stretches = SmallVec<[Stretch; 4]>;
 
 impl Stretch {
     fn carries(&self, kind: Kind) -> bool {
@@ -128,7 +131,7 @@ impl Staging {
         (self.replies_cost, self.staged, self.pages_bytes) = (0, 0, 0);
     }
 
-    /// Stages the streak on the subscribers of its channel.
+    /// Stages the streak on the subscribers of its channel, and on those of the patterns that match it.
     pub fn stage_streak<S: Socket>(
         &mut self,
         sessions: &mut Slab<Session<S>>,
@@ -136,27 +139,16 @@ impl Staging {
         counters: &Counters,
     ) {
         let Some(first) = self.streak.first() else { return };
-        let mut stretches: SmallVec<[Stretch; 4]> = smallvec![Stretch::default(); self.runs.len()];
-        for slot in channels.subscribers(first.message.hub, &first.message.channel) {
-            self.staged += 1;
-            let session = &mut sessions[slot as usize];
-            if session.phase() != Phase::Open {
-                continue;
-            }
-            let (stretch, encoded) = (&mut stretches[session.run() as usize], &mut self.runs[session.run() as usize]);
-            let frames = match &stretch.frames {
-                Some(frames) => frames.clone(),
-                None => {
-                    let frames = encoded.push(&self.streak, session, &mut self.deflater);
-                    stretch.carries_binary = session.carries(Kind::Binary);
-                    stretch.frames = Some(frames.clone());
-                    frames
-                }
-            };
-            stretch.reached += 1;
-            if !frames.is_empty() && session.stage(&mut encoded.run, frames) {
-                self.dirty.push_back(slot);
-            }
+        let (hub, channel) = (first.message.hub, first.message.channel.clone());
+        let mut stretches: Stretches = smallvec![Stretch::default(); self.runs.len()];
+        for slot in channels.subscribers(hub, &channel) {
+            self.stage_on(slot, &mut sessions[slot as usize], &mut stretches);
+        }
+        let (patterns, steps) = channels.matching(hub, &channel);
+        self.staged += steps;
+        if !patterns.is_empty() {
+            let named = channels.subscribers(hub, &channel);
+            self.stage_on_matching(named, channels.subscribers_of(&patterns), sessions, &mut stretches);
         }
         for Stretch { frames, reached, .. } in &stretches {
             let frames = frames.as_ref().map_or(0, |frames| u64::from(frames.end - frames.start));
@@ -170,6 +162,53 @@ impl Staging {
             }
         }
         self.streak_cost = 0;
+    }
+
+    fn stage_on<S: Socket>(&mut self, slot: Slot, session: &mut Session<S>, stretches: &mut Stretches) {
+        self.staged += 1;
+        if session.phase() != Phase::Open {
+            return;
+        }
+        let (stretch, encoded) = (&mut stretches[session.run() as usize], &mut self.runs[session.run() as usize]);
+        let frames = match &stretch.frames {
+            Some(frames) => frames.clone(),
+            None => {
+                let frames = encoded.push(&self.streak, session, &mut self.deflater);
+                stretch.carries_binary = session.carries(Kind::Binary);
+                stretch.frames = Some(frames.clone());
+                frames
+            }
+        };
+        stretch.reached += 1;
+        if !frames.is_empty() && session.stage(&mut encoded.run, frames) {
+            self.dirty.push_back(slot);
+        }
+    }
+
+    /// Stages the streak on subscribers of patterns, except on those that have it already: by the channel's name, or by another pattern.
+    fn stage_on_matching<S: Socket>(
+        &mut self,
+        named: impl Iterator<Item = Slot>,
+        slots: impl Iterator<Item = Slot>,
+        sessions: &mut Slab<Session<S>>,
+        stretches: &mut Stretches,
+    ) {
+        // Of sessions that cannot receive the streak, nothing shows that they were looked at. They are counted once, too.
+        let carries_nothing = |stretch: &Stretch| stretch.frames.as_ref().is_some_and(Range::is_empty);
+        let mut without: HashSet<Slot> = named.take_while(|_| stretches.iter().any(carries_nothing)).collect();
+        for slot in slots {
+            let session = &mut sessions[slot as usize];
+            let is_staged = match &stretches[session.run() as usize].frames {
+                Some(frames) if frames.is_empty() => !without.insert(slot),
+                Some(frames) => session.staged().ends_at(frames.end),
+                None => false,
+            };
+            if is_staged {
+                self.staged += 1;
+            } else {
+                self.stage_on(slot, session, stretches);
+            }
+        }
     }
 }
 
