@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: pure data, made from one TOML file
 //! - [`hub`]: which session subscribes to which channel; no I/O
+//! - [`store`]: the history of durable hubs on disk
 //! - [`wire`]: frames of RFC 6455 and draft-76 as bytes
 //! - [`session`]: one client after the upgrade: decoder, bounded outbox
 //! - [`shard`]: the data plane: one thread with one runtime and one table of sessions
@@ -13,8 +14,8 @@
 //! - [`ctl`]: `pushctl`, the command line of operators and users
 //!
 //! Layers: a module imports only modules to its left (checked by `tests/tidy.rs`):
-//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `daemon`, `cli` `◄ main` only.
-//! Exception: `ctl`, which only `pushctl` imports, uses `config`, and the parts of `daemon` that find a process and
+//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ server` · `daemon`, `cli` `◄ main` only.
+//! Exception: `ctl`, which only `pushctl` imports, uses `config`, `hub`, `store`, and the parts of `daemon` that find a process and
 //! describe a failure.
 
 pub mod cli;
@@ -27,4 +28,5 @@ pub mod hub;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod store;
 pub mod wire;

@@ -20,9 +20,9 @@ const FUNCTION_LINES_MAX: usize = 70;
 const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 
 /// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
-/// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, with `daemon`, `cli` and `ctl`
+/// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ server`, with `daemon`, `cli` and `ctl`
 /// beside them.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &[]),
     ("hub", &["config"]),
     ("wire", &["config", "hub"]),
@@ -30,10 +30,11 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("http", &["config", "hub", "wire", "session"]),
     ("shard", &["config", "hub", "wire", "session", "http"]),
     ("feed", &["config"]),
-    ("server", &["config", "hub", "wire", "session", "http", "shard", "feed"]),
+    ("store", &["config", "hub"]),
+    ("server", &["config", "hub", "wire", "session", "http", "shard", "feed", "store"]),
     ("daemon", &["config"]),
     ("cli", &["config", "daemon"]),
-    ("ctl", &["config", "daemon"]),
+    ("ctl", &["config", "hub", "store", "daemon"]),
     ("main", &["config", "server", "daemon", "cli"]),
     ("bin", &["config", "daemon", "ctl"]),
 ];

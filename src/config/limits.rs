@@ -331,3 +331,28 @@ pub const RETRY_SESSIONS: usize = 100_000;
 pub const EXPIRED_PER_TURN_MAX: usize = 200;
 /// A smaller message is copied before it is kept: it may be a part of a larger buffer, which it would hold in memory.
 pub const HISTORY_SHARED_BYTES_MIN: usize = 4 << 10;
+
+/// The most publications that wait for the writer of the store, those of its current batch included. A disk that stops for a
+/// second is absorbed at the highest rate that one takes.
+pub const STORE_QUEUE_ENTRIES_MAX: usize = 1 << 16;
+/// The same in bytes of payloads.
+pub const STORE_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// The most publications in one transaction of the store. Twice as many are not faster.
+pub const STORE_BATCH_MAX: usize = 8192;
+/// How long the store waits after a failed write before it tries again.
+pub const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long the store waits after the last write before it does what can wait: moves the log into the database, gives space back.
+pub const STORE_REST: Duration = Duration::from_millis(500);
+/// How many offsets of a hub are reserved on disk at once. More than are ever in flight: [`STORE_QUEUE_ENTRIES_MAX`].
+pub const STORE_OFFSETS_RESERVED: u64 = 1 << 20;
+/// The most channels whose counters the writer of the store keeps in memory, some 200 bytes each.
+pub const STORE_CHANNELS_CACHED: usize = 1 << 16;
+/// How many messages one step of expiry deletes at most: some milliseconds.
+pub const STORE_EXPIRY_STEP: usize = 1000;
+/// How many pages of 4 KiB one step of giving space back moves at most: some milliseconds.
+pub const STORE_VACUUM_STEP: usize = 512;
+/// A database of up to so many bytes is checked completely before it is used; one byte takes a nanosecond or two. A larger one
+/// is checked while it is used.
+pub const STORE_CHECKED_BYTES_MAX: u64 = 64 << 20;
+/// How many rows are looked at for one page of history. Most of them may be of other channels.
+pub const STORE_LOOKED_AT_MAX: usize = 4096;

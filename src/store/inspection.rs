@@ -1,0 +1,163 @@
+//! Reading a store beside a running pushd, or without one: for `pushctl store`.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, Result, params};
+
+use super::export::Exported;
+use super::files::{Files, Lock};
+use super::opening::OpenError;
+use super::schema::{self, message_id, of_message_id};
+use super::{Limits, append, hubs, log_file, verify};
+
+/// A store that is only read.
+pub struct Inspection {
+    files: Files,
+    db: Connection,
+    /// Held while no pushd runs.
+    lock: Option<Lock>,
+}
+
+/// What is known of a hub in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HubFigures {
+    /// Its name.
+    pub name: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its limits when it was last used.
+    pub limits: Limits,
+    /// Channels that hold messages.
+    pub channels: u64,
+    /// Messages, and the bytes of their payloads.
+    pub messages: u64,
+    /// See `messages`.
+    pub bytes: u64,
+    /// When the oldest and the newest message were published, in seconds since 1970.
+    pub oldest: Option<i64>,
+    /// See `oldest`.
+    pub newest: Option<i64>,
+}
+
+impl Inspection {
+    /// Opens the store in `directory`, which must exist.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn open(directory: &Path) -> std::result::Result<Inspection, OpenError> {
+        let found = Files::of(directory).and_then(|files| files.database().metadata().map(|_| files));
+        let files = found.map_err(|error| OpenError {
+            message: format!("there is no store in {}: {error}", directory.display()),
+            kind: error.kind(),
+        })?;
+        let lock = files.lock()?;
+        // Without a pushd the last connection moves the log into the database and removes it. One that only reads could not.
+        let db = match &lock {
+            None => schema::reading(&files.database())?,
+            Some(_) => schema::beside(&files.database())?,
+        };
+        Ok(Inspection { files, db, lock })
+    }
+
+    /// Whether a process has the store open.
+    pub fn is_in_use(&self) -> bool {
+        self.lock.is_none()
+    }
+
+    /// The bytes of the database and of its log.
+    pub fn sizes(&self) -> (u64, u64) {
+        let length = |path: &Path| path.metadata().map_or(0, |found| found.len());
+        (length(&self.files.database()), length(&self.files.log()))
+    }
+
+    /// All hubs, by name.
+    ///
+    /// # Errors
+    /// The database is damaged.
+    pub fn hubs(&self) -> Result<Vec<HubFigures>> {
+        let mut figures = Vec::new();
+        for (hub, _) in hubs::read(&self.db)? {
+            let counters = "SELECT count(*), ifnull(sum(messages), 0), ifnull(sum(bytes), 0) FROM channels WHERE hub = ?1 AND messages > 0";
+            let [channels, messages, bytes] = self
+                .db
+                .query_row(counters, [hub.number], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?
+                .map(|number: i64| number.max(0) as u64);
+            let range = [message_id(hub.number, 0), message_id(hub.number, schema::OFFSET_MAX)];
+            let time = |order: &str| {
+                let query = format!("SELECT time FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id {order} LIMIT 1");
+                self.db.query_row(&query, range, |row| row.get(0)).optional()
+            };
+            let (oldest, newest) = (time("ASC")?, time("DESC")?);
+            let (name, epoch, limits) = (hub.name, hub.epoch, hub.limits);
+            figures.push(HubFigures { name, epoch, limits, channels, messages, bytes, oldest, newest });
+        }
+        figures.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(figures)
+    }
+
+    /// Everything that is not whole.
+    ///
+    /// # Errors
+    /// The database is so damaged that it cannot be read.
+    pub fn check(&self) -> Result<Vec<String>> {
+        let findings = verify::complete(&self.db)?;
+        let mut lines: Vec<String> = findings.structure.into_iter().collect();
+        lines.extend(findings.messages.into_iter().map(|id| {
+            let (hub, offset) = of_message_id(id);
+            format!("the message with offset {offset} of hub number {hub} is damaged")
+        }));
+        Ok(lines)
+    }
+
+    /// What is wrong with the log of a store that no pushd uses.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn damage_of_log(directory: &Path) -> std::io::Result<Option<String>> {
+        let files = Files::of(directory)?;
+        match files.lock()? {
+            Some(_) => log_file::damage(&files.log(), &files.index()),
+            None => Ok(None),
+        }
+    }
+
+    /// Calls `each` for every message of a channel, in order. Returns `None` if there is no such channel.
+    ///
+    /// # Errors
+    /// The database is damaged, or `each` fails.
+    pub fn export<E: From<rusqlite::Error>>(
+        &self,
+        hub: &str,
+        channel: &str,
+        mut each: impl FnMut(&Exported) -> std::result::Result<(), E>,
+    ) -> std::result::Result<Option<u64>, E> {
+        let Some(hub) = hubs::read(&self.db)?.into_iter().map(|(found, _)| found).find(|found| found.name == hub)
+        else {
+            return Ok(None);
+        };
+        let id: Option<i64> = self
+            .db
+            .query_row("SELECT id FROM channels WHERE hub = ?1 AND name = ?2", params![hub.number, channel], |row| {
+                row.get(0)
+            })
+            .optional()?;
+        let Some(id) = id else { return Ok(None) };
+        let mut rows =
+            self.db.prepare("SELECT id, kind, time, payload FROM messages WHERE channel = ?1 ORDER BY id")?;
+        let mut rows = rows.query([id])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            let (epoch, offset) = (hub.epoch, of_message_id(row.get(0)?).1);
+            let (kind, time, payload) = (append::kind_of(row.get(1)?), row.get(2)?, row.get::<_, Vec<u8>>(3)?.into());
+            each(&Exported {
+                position: Some((epoch, offset)),
+                channel: channel.into(),
+                kind,
+                time: Some(time),
+                payload,
+            })?;
+            count += 1;
+        }
+        Ok(Some(count))
+    }
+}

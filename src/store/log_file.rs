@@ -1,0 +1,111 @@
+//! The log of SQLite (`-wal`): whether something is missing in it.
+//!
+//! SQLite reads the log up to the first page that is not whole, and takes everything behind it for what a crash has left. That is
+//! right after a crash. But where a page in the middle is damaged or the file was cut, publications that were acknowledged are lost,
+//! and SQLite does not say so. Here it is found out: behind the last whole page there must be none of the same log, and the shared
+//! index must not know of more pages than there are.
+//!
+//! The format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>, and `walformat.html` for the index.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::schema::PAGE;
+
+/// The bytes before the first page.
+pub(super) const HEADER: usize = 32;
+/// A page with its header.
+pub(super) const FRAME: usize = 24 + PAGE;
+const MAGIC: u32 = 0x377f_0682;
+
+/// What is wrong with a log. `None`: nothing that shows.
+pub(super) fn damage(log: &Path, index: &Path) -> io::Result<Option<String>> {
+    let Some(file) = open(log)? else { return Ok(None) };
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut header = [0; HEADER];
+    let is_complete = length >= HEADER as u64;
+    if is_complete {
+        file.read_exact_at(&mut header, 0)?;
+    }
+    let known = pages_in_index(index, &header[16..24])?;
+    let mut sums = Sums { is_big_endian: word(&header, 0) == MAGIC | 1, sums: (0, 0) };
+    sums.add(&header[..24]);
+    if !is_complete || word(&header, 0) & !1 != MAGIC || sums.sums != (word(&header, 24), word(&header, 28)) {
+        // A crash while the first page is written leaves no page behind the header.
+        let is_first = length <= (HEADER + FRAME) as u64 && known.unwrap_or(0) == 0;
+        return Ok((!is_first).then(|| "the beginning of the log is damaged".to_owned()));
+    }
+    let mut frame = vec![0; FRAME];
+    let (mut whole, mut is_over) = (0u64, false);
+    let mut behind = 0u64;
+    let mut at = HEADER as u64;
+    while at + FRAME as u64 <= length {
+        file.read_exact_at(&mut frame, at)?;
+        at += FRAME as u64;
+        let is_of_this_log = frame[8..16] == header[16..24];
+        if is_over {
+            behind += u64::from(is_of_this_log);
+            continue;
+        }
+        sums.add(&frame[..8]);
+        sums.add(&frame[24..]);
+        is_over = !is_of_this_log || sums.sums != (word(&frame, 16), word(&frame, 20));
+        whole += u64::from(!is_over);
+    }
+    if behind > 0 {
+        return Ok(Some(format!("a page in the middle of the log is damaged, with {behind} pages behind it")));
+    }
+    let missing = known.unwrap_or(0).saturating_sub(whole);
+    Ok((missing > 0).then(|| format!("{missing} pages at the end of the log are missing or damaged")))
+}
+
+/// How many pages of this log the shared index knows. `None`: it is of another log.
+fn pages_in_index(index: &Path, salts: &[u8]) -> io::Result<Option<u64>> {
+    let Some(file) = open(index)? else { return Ok(None) };
+    let mut header = [0; 48];
+    if file.metadata()?.len() < header.len() as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut header, 0)?;
+    let pages = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
+    Ok((header[32..40] == *salts).then_some(u64::from(pages)))
+}
+
+/// A file, if it exists.
+pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The checksum of a log, which goes on from page to page.
+struct Sums {
+    is_big_endian: bool,
+    sums: (u32, u32),
+}
+
+impl Sums {
+    fn add(&mut self, bytes: &[u8]) {
+        let read = |word: &[u8]| {
+            let word = [word[0], word[1], word[2], word[3]];
+            if self.is_big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+        };
+        let (mut first, mut second) = self.sums;
+        for pair in bytes.chunks_exact(8) {
+            first = first.wrapping_add(read(&pair[..4])).wrapping_add(second);
+            second = second.wrapping_add(read(&pair[4..])).wrapping_add(first);
+        }
+        self.sums = (first, second);
+    }
+}
