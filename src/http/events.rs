@@ -13,32 +13,27 @@ use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
-    TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use smallvec::SmallVec;
 
+use super::accept::accepts;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::body::Body;
+use super::reader::Reader;
 use super::site::EventsHandler;
-use super::{Site, head, origin, resuming, subscription};
-use crate::config::Origins;
+use super::{Site, head, resuming, subscription};
 use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSIONS};
 use crate::session::Arrival;
 use crate::wire::{Framing, event_stream};
 
 /// The media type of event streams.
 pub const EVENT_STREAM: &str = "text/event-stream";
-const ALLOW: &str = "GET, HEAD, OPTIONS";
-const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-/// The header fields that scripts of other origins may send.
-const ALLOW_HEADERS: &str = "last-event-id, authorization, cache-control, content-type";
-/// How long a browser may cache the answer to a preflight request.
-const PREFLIGHT_SECONDS: &str = "600";
+/// Keeps nginx from collecting an answer before it sends it on.
+pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if a limit is reached, with
 /// the time to reconnect.
@@ -50,37 +45,26 @@ pub fn respond(
     on_loopback: bool,
     has_room: bool,
 ) -> Result<Arrival, Box<Answer>> {
-    // A GET without an origin may come from an image on a foreign page. It has no effect, and the page cannot read the stream.
-    let origin = origin::check(&route.subscription.origins, request, &site.hosts, on_loopback, false)
-        .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
-    let is_any = route.subscription.origins == Origins::Any;
-    let allowed = |mut answer: Answer| {
-        allow_origin(answer.headers_mut(), origin, is_any);
-        Box::new(answer)
-    };
-    match request.method {
-        Method::GET | Method::HEAD => {}
-        Method::OPTIONS => return Err(allowed(preflight())),
-        _ => return Err(allowed(answer::read_only(ALLOW))),
-    }
-    if !accepts_events(&request.headers) {
+    let reader = Reader::check(&route.subscription.origins, request, &site.hosts, on_loopback)?;
+    reader.check_method(&request.method)?;
+    if !accepts(&request.headers, EVENT_STREAM) {
         let why = "this path answers with text/event-stream, which the request does not accept";
-        return Err(allowed(answer::text(StatusCode::NOT_ACCEPTABLE, why)));
+        return Err(reader.allowed(answer::text(StatusCode::NOT_ACCEPTABLE, why)));
     }
     let channels = subscription::channels(&route.subscription.channels, arguments)
-        .map_err(|why| allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
+        .map_err(|why| reader.allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
     if request.method == Method::HEAD {
-        return Err(allowed(stream(Body::empty())));
+        return Err(reader.allowed(stream(Body::empty())));
     }
     let membership = if has_room { subscription::join(terms).ok() } else { None };
     let Some(membership) = membership else {
-        return Err(allowed(answer::closing(stream(Body::from(retry(terms.members.count()))))));
+        return Err(reader.allowed(answer::closing(stream(Body::from(retry(terms.members.count()))))));
     };
     let framing = match request.version {
         Version::HTTP_10 => Framing::BareEventStream,
         _ => Framing::EventStream,
     };
-    let beginning = beginning(framing, origin, is_any, terms.members.count());
+    let beginning = beginning(framing, reader, terms.members.count());
     Ok(Arrival {
         framing,
         inflates: false,
@@ -120,16 +104,16 @@ pub fn refusal(head: &[u8], connections: usize) -> Refused {
     if request.method != Some("GET") || !wants_events {
         return Refused::Other;
     }
-    Refused::Stream(beginning(Framing::BareEventStream, values("origin").next(), false, connections))
+    Refused::Stream(beginning(Framing::BareEventStream, Reader::of_origin(values("origin").next()), connections))
 }
 
 /// The first bytes of a stream: its head, and the time to reconnect. The second is sent at once, because some proxies forward the head only
 /// with the first bytes of the body.
-fn beginning(framing: Framing, origin: Option<&str>, is_any: bool, sessions: usize) -> Vec<u8> {
+fn beginning(framing: Framing, reader: Reader<'_>, sessions: usize) -> Vec<u8> {
     let mut fields = HeaderMap::with_capacity(8);
     stream_fields(&mut fields);
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    allow_origin(&mut fields, origin, is_any);
+    reader.allow(&mut fields);
     if framing == Framing::EventStream {
         fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
@@ -153,25 +137,6 @@ fn retry_milliseconds(sessions: usize, random: u64) -> u32 {
     (grown + random % grown) as u32
 }
 
-/// Whether a client accepts event streams. The most specific range decides, and without any range everything is accepted (RFC 9110,
-/// section 12.5.1).
-fn accepts_events(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    let ranges: SmallVec<[String; 4]> = lines
-        .flat_map(|line| line.split(','))
-        .map(|range| range.trim().to_ascii_lowercase())
-        .filter(|range| !range.is_empty())
-        .collect();
-    let accepts = |range: &String| !range.split(';').any(|part| part.trim().strip_prefix("q=").is_some_and(is_zero));
-    let of = |kind: &str| ranges.iter().find(|range| range.split(';').next().map(str::trim) == Some(kind));
-    let decisive = [EVENT_STREAM, "text/*", "*/*"].into_iter().find_map(of);
-    ranges.is_empty() || decisive.is_some_and(accepts)
-}
-
-fn is_zero(quality: &str) -> bool {
-    quality.trim().parse() == Ok(0.0)
-}
-
 fn stream(body: Body) -> Answer {
     let mut answer = Response::new(body);
     stream_fields(answer.headers_mut());
@@ -184,23 +149,6 @@ fn stream_fields(fields: &mut HeaderMap) {
     fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     fields.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-}
-
-/// Allows the page of the request to read the answer (Fetch, CORS). Cookies are allowed only if `origins` is not "any".
-fn allow_origin(fields: &mut HeaderMap, origin: Option<&str>, is_any: bool) {
-    let is_allowed = origin.is_some_and(|origin| origin::allow(fields, origin));
-    if is_allowed && !is_any {
-        fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-    }
-}
-
-fn preflight() -> Answer {
-    let mut answer = answer::options(ALLOW);
-    let fields = answer.headers_mut();
-    fields.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOW));
-    fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOW_HEADERS));
-    fields.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
-    answer
 }
 
 #[cfg(test)]
@@ -216,25 +164,5 @@ mod tests {
             assert!(first >= least && first < least * 21 / 20, "{first} for {sessions}");
             assert!(last < most && last > most * 19 / 20, "{last} for {sessions}");
         }
-    }
-
-    #[test]
-    fn only_requests_that_accept_event_streams_are_recognized() {
-        let accepts = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            values
-                .iter()
-                .for_each(|value| assert!(!headers.append(ACCEPT, value.parse().unwrap()) || values.len() > 1));
-            accepts_events(&headers)
-        };
-        assert!(accepts(&[]));
-        assert!(accepts(&["text/event-stream"]));
-        assert!(accepts(&["text/html, */*;q=0.1"]));
-        assert!(accepts(&["application/json", "Text/*"]));
-        assert!(accepts(&["text/*;q=0, text/event-stream"]));
-        assert!(accepts(&[""]));
-        assert!(!accepts(&["text/event-stream;Q=0.0, */*"]));
-        assert!(!accepts(&["application/json"]));
-        assert!(!accepts(&["text/html, text/event-stream; q=0"]));
     }
 }

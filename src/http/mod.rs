@@ -3,12 +3,13 @@
 //! - [`connection`] serves one connection, and passes its socket to the backend when a request upgrades; `linger` ends it.
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
-//! - `hosts` decides which names the server answers to, `origin` which pages may use a route.
+//! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `publish` publishing, [`batch`] and `publish_batch` publishing
 //!   several messages, [`pages`] the files, [`status`] metrics and health.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
+mod accept;
 pub mod answer;
 mod arguments;
 pub mod batch;
@@ -27,6 +28,7 @@ pub mod pages;
 mod progress;
 mod publish;
 mod publish_batch;
+mod reader;
 mod refusals;
 mod resuming;
 pub mod routes;
