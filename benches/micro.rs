@@ -155,6 +155,7 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
         membership: terms.members.join(usize::MAX).expect("a hub without a limit has a place"),
         channels: [Selector::name(channel.clone())].into_iter().collect(),
         since: None,
+        poll: None,
         to: channel.clone(),
         head: Bytes::new(),
         greeting: None,

@@ -21,7 +21,7 @@ use pushd::config::{self, HubId, OnMessage};
 use pushd::http::opening::Opening;
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
-use pushd::hub::{Members, Message, Outcome};
+use pushd::hub::{Members, Message, Outcome, Position};
 use pushd::session::Arrival;
 use pushd::shard::table::Table;
 
@@ -188,6 +188,10 @@ impl Backend for Server {
     }
 
     async fn publish_all(&self, _: Vec<(Message, Option<Box<str>>)>) -> Option<Vec<Option<Outcome>>> {
+        None
+    }
+
+    fn position(&self, _: HubId) -> Option<Position> {
         None
     }
 

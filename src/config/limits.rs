@@ -149,6 +149,8 @@ pub const TOMBSTONES_MAX: usize = 65_536;
 pub const POSITION_BYTES_MAX: usize = 128;
 /// The longest time that a poll waits. Proxies end a silent request after 60 s.
 pub const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The same, if the request does not say how long.
+pub const POLL_WAIT_DEFAULT: Duration = Duration::from_secs(25);
 /// How many messages a poll answers with, at most, if the request asks for so many.
 pub const POLL_MESSAGES_MAX: usize = 1000;
 /// The same, if the request does not say how many.

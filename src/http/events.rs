@@ -73,6 +73,7 @@ pub fn respond(
         to: channels[0].text.clone(),
         channels,
         since: resuming::since(&request.headers, arguments),
+        poll: None,
         head: beginning.into(),
         greeting: None,
         early: Bytes::new(),

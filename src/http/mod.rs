@@ -4,8 +4,8 @@
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
-//! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `publish` publishing, [`batch`] and `publish_batch` publishing
-//!   several messages, [`pages`] the files, [`status`] metrics and health.
+//! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
+//!   `publish_batch` publishing several messages, [`pages`] the files, [`status`] metrics and health.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
@@ -25,6 +25,7 @@ mod linger;
 pub mod opening;
 mod origin;
 pub mod pages;
+mod poll;
 mod progress;
 mod publish;
 mod publish_batch;
@@ -47,8 +48,9 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
+use crate::config::HubId;
 use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
-use crate::hub::{Message, Outcome as Published};
+use crate::hub::{Message, Outcome as Published, Position};
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
@@ -82,6 +84,9 @@ pub trait Backend: Clone + 'static {
         &self,
         messages: Vec<(Message, Option<Box<str>>)>,
     ) -> impl Future<Output = Option<Vec<Option<Published>>>>;
+
+    /// The position up to which everything of a hub has passed here. `None`: the hub has no history.
+    fn position(&self, hub: HubId) -> Option<Position>;
 
     /// Makes a session of an upgraded connection.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
@@ -241,6 +246,15 @@ async fn outcome<B: Backend>(
                 return Ok(Outcome::Stream(Box::new(arrival)));
             }
             answer::text(StatusCode::BAD_REQUEST, "the request of an event stream has no body")
+        }
+        Handler::Poll(handler) => {
+            let has_room = !backend.is_draining() && !client.is_reserve;
+            let position = || backend.position(handler.terms.hub_id);
+            let arrival = poll::respond(handler, head, &arguments, site, client.on_loopback, has_room, position)?;
+            if content.is_none() {
+                return Ok(Outcome::Stream(Box::new(arrival)));
+            }
+            answer::text(StatusCode::BAD_REQUEST, "the request of a poll has no body")
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
         Handler::Unserved => answer::text(StatusCode::NOT_IMPLEMENTED, "this kind of route is not served yet"),

@@ -1,5 +1,5 @@
-//! Answers the first request of a connection without hyper, if it is a plain WebSocket handshake or the request of an event stream,
-//! and arrived in one read.
+//! Answers the first request of a connection without hyper, if it is a plain WebSocket handshake, the request of an event stream, or
+//! a poll, and arrived in one read.
 //!
 //! Most connections begin with such a request, and after a restart of a proxy or a server all clients connect at the same time.
 //! hyper's buffers, a task and a registration with the runtime would be created for each of them only to be dropped at once. So the
@@ -15,7 +15,8 @@ use http::header::{
 use http::request::Parts;
 use http::{Request, StatusCode, Uri, Version};
 
-use super::{Arguments, Backend, Handler, events, find, guard, head, upgrade};
+use super::resuming::LAST_EVENT_ID;
+use super::{Arguments, Backend, Handler, events, find, guard, head, poll, upgrade};
 use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::session::Arrival;
 use crate::wire::Framing;
@@ -58,6 +59,10 @@ impl Opening {
                     Some(agreed.arrival)
                 }
                 Handler::Events(handler) => events::respond(handler, &head, &arguments, &site, on_loopback, true).ok(),
+                // Without a position it has no session, and hyper answers.
+                Handler::Poll(handler) => {
+                    poll::respond(handler, &head, &arguments, &site, on_loopback, true, || None).ok()
+                }
                 _ => None,
             }
         });
@@ -100,7 +105,11 @@ impl Opening {
         let is_handshake = || version == Version::HTTP_11 && !upgrade::has_token(fields, &CONNECTION, "close");
         let is_plain = match fields.contains_key(UPGRADE) {
             true => is_handshake(),
-            false => fields.get(ACCEPT).is_some_and(|accept| accept == events::EVENT_STREAM),
+            false => {
+                fields.get(ACCEPT).is_some_and(|accept| accept == events::EVENT_STREAM)
+                    || target.contains("since=")
+                    || fields.contains_key(LAST_EVENT_ID)
+            }
         };
         let is_plain = is_plain && !OF_A_BODY.iter().any(|name| fields.contains_key(name));
         is_plain.then_some(head)

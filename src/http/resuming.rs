@@ -5,7 +5,8 @@ use http::header::{HeaderMap, HeaderName};
 use super::arguments::Arguments;
 use crate::hub::Since;
 
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// The field in which an `EventSource` names its last position.
+pub const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// The arguments that mean the same, for clients that cannot set a header.
 const ARGUMENTS: [&str; 2] = ["last_event_id", "since"];
 

@@ -11,6 +11,7 @@ use crate::config::{self, Action, HubId};
 use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
+use crate::wire::Transport;
 
 /// A hub of the running server.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +49,8 @@ pub enum Handler {
     WebSocket(Box<WebSocketHandler>),
     /// Answers with a stream of events.
     Events(Box<EventsHandler>),
+    /// Answers with what was published since a position.
+    Poll(Box<PollHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
     /// Not served yet.
@@ -82,6 +85,15 @@ pub struct EventsHandler {
     pub terms: Arc<Terms>,
 }
 
+/// A route that answers polls.
+#[derive(Debug)]
+pub struct PollHandler {
+    /// The configuration of the route.
+    pub route: config::Poll,
+    /// The terms of its sessions.
+    pub terms: Arc<Terms>,
+}
+
 /// A route that publishes, with its hub.
 #[derive(Debug)]
 pub struct PublishHandler {
@@ -99,6 +111,7 @@ impl Handler {
         match self {
             Handler::WebSocket(handler) => Some(&handler.terms),
             Handler::Events(handler) => Some(&handler.terms),
+            Handler::Poll(handler) => Some(&handler.terms),
             _ => None,
         }
     }
@@ -107,12 +120,12 @@ impl Handler {
 impl Site {
     /// The site of `server`, on a machine with the names `machine`. Its routes refer to hubs by their index in `hubs`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
-        let terms = |route: &config::Route, subscription: &config::Subscription, speech| {
+        let terms = |route: &config::Route, subscription: &config::Subscription, transport, speech| {
             let hub = &hubs[subscription.hub.0 as usize];
             Arc::new(Terms {
                 server: server.name.clone(),
                 path: route.pattern.text().to_owned(),
-                is_events: matches!(route.action, Action::Events(_)),
+                transport,
                 log: subscription.log,
                 speech,
                 hub_id: hub.id,
@@ -123,13 +136,18 @@ impl Site {
         let handler = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let speech = Speech::Plain(Plain::from(socket));
-                let terms = terms(route, &socket.subscription, speech);
+                let terms = terms(route, &socket.subscription, Transport::WebSocket, speech);
                 Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms }))
             }
             Action::Events(events) => {
                 let speech = Speech::Plain(Plain::receiving(events.event.clone()));
-                let terms = terms(route, &events.subscription, speech);
+                let terms = terms(route, &events.subscription, Transport::EventStream, speech);
                 Handler::Events(Box::new(EventsHandler { route: events.clone(), terms }))
+            }
+            Action::Poll(poll) => {
+                let speech = Speech::Plain(Plain::receiving(None));
+                let terms = terms(route, &poll.subscription, Transport::Poll, speech);
+                Handler::Poll(Box::new(PollHandler { route: poll.clone(), terms }))
             }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
@@ -139,7 +157,7 @@ impl Site {
                     hub: hub.hub.clone(),
                 }))
             }
-            Action::Poll(_) | Action::Presence(_) => Handler::Unserved,
+            Action::Presence(_) => Handler::Unserved,
             Action::Static(pages) => Handler::Static(pages.clone()),
             Action::Page(page) => Handler::Page(*page),
             Action::Metrics => Handler::Metrics,

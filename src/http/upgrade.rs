@@ -72,6 +72,7 @@ pub fn agree(
         membership,
         channels,
         since: route.envelope.then(|| resuming::since(headers, arguments)).flatten(),
+        poll: None,
         to,
         head: Bytes::new(),
         greeting,

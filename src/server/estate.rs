@@ -285,7 +285,7 @@ fn place(socket: &OwnedFd, plan: &Plan, server: &str, mailbox: &Mailbox) -> Admi
 /// A session with the terms that its route has now.
 fn returning(record: Record, socket: Raw, plan: &Plan) -> Returning {
     let terms = plan.sites.get(&record.server).and_then(|site| site.terms(&record.path));
-    let is_same = |terms: &&Arc<Terms>| terms.hub.name == record.hub && terms.is_events == record.framing.is_events();
+    let is_same = |terms: &&Arc<Terms>| terms.hub.name == record.hub && terms.transport == record.framing.transport();
     let terms = terms.filter(is_same).cloned();
     let members = terms.as_ref().map(|terms| terms.members.clone()).unwrap_or_default();
     Returning { socket, record, terms, membership: members.enter() }

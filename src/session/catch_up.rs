@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use super::{Phase, Seconds, Session, Socket};
-use crate::config::limits::HISTORY_LAST_PAGE_BYTES_MAX;
+use crate::config::limits::{HISTORY_LAST_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use crate::hub::history::Page;
 use crate::hub::{Position, Selector, Since};
 
@@ -51,6 +51,15 @@ pub enum Paged {
     More,
     /// The session is subscribed from now on.
     Live(Arc<[Selector]>),
+    /// The page is the answer to a poll, which ends.
+    Answered,
+}
+
+impl CatchUp {
+    /// What is subscribed to.
+    pub(super) fn selectors(self) -> Arc<[Selector]> {
+        self.selectors
+    }
 }
 
 impl<S: Socket> Session<S> {
@@ -75,11 +84,12 @@ impl<S: Socket> Session<S> {
         cold.questions = cold.questions.wrapping_add(1);
         first.asked = Some(cold.questions);
         let (selectors, since, serial) = (first.selectors.clone(), first.since, cold.questions);
-        Some(Asked { selectors, since, serial, messages_max: usize::MAX })
+        let messages_max = cold.poll.as_ref().map_or(HISTORY_PAGE_MESSAGES_MAX, |poll| poll.messages_max);
+        Some(Asked { selectors, since, serial, messages_max })
     }
 
     /// Queues a page. Nothing may be staged. `None`: the hub has no history any more.
-    pub fn take_page(&mut self, serial: u32, page: Option<&Page>) -> Paged {
+    pub fn take_page(&mut self, serial: u32, page: Option<&Page>, now: Seconds) -> Paged {
         let Some(cold) = self.state.cold.as_mut().filter(|_| self.state.phase == Phase::Open) else {
             return Paged::Ignored;
         };
@@ -87,9 +97,13 @@ impl<S: Socket> Session<S> {
             return Paged::Ignored;
         };
         first.asked = None;
+        first.since = page.map_or(first.since, |page| Since::After(page.position));
+        if self.state.framing.is_poll() {
+            let since = first.since;
+            return self.take_polled(page, since, now);
+        }
         let (mut frames, mut is_last) = (Vec::new(), true);
         if let Some(page) = page {
-            first.since = Since::After(page.position);
             self.state.terms.speech.page_into(self.state.framing, page, &mut frames);
             is_last = page.is_end && frames.len() <= HISTORY_LAST_PAGE_BYTES_MAX;
             first.has_told |= !page.messages.is_empty();
@@ -112,13 +126,18 @@ impl<S: Socket> Session<S> {
         self.state.position_due = if is_told_at_once { now } else { now + POSITION_SECONDS };
     }
 
-    /// Whether it is time to tell the client a position.
+    /// Whether it is time to tell the client a position. A poll that catches up has another one than its hub: it is answered by a
+    /// page.
     pub fn owes_position(&self, now: Seconds) -> bool {
-        self.state.phase == Phase::Open && self.state.position_due <= now
+        let is_behind = self.state.framing.is_poll() && self.is_catching_up();
+        self.state.phase == Phase::Open && self.state.position_due <= now && !is_behind
     }
 
     /// Tells the client the position from which it may continue.
     pub fn tell_position(&mut self, position: Option<Position>, acts: &mut super::Acts<'_>) {
+        if self.state.framing.is_poll() {
+            return self.answer_now(position, acts);
+        }
         self.state.position_due = Seconds::MAX;
         let (terms, framing) = (self.state.terms.clone(), self.state.framing);
         if let Some(position) = position {

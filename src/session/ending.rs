@@ -3,6 +3,7 @@
 use super::turn::Acts;
 use super::{Phase, Seconds, Session, Socket, State};
 use crate::config::limits::CLOSE_TIMEOUT;
+use crate::hub::Position;
 use crate::wire::Close;
 
 /// Why a session ended that was closed in order, by either side.
@@ -15,6 +16,15 @@ impl<S: Socket> Session<S> {
             let framing = self.state.framing;
             self.state.reply(acts, |out| framing.farewell_into(close, out));
             self.state.dismiss(close, acts.now);
+        }
+    }
+
+    /// Ends an open session because of the server: the client is told why. A poll is answered, because its client loses nothing and
+    /// polls again. `position` is that up to which everything was staged for it.
+    pub fn send_away(&mut self, close: &Close, position: Option<Position>, acts: &mut Acts<'_>) {
+        match self.state.framing.is_poll() {
+            true => self.answer_now(position, acts),
+            false => self.close(close, acts),
         }
     }
 
@@ -50,7 +60,7 @@ impl<S: Socket> Session<S> {
 impl State {
     /// Waits for the client's answer to a close frame, or for its end where it does not answer.
     fn dismiss(&mut self, close: &Close, now: Seconds) {
-        self.phase = if self.framing.is_events() { Phase::HalfClosed } else { Phase::Closing };
+        self.phase = if self.framing.is_response() { Phase::HalfClosed } else { Phase::Closing };
         self.cold.get_or_insert_default().dismissed = Some(close.code);
         self.close_by(now);
     }

@@ -127,10 +127,15 @@ impl<S: Socket> Session<S> {
     }
 
     /// The client sends nothing more. Returns why the session ends now. `None`: something is still to be written. A client that closes, or
-    /// that reads an event stream, may have ended only its own side.
+    /// that reads a response, may have ended only its own side. A poll is to be answered now.
     pub fn hear_end(&mut self, now: Seconds) -> Option<&'static str> {
-        if self.state.phase == Phase::Open && !self.state.framing.is_events() {
+        if self.state.phase == Phase::Open && !self.state.framing.is_response() {
             return Some("by the client, without goodbye");
+        }
+        if self.state.phase == Phase::Open && self.state.framing.is_poll() {
+            self.state.is_ending = true;
+            self.state.answer_by(now);
+            return None;
         }
         if !self.has_to_say() {
             return Some(BY_THE_CLIENT);
@@ -246,7 +251,11 @@ impl State {
 
     /// Stages a frame for this session alone.
     pub(super) fn reply(&mut self, acts: &mut Acts<'_>, write: impl FnOnce(&mut Vec<u8>)) {
-        let number = acts.run.push_with(write);
+        let head = self.take_head();
+        let number = acts.run.push_with(|out| {
+            out.extend_from_slice(&head);
+            write(out);
+        });
         acts.run.stage(&mut self.staged, number..number + 1);
     }
 }

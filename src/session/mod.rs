@@ -1,4 +1,4 @@
-//! One client of a connection that stays open for messages, a WebSocket or an event stream: a state machine over a socket that is tried
+//! One client of a connection that stays open for messages, a WebSocket, an event stream or a poll: a state machine over a socket that is tried
 //! and never waited for.
 //!
 //! A [`Session`] owns everything that one client needs, and every change of its state is a function here:
@@ -6,6 +6,7 @@
 //! - `hearing`: bytes come in, [`codec`] makes events of them, and [`speech`] says what a message asks for.
 //! - `writing`: frames that were staged ([`run`]) go out. Those that the kernel does not accept wait in a bounded `outbox`.
 //! - [`catch_up`]: what the client has missed comes in pages, before what is published.
+//! - [`poll`]: a poll ends with its first answer.
 //! - `timing`: pings, deadlines, and [`Session::next_due`], the next moment at which something must be done.
 //! - `ending`: the ways a session is closed.
 //! - [`record`]: it is written for another process, and resumed there.
@@ -19,6 +20,7 @@ pub mod codec;
 pub mod ending;
 mod hearing;
 mod outbox;
+pub mod poll;
 pub mod record;
 pub mod run;
 pub mod speech;
@@ -38,11 +40,12 @@ use smallvec::SmallVec;
 
 use crate::config::{self, HubId, SessionLog};
 use crate::hub::{EncodingKey, Kind, Members, Membership, Seat, Selector, Since};
-use crate::wire::Framing;
+use crate::wire::{Framing, Transport};
 use allowance::Allowance;
 use catch_up::CatchUp;
 use codec::Codec;
 use outbox::Outbox;
+use poll::{Poll, Polling};
 use run::Staged;
 use speech::Speech;
 pub use turn::{Acts, Published, Tally, Turn};
@@ -70,8 +73,8 @@ pub struct Terms {
     pub server: String,
     /// The route's path, as the file writes it.
     pub path: String,
-    /// Whether its sessions are event streams, and not WebSockets.
-    pub is_events: bool,
+    /// What kind of connections its sessions have.
+    pub transport: Transport,
     /// What the log is told of the route's sessions.
     pub log: SessionLog,
     /// The protocol of the route.
@@ -99,6 +102,8 @@ pub struct Arrival {
     pub channels: SmallVec<[Selector; 1]>,
     /// From where it continues.
     pub since: Option<Since>,
+    /// What it asks for if it is a poll, which continues from a position.
+    pub poll: Option<Polling>,
     /// The channel its messages are published on.
     pub to: Arc<str>,
     /// The head of a response that lasts, which is sent before everything else.
@@ -158,11 +163,11 @@ struct State {
     heard: Seconds,
     /// When a ping was sent that is not answered yet.
     pinged: Option<NonZero<Seconds>>,
-    /// When a session that is not open ends, at the latest.
+    /// When a session that is not open ends, at the latest. That of a poll is set while it is open.
     deadline: Seconds,
     /// When its timer fires.
     timer: Seconds,
-    /// When the client is told a position, if it receives nothing before. `MAX`: never.
+    /// When the client is told a position, if it receives nothing before. That is the answer to a poll. `MAX`: never.
     position_due: Seconds,
     allowance: Allowance,
     /// The run of its encoding, as the table numbers them.
@@ -187,6 +192,8 @@ struct Cold {
     catch_ups: Vec<CatchUp>,
     /// The number of the last question to the owner of the hub.
     questions: u32,
+    /// What a poll asked for.
+    poll: Option<Poll>,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -347,7 +354,9 @@ impl State {
 
     /// Drops the cold state if nothing is in it.
     fn shrink_cold(&mut self) {
-        let is_used = |cold: &Cold| !cold.unheard.is_empty() || cold.dismissed.is_some() || !cold.catch_ups.is_empty();
+        let is_used = |cold: &Cold| {
+            !cold.unheard.is_empty() || cold.dismissed.is_some() || !cold.catch_ups.is_empty() || cold.poll.is_some()
+        };
         if !self.cold.as_deref().is_some_and(is_used) {
             self.cold = None;
         }

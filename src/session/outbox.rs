@@ -16,7 +16,7 @@ use crate::hub::{Kind, Topic};
 use crate::wire::Framing;
 
 /// The time of a frame that is never dropped and is no message: the head of a response, a comment, or the last frame of a session.
-const NEVER_DROPPED: Seconds = Seconds::MAX;
+pub(super) const NEVER_DROPPED: Seconds = Seconds::MAX;
 /// The maximum number of slices in one write. The kernel accepts 1024.
 const SLICES_MAX: usize = 64;
 

@@ -17,12 +17,12 @@ use super::speech::{Plain, Speech};
 use super::{Phase, Reading, Seconds, Session, Socket, State, Terms};
 use crate::config::limits::CHANNEL_BYTES_MAX;
 use crate::config::{self, HubId, SessionLog};
-use crate::hub::{Members, Membership, Selector, Since, Topic};
+use crate::hub::{Members, Membership, Position, Selector, Since, Topic};
 use crate::wire::Framing;
 use crate::wire::fields::Damaged;
 use crate::wire::tagged::{Field, numbered, tagged};
 
-numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate, 3 EventStream, 4 BareEventStream });
+numbered!(Framing { 0 Rfc6455, 1 Hixie76, 2 Deflate, 3 EventStream, 4 BareEventStream, 5 Poll, 6 BarePoll });
 numbered!(Phase { 0 Open, 1 Closing, 2 Leaving, 3 HalfClosed });
 
 /// A session without its socket. A field that is missing has its default.
@@ -60,6 +60,10 @@ pub struct Record {
     pub behind: Vec<Behind>,
     /// The patterns it is subscribed to.
     pub patterns: SmallVec<[Arc<str>; 1]>,
+    /// When a poll that waits is answered at the latest.
+    pub answer_due: Seconds,
+    /// How many messages a poll takes.
+    pub messages_max: u32,
 }
 
 tagged!(Record {
@@ -79,6 +83,8 @@ tagged!(Record {
     14 written,
     15 behind,
     16 patterns,
+    17 answer_due,
+    18 messages_max,
 });
 
 /// Subscriptions of a session that catches up.
@@ -142,7 +148,7 @@ impl Terms {
         Terms {
             server: record.server.clone(),
             path: record.path.clone(),
-            is_events: record.framing.is_events(),
+            transport: record.framing.transport(),
             log: SessionLog::Off,
             speech: Speech::Plain(Plain::receiving(None)),
             hub_id: HubId(u32::MAX),
@@ -153,16 +159,28 @@ impl Terms {
 }
 
 impl<S: Socket> Session<S> {
-    /// The record of the session with its subscriptions. Nothing may be staged.
-    pub fn record(&self, selectors: &[Selector]) -> Record {
+    /// The record of the session with its subscriptions. `position` is that up to which it has received everything of them. Nothing
+    /// may be staged.
+    pub fn record(&self, selectors: &[Selector], position: Option<Position>) -> Record {
         let State { framing, phase, heard, pinged, deadline, timer, terms, to, staged, .. } = &self.state;
         debug_assert!(staged.is_empty(), "staged frames would be lost");
         let mut undecoded = Vec::new();
         self.codec.unfinished(&mut undecoded);
         undecoded.extend_from_slice(self.state.unheard());
-        let (channels, patterns) = apart(selectors);
+        let (mut channels, mut patterns) = apart(selectors);
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
-        let (waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
+        let (mut waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
+        let mut behind: Vec<Behind> =
+            self.catching_up().map(|(selectors, since)| Behind::of(selectors, since)).collect();
+        let poll = self.polling();
+        if let Some(poll) = poll {
+            waiting.extend(poll.head_kept());
+            // It asks again, from where it is.
+            let since = position.map_or(Since::Unknown, Since::After);
+            behind.extend((!selectors.is_empty()).then(|| Behind::of(selectors, since)));
+            channels.clear();
+            patterns.clear();
+        }
         Record {
             server: terms.server.clone(),
             path: terms.path.clone(),
@@ -178,8 +196,10 @@ impl<S: Socket> Session<S> {
             undecoded,
             waiting,
             written,
-            behind: self.catching_up().map(|(selectors, since)| Behind::of(selectors, since)).collect(),
+            behind,
             patterns,
+            answer_due: poll.map_or(0, |_| self.state.position_due),
+            messages_max: poll.map_or(0, |poll| poll.messages_max as u32),
         }
     }
 
@@ -194,7 +214,7 @@ impl<S: Socket> Session<S> {
     ) -> Self {
         let topics: SmallVec<[Topic; 1]> = record.channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
-        let (framing, inflates) = (record.framing, record.inflates);
+        let (framing, inflates, phase) = (record.framing, record.inflates, record.phase);
         let mut state = State::new(framing, terms, record.to, membership, generation, now);
         state.phase = record.phase;
         state.heard = record.heard.min(now);
@@ -210,6 +230,9 @@ impl<S: Socket> Session<S> {
         }
         state.replace_unheard(record.undecoded.into());
         let mut session = Session { socket, codec: Codec::new(framing, inflates), outbox: outbox.map(Box::new), state };
+        if framing.is_poll() && phase == Phase::Open {
+            session.resume_poll(record.answer_due, record.messages_max as usize);
+        }
         for behind in record.behind {
             let since = Since::parse(&behind.since);
             session.catch_up(behind.selectors(), since);
@@ -318,12 +341,13 @@ mod tests {
             waiting in vec(kept(), 0..6),
             behind in vec(behind(), 0..3),
             patterns in vec("[a-z*/]{0,8}", 0..3),
+            (answer_due, messages_max) in any::<(Seconds, u32)>(),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
-                behind, patterns: patterns.into_iter().map(Arc::from).collect(),
+                behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -370,7 +394,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_read_back_and_unknown_fields_are_skipped(
-            record in record(), at: prop::sample::Index, tag in 17..=u64::MAX, value in vec(any::<u8>(), 1..300),
+            record in record(), at: prop::sample::Index, tag in 19..=u64::MAX, value in vec(any::<u8>(), 1..300),
         ) {
             let bytes = written(&record);
             prop_assert_eq!(Record::read(&bytes), Ok(record.clone()));
@@ -399,6 +423,8 @@ mod tests {
                 14 => expected.written = 0,
                 15 => expected.behind.clear(),
                 16 => expected.patterns.clear(),
+                17 => expected.answer_due = 0,
+                18 => expected.messages_max = 0,
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));
@@ -423,8 +449,8 @@ mod tests {
             number.write(&mut out);
             out
         };
-        assert_eq!(Framing::read(&number(4)), Ok(Framing::BareEventStream));
-        assert!(Framing::read(&number(5)).is_err());
+        assert_eq!(Framing::read(&number(6)), Ok(Framing::BarePoll));
+        assert!(Framing::read(&number(7)).is_err());
         assert_eq!(Phase::read(&number(3)), Ok(Phase::HalfClosed));
         assert!(Phase::read(&number(4)).is_err());
     }

@@ -12,7 +12,8 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open {
             return Some(self.state.deadline);
         }
-        let position_due = Some(self.state.position_due).filter(|due| *due != Seconds::MAX);
+        let is_behind = self.state.framing.is_poll() && self.is_catching_up();
+        let position_due = Some(self.state.position_due).filter(|due| *due != Seconds::MAX && !is_behind);
         [self.state.ping_due(self.is_waiting()), self.message_deadline(now), position_due].into_iter().flatten().min()
     }
 

@@ -54,6 +54,9 @@ impl<S: Socket> Session<S> {
         let is_first = self.state.staged.is_empty();
         // It carries a position, if its hub has any.
         self.state.position_due = Seconds::MAX;
+        if self.state.framing.is_poll() {
+            self.state.is_answered();
+        }
         run.stage(&mut self.state.staged, frames);
         is_first
     }

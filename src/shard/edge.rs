@@ -14,9 +14,10 @@ use super::gathering::Gathering;
 use super::poller::Poller;
 use super::stream::{Raw, Stream};
 use super::table::SessionKey;
+use crate::config::HubId;
 use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
-use crate::hub::{Message, Outcome, Receipt};
+use crate::hub::{Message, Outcome, Position, Receipt};
 use crate::session::{Arrival, Socket};
 use crate::wire::Close;
 
@@ -60,6 +61,10 @@ impl Backend for Edge {
             return None;
         }
         outcomes.await.ok()
+    }
+
+    fn position(&self, hub: HubId) -> Option<Position> {
+        self.0.table.borrow().frontier(hub)
     }
 
     fn adopt(&self, io: Stream, arrival: Arrival) {
@@ -147,7 +152,9 @@ impl Shard {
             return;
         }
         let hub = &arrival.terms.hub;
+        // A poll ends soon anyway.
         if !arrival.framing.answers()
+            && !arrival.framing.is_poll()
             && let Some(ping) = hub.ping
             && let Err(error) = raw.probe_after(ping, hub.pong_timeout)
         {

@@ -114,7 +114,7 @@ impl Plan {
 
     /// The present terms of the route of `terms`. `None`: it is no longer configured, or is of another kind.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
-        let is_same = |now: &&Arc<Terms>| (now.hub_id, now.is_events) == (terms.hub_id, terms.is_events);
+        let is_same = |now: &&Arc<Terms>| (now.hub_id, now.transport) == (terms.hub_id, terms.transport);
         self.sites.get(&terms.server)?.terms(&terms.path).filter(is_same).cloned()
     }
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use super::table::SessionKey;
 use crate::config::HubId;
 use crate::config::limits::{
-    EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX, HISTORY_SHARED_BYTES_MIN,
-    HISTORY_WORK_PER_TURN,
+    EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_SHARED_BYTES_MIN, HISTORY_WORK_PER_TURN,
 };
 use crate::hub::history::{Found, HistoryLimits, Memory, Page, PageLimits};
 use crate::hub::{History, Keys, Message, Position, Selector, Since};
@@ -147,8 +146,7 @@ impl Owner {
 
     fn page(&mut self, question: &Question, now: Seconds) -> Option<Page> {
         let history = self.histories.get_mut(&question.hub)?;
-        let messages = question.messages_max.min(HISTORY_PAGE_MESSAGES_MAX);
-        let limits = PageLimits { messages, bytes: HISTORY_PAGE_BYTES_MAX };
+        let limits = PageLimits { messages: question.messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
         match history.page(&question.selectors, question.since, limits, now) {
             Found::Here(page) => Some(page),
             Found::InStore { .. } => None,

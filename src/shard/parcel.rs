@@ -260,6 +260,8 @@ mod tests {
             written: 2,
             behind: Vec::new(),
             patterns: vec!["news/*".into()].into(),
+            answer_due: 0,
+            messages_max: 0,
         }
     }
 

@@ -116,18 +116,21 @@ impl<S: Socket> Table<S> {
     /// Begins a session: subscribes it, greets it, and decodes what it has sent already.
     pub fn adopt(&mut self, socket: S, mut arrival: Arrival) -> SessionKey {
         let (channels, head) = (std::mem::take(&mut arrival.channels), std::mem::take(&mut arrival.head));
+        let polling = arrival.poll.take();
         let (greeting, early) = (arrival.greeting.take(), std::mem::take(&mut arrival.early));
         let arrival_since = arrival.since.take();
         let session = Session::new(socket, arrival, self.next_generation(), self.now);
         if session.logs(SessionLog::Connections) {
             log::info!("{} new connection on {}", session.socket().peer(), session.terms().path);
         }
-        let since = arrival_since.filter(|_| session.terms().hub.history.is_some());
+        let since = arrival_since.filter(|_| session.terms().hub.history.is_some() || polling.is_some());
         let now = if since.is_some() { &[][..] } else { &channels[..] };
         let key = self.seat(session, now);
         self.counters.sessions_opened.add(1);
         let mut work = Work::of(self.pace.slice);
-        if !head.is_empty() {
+        if let Some(polling) = polling {
+            self.sessions[key.slot as usize].begin_poll(polling, head, self.now);
+        } else if !head.is_empty() {
             self.sessions[key.slot as usize].queue_head(head);
             self.writable(key);
             if self.at(key).is_none() {
@@ -247,7 +250,8 @@ impl<S: Socket> Table<S> {
     fn close(&mut self, slot: Slot, close: &Close) {
         // It still receives what was published before.
         self.stage_streak();
-        self.act(slot, &mut Work::default(), |session, turn| session.close(close, &mut turn.acts));
+        let position = self.frontier(self.sessions[slot as usize].terms().hub_id);
+        self.act(slot, &mut Work::default(), |session, turn| session.send_away(close, position, &mut turn.acts));
     }
 
     /// Forgets a session; its socket closes.

@@ -11,7 +11,7 @@ use crate::config::{self, Action};
 use crate::hub::{Members, Selector};
 use crate::session::speech::{Plain, Speech};
 use crate::session::{Arrival, Socket, Terms};
-use crate::wire::Framing;
+use crate::wire::{Framing, Transport};
 
 /// A client of a route with the keys `route`, on a hub with the keys `hub`.
 pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
@@ -25,6 +25,7 @@ pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
         membership,
         channels,
         since: None,
+        poll: None,
         to,
         head: Bytes::new(),
         greeting: None,
@@ -41,7 +42,16 @@ pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
     let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
     let (hub_id, hub, members) = (route.subscription.hub, config.hubs[0].clone(), Members::default());
     let (log, speech) = (route.subscription.log, Speech::Plain(Plain::from(&route)));
-    Arc::new(Terms { server: "s".into(), path: "/".into(), is_events: false, log, speech, hub_id, hub, members })
+    Arc::new(Terms {
+        server: "s".into(),
+        path: "/".into(),
+        transport: Transport::WebSocket,
+        log,
+        speech,
+        hub_id,
+        hub,
+        members,
+    })
 }
 
 /// A socket and its other end, the client's.

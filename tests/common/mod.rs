@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod events;
 pub mod http;
+pub mod polls;
 pub mod service;
 pub mod wire;
 pub mod ws;

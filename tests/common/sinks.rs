@@ -17,7 +17,7 @@ use pushd::hub::{Kind, Members, Message, Selector};
 use pushd::session::speech::{Plain, Speech};
 use pushd::session::{Arrival, Socket, Terms};
 use pushd::shard::table::{SessionKey, Table};
-pub use pushd::wire::Framing;
+pub use pushd::wire::{Framing, Transport};
 use smallvec::SmallVec;
 
 /// A socket that accepts every byte. It counts writes and bytes, and can be given bytes to read.
@@ -80,7 +80,7 @@ fn terms(on_message: OnMessage) -> Arc<Terms> {
     Arc::new(Terms {
         server: "main".to_owned(),
         path: "/ws".to_owned(),
-        is_events: false,
+        transport: Transport::WebSocket,
         log: SessionLog::Off,
         speech: Speech::Plain(plain),
         hub_id: HubId(0),
@@ -104,6 +104,7 @@ impl Sinks {
                 terms: terms.clone(),
                 channels: channels.iter().cloned().map(Selector::name).collect(),
                 since: None,
+                poll: None,
                 to: channels[0].clone(),
                 head: Bytes::new(),
                 greeting: None,

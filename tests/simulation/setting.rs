@@ -9,6 +9,7 @@ use pushd::hub::Members;
 use pushd::session::Terms;
 use pushd::session::speech::{Plain, Speech};
 use pushd::shard::table::Pace;
+use pushd::wire::Transport;
 
 use crate::random::Random;
 
@@ -123,7 +124,7 @@ fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Term
     Arc::new(Terms {
         server: "simulated".to_owned(),
         path,
-        is_events: false,
+        transport: Transport::WebSocket,
         log,
         speech,
         hub_id: route.subscription.hub,

@@ -39,6 +39,7 @@ impl Decoder {
             Framing::Hixie76 => hixie76(&self.bytes[at..]),
             Framing::EventStream => chunk(&self.bytes[at..]),
             Framing::BareEventStream => event(&self.bytes[at..]),
+            Framing::Poll | Framing::BarePoll => panic!("no world has polls, whose sessions end with one answer"),
         } {
             all.push(received);
             at += length;
@@ -183,7 +184,7 @@ pub fn close(framing: Framing, code: Option<u16>, random: &mut Random) -> Vec<u8
     match framing {
         Framing::Rfc6455 | Framing::Deflate => frame(0x88, &payload, random),
         Framing::Hixie76 => vec![0xff, 0x00],
-        Framing::EventStream | Framing::BareEventStream => Vec::new(),
+        _ => Vec::new(),
     }
 }
 

@@ -45,7 +45,7 @@ impl Codec {
         match framing {
             Framing::Rfc6455 | Framing::Deflate => Codec::Rfc6455(rfc6455::Decoder::new(inflates)),
             Framing::Hixie76 => Codec::Hixie76(Box::default()),
-            Framing::EventStream | Framing::BareEventStream => Codec::Nothing,
+            Framing::EventStream | Framing::BareEventStream | Framing::Poll | Framing::BarePoll => Codec::Nothing,
         }
     }
 

@@ -3,6 +3,7 @@
 //! A speech is a set of pure functions. [`Speech::hear`] says what a client's message asks for, [`Terms::frame`] makes the bytes of a
 //! publication in a framing. Sessions with one [`Speech::key`] receive the same bytes, so these are made once for all of them.
 
+pub mod answer;
 mod plain;
 
 use std::borrow::Cow;
@@ -15,8 +16,8 @@ use super::Terms;
 use crate::config::limits::DEFLATE_BYTES_MAX;
 use crate::hub::history::{Kept, Page};
 use crate::hub::{EncodingKey, Kind, Message, Position, Publication};
-use crate::wire::Framing;
 use crate::wire::deflate::Deflater;
+use crate::wire::{Framing, Transport};
 pub use plain::Plain;
 
 /// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
@@ -115,10 +116,13 @@ impl Speech {
     }
 
     fn encode_into(&self, framing: Framing, said: Said<'_>, out: &mut Vec<u8>) {
+        if framing.is_poll() {
+            return framing.answer_into(|out| out.extend_from_slice(&answer::with(said)), out);
+        }
         let Spoken { name, id, kind, payload } = self.say(framing, said);
-        match framing {
-            Framing::EventStream | Framing::BareEventStream => framing.event_into(name.as_deref(), id, &payload, out),
-            Framing::Rfc6455 | Framing::Hixie76 | Framing::Deflate => framing.frame_into(kind, &payload, out),
+        match framing.transport() {
+            Transport::EventStream => framing.event_into(name.as_deref(), id, &payload, out),
+            Transport::WebSocket | Transport::Poll => framing.frame_into(kind, &payload, out),
         }
     }
 

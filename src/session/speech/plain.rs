@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Ask, Said, Spoken};
 use crate::config::{self, Accept, OnMessage, Template};
 use crate::hub::{Kind, Position};
-use crate::wire::{Framing, event_stream};
+use crate::wire::{Framing, Transport, event_stream};
 
 /// What a route says of plain messages.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Plain {
 
 /// A message in its envelope.
 #[derive(Serialize)]
-struct Envelope<'m> {
+pub(super) struct Envelope<'m> {
     channel: &'m str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
@@ -101,11 +101,11 @@ impl Plain {
 
     /// Whether messages are put into envelopes in this framing.
     fn wraps(&self, framing: Framing) -> bool {
-        self.envelope && !framing.is_events()
+        self.envelope && framing.transport() == Transport::WebSocket
     }
 
     pub(super) fn has_positions(&self, framing: Framing) -> bool {
-        self.envelope || framing.is_events()
+        self.envelope || framing.transport() != Transport::WebSocket
     }
 
     /// The kind that a message has in a framing.
@@ -116,7 +116,7 @@ impl Plain {
     pub(super) fn say<'m>(&self, framing: Framing, said: Said<'m>) -> Spoken<'m> {
         let Said { channel, kind, payload, position } = said;
         if self.wraps(framing) {
-            let payload = Cow::Owned(enveloped(said));
+            let payload = Cow::Owned(json(&Envelope::from(said)));
             return Spoken { name: None, id: None, kind: Kind::Text, payload };
         }
         let name = self.event.as_ref().filter(|_| framing.is_events()).map(|event| {
@@ -146,16 +146,18 @@ impl Plain {
     }
 }
 
-/// A message as the text of its envelope. Binary ones are in base64.
-fn enveloped(Said { channel, kind, payload, position }: Said<'_>) -> Vec<u8> {
-    let content = match kind {
-        Kind::Text => Content::Data(String::from_utf8_lossy(payload)),
-        Kind::Binary => Content::Base64(BASE64.encode(payload)),
-    };
-    json(&Envelope { channel, id: position.map(|position| position.to_string()), content })
+impl<'m> From<Said<'m>> for Envelope<'m> {
+    /// Binary messages are in base64.
+    fn from(Said { channel, kind, payload, position }: Said<'m>) -> Envelope<'m> {
+        let content = match kind {
+            Kind::Text => Content::Data(String::from_utf8_lossy(payload)),
+            Kind::Binary => Content::Base64(BASE64.encode(payload)),
+        };
+        Envelope { channel, id: position.map(|position| position.to_string()), content }
+    }
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
     // Writing text into memory cannot fail.
     serde_json::to_vec(value).unwrap_or_default()
 }

@@ -42,6 +42,11 @@ impl<S: Socket> Table<S> {
 
     /// Tells a client from which position it may continue later, if it is time.
     pub(super) fn tell_position(&mut self, slot: Slot) {
+        if !self.sessions[slot as usize].owes_position(self.now) {
+            return;
+        }
+        // What has passed here is not staged yet. It may be what the client waits for.
+        self.stage_streak();
         let session = &self.sessions[slot as usize];
         if session.owes_position(self.now) {
             // A reload may have removed the history: then there is no position.
@@ -70,7 +75,7 @@ impl<S: Socket> Table<S> {
     /// Passes a page to its session. After the last one the session is subscribed: in this step, so that it receives everything
     /// that comes after the page, and nothing that is in it.
     pub fn take_page(&mut self, Answer { asker, page }: Answer) {
-        let (key, slot) = (asker.key, asker.key.slot);
+        let (key, slot, now) = (asker.key, asker.key.slot, self.now);
         if self.at(key).is_none() {
             return;
         }
@@ -80,7 +85,7 @@ impl<S: Socket> Table<S> {
         }
         let Some(session) = self.at(key) else { return };
         let waiting = session.waiting_bytes();
-        let paged = session.take_page(asker.serial, page.as_ref());
+        let paged = session.take_page(asker.serial, page.as_ref(), now);
         let bytes = session.waiting_bytes() - waiting;
         self.staging.pages_bytes += bytes;
         self.counters.caught_up.add(page.map_or(0, |page| page.messages.len() as u64));
@@ -95,6 +100,7 @@ impl<S: Socket> Table<S> {
         }
         if paged != Paged::Ignored && self.at(key).is_some() {
             self.ask_later(slot);
+            self.arm(slot);
         }
     }
 }

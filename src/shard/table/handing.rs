@@ -23,7 +23,8 @@ impl<S: Socket> Table<S> {
             let selectors: SmallVec<[Selector; 1]> =
                 session.seats().iter().map(|seat| self.channels.selector(seat).clone()).collect();
             let key = SessionKey { slot: slot as Slot, generation: session.generation() };
-            (key, session.record(&selectors), session.socket())
+            let position = self.frontier(session.terms().hub_id);
+            (key, session.record(&selectors, position), session.socket())
         })
     }
 

@@ -184,7 +184,10 @@ impl<S: Socket> Table<S> {
         let now = self.now;
         match self.sessions[slot as usize].hear_end(now) {
             Some(why) => self.remove(slot, why),
-            None => self.arm(slot),
+            None => {
+                self.tell_position(slot);
+                self.arm(slot);
+            }
         }
     }
 }

@@ -55,6 +55,8 @@ struct Stretch {
     frames: Option<Range<FrameNumber>>,
     /// Binary messages are sent, too. Text always is.
     carries_binary: bool,
+    /// Only the first message is sent: it is the answer to a poll.
+    takes_one: bool,
     reached: u64,
 }
 
@@ -62,8 +64,9 @@ struct Stretch {
 type Stretches = SmallVec<[Stretch; 4]>;
 
 impl Stretch {
-    fn carries(&self, kind: Kind) -> bool {
-        kind == Kind::Text || self.carries_binary
+    /// Whether message number `index` of the streak is sent.
+    fn carries(&self, index: usize, kind: Kind) -> bool {
+        (kind == Kind::Text || self.carries_binary) && !(self.takes_one && index > 0)
     }
 }
 
@@ -150,14 +153,16 @@ impl Staging {
             let named = channels.subscribers(hub, &channel);
             self.stage_on_matching(named, channels.subscribers_of(&patterns), sessions, &mut stretches);
         }
-        for Stretch { frames, reached, .. } in &stretches {
+        for Stretch { frames, reached, carries_binary, .. } in &stretches {
             let frames = frames.as_ref().map_or(0, |frames| u64::from(frames.end - frames.start));
             counters.delivered.add(reached * frames);
-            counters.unspeakable.add(reached * (self.streak.len() as u64 - frames));
+            if !carries_binary {
+                counters.unspeakable.add(reached * (self.streak.len() as u64 - frames));
+            }
         }
-        for publication in self.streak.drain(..) {
+        for (index, publication) in self.streak.drain(..).enumerate() {
             if let Some(receipt) = &publication.message.receipt {
-                let carrying = stretches.iter().filter(|stretch| stretch.carries(publication.message.kind));
+                let carrying = stretches.iter().filter(|stretch| stretch.carries(index, publication.message.kind));
                 receipt.add(carrying.map(|stretch| stretch.reached).sum());
             }
         }
@@ -175,6 +180,7 @@ impl Staging {
             None => {
                 let frames = encoded.push(&self.streak, session, &mut self.deflater);
                 stretch.carries_binary = session.carries(Kind::Binary);
+                stretch.takes_one = session.framing().is_poll();
                 stretch.frames = Some(frames.clone());
                 frames
             }
@@ -222,7 +228,9 @@ impl Encoded {
     ) -> Range<FrameNumber> {
         let (framing, terms) = (session.framing(), session.terms());
         let start = self.run.next();
-        for publication in streak.iter().filter(|publication| session.carries(publication.message.kind)) {
+        // The first message is the whole answer to a poll. The others come with the next one.
+        let count = if framing.is_poll() { 1 } else { streak.len() };
+        for publication in streak[..count].iter().filter(|publication| session.carries(publication.message.kind)) {
             let frame = terms.frame(publication, framing, self.key, deflater);
             self.run.push(frame, publication.message.topic);
         }
