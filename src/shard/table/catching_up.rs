@@ -104,3 +104,134 @@ impl<S: Socket> Table<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::hub::history::Page;
+    use crate::hub::{Epoch, Kind, Message, Publication, Receipt};
+    use crate::session::poll::Polling;
+    use crate::session::{Arrival, Phase};
+    use crate::shard::owner::Asker;
+    use crate::shard::testing::{Line, arrival};
+    use crate::wire::Framing;
+
+    const HEAD: &[u8] = b"HEAD ";
+
+    fn position(offset: u64) -> Position {
+        Position { epoch: Epoch(36), offset }
+    }
+
+    fn polls(wait: u64) -> (Table<Line>, Line, SessionKey) {
+        let (mut table, line) = (Table::new(Arc::default()), Line::default());
+        line.room.set(10_000);
+        let polling = Polling { wait: std::time::Duration::from_secs(wait), messages_max: 7 };
+        let other = arrival("on_message = \"ignore\"", "history = { messages = 9 }");
+        table.set_frontiers([(other.terms.hub_id, position(3))].into_iter());
+        let key = table.adopt(
+            line.clone(),
+            Arrival {
+                framing: Framing::BarePoll,
+                since: Some(Since::After(position(1))),
+                poll: Some(polling),
+                head: HEAD.into(),
+                ..other
+            },
+        );
+        (table, line, key)
+    }
+
+    fn answer(table: &mut Table<Line>) {
+        let [(key, _, asked)] = &table.take_questions()[..] else { panic!("not one question") };
+        assert_eq!((asked.since, asked.messages_max), (Since::After(position(1)), 7));
+        let page = Page { messages: Vec::new(), position: position(3), is_end: true, gone: Vec::new() };
+        table.take_page(Answer { asker: Asker { shard: 0, key: *key, serial: asked.serial }, page: Some(page) });
+    }
+
+    fn publish(table: &mut Table<Line>, key: SessionKey, offset: u64, receipt: Receipt) {
+        let hub = table.session(key).unwrap().terms().hub_id;
+        let message = Message::new(hub, "all".into(), Kind::Text, Bytes::from(format!("{offset}")));
+        let message = message.with_receipt(receipt);
+        table.publish(Arc::new(Publication { position: Some(position(offset)), ..message.into() }));
+    }
+
+    fn heard(line: &Line) -> String {
+        String::from_utf8(line.heard.take()).unwrap()
+    }
+
+    #[test]
+    fn the_head_of_a_poll_is_written_with_its_first_page() {
+        for (wait, expected) in [(0, "HEAD {\"position\":\"10-3\",\"messages\":[],\"gap\":false}\n"), (9, "HEAD ")] {
+            let (mut table, line, key) = polls(wait);
+            table.writable(key);
+            table.flush();
+            assert_eq!(heard(&line), "");
+            answer(&mut table);
+            assert_eq!(heard(&line), expected);
+            assert_eq!(table.session(key).unwrap().phase() == Phase::Open, wait > 0);
+        }
+    }
+
+    #[test]
+    fn the_first_publication_is_the_whole_answer() {
+        let (mut table, line, key) = polls(9);
+        answer(&mut table);
+        let counts = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        for offset in 4..7 {
+            let counts = counts.clone();
+            let receipt = Receipt::new(move |outcome| counts.lock().unwrap().push((offset, outcome.subscribers)));
+            publish(&mut table, key, offset, receipt);
+        }
+        table.flush();
+        let message = "{\"channel\":\"all\",\"id\":\"10-4\",\"data\":\"4\"}";
+        let expected = format!("HEAD {{\"position\":\"10-4\",\"messages\":[{message}],\"gap\":false}}\n");
+        assert_eq!(heard(&line), expected);
+        assert_eq!(*counts.lock().unwrap(), [(4, 1), (5, 0), (6, 0)]);
+        publish(&mut table, key, 7, Receipt::new(|_| ()));
+        table.flush();
+        assert_eq!(heard(&line), "");
+        // A client that does not close is not waited for.
+        (1..30).for_each(|now| table.tick(now));
+        assert!(table.session(key).is_none());
+    }
+
+    #[test]
+    fn what_is_published_in_the_last_moment_is_answered() {
+        let (mut table, line, key) = polls(2);
+        answer(&mut table);
+        table.tick(2);
+        publish(&mut table, key, 4, Receipt::new(|_| ()));
+        table.tick(3);
+        table.flush();
+        assert!(heard(&line).contains("\"data\":\"4\""));
+        let (mut table, line, _) = polls(2);
+        answer(&mut table);
+        table.tick(3);
+        table.flush();
+        assert_eq!(heard(&line), "HEAD {\"position\":\"10-3\",\"messages\":[],\"gap\":false}\n");
+    }
+
+    #[test]
+    fn a_poll_goes_on_from_where_it_is() {
+        let (mut table, _, _) = polls(9);
+        let record = table.records().next().unwrap().1;
+        assert_eq!((&record.waiting[0].bytes[..], record.messages_max, record.answer_due), (HEAD, 7, 10));
+        assert_eq!((record.channels.len(), &record.behind[0].since[..]), (0, "10-1"));
+        answer(&mut table);
+        let record = table.records().next().unwrap().1;
+        assert_eq!((record.waiting.len(), record.messages_max, record.answer_due), (0, 7, 10));
+        assert_eq!((&record.behind[0].names[0][..], &record.behind[0].since[..]), ("all", "10-3"));
+        let terms = arrival("on_message = \"ignore\"", "history = { messages = 9 }").terms;
+        let (mut next, line) = (Table::new(Arc::default()), Line::default());
+        line.room.set(1000);
+        next.tick(5);
+        let key = next.take_up(line.clone(), record, Some(terms.clone()), terms.members.enter());
+        let [(_, _, asked)] = &next.take_questions()[..] else { panic!("not one question") };
+        assert_eq!((asked.since, asked.messages_max), (Since::After(position(3)), 7));
+        // The hub has no history here.
+        next.take_page(Answer { asker: Asker { shard: 0, key, serial: asked.serial }, page: None });
+        assert_eq!(heard(&line), "{\"position\":\"10-3\",\"messages\":[],\"gap\":false}\n");
+    }
+}
