@@ -72,7 +72,7 @@ counters! {
     Counter refused "pushd_connections_refused_total" "Connections refused because the limit was reached.",
     Counter requests "pushd_http_requests_total" "HTTP requests answered.",
     Counter requests_refused "pushd_http_requests_refused_total" "HTTP requests answered with a status of 400 or more.",
-    Gauge sessions "pushd_sessions" "Sessions open now: WebSockets and event streams.",
+    Gauge sessions "pushd_sessions" "Sessions open now: WebSockets, event streams, and polls that wait.",
     Counter sessions_opened "pushd_sessions_opened_total" "Sessions opened.",
     Gauge channels "pushd_channels" "Channels with subscribers, counted once for each shard that has some. Patterns are not counted.",
     Counter received "pushd_messages_received_total" "Messages received from clients.",
