@@ -21,6 +21,7 @@ workers = {workers}
 listen = "127.0.0.1:0"
 [server.main.routes]
 "/poll" = {{ poll = "news", channels = ["{{channel=all}}"] }}
+"/pattern" = {{ poll = "news", channels = ["*"] }}
 "/gone" = {{ poll = "news", channels = ["all"] }}
 "/publish/{{channel}}" = {{ publish = "news", channel = "{{channel}}" }}
 "/metrics" = {{ metrics = true }}
@@ -42,8 +43,9 @@ fn polls_that_wait_go_on_in_the_next_process() {
     let address = service.address();
     let mut since = publish(address, "all", "0");
     for workers in [1, 3, 2] {
-        let polls: Vec<Poll> = (0..7).map(|_| Poll::waiting(address, "/poll", &since)).collect();
-        let other = publish(address, "other", "not for these");
+        let targets = ["/poll", "/poll", "/pattern"].into_iter().cycle().take(7);
+        let polls: Vec<Poll> = targets.map(|target| Poll::waiting(address, target, &since)).collect();
+        let other = publish(address, "another%2Fone", "not for these");
         let (began, timed) = (Instant::now(), Poll::send(address, &format!("/poll?since={other}&wait=2s"), &[]));
         until_true("the polls", || metric(address, "pushd_sessions") == 8);
         service.configure(&config(workers));

@@ -21,6 +21,7 @@ listen = "127.0.0.1:0"
 [server.main.routes]
 "/poll" = { poll = "news", channels = ["{channel=all}"] }
 "/two" = { poll = "news", channels = ["a", "b"] }
+"/pattern" = { poll = "news", channels = ["news/*", "all"] }
 "/listed" = { poll = "news", origins = ["https://www.example.com"] }
 "/any" = { poll = "news", origins = "any" }
 "/ws" = { websocket = "news", channels = ["{channel=all}"] }
@@ -120,6 +121,22 @@ fn a_poll_waits_for_the_next_message() {
         last = id.to_owned();
     }
     until_waiting(address, 0);
+}
+
+#[test]
+fn a_poll_may_have_patterns() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let since = now(address, "/poll");
+    let waiting = Poll::waiting(address, "/pattern", &since);
+    publish(address, "news%2F7%2Fx", "no");
+    publish(address, "news%2F7", "1");
+    let answer = waiting.answer();
+    assert_eq!((texts(&answer), &answer["messages"][0]["channel"]), (vec!["1"], &json!("news/7")));
+    publish(address, "all", "2");
+    publish(address, "news%2F8", "3");
+    assert_eq!(texts(&poll(address, &format!("/pattern?since={}", position(&answer)))), ["2", "3"]);
+    assert_eq!(texts(&poll(address, &format!("/pattern?since={since}"))), ["1", "2", "3"]);
 }
 
 #[test]
