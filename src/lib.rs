@@ -14,7 +14,7 @@
 //! - [`ctl`]: `pushctl`, the command line of operators and users
 //!
 //! Layers: a module imports only modules to its left (checked by `tests/tidy.rs`):
-//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ server` · `daemon`, `cli` `◄ main` only.
+//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `daemon`, `cli` `◄ main` only.
 //! Exception: `ctl`, which only `pushctl` imports, uses `config`, `hub`, `store`, and the parts of `daemon` that find a process and
 //! describe a failure.
 

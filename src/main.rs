@@ -11,20 +11,16 @@ use pushd::cli::Cli;
 use pushd::config::limits::{CONFIG_PATIENCE, LOG_CLOSE_TIMEOUT};
 use pushd::config::{self, Config};
 use pushd::daemon::behalf::Behalf;
-use pushd::daemon::descriptors;
 use pushd::daemon::detach::{self, StatusPipe, UMASK};
 use pushd::daemon::exit::{self, Exit, Failure};
-use pushd::daemon::journal;
 use pushd::daemon::log::{LogContext, LogHandle};
-use pushd::daemon::notify;
 use pushd::daemon::pidfile::{self, Pidfile};
 use pushd::daemon::privileges::Identity;
 use pushd::daemon::reloads::Reloads;
 use pushd::daemon::signals::{Signal, Signals};
-use pushd::daemon::successor;
-use pushd::daemon::timeout;
+use pushd::daemon::{descriptors, journal, notify, successor, timeout};
 use pushd::server::rehearsal::{self, Predecessor};
-use pushd::server::{BindAs, BindError, Bound, End, Handover, Inherited, Server, TRIED};
+use pushd::server::{BindAs, BindError, Bound, End, Handover, Inherited, ServeError, Server, TRIED};
 
 /// How often the service manager's status line is updated and the shards are checked.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
@@ -76,7 +72,8 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
         Err(failure) => (Predecessor::None, Some(failure)),
     };
     let refusals = rehearsal::rehearse(&config, predecessor);
-    let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals.iter().map(refused)).collect();
+    let refusals = refusals.into_iter().map(|error| refused(&error.into()));
+    let failures: Vec<Failure> = pidfile.into_iter().chain(log.err()).chain(refusals).collect();
     match &failures[..] {
         [] => {
             // A process that changes its user must test the files as that user, so it is not done here.
@@ -130,7 +127,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         kept_names.push(TRIED.to_owned());
     }
     let bind_as: BindAs<'_> = &|path, bind| behalf.open(path, bind, |(_, file), uid, gid| file.give(uid, gid));
-    let bound = Bound::bind(config.clone(), inherited, bind_as).map_err(|error| refused(&error))?;
+    let bound = Bound::bind(config.clone(), inherited, bind_as).map_err(|error| refused(&error.into()))?;
     let status = match cli.foreground() {
         true => StatusPipe::none(),
         false => detach::detach(mask.unwrap_or(UMASK))?,
@@ -203,7 +200,7 @@ fn begin(
     let server = bound.serve().map_err(|error| {
         // The taken-up sessions did not cause this failure, so the next start may try them again.
         notify::forget(TRIED);
-        Failure::io("cannot start serving", &error)
+        refused(&error)
     })?;
     // Before the PID is written: a process that reads the PID may ask for a reload at once.
     let reloads = Reloads::new(pidfile.path(), &cli.config);
@@ -217,8 +214,13 @@ fn begin(
     }
 }
 
-fn refused(error: &BindError) -> Failure {
-    Failure::new(Exit::of_error(&error.error), error.to_string())
+fn refused(error: &ServeError) -> Failure {
+    let exit = match error {
+        ServeError::Bind(BindError { error, .. }) | ServeError::System(error) => Exit::of_error(error),
+        ServeError::Store(error) if error.kind == std::io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        ServeError::Store(_) => Exit::CannotCreate,
+    };
+    Failure::new(exit, error.to_string())
 }
 
 impl Running {

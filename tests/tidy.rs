@@ -20,7 +20,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 
 /// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
-/// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ server`, with `daemon`, `cli` and `ctl`
+/// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ shard`, with `daemon`, `cli` and `ctl`
 /// beside them.
 const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &[]),
@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("wire", &["config", "hub"]),
     ("session", &["config", "hub", "wire"]),
     ("http", &["config", "hub", "wire", "session"]),
-    ("shard", &["config", "hub", "wire", "session", "http"]),
+    ("shard", &["config", "hub", "wire", "session", "http", "store"]),
     ("feed", &["config"]),
     ("store", &["config", "hub"]),
     ("server", &["config", "hub", "wire", "session", "http", "shard", "feed", "store"]),

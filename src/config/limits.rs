@@ -331,6 +331,8 @@ pub const RETRY_MAX: Duration = Duration::from_secs(15);
 pub const RETRY_SESSIONS: usize = 100_000;
 /// How many expired messages of a hub are dropped in one turn. Each takes less than a microsecond.
 pub const EXPIRED_PER_TURN_MAX: usize = 200;
+/// How much of a durable hub is kept in memory, too, in bytes: a client that was away for a short time is answered from there.
+pub const STORE_CACHE_BYTES_MAX: usize = 32 << 20;
 /// A smaller message is copied before it is kept: it may be a part of a larger buffer, which it would hold in memory.
 pub const HISTORY_SHARED_BYTES_MIN: usize = 4 << 10;
 

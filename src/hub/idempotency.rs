@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::position::Position;
 use super::publication::Message;
 use super::receipt::{Outcome, Report};
 use crate::config::limits::{IDEMPOTENCY_AGE, IDEMPOTENCY_KEYS_MAX};
@@ -37,13 +38,19 @@ enum State {
 }
 
 impl Keys {
-    /// Returns the message if it is to be published. A message whose key is known is answered as the first one with the key.
-    pub fn admit(&mut self, mut message: Message, now: Seconds) -> Option<Message> {
+    /// Returns the message if it is to be published. A message whose key is known is answered as the first one with the key. If that one
+    /// was refused, because it could not be written after it was numbered, it may be written by now: `is_written` says so.
+    pub fn admit(
+        &mut self,
+        mut message: Message,
+        now: Seconds,
+        is_written: impl Fn(Position) -> bool,
+    ) -> Option<Message> {
         let Some(key) = message.receipt.as_ref().and_then(|receipt| receipt.key()) else { return Some(message) };
         self.expire(now);
         let key = joined(&message.channel, key);
         if let Some(known) = self.known.get(&key)
-            && !known.is_refused()
+            && !known.may_come_again(is_written)
         {
             if let Some(report) = message.receipt.take().and_then(|receipt| receipt.into_report()) {
                 known.answer(report);
@@ -105,9 +112,13 @@ impl Known {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its message was refused. Then it may be published again.
-    fn is_refused(&self) -> bool {
-        matches!(*self.state(), State::Done(outcome) if outcome.is_refused)
+    /// Whether its message was refused before it was numbered. Then it may be published again.
+    fn may_come_again(&self, is_written: impl Fn(Position) -> bool) -> bool {
+        let State::Done(outcome) = &mut *self.state() else { return false };
+        if outcome.is_refused && outcome.position.is_some_and(is_written) {
+            outcome.is_refused = false;
+        }
+        outcome.is_refused && outcome.position.is_none()
     }
 
     /// Answers a publisher, at once or when the outcome is known.
@@ -150,9 +161,13 @@ mod tests {
 
     fn message(name: &str, key: &str) -> (Message, Receiver<Outcome>) {
         let (sender, outcomes) = channel();
-        let receipt = Receipt::new(move |outcome| sender.send(outcome).unwrap()).with_key(Some(key.into()));
+        let receipt = Receipt::new(move |outcome| _ = sender.send(outcome)).with_key(Some(key.into()));
         let message = Message::new(HubId(0), name.into(), Kind::Text, "x".into());
         (message.with_receipt(receipt), outcomes)
+    }
+
+    fn never(_: Position) -> bool {
+        false
     }
 
     fn reach(message: &Message, subscribers: u64) {
@@ -163,9 +178,9 @@ mod tests {
     fn a_message_that_comes_again_is_answered_as_the_first_time() {
         let mut keys = Keys::default();
         let (first, outcome) = message("a", "k");
-        let first = keys.admit(first, 0).expect("the first one is published");
+        let first = keys.admit(first, 0, never).expect("the first one is published");
         let (again, waiting) = message("a", "k");
-        assert!(keys.admit(again, 1).is_none());
+        assert!(keys.admit(again, 1, never).is_none());
         assert!(waiting.try_recv().is_err(), "the outcome is not known yet");
         reach(&first, 3);
         drop(first);
@@ -173,33 +188,52 @@ mod tests {
         assert_eq!(expected.subscribers, 3);
         assert_eq!(waiting.try_recv(), Ok(expected));
         let (later, outcome) = message("a", "k");
-        assert!(keys.admit(later, 300).is_none());
+        assert!(keys.admit(later, 300, never).is_none());
         assert_eq!(outcome.try_recv(), Ok(expected));
         assert_eq!(keys.known().collect::<Vec<_>>(), [("a", "k", expected, 0)]);
         for (name, key) in [("b", "k"), ("a", "l")] {
-            assert!(keys.admit(message(name, key).0, 300).is_some(), "another channel, another key");
+            assert!(keys.admit(message(name, key).0, 300, never).is_some(), "another channel, another key");
         }
-        assert!(keys.admit(message("a", "k").0, 301).is_some(), "it is too old");
+        assert!(keys.admit(message("a", "k").0, 301, never).is_some(), "it is too old");
     }
 
     #[test]
     fn a_refused_message_may_come_again() {
         let mut keys = Keys::default();
         let (first, outcome) = message("a", "k");
-        let first = keys.admit(first, 0).unwrap();
+        let first = keys.admit(first, 0, never).unwrap();
         first.receipt.as_ref().unwrap().refuse();
         drop(first);
         assert!(outcome.try_recv().unwrap().is_refused);
-        assert!(keys.admit(message("a", "k").0, 0).is_some());
+        assert!(keys.admit(message("a", "k").0, 0, never).is_some());
+    }
+
+    #[test]
+    fn a_message_that_is_written_late_is_not_published_again() {
+        let mut keys = Keys::default();
+        let mut first = keys.admit(message("a", "k").0, 0, never).unwrap();
+        let receipt = first.receipt.as_mut().unwrap();
+        let position = Position { epoch: crate::hub::Epoch(1), offset: 7 };
+        receipt.set_position(position);
+        receipt.refuse();
+        drop(first);
+        let (again, outcome) = message("a", "k");
+        assert!(keys.admit(again, 1, never).is_none());
+        assert!(outcome.try_recv().unwrap().is_refused);
+        for _ in 0..2 {
+            let (again, outcome) = message("a", "k");
+            assert!(keys.admit(again, 1, |asked| asked == position).is_none());
+            assert_eq!(outcome.try_recv(), Ok(Outcome { subscribers: 0, position: Some(position), is_refused: false }));
+        }
     }
 
     #[test]
     fn a_limited_number_of_keys_is_remembered() {
         let mut keys = Keys::default();
         for n in 0..IDEMPOTENCY_KEYS_MAX + 10 {
-            drop(keys.admit(message("a", &n.to_string()).0, 0).unwrap());
+            drop(keys.admit(message("a", &n.to_string()).0, 0, never).unwrap());
         }
         assert_eq!((keys.known.len(), keys.order.len()), (IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_KEYS_MAX));
-        assert!(keys.admit(message("a", "0").0, 0).is_some(), "the oldest are forgotten");
+        assert!(keys.admit(message("a", "0").0, 0, never).is_some(), "the oldest are forgotten");
     }
 }

@@ -163,6 +163,7 @@ impl Server {
     pub fn leave(self, handover: &Handover) -> usize {
         if handover.left_out() + handover.unfinished == 0 {
             super::stop(&self.mailboxes, self.shards);
+            self.lasting.durable.close();
             return 0;
         }
         if let Err(why) = self.step(Step::Leave, Instant::now() + HANDOVER) {

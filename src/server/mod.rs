@@ -5,6 +5,7 @@
 
 mod bind;
 mod descriptors;
+mod durable;
 mod estate;
 mod feeds;
 mod handover;
@@ -14,6 +15,7 @@ mod memory;
 pub mod rehearsal;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -33,10 +35,12 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::owner::PlannedHistory;
 use crate::shard::{self, Plan, PlannedHub};
+use crate::store::OpenError;
 use crate::wire::Close;
 use bind::{AS_OURSELVES, Listeners, bound_name};
 pub use bind::{BindAs, BindError};
 use descriptors::Descriptors;
+use durable::Durable;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::{Handover, TRIED};
@@ -66,6 +70,47 @@ struct Lasting {
     files: Files,
     /// The memory of all histories.
     memory: Memory,
+    /// The durable hubs.
+    durable: Durable,
+}
+
+/// Why a configuration cannot be served.
+#[derive(Debug)]
+pub enum ServeError {
+    /// An address could not be bound.
+    Bind(BindError),
+    /// The store could not be opened.
+    Store(OpenError),
+    /// The system refused something else.
+    System(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Bind(error) => error.fmt(f),
+            ServeError::Store(error) => error.fmt(f),
+            ServeError::System(error) => write!(f, "cannot start serving: {error}"),
+        }
+    }
+}
+
+impl From<BindError> for ServeError {
+    fn from(error: BindError) -> ServeError {
+        ServeError::Bind(error)
+    }
+}
+
+impl From<OpenError> for ServeError {
+    fn from(error: OpenError) -> ServeError {
+        ServeError::Store(error)
+    }
+}
+
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> ServeError {
+        ServeError::System(error)
+    }
 }
 
 /// Why a server ends.
@@ -113,9 +158,9 @@ impl Bound {
     /// Starts serving, first the sessions of the previous process.
     ///
     /// # Errors
-    /// A thread or a runtime could not be created, or a shard could not start. Then nothing that was inherited is
-    /// consumed.
-    pub fn serve(self) -> io::Result<Server> {
+    /// The store cannot be opened, a thread or a runtime could not be created, or a shard could not start. Then nothing that was
+    /// inherited is consumed.
+    pub fn serve(self) -> Result<Server, ServeError> {
         let Bound { config, listeners, mut inherited } = self;
         let mut lasting = Lasting::default();
         let workers = match config.daemon.workers {
@@ -123,6 +168,7 @@ impl Bound {
             Workers::Count(count) => count.into(),
         };
         let histories = inherited.histories(&mut lasting.hubs);
+        lasting.durable.begin(&config, &mut lasting.hubs)?;
         let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
         let plan = Arc::new(plan);
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
@@ -130,11 +176,12 @@ impl Bound {
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
         if !estate::wait_for_shards(&mailboxes) {
-            return Err(io::Error::other("a shard could not start"));
+            return Err(io::Error::other("a shard could not start").into());
         }
         let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
         // No step after this can fail: a start that fails before leaves the sessions to the next one.
         memory::remember(histories, &plan, &mailboxes);
+        lasting.durable.remember_keys(&plan, &mailboxes, clock);
         let silent = estate::take_up(inherited.open_parcels(), &plan, &mailboxes);
         // All sessions are in place: now shards read them, and accept connections.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
@@ -151,10 +198,11 @@ impl Server {
     /// keys that only a restart can change.
     ///
     /// # Errors
-    /// An address could not be bound. Then nothing has changed.
-    pub fn reload(&mut self, mut config: Config) -> Result<Vec<String>, BindError> {
+    /// An address could not be bound, or the store cannot be opened that a new hub needs. Then nothing has changed.
+    pub fn reload(&mut self, mut config: Config) -> Result<Vec<String>, ServeError> {
         let listeners = bind::bind(&config, &self.listeners, &self.inherited, AS_OURSELVES)?;
         let fixed = self.keep_fixed(&mut config);
+        self.lasting.durable.begin(&config, &mut self.lasting.hubs)?;
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         for mailbox in self.mailboxes.iter() {
@@ -227,7 +275,7 @@ impl Server {
     /// Ends gracefully: accepts no connections, finishes requests in flight, closes sessions, and cuts off connections
     /// that remain after the grace. Returns how many were cut off.
     pub fn drain(self, why: End) -> usize {
-        let Server { config, listeners, mailboxes, shards, feeds, .. } = self;
+        let Server { config, listeners, mailboxes, shards, feeds, lasting, .. } = self;
         let grace = if why == End::HandedOver { LINGER_ENDING.min(config.daemon.grace) } else { config.daemon.grace };
         let deadline = Instant::now() + grace;
         if let Some(feeds) = feeds {
@@ -253,6 +301,7 @@ impl Server {
         }
         let cut = remaining();
         stop(&mailboxes, shards);
+        lasting.durable.close();
         cut
     }
 }
@@ -297,7 +346,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
     let plan = Plan {
         sites: sites.collect(),
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
-        hubs: in_use.iter().map(|hub| planned(hub, &mut lasting.hubs)).collect(),
+        hubs: in_use.iter().map(|hub| planned(hub, lasting)).collect(),
         memory: lasting.memory.clone(),
         connections_max,
         is_connections_max_set: config.daemon.connections_max.is_some(),
@@ -310,12 +359,12 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
 }
 
 /// A hub as shards know it.
-fn planned(hub: &HubInUse, hubs: &mut Hubs) -> PlannedHub {
-    let history = hub
-        .hub
-        .history
-        .as_ref()
-        .map(|history| PlannedHistory { limits: history.into(), beginning: hubs.beginning(hub) });
+fn planned(hub: &HubInUse, lasting: &mut Lasting) -> PlannedHub {
+    let history = hub.hub.history.as_ref().map(|history| PlannedHistory {
+        limits: history.into(),
+        beginning: lasting.hubs.beginning(hub),
+        disk: lasting.durable.disk(&hub.hub.name),
+    });
     PlannedHub { name: hub.hub.name.clone(), id: hub.id, members: hub.members.clone(), history }
 }
 

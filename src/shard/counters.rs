@@ -77,6 +77,7 @@ counters! {
     Gauge channels "pushd_channels" "Channels with subscribers, counted once for each shard that has some. Patterns are not counted.",
     Counter received "pushd_messages_received_total" "Messages received from clients.",
     Counter published "pushd_publications_total" "Publications, from clients, HTTP and feeds.",
+    Counter unkept "pushd_publications_unkept_total" "Messages refused because the disk of their durable hub did not accept them.",
     Counter delivered "pushd_deliveries_total" "Messages queued for subscribers.",
     Counter caught_up "pushd_history_messages_total" "Messages of the history sent to clients that had missed them.",
     Counter dropped "pushd_messages_dropped_total" "Messages dropped because a subscriber was slow.",

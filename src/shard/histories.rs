@@ -274,7 +274,7 @@ mod tests {
         for n in 0..20u8 {
             let message = Message::new(HubId(0), format!("c{}", n % 3).into(), Kind::Binary, vec![n; n.into()].into());
             let receipt = Receipt::new(|_| ()).with_key(Some(format!("k{n}").into()));
-            let mut message = keys.admit(message.with_receipt(receipt), 7).unwrap();
+            let mut message = keys.admit(message.with_receipt(receipt), 7, |_| false).unwrap();
             let position = history.append(&message, 7);
             message.receipt.as_mut().unwrap().set_position(position);
         }

@@ -8,6 +8,7 @@
 
 pub mod addresses;
 pub mod counters;
+pub mod disk;
 mod draining;
 mod edge;
 pub mod gate;

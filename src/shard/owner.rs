@@ -7,13 +7,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::disk::Disk;
+use super::mailbox::Mailbox;
 use super::table::SessionKey;
 use crate::config::HubId;
 use crate::config::limits::{
     EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_SHARED_BYTES_MIN, HISTORY_WORK_PER_TURN,
+    STORE_CACHE_BYTES_MAX,
 };
 use crate::hub::history::{Found, HistoryLimits, Memory, Page, PageLimits};
-use crate::hub::{History, Keys, Message, Position, Selector, Since};
+use crate::hub::{History, Keys, Message, Position, Publication, Selector, Since};
 use crate::session::Seconds;
 use crate::session::work::{self, Work};
 
@@ -59,22 +62,42 @@ pub struct PlannedHistory {
     pub limits: HistoryLimits,
     /// The position before its first publication, unless another process has given positions.
     pub beginning: Position,
+    /// Where it is kept, if it is durable.
+    pub disk: Option<Disk>,
 }
 
 /// The hubs of one shard.
 #[derive(Debug, Default)]
 pub struct Owner {
     histories: HashMap<HubId, History>,
+    /// The disks of the durable ones.
+    disks: HashMap<HubId, Disk>,
     keys: HashMap<HubId, Keys>,
     questions: VecDeque<Question>,
+    /// The memory of all histories.
+    memory: Memory,
+}
+
+/// A message that has its place in the order.
+#[derive(Debug)]
+pub enum Admitted {
+    /// It is to be published.
+    New(Message, Option<Position>),
+    /// Its hub is durable, and the disk does not accept it.
+    Refused,
+    /// It was published before.
+    Known,
 }
 
 impl Owner {
     /// Goes by these hubs with history from now on, all of them owned by this shard.
     pub fn remember<'h>(&mut self, planned: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
+        self.memory = memory.clone();
         let mut before = std::mem::take(&mut self.histories);
-        for (hub, PlannedHistory { limits, beginning }) in planned {
-            let new = || History::new(*beginning, *limits, false, memory.clone());
+        self.disks.clear();
+        for (hub, PlannedHistory { limits, beginning, disk }) in planned {
+            self.disks.extend(disk.clone().map(|disk| (hub, disk)));
+            let new = || History::new(*beginning, *limits, disk.is_some(), memory.clone());
             let mut history = before.remove(&hub).unwrap_or_else(new);
             history.set_limits(*limits);
             self.histories.insert(hub, history);
@@ -97,12 +120,27 @@ impl Owner {
         self.histories.iter().map(|(hub, history)| (*hub, history, self.keys.get(hub)))
     }
 
-    /// Gives a message its place in the order of its hub, and remembers it. Returns nothing if it was published before.
-    pub fn admit(&mut self, mut message: Message, now: Seconds) -> Option<(Message, Option<Position>)> {
+    /// Gives a message its place in the order of its hub, and remembers it.
+    pub fn admit(&mut self, mut message: Message, now: Seconds) -> Admitted {
         if message.receipt.as_ref().is_some_and(|receipt| receipt.key().is_some()) {
-            message = self.keys.entry(message.hub).or_default().admit(message, now)?;
+            let disk = self.disks.get(&message.hub);
+            let is_written = |position: Position| disk.is_none_or(|disk| position.offset <= disk.written());
+            match self.keys.entry(message.hub).or_default().admit(message, now, is_written) {
+                Some(new) => message = new,
+                None => return Admitted::Known,
+            }
         }
-        let Some(history) = self.histories.get_mut(&message.hub) else { return Some((message, None)) };
+        let Some(history) = self.histories.get_mut(&message.hub) else { return Admitted::New(message, None) };
+        if let Some(disk) = self.disks.get(&message.hub) {
+            if !disk.accepts() {
+                if let Some(receipt) = &message.receipt {
+                    receipt.refuse();
+                }
+                return Admitted::Refused;
+            }
+            disk.keep_outcome(&mut message);
+            history.release_written(disk.written(), STORE_CACHE_BYTES_MAX);
+        }
         if message.payload.len() < HISTORY_SHARED_BYTES_MIN {
             // It may be a part of a larger buffer, which it would keep.
             message.payload = bytes::Bytes::copy_from_slice(&message.payload);
@@ -111,11 +149,25 @@ impl Owner {
         if let Some(receipt) = &mut message.receipt {
             receipt.set_position(position);
         }
-        Some((message, Some(position)))
+        Admitted::New(message, Some(position))
     }
 
-    /// Drops what has expired, some in each turn.
+    /// Keeps a publication on the disk, if its hub is durable.
+    pub fn keep(&self, publication: &Arc<Publication>) {
+        if let Some(position) = publication.position
+            && let Some(disk) = self.disks.get(&publication.message.hub)
+        {
+            disk.append(publication, position.offset);
+        }
+    }
+
+    /// Drops what has expired, some in each turn, and reports what was dropped for lack of memory.
     pub fn expire(&mut self, now: Seconds) {
+        if let Some(dropped) = self.memory.report(now) {
+            log::warn!(
+                "histories need more than memory_max: {dropped} messages were dropped, of the channels read longest ago"
+            );
+        }
         self.histories.values_mut().for_each(|history| history.expire(now, EXPIRED_PER_TURN_MAX));
         self.keys.values_mut().for_each(|keys| keys.expire(now));
     }
@@ -130,13 +182,13 @@ impl Owner {
         !self.questions.is_empty()
     }
 
-    /// Answers as many questions as a turn may.
-    pub fn answer_some(&mut self, now: Seconds, mut answer: impl FnMut(Answer)) {
+    /// Answers as many questions as a turn may. Pages of a store come later, into the `mailboxes`.
+    pub fn answer_some(&mut self, now: Seconds, mailboxes: &Arc<[Mailbox]>, mut answer: impl FnMut(Answer)) {
         let mut work = Work::of(HISTORY_WORK_PER_TURN);
         while !work.is_spent()
             && let Some(question) = self.questions.pop_front()
         {
-            let page = self.page(&question, now);
+            let Some(page) = self.page(&question, now, mailboxes) else { continue };
             let messages = page.as_ref().map_or(0, |page| page.messages.len()) as u32;
             // Its encoding and its writing are counted here, too: the shards of the sessions have the same turns.
             work.spend(work::WRITE.saturating_add(messages.saturating_mul(work::PAGE_MESSAGE)));
@@ -144,12 +196,17 @@ impl Owner {
         }
     }
 
-    fn page(&mut self, question: &Question, now: Seconds) -> Option<Page> {
-        let history = self.histories.get_mut(&question.hub)?;
+    /// The answer to a question, if it is here. The page in it is `None` if the hub has no history.
+    fn page(&mut self, question: &Question, now: Seconds, mailboxes: &Arc<[Mailbox]>) -> Option<Option<Page>> {
+        let Some(history) = self.histories.get_mut(&question.hub) else { return Some(None) };
         let limits = PageLimits { messages: question.messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
         match history.page(&question.selectors, question.since, limits, now) {
-            Found::Here(page) => Some(page),
-            Found::InStore { .. } => None,
+            Found::Here(page) => Some(Some(page)),
+            Found::InStore { since, until, gone } => {
+                let disk = self.disks.get(&question.hub)?;
+                disk.answer(question, (since, until), gone, history.position().epoch, mailboxes.clone());
+                None
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::lane::{Delivery, Request};
 use super::mailbox::Mailbox;
-use super::owner::{Answer, Asker, Owner, PlannedHistory, Question};
+use super::owner::{Admitted, Answer, Asker, Owner, PlannedHistory, Question};
 use super::poller::Ready;
 use super::table::Table;
 use crate::config::HubId;
@@ -108,7 +108,7 @@ impl Relay {
         if !self.owner().has_questions() || table.is_flushing() || !self.deliveries_have_room() {
             return;
         }
-        self.owner().answer_some(table.now(), |answer| self.deliver_page(answer, table));
+        self.owner().answer_some(table.now(), &self.mailboxes, |answer| self.deliver_page(answer, table));
         self.ask_owners(table);
     }
 
@@ -230,9 +230,14 @@ impl Relay {
 
     /// Makes a publication of a message, as the owner of its channel, and delivers it to all shards. The order of the channel is made here.
     fn spread<S: Socket>(&self, message: Message, table: &mut Table<S>) {
-        let Some((message, position)) = self.owner().admit(message, table.now()) else { return };
+        let (message, position) = match self.owner().admit(message, table.now()) {
+            Admitted::New(message, position) => (message, position),
+            Admitted::Refused => return self.mailbox().counters.unkept.add(1),
+            Admitted::Known => return,
+        };
         self.mailbox().counters.published.add(1);
         let publication = Arc::new(Publication { position, ..Publication::from(message) });
+        self.owner().keep(&publication);
         for mailbox in self.others() {
             mailbox.deliver(Delivery::Publication(publication.clone()));
         }

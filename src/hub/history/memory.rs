@@ -1,13 +1,15 @@
 //! The memory that all histories take together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 /// What a message costs beside its payload, in bytes: its entry, its place in the order, and the allocation of the payload. Both
 /// lists have room for up to twice as many.
 const MESSAGE_BYTES: usize = 160;
+/// How often it is reported that messages were dropped, in seconds.
+const REPORT_SECONDS: u32 = 60;
 /// What a channel costs beside its messages, in bytes.
 pub(super) const CHANNEL_BYTES: usize = 320;
 
@@ -20,6 +22,9 @@ struct Shared {
     used: AtomicUsize,
     max: AtomicUsize,
     dropped: AtomicU64,
+    /// How many of them were reported, and when that was.
+    reported: AtomicU64,
+    reported_at: AtomicU32,
 }
 
 impl Default for Memory {
@@ -32,7 +37,13 @@ impl Memory {
     /// With a limit in bytes.
     pub fn new(max: usize) -> Memory {
         let (used, max) = (AtomicUsize::new(0), AtomicUsize::new(max));
-        Memory(Arc::new(Shared { used, max, dropped: AtomicU64::new(0) }))
+        Memory(Arc::new(Shared {
+            used,
+            max,
+            dropped: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
+            reported_at: AtomicU32::new(0),
+        }))
     }
 
     /// Sets another limit.
@@ -48,6 +59,19 @@ impl Memory {
     /// How many messages were dropped for lack of memory.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many messages were dropped since the last report, if it is time for another one: at most one in a minute.
+    pub fn report(&self, now: u32) -> Option<u64> {
+        let Shared { dropped, reported, reported_at, .. } = &*self.0;
+        let (dropped, before) = (dropped.load(Ordering::Relaxed), reported_at.load(Ordering::Relaxed));
+        let is_first = reported.load(Ordering::Relaxed) == 0;
+        if dropped == reported.load(Ordering::Relaxed) || !is_first && now < before.saturating_add(REPORT_SECONDS) {
+            return None;
+        }
+        // Another shard may be about to report the same.
+        reported_at.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(dropped - reported.swap(dropped, Ordering::Relaxed))
     }
 
     pub(super) fn is_exceeded(&self) -> bool {

@@ -113,6 +113,10 @@ fn the_channels_read_longest_ago_lose_their_oldest_messages_when_memory_is_short
     }
     drop(history);
     assert_eq!(memory.used(), 0);
+    let dropped = memory.dropped();
+    assert_eq!(memory.report(5), Some(dropped));
+    memory.note_drop();
+    assert_eq!((memory.report(64), memory.report(65), memory.report(200)), (None, Some(1), None));
 }
 
 #[test]

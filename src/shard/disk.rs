@@ -1,0 +1,117 @@
+//! The disk of a durable hub: what its owner asks of the store.
+//!
+//! The store holds a publication until it is written. So the receipt of a publisher, which is sent when the last holder lets go, means
+//! that the message is on the disk. Subscribers do not wait for that. Nobody waits for a page of the store either: it comes by the lane
+//! of deliveries, as every page does.
+
+use std::sync::Arc;
+
+use super::lane::Delivery;
+use super::mailbox::Mailbox;
+use super::owner::{Answer, Asker, Question};
+use crate::config;
+use crate::config::limits::HISTORY_PAGE_BYTES_MAX;
+use crate::hub::history::{Kept, Page};
+use crate::hub::{Epoch, Message, Outcome, Position, Publication, Since};
+use crate::store::{Entry, Hold, PageQuery, Store, StoredHub, StoredMessage, StoredPage};
+
+/// A hub in the store.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    store: Store,
+    hub: StoredHub,
+}
+
+/// A publication that waits to be written.
+struct Held(Arc<Publication>);
+
+impl Hold for Held {
+    fn failed(&self) {
+        if let Some(receipt) = &self.0.message.receipt {
+            receipt.refuse();
+        }
+    }
+}
+
+impl Disk {
+    /// The disk of a hub.
+    pub fn new(store: Store, hub: StoredHub) -> Disk {
+        Disk { store, hub }
+    }
+
+    /// Sets how much is kept of each channel.
+    pub fn set_limits(&self, history: &config::History) {
+        self.store.set_limits(&self.hub, history.into());
+    }
+
+    /// Whether messages can be kept: the disk accepts them, and not too many wait.
+    pub fn accepts(&self) -> bool {
+        self.store.accepts()
+    }
+
+    /// Up to where everything is written.
+    pub fn written(&self) -> u64 {
+        self.hub.written()
+    }
+
+    /// Has the publisher of a message with a key answered only after the answer itself is on the disk: it is the same after a crash.
+    pub fn keep_outcome(&self, message: &mut Message) {
+        let Some(receipt) = &mut message.receipt else { return };
+        let Some(key) = receipt.key().map(Box::from) else { return };
+        let (store, hub, channel) = (self.store.clone(), self.hub.clone(), message.channel.clone());
+        receipt.intercept(move |outcome, report| {
+            if outcome.is_refused {
+                return report(outcome);
+            }
+            let Outcome { subscribers, .. } = outcome;
+            store.complete_key(&hub, channel, key, subscribers, Box::new(move || report(outcome)));
+        });
+    }
+
+    /// Keeps a publication.
+    pub fn append(&self, publication: &Arc<Publication>, offset: u64) {
+        let Message { channel, kind, payload, receipt, .. } = &publication.message;
+        let key = receipt.as_ref().and_then(|receipt| receipt.key()).map(Box::from);
+        let hold = Box::new(Held(publication.clone()));
+        let entry = Entry { offset, channel: channel.clone(), kind: *kind, payload: payload.clone(), key, hold };
+        self.store.append(&self.hub, entry);
+    }
+
+    /// Answers a question from the store: with the messages after `since`, up to `until`, which is not the end. `gone`: the channels in
+    /// which a client must be told of a gap in any case.
+    pub fn answer(
+        &self,
+        question: &Question,
+        (since, until): (u64, u64),
+        gone: Vec<Arc<str>>,
+        epoch: Epoch,
+        mailboxes: Arc<[Mailbox]>,
+    ) {
+        // Nothing is missing for a client that begins with the oldest message, or that is told so anyway.
+        let is_first = gone.is_empty() && question.since != Since::Earliest;
+        let query = PageQuery {
+            hub: self.hub.clone(),
+            channels: question.selectors.clone(),
+            since,
+            until,
+            messages: question.messages_max,
+            bytes: HISTORY_PAGE_BYTES_MAX,
+            is_first,
+        };
+        let asker = question.asker;
+        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gone, epoch, &mailboxes)));
+    }
+}
+
+/// Sends a page of the store to the shard of its session.
+fn deliver(stored: StoredPage, asker: Asker, mut gone: Vec<Arc<str>>, epoch: Epoch, mailboxes: &[Mailbox]) {
+    let kept = |StoredMessage { offset, channel, kind, payload, .. }| Kept { offset, channel, kind, payload };
+    gone.extend(stored.gone);
+    let page = Page {
+        messages: stored.messages.into_iter().map(kept).collect(),
+        position: Position { epoch, offset: stored.next },
+        is_end: false,
+        gone,
+    };
+    mailboxes[asker.shard].deliver(Delivery::Page(Box::new(Answer { asker, page: Some(page) })));
+}

@@ -1,0 +1,157 @@
+//! Hubs on disk: what was acknowledged outlives `kill -9`.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+
+use common::events::Events;
+use common::http::{ask, metric};
+use common::service::Service;
+use common::{Start, until};
+
+const CONFIG: &str = r#"
+[daemon]
+workers = 2
+[server.main]
+listen = "127.0.0.1:0"
+[server.main.routes]
+"/events" = { events = "news", channels = ["{channel=all}"] }
+"/publish/{channel}" = { publish = "news", channel = "{channel}" }
+"/metrics" = { metrics = true }
+"/other" = { publish = "other", channel = "x" }
+[hub.other]
+[hub.news]
+history = { messages = 5000 }
+durable = true
+"#;
+
+/// Runs pushd with a disk of its own for the store, of 4 MiB.
+const SMALL_DISK: &str = "mkdir store && exec unshare -m sh -c \
+    'mount -t tmpfs -o size=4m,mode=700 none store && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
+
+fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
+    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+fn resume(address: SocketAddr, since: &str) -> Events {
+    Events::ask(address, "/events", &["Accept: text/event-stream", &format!("Last-Event-ID: {since}")])
+}
+
+#[test]
+fn an_acknowledged_message_outlives_a_kill() {
+    let mut service = Service::started(CONFIG);
+    let address = service.address();
+    let key = ["Idempotency-Key: once"];
+    let first = ask(address, "POST", "/publish/all", &key, b"0");
+    let mut ids = vec![first.json()["id"].as_str().unwrap().to_owned()];
+    for round in 0..3 {
+        for n in 1..20 {
+            ids.push(publish(service.address(), "all", &format!("{}", round * 19 + n)));
+        }
+        service.kill();
+        service.start();
+        let again = ask(service.address(), "POST", "/publish/all", &key, b"0");
+        assert_eq!(again.text(), first.text());
+    }
+    let mut all = resume(service.address(), "earliest");
+    for (n, id) in ids.iter().enumerate() {
+        all.expect(&n.to_string());
+        assert_eq!(all.id.as_ref(), Some(id));
+    }
+    let mut some = resume(service.address(), &ids[30]);
+    (31..ids.len()).for_each(|n| some.expect(&n.to_string()));
+    service.restart();
+    let last = publish(service.address(), "all", "last");
+    for stream in [&mut all, &mut some] {
+        stream.expect("last");
+        assert_eq!(stream.id.as_ref(), Some(&last));
+    }
+    assert!(!ids.contains(&last));
+}
+
+#[test]
+fn a_full_disk_refuses_durable_messages_only_and_recovers() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return eprintln!("skipped: only root can mount a small disk");
+    }
+    let pushd = Start::new(CONFIG).after(SMALL_DISK).run();
+    let address = pushd.address();
+    let mut stream = Events::open(address, "/events");
+    stream.expect_id();
+    publish(address, "all", "before");
+    stream.expect("before");
+    // From outside, the disk is seen through the process.
+    let filler = format!("/proc/{}/root{}/store/filler", pushd.pid(), pushd.path().display());
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let text = "x".repeat(50_000);
+    let refused = until("a refusal", || {
+        let answer = ask(address, "POST", "/publish/all", &[], text.as_bytes());
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("5")), "{refused:?}");
+    assert!(refused.text().contains("disk"), "{}", refused.text());
+    for _ in 0..3 {
+        assert_eq!(ask(address, "POST", "/publish/all", &[], b"x").status, 503);
+        assert_eq!(ask(address, "POST", "/other", &[], b"x").status, 200);
+    }
+    assert!(metric(address, "pushd_publications_unkept_total") >= 3);
+    fs::remove_file(filler).unwrap();
+    drop(file);
+    let id = until("recovery", || {
+        let answer = ask(address, "POST", "/publish/all", &[], b"after");
+        (answer.status == 200).then(|| answer.json()["id"].as_str().unwrap().to_owned())
+    });
+    let mut again = Events::ask(address, "/events?since=earliest", &["Accept: text/event-stream"]);
+    again.expect("before");
+    while again.id.as_ref() != Some(&id) {
+        drop(again.next());
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_written_refuses_the_start() {
+    let start = Start::new(CONFIG);
+    fs::write(start.path().join("store"), "a file").unwrap();
+    let why = start.try_run().err().unwrap();
+    assert!(why.starts_with("exit status: 73") && why.contains("store"), "{why}");
+    if nix::unistd::Uid::effective().is_root() {
+        return eprintln!("the rest is skipped: root may write everywhere");
+    }
+    let start = Start::new(CONFIG);
+    fs::create_dir(start.path().join("store")).unwrap();
+    fs::set_permissions(start.path().join("store"), fs::Permissions::from_mode(0o500)).unwrap();
+    let why = start.try_run().err().unwrap();
+    assert!(why.starts_with("exit status: 77"), "{why}");
+}
+
+#[test]
+fn a_damaged_store_starts_and_gives_no_position_twice() {
+    let mut service = Service::started(CONFIG);
+    let mut ids: Vec<String> = (0..300).map(|n| publish(service.address(), "all", &n.to_string())).collect();
+    for round in 0..3 {
+        service.kill();
+        for file in fs::read_dir(service.path().join("store")).unwrap() {
+            let path = file.unwrap().path();
+            let Ok(bytes) = fs::read(&path) else { continue };
+            if round == 0 {
+                fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            } else {
+                let damaged: Vec<u8> =
+                    bytes.iter().enumerate().map(|(at, byte)| if at % 5000 == 4000 { !byte } else { *byte }).collect();
+                fs::write(&path, damaged).unwrap();
+            }
+        }
+        service.start();
+        for n in 0..20 {
+            let id = publish(service.address(), "all", &format!("{round} {n}"));
+            assert!(!ids.contains(&id), "{id} was given before");
+            ids.push(id);
+        }
+    }
+}
