@@ -72,6 +72,11 @@ fn the_default_file_serves_a_page_a_hub_publishing_and_status() {
     assert_eq!(websocket(&config, "/ws").on_message, OnMessage::Ignore);
     let Action::Events(events) = action(&config, "/events") else { panic!("/events") };
     assert_eq!(events.subscription.channels, websocket(&config, "/ws").subscription.channels);
+    let live = websocket(&config, "/live");
+    assert!(live.envelope);
+    assert_eq!(live.subscription.channels, events.subscription.channels);
+    let hub = &config.hubs[live.subscription.hub.0 as usize];
+    assert!(hub.history.is_some() && !hub.durable, "the page misses nothing, and no file is written");
     assert!(matches!(action(&config, "/publish/{channel}"), Action::Publish(_)));
     assert_eq!(action(&config, "/metrics"), &Action::Metrics);
     assert_eq!(action(&config, "/healthz"), &Action::Health);

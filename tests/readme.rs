@@ -190,10 +190,12 @@ fn the_examples_work_in_order() {
     let mut client = (!node).then(|| Ws::open(checkout.address(), "/ws?channel=news"));
     until_true("a subscriber", || metric(checkout.address(), "pushd_hub_sessions{hub=\"push\"}") == 1);
 
-    let (curl, expected) = block("sh", "-d 'Hello'").trim_end().split_once("\n# ").unwrap();
-    assert_eq!(checkout.run("sh", &["-ec"], curl).trim_end(), expected);
-    let pushctl = checkout.run("sh", &["-ec"], block("sh", "publish news Hello"));
-    assert_eq!(pushctl.trim_end(), expected);
+    let (curl, shown) = block("sh", "-d 'Hello'").trim_end().split_once("\n# ").unwrap();
+    // Its position is another one each time.
+    let (expected, _) = shown.split_once("\"id\"").unwrap();
+    for printed in [curl, block("sh", "publish news Hello")].map(|command| checkout.run("sh", &["-ec"], command)) {
+        assert!(printed.starts_with(expected) && printed.contains("\"id\":\""), "{printed}");
+    }
     let mut published = 2;
     for (language, program, argument) in [("python", "python3", "-c"), ("php", "php", "-r")] {
         if has(program, &[argument, ""]) {
@@ -222,6 +224,15 @@ fn the_examples_work_in_order() {
     });
     stream.kill().unwrap();
     stream.wait().unwrap();
+    let shown = fs::File::create(checkout.path("missed")).unwrap();
+    let missed = format!("exec {}", block("sh", "since=earliest"));
+    let mut missed = checkout.command("sh", &["-ec"], &missed).stdout(shown).stderr(Stdio::null()).spawn().unwrap();
+    until_true("all that was published", || {
+        let printed = fs::read_to_string(checkout.path("missed")).unwrap();
+        printed.matches("data: Hello\n\n").count() > published
+    });
+    missed.kill().unwrap();
+    missed.wait().unwrap();
 
     // Pages of other origins, once they are listed.
     for port in ["9999", &checkout.port] {
@@ -265,5 +276,5 @@ fn every_block_is_tested() {
     assert!(fences.len() > 10 && fences.iter().all(|language| tried.contains(language)), "{fences:?}");
     // Not run: the tests themselves, and commands that would change the machine.
     let untried = |block: &&str| block.contains("sudo ") || *block == "cargo test\n";
-    assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 6);
+    assert_eq!(blocks("sh").iter().filter(|block| !untried(block)).count(), 7);
 }

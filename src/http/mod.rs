@@ -65,6 +65,8 @@ use upgrade::Upgrade;
 
 /// The built-in page.
 const LIVE_PAGE: &str = include_str!("live.html");
+/// The routes that it uses beside `/ws` and `/publish/{channel}`, as it lists them: a WebSocket with envelopes, and an event stream.
+const LIVE_PAGE_ROUTES: &str = "/live /events";
 
 /// The server behind HTTP.
 pub trait Backend: Clone + 'static {
@@ -261,7 +263,7 @@ async fn outcome<B: Backend>(
         Handler::Static(pages) => {
             pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
         }
-        Handler::Page(_) => reading(&head.method, live_page),
+        Handler::Page(_) => reading(&head.method, || live_page(site)),
         Handler::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Handler::Health => reading(&head.method, status::health),
         Handler::Ready => reading(&head.method, || status::ready(backend.is_draining())),
@@ -290,8 +292,17 @@ fn reading(method: &Method, answer: impl FnOnce() -> Answer) -> Answer {
     }
 }
 
-fn live_page() -> Answer {
-    let mut answer = Response::new(Body::from(LIVE_PAGE));
+/// The built-in page, with the routes that it uses where the server has them.
+fn live_page(site: &Site) -> Answer {
+    let has_route = |path: &&str| match site.find(path) {
+        Some((Handler::WebSocket(handler), _)) => handler.route.envelope,
+        Some((Handler::Events(_), _)) => true,
+        _ => false,
+    };
+    let routes = LIVE_PAGE_ROUTES.split(' ').filter(has_route).collect::<Vec<_>>().join(" ");
+    let page =
+        LIVE_PAGE.replacen(&format!("data-routes=\"{LIVE_PAGE_ROUTES}\""), &format!("data-routes=\"{routes}\""), 1);
+    let mut answer = Response::new(Body::from(page));
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

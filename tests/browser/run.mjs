@@ -213,7 +213,7 @@ function openStream(page, url, options = {}) {
     source.onopen = () => { stream.opened += 1; };
     source.onerror = () => { stream.errors += 1; };
     for (const type of types) {
-      source.addEventListener(type, event => stream.events.push({ type: event.type, data: event.data, origin: event.origin }));
+      source.addEventListener(type, event => stream.events.push({ type: event.type, data: event.data, origin: event.origin, id: event.lastEventId }));
     }
     return stream;
   }, [url, options]);
@@ -555,6 +555,72 @@ async function livePage(t) {
     await closeStream(stream);
     await until('no subscriber', async () => (await post(publish('stream'), 'to no client')).subscribers === 0);
     t.watching = true;
+  });
+  await check('live: both kinds of connection side by side have every message once, in order, over restarts', async () => {
+    const page = await t.openLive('#restarts');
+    await page.check('#by [value=both]');
+    await until('two subscribers', async () => (await post(publish('restarts'), 'probe')).subscribers === 2);
+    const columns = ['#socket', '#events'];
+    const numbersIn = async column => {
+      const lines = await page.locator(`${column} [role=log] > div:not(.note) span`).allInnerTexts();
+      return lines.filter(line => line !== 'probe').map(Number);
+    };
+    const sent = [];
+    const say = async () => { sent.push(sent.length); await post(publish('restarts'), String(sent.at(-1))); };
+    const haveAll = async () => {
+      for (const column of columns) {
+        await until(`${column} has all`, async () => (await numbersIn(column)).length >= sent.length);
+        equal((await numbersIn(column)).join(), sent.join(), column);
+      }
+    };
+    for (let n = 0; n < 3; n++) await say();
+    await haveAll();
+    t.watching = false;
+    for (let restart = 0; restart < 2; restart++) {
+      await t.server.stop();
+      await page.waitForSelector('body[data-state=waiting]');
+      await t.server.start();
+      // Published before the page is connected again: it receives them later.
+      for (let n = 0; n < 3; n++) await say();
+      await page.waitForSelector('body[data-state=live]', { timeout: 60_000 });
+      await say();
+      await haveAll();
+    }
+    // The server has kept nothing over the restart, and says so first.
+    for (const column of columns) {
+      const notes = await page.locator(`${column} .note`).allInnerTexts();
+      equal(notes.filter(note => note.includes('may be missing')).length, 2, `gaps in ${column}`);
+    }
+    t.watching = true;
+    await page.close();
+  });
+  await check('live: what is published while the page has no WebSocket follows when it has one again', async () => {
+    const page = await t.openLive('#away');
+    await until('a subscriber', async () => (await post(publish('away'), 'before')).subscribers === 1);
+    await shows(page, 'before');
+    // The page listens by an EventSource meanwhile, and then by the WebSocket again.
+    await page.check('#by [value=events]');
+    await until('the WebSocket is gone', async () => (await post(publish('away'), 'meanwhile')).subscribers === 1);
+    await page.check('#by [value=socket]');
+    await live(page);
+    await post(publish('away'), 'after');
+    await until('the last message', async () => (await page.locator('#socket [role=log] > div').allInnerTexts()).some(line => line.endsWith('after')));
+    const lines = await page.locator('#socket [role=log] > div span').allInnerTexts();
+    equal(lines.filter(line => line !== 'before').filter((line, n, all) => line !== all[n - 1]).join(), 'meanwhile,after', 'messages of the WebSocket');
+    await page.close();
+  });
+  await check('live: an EventSource of the page itself continues from its last id', async () => {
+    const own = await openStream(one, '/events?channel=ids');
+    await opens(own);
+    const before = await post(publish('ids'), 'first');
+    await receives(own, 'first');
+    equal(await own.evaluate(({ events }) => events.at(-1).id), before.id, 'the id of the event');
+    await closeStream(own);
+    for (const text of ['second', 'third']) await post(publish('ids'), text);
+    const again = await openStream(one, `/events?channel=ids&since=${before.id}`);
+    await receives(again, 'third');
+    equal((await stateOf(again)).events.map(({ data }) => data).join(), 'second,third', 'what was missed');
+    await closeStream(again);
   });
 }
 
