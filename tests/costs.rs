@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::http::{Answer, metric, request};
+use common::polls::{poll, position};
 use common::wire::Wire;
 use common::{DEADLINE, PLAIN, Pushd, start, until_true, ws};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -47,8 +48,9 @@ fn sessions() -> usize {
 }
 
 fn with_workers(workers: usize) -> Pushd {
-    let routes = PLAIN.replace("[hub.push]", "\"/events\" = { events = \"push\" }\n[hub.push]");
-    start(&format!("{routes}\n[daemon]\nworkers = {workers}\n"))
+    let more = "\"/events\" = { events = \"push\" }\n\"/poll\" = { poll = \"kept\" }\n[hub.push]";
+    let routes = PLAIN.replace("[hub.push]", more);
+    start(&format!("{routes}\n[hub.kept]\nhistory = {{ messages = 10 }}\n[daemon]\nworkers = {workers}\n"))
 }
 
 /// What a client of the measured sessions uses.
@@ -56,6 +58,7 @@ fn with_workers(workers: usize) -> Pushd {
 enum Client {
     WebSocket,
     EventStream,
+    Poll,
 }
 
 impl Client {
@@ -63,6 +66,10 @@ impl Client {
         match self {
             Client::WebSocket => ws::handshake(address, "/ws", &[]),
             Client::EventStream => request(address, "GET", "/events", &["Accept: text/event-stream"], b""),
+            Client::Poll => {
+                let since = position(&poll(address, "/poll"));
+                request(address, "GET", &format!("/poll?since={since}&wait=60s"), &[], b"")
+            }
         }
     }
 
@@ -71,6 +78,7 @@ impl Client {
         let (status, end) = match self {
             Client::WebSocket => (&b"HTTP/1.1 101 "[..], &b"\r\n\r\n"[..]),
             Client::EventStream => (&b"HTTP/1.1 200 "[..], &b"\n\n\r\n"[..]),
+            Client::Poll => (&b"HTTP/1.1 200 "[..], &b"\r\n\r\n"[..]),
         };
         let (mut response, mut length) = ([0; 1024], 0);
         while !response[..length].ends_with(end) {
@@ -120,7 +128,7 @@ fn resident(pushd: &Pushd, which: &str) -> usize {
 fn an_idle_session_takes_few_bytes() {
     let _turn = turn();
     let sessions = sessions();
-    for client in [Client::WebSocket, Client::EventStream] {
+    for client in [Client::WebSocket, Client::EventStream, Client::Poll] {
         let pushd = with_workers(1);
         // Some memory is taken once, by the first sessions and the first request for metrics.
         drop(open(&pushd, client, 10));

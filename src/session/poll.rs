@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::catch_up::Paged;
+use super::catch_up::{CatchUp, Paged};
 use super::outbox::NEVER_DROPPED;
 use super::record::Kept;
 use super::speech::answer;
@@ -82,7 +82,8 @@ impl<S: Socket> Session<S> {
             self.state.framing.answer_into(|out| out.extend_from_slice(&body), &mut bytes);
         }
         let cold = self.state.cold.get_or_insert_default();
-        let selectors = (waits && !cold.catch_ups.is_empty()).then(|| cold.catch_ups.remove(0).selectors());
+        // A poll has one. The list would be memory for as long as the client waits.
+        let selectors = std::mem::take(&mut cold.catch_ups).pop().filter(|_| waits).map(CatchUp::selectors);
         if !bytes.is_empty() {
             self.outbox.get_or_insert_default().push_for_good(bytes.into());
         }
