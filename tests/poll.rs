@@ -31,6 +31,11 @@ listen = "127.0.0.1:0"
 history = { messages = 5 }
 "#;
 
+/// With the history in memory, and on disk.
+fn memory_and_disk() -> [String; 2] {
+    [CONFIG.to_owned(), format!("{CONFIG}durable = true\n")]
+}
+
 /// Publishes, and returns the position.
 fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
     let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
@@ -72,71 +77,77 @@ fn a_poll_without_a_position_tells_the_present_one() {
 
 #[test]
 fn what_was_published_since_comes_at_once() {
-    let pushd = start(CONFIG);
-    let address = pushd.address();
-    let before = now(address, "/poll");
-    let ids: Vec<String> = ["1", "2", "3"].iter().map(|text| publish(address, "all", text)).collect();
-    publish(address, "other", "x");
-    let message = |n: usize| json!({ "channel": "all", "id": ids[n], "data": (n + 1).to_string() });
-    let answer = poll(address, &format!("/poll?since={before}"));
-    assert_eq!(
-        answer,
-        json!({ "position": answer["position"], "messages": [message(0), message(1), message(2)], "gap": false })
-    );
-    // The position of an answer is that of the hub: the message of another channel does not come again.
-    assert_eq!(texts(&poll(address, &format!("/poll?channel=other&since={}&wait=0s", position(&answer)))), [""; 0]);
-    for target in [format!("/poll?since={}", ids[0]), format!("/poll?last_event_id={}&since=earliest", ids[0])] {
-        assert_eq!(texts(&poll(address, &target)), ["2", "3"]);
+    for config in memory_and_disk() {
+        let pushd = start(&config);
+        let address = pushd.address();
+        let before = now(address, "/poll");
+        let ids: Vec<String> = ["1", "2", "3"].iter().map(|text| publish(address, "all", text)).collect();
+        publish(address, "other", "x");
+        let message = |n: usize| json!({ "channel": "all", "id": ids[n], "data": (n + 1).to_string() });
+        let answer = poll(address, &format!("/poll?since={before}"));
+        assert_eq!(
+            answer,
+            json!({ "position": answer["position"], "messages": [message(0), message(1), message(2)], "gap": false })
+        );
+        // The position of an answer is that of the hub: the message of another channel does not come again.
+        assert_eq!(texts(&poll(address, &format!("/poll?channel=other&since={}&wait=0s", position(&answer)))), [""; 0]);
+        for target in [format!("/poll?since={}", ids[0]), format!("/poll?last_event_id={}&since=earliest", ids[0])] {
+            assert_eq!(texts(&poll(address, &target)), ["2", "3"]);
+        }
+        let header = format!("Last-Event-ID: {}", ids[1]);
+        let answer = Poll::send(address, "/poll?since=earliest", &[&header]).answer();
+        assert_eq!(answer["messages"], json!([message(2)]));
+        let limited = poll(address, &format!("/poll?since={before}&limit=2"));
+        assert_eq!((texts(&limited), position(&limited)), (vec!["1", "2"], ids[1].clone()));
+        assert_eq!(texts(&poll(address, &format!("/poll?since={}&limit=2", position(&limited)))), ["3"]);
+        assert_eq!(texts(&poll(address, "/poll?since=earliest")), ["1", "2", "3"]);
+        let binary = ["Content-Type: application/octet-stream"];
+        let id = ask(address, "POST", "/publish/bytes", &binary, &[0, 255, 1]).json()["id"].clone();
+        let answer = poll(address, "/poll?channel=bytes&since=earliest");
+        assert_eq!(answer["messages"], json!([{ "channel": "bytes", "id": id, "base64": "AP8B" }]));
     }
-    let header = format!("Last-Event-ID: {}", ids[1]);
-    let answer = Poll::send(address, "/poll?since=earliest", &[&header]).answer();
-    assert_eq!(answer["messages"], json!([message(2)]));
-    let limited = poll(address, &format!("/poll?since={before}&limit=2"));
-    assert_eq!((texts(&limited), position(&limited)), (vec!["1", "2"], ids[1].clone()));
-    assert_eq!(texts(&poll(address, &format!("/poll?since={}&limit=2", position(&limited)))), ["3"]);
-    assert_eq!(texts(&poll(address, "/poll?since=earliest")), ["1", "2", "3"]);
-    let binary = ["Content-Type: application/octet-stream"];
-    let id = ask(address, "POST", "/publish/bytes", &binary, &[0, 255, 1]).json()["id"].clone();
-    let answer = poll(address, "/poll?channel=bytes&since=earliest");
-    assert_eq!(answer["messages"], json!([{ "channel": "bytes", "id": id, "base64": "AP8B" }]));
 }
 
 #[test]
 fn a_poll_waits_for_the_next_message() {
-    let pushd = start(CONFIG);
-    let address = pushd.address();
-    let mut last = now(address, "/poll");
-    for (round, channel) in ["all", "a", "b"].into_iter().cycle().take(12).enumerate() {
-        let target = if channel == "all" { "/poll" } else { "/two" };
-        let polls: Vec<Poll> = (0..7).map(|_| Poll::waiting(address, target, &last)).collect();
-        publish(address, "another", "not for these");
-        let text = format!("round {round}");
-        let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes()).json();
-        assert_eq!(answer["subscribers"], 7);
-        let id = answer["id"].as_str().unwrap();
-        for poll in polls {
-            let message = json!({ "channel": channel, "id": id, "data": text });
-            assert_eq!(poll.answer(), json!({ "position": id, "messages": [message], "gap": false }));
+    for config in memory_and_disk() {
+        let pushd = start(&config);
+        let address = pushd.address();
+        let mut last = now(address, "/poll");
+        for (round, channel) in ["all", "a", "b"].into_iter().cycle().take(12).enumerate() {
+            let target = if channel == "all" { "/poll" } else { "/two" };
+            let polls: Vec<Poll> = (0..7).map(|_| Poll::waiting(address, target, &last)).collect();
+            publish(address, "another", "not for these");
+            let text = format!("round {round}");
+            let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes()).json();
+            assert_eq!(answer["subscribers"], 7);
+            let id = answer["id"].as_str().unwrap();
+            for poll in polls {
+                let message = json!({ "channel": channel, "id": id, "data": text });
+                assert_eq!(poll.answer(), json!({ "position": id, "messages": [message], "gap": false }));
+            }
+            last = id.to_owned();
         }
-        last = id.to_owned();
+        until_waiting(address, 0);
     }
-    until_waiting(address, 0);
 }
 
 #[test]
 fn a_poll_may_have_patterns() {
-    let pushd = start(CONFIG);
-    let address = pushd.address();
-    let since = now(address, "/poll");
-    let waiting = Poll::waiting(address, "/pattern", &since);
-    publish(address, "news%2F7%2Fx", "no");
-    publish(address, "news%2F7", "1");
-    let answer = waiting.answer();
-    assert_eq!((texts(&answer), &answer["messages"][0]["channel"]), (vec!["1"], &json!("news/7")));
-    publish(address, "all", "2");
-    publish(address, "news%2F8", "3");
-    assert_eq!(texts(&poll(address, &format!("/pattern?since={}", position(&answer)))), ["2", "3"]);
-    assert_eq!(texts(&poll(address, &format!("/pattern?since={since}"))), ["1", "2", "3"]);
+    for config in memory_and_disk() {
+        let pushd = start(&config);
+        let address = pushd.address();
+        let since = now(address, "/poll");
+        let waiting = Poll::waiting(address, "/pattern", &since);
+        publish(address, "news%2F7%2Fx", "no");
+        publish(address, "news%2F7", "1");
+        let answer = waiting.answer();
+        assert_eq!((texts(&answer), &answer["messages"][0]["channel"]), (vec!["1"], &json!("news/7")));
+        publish(address, "all", "2");
+        publish(address, "news%2F8", "3");
+        assert_eq!(texts(&poll(address, &format!("/pattern?since={}", position(&answer)))), ["2", "3"]);
+        assert_eq!(texts(&poll(address, &format!("/pattern?since={since}"))), ["1", "2", "3"]);
+    }
 }
 
 #[test]
@@ -195,27 +206,29 @@ fn a_poll_that_waited_in_vain_is_answered_empty() {
 
 #[test]
 fn a_gap_is_answered_at_once() {
-    let pushd = start(CONFIG);
-    let address = pushd.address();
-    let ids: Vec<String> = (0..9).map(|n| publish(address, "a", &n.to_string())).collect();
-    let last = publish(address, "b", "x");
-    let answer = poll(address, &format!("/two?since={}", ids[2]));
-    assert_eq!((&answer["gap"], &answer["gaps"]), (&json!(true), &json!(["a"])));
-    assert_eq!((texts(&answer), position(&answer)), (vec!["4", "5", "6", "7", "8", "x"], last.clone()));
-    let complete = poll(address, &format!("/two?since={}&limit=1000", ids[3]));
-    assert_eq!((&complete["gap"], &complete["gaps"], texts(&complete).len()), (&json!(false), &json!(null), 6));
-    assert_eq!(poll(address, "/two?since=earliest")["gap"], false);
-    for unknown in ["other-1", "nonsense", "%20"] {
-        let answer = poll(address, &format!("/two?since={unknown}&limit=1"));
-        assert_eq!((&answer["gap"], &answer["gaps"]), (&json!(true), &json!(["a", "b"])), "{unknown}");
-        assert_eq!(texts(&answer), ["4"]);
-        // It is told once.
-        let next = poll(address, &format!("/two?since={}&limit=1", position(&answer)));
-        assert_eq!((&next["gap"], texts(&next)), (&json!(false), vec!["5"]));
+    for config in memory_and_disk() {
+        let pushd = start(&config);
+        let address = pushd.address();
+        let ids: Vec<String> = (0..9).map(|n| publish(address, "a", &n.to_string())).collect();
+        let last = publish(address, "b", "x");
+        let answer = poll(address, &format!("/two?since={}", ids[2]));
+        assert_eq!((&answer["gap"], &answer["gaps"]), (&json!(true), &json!(["a"])));
+        assert_eq!((texts(&answer), position(&answer)), (vec!["4", "5", "6", "7", "8", "x"], last.clone()));
+        let complete = poll(address, &format!("/two?since={}&limit=1000", ids[3]));
+        assert_eq!((&complete["gap"], &complete["gaps"], texts(&complete).len()), (&json!(false), &json!(null), 6));
+        assert_eq!(poll(address, "/two?since=earliest")["gap"], false);
+        for unknown in ["other-1", "nonsense", "%20"] {
+            let answer = poll(address, &format!("/two?since={unknown}&limit=1"));
+            assert_eq!((&answer["gap"], &answer["gaps"]), (&json!(true), &json!(["a", "b"])), "{unknown}");
+            assert_eq!(texts(&answer), ["4"]);
+            // It is told once.
+            let next = poll(address, &format!("/two?since={}&limit=1", position(&answer)));
+            assert_eq!((&next["gap"], texts(&next)), (&json!(false), vec!["5"]));
+        }
+        // Nothing is kept of the channel.
+        let answer = poll(address, "/poll?channel=silent&since=lost-1");
+        assert_eq!(answer, json!({ "position": last, "messages": [], "gap": true, "gaps": ["silent"] }));
     }
-    // Nothing is kept of the channel.
-    let answer = poll(address, "/poll?channel=silent&since=lost-1");
-    assert_eq!(answer, json!({ "position": last, "messages": [], "gap": true, "gaps": ["silent"] }));
 }
 
 #[test]
