@@ -4,6 +4,7 @@
 //!     cargo bench --bench fan_out -- --quick         one short repetition: a check, not a measurement
 //!     cargo bench --bench fan_out -- --echo          each client sends its own messages and receives them back
 //!     cargo bench --bench fan_out -- --events        event streams beside WebSockets, with messages posted over HTTP
+//!     cargo bench --bench fan_out -- --history       hubs with a history in memory beside those without (with --events too)
 //!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too: it broadcasts at /, echoes at
 //!                                                    /echo, streams events at /events, and publishes at /publish
 //!     PUSHD_BENCH_CONNECTIONS=10000 cargo bench --bench fan_out       with more connections too
@@ -39,6 +40,8 @@ use server::{Kind, Server};
 /// The parameters of a run.
 struct Plan {
     mode: Mode,
+    /// Whether hubs with a history are measured, too.
+    history: bool,
     beside: Vec<Kind>,
     connections: Vec<usize>,
     repetitions: usize,
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         (true, true) => plan(mode, connections, 1, Duration::from_millis(300)),
         (true, false) => plan(mode, connections, 3, Duration::from_secs(2)),
     };
+    plan.history = has("--history");
     for words in arguments.windows(2).filter(|words| words[0] == "--beside") {
         match Kind::beside(&words[1]) {
             Some(kind) => plan.beside.push(kind),
@@ -89,7 +93,7 @@ fn plan(mode: Mode, connections: &[usize], repetitions: usize, duration: Duratio
     let more = std::env::var("PUSHD_BENCH_CONNECTIONS").unwrap_or_default();
     let more = more.split(',').filter_map(|number| number.trim().parse().ok());
     let connections = connections.iter().copied().chain(more).collect();
-    Plan { mode, beside: Vec::new(), connections, repetitions, duration, processors: two_processors() }
+    Plan { mode, history: false, beside: Vec::new(), connections, repetitions, duration, processors: two_processors() }
 }
 
 fn run(plan: &Plan) -> Result<(), String> {
@@ -99,7 +103,7 @@ fn run(plan: &Plan) -> Result<(), String> {
         }
         None => println!("One processor for server and generator: ratios say little, times nothing."),
     }
-    let rows = plan.mode.rows(&plan.beside);
+    let rows = plan.mode.rows(&plan.beside, plan.history);
     for &connections in &plan.connections {
         for &(size, window) in plan.mode.loads() {
             let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); rows.len()];

@@ -56,20 +56,25 @@ impl Mode {
         }
     }
 
-    /// The rows of a table: the own servers, then those named by `--beside`.
-    pub fn rows(self, beside: &[Kind]) -> Vec<Row> {
+    /// The rows of a table: the own servers, then those named by `--beside`. With `history`, hubs with a history are beside those
+    /// without one.
+    pub fn rows(self, beside: &[Kind], history: bool) -> Vec<Row> {
         if self == Mode::Events {
-            let streams = Row { base: None, ..posted(&Kind::Pushd, Framing::EventStream) };
-            let mut rows = vec![posted(&Kind::Pushd, Framing::WebSocket), streams];
+            let kinds = if history { &[Kind::Pushd, Kind::History][..] } else { &[Kind::Pushd] };
+            let streams = kinds.iter().map(|kind| Row { base: None, ..posted(kind, Framing::EventStream) });
+            let mut rows = vec![posted(&Kind::Pushd, Framing::WebSocket)];
+            rows.extend(streams);
             rows.extend(beside.iter().map(|kind| posted(kind, Framing::EventStream)));
             return rows;
         }
         let base = |kind: &Kind| match kind {
             Kind::Send => Some("to send".to_owned()),
             Kind::Coalesce => Some("to coalesce".to_owned()),
+            Kind::Pushd if history => Some("to pushd".to_owned()),
             _ => None,
         };
-        let kinds = Kind::OWN.iter().chain(beside);
+        let own = if history { &[Kind::Coalesce, Kind::Pushd, Kind::History][..] } else { &Kind::OWN };
+        let kinds = own.iter().chain(beside);
         let row = |kind: &Kind| Row {
             name: kind.name().to_owned(),
             kind: kind.clone(),

@@ -26,6 +26,9 @@ queue_max = "512MiB"
 [daemon]
 workers = 1
 "#;
+/// The hub of the other routes, and what it has in addition to keep a history in memory. nchan keeps as much (see `benches/peers/nchan`).
+const HUB: &str = "[hub.push]\n";
+const HISTORY: &str = "history = { messages = 256, age = \"1h\" }\n";
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -38,6 +41,8 @@ pub enum Kind {
     Coalesce,
     /// pushd with one shard.
     Pushd,
+    /// The same with a history of what is published.
+    History,
     /// tokio-tungstenite with a task and a channel for each connection.
     Task,
     /// Another server: its name in the table, and the command that starts it on `{port}`. It must be one process.
@@ -60,6 +65,7 @@ impl Kind {
             Kind::Send => "floor: send",
             Kind::Coalesce => "floor: coalesce",
             Kind::Pushd => "pushd",
+            Kind::History => "pushd with history",
             Kind::Task => "tungstenite, tasks",
             Kind::Beside(name, _) => name,
         }
@@ -81,7 +87,8 @@ impl Server {
             Kind::Send => Server::this("send"),
             Kind::Coalesce => Server::this("coalesce"),
             Kind::Task => Server::this("task"),
-            Kind::Pushd => Server::pushd(),
+            Kind::Pushd => Server::pushd(CONFIG),
+            Kind::History => Server::pushd(&CONFIG.replacen(HUB, &format!("{HUB}{HISTORY}"), 1)),
             Kind::Beside(_, command) => Server::beside(command),
         }
         .map_err(|error| format!("cannot be started: {error}"))
@@ -124,9 +131,9 @@ impl Server {
         Ok(server)
     }
 
-    fn pushd() -> std::io::Result<Server> {
+    fn pushd(config: &str) -> std::io::Result<Server> {
         let directory = tempfile::tempdir()?;
-        fs::write(directory.path().join("pushd.toml"), CONFIG)?;
+        fs::write(directory.path().join("pushd.toml"), config)?;
         let binary = std::env::var_os("PUSHD_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_pushd").into());
         let mut command = Command::new(binary);
         command.args(["-n", "-c", "pushd.toml"]).current_dir(directory.path()).stdin(Stdio::null());
