@@ -191,6 +191,13 @@ class Client:
         assert wanted.items() <= found.items(), f"{self.kind}: expected {wanted}, found {found} {self.complaints()}"
         return found
 
+    def next_text(self):
+        """The next text. The client may lose its connection and be connected again before it."""
+        while (found := self.next()[1])["event"] in ("open", "lost"):
+            pass
+        equal(found["event"], "text", f"{self.kind}, the event")
+        return found["text"]
+
     def receives(self, text):
         self.sees("text", text=text)
 
@@ -635,6 +642,9 @@ def event_streams(t):
             until("no subscriber", lambda: Reply("-d", "x", f"{web}/publish/proxied").json()["subscribers"] == 0)
     with check("event-streams: they end with the server, and eventsource connects again to the next one"), nginx(t.server.home):
         again, proxied = clients[0], t.open("eventsource", "http://127.0.0.1:8082/events?channel=proxied")
+        # Without a position, it would begin with what is live.
+        post(1, "proxied", "before the restart")
+        proxied.receives("before the restart")
         t.server.stop()
         for client in clients + [proxied]:
             client.ended(1001)
@@ -642,13 +652,31 @@ def event_streams(t):
         proxied.sees("open")
         proxied.sees("lost")
         t.server.start()
-        for client, channel in [(again, again.kind), (proxied, "proxied")]:
-            publish = ["-d", "after the restart", f"{web}/publish/{channel}"]
-            until(f"a subscriber of {channel}", lambda: Reply(*publish).json()["subscribers"])
-            while (found := client.next()[1])["event"] in ("open", "lost"):
-                pass
-            equal(found, {"event": "text", "text": "after the restart"}, "the first message after the restart")
+        # They are connected again some seconds later, and receive what was published meanwhile.
+        listeners, numbers = [(again, again.kind), (proxied, "proxied")], [str(number) for number in range(5)]
+        for number in numbers:
+            for _, channel in listeners:
+                status(200, "-d", number, f"{web}/publish/{channel}")
+        for client, channel in listeners:
+            equal([client.next_text() for _ in numbers], numbers, f"the messages of {channel} after the restart")
+            post(1, channel, "the last one")
+            client.receives("the last one")
         proxied.close()
+    for kind in ["httpx-sse", "sseclient"]:
+        with check(f"event-streams: {kind} continues after the last id that it has received"):
+            client = t.open(kind, f"{web}/events?channel={kind}")
+            equal(post(1, kind, "received")["id"], client.sees("text", text="received")["id"], "the id of the event")
+            last = post(1, kind, "received, too")["id"]
+            equal(client.sees("text", text="received, too")["id"], last, "the id of the event")
+            client.close()
+            missed = [str(number) for number in range(5)]
+            for text in missed:
+                status(200, "-d", text, f"{web}/publish/{kind}")
+            client = t.open(kind, f"{web}/events?channel={kind}", last)
+            equal([client.next_text() for _ in missed], missed, "what it has missed")
+            status(200, "-d", "the last one", f"{web}/publish/{kind}")
+            client.receives("the last one")
+            client.close()
 
 
 EXAMPLES = {
