@@ -36,6 +36,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "status" -d 'Say whe
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "reload" -d 'Have pushd read its configuration again, and wait until it has; what is refused changes nothing'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "stop" -d 'End pushd gracefully, and wait until it has ended'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "bench" -d 'Measure a route of WebSockets or event streams: connections, deliveries a second, latency, and whether anything is lost'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "store" -d 'Look at the store of durable history, take messages out of it, put messages into it'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "completions" -d 'Print what a shell needs to complete pushctl on TAB'
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -l unit -d 'Rehearse a start of this systemd unit instead: with its file, its user and its sandbox' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand check" -s h -l help -d 'Print help'
@@ -80,4 +81,28 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l events -d 'The
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l spin -d 'Never sleep while deliveries are counted: takes a processor, and spares the server the time to wake this program'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -l json -d 'Print the figures as JSON'
 complete -c pushctl -n "__fish_pushctl_using_subcommand bench" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -s c -l config -d 'The configuration, whose `[store]` names the directory' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -l dir -d 'The directory of the store, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -l hub -d 'The hub, for export and import; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -f -a "check" -d 'Check every message, table and index; report what is damaged (exit code 1)'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -f -a "stats" -d 'Print what the store holds'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -f -a "export" -d 'Print the messages of a channel, oldest first, as lines of JSON'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and not __fish_seen_subcommand_from check stats export import" -f -a "import" -d 'Append messages from standard input, in the lines that export prints. pushd must not run'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from check" -s c -l config -d 'The configuration, whose `[store]` names the directory' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from check" -l dir -d 'The directory of the store, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from check" -l hub -d 'The hub, for export and import; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from stats" -s c -l config -d 'The configuration, whose `[store]` names the directory' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from stats" -l dir -d 'The directory of the store, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from stats" -l hub -d 'The hub, for export and import; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from stats" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from export" -s c -l config -d 'The configuration, whose `[store]` names the directory' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from export" -l dir -d 'The directory of the store, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from export" -l hub -d 'The hub, for export and import; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from import" -s c -l config -d 'The configuration, whose `[store]` names the directory' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from import" -l dir -d 'The directory of the store, whatever the configuration says' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from import" -l hub -d 'The hub, for export and import; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand store; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand completions" -s h -l help -d 'Print help'

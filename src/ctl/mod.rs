@@ -7,6 +7,7 @@
 //! check  config  diff     config; check also unit: the start of a systemd unit
 //! stop  reload  status    instance: which pidfile, whether it is locked, by which process
 //! bench                   url -> a module of its own, without the runtime
+//! store                   the store's files, beside a running pushd or without one
 //! completions             the definition of the command line below
 //! ```
 //!
@@ -35,6 +36,7 @@ mod publish;
 mod reload;
 mod status;
 mod stop;
+mod store;
 mod subscribe;
 mod talk;
 mod unit;
@@ -91,6 +93,7 @@ enum Command {
     Reload(reload::Reload),
     Stop(stop::Stop),
     Bench(bench::Bench),
+    Store(store::StoreCommand),
     Completions(completions::Completions),
 }
 
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Reload(reload) => reload.run(),
         Command::Stop(stop) => stop.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Store(store) => store.run(),
         Command::Completions(completions) => completions.run(),
     };
     match outcome {

@@ -1,14 +1,15 @@
 //! Reading a store beside a running pushd, or without one: for `pushctl store`.
 
+use std::io;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, Result, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::export::Exported;
 use super::files::{Files, Lock};
 use super::opening::OpenError;
 use super::schema::{self, message_id, of_message_id};
-use super::{Limits, append, hubs, log_file, verify};
+use super::{Limits, append, hubs, io_error, log_file, verify};
 
 /// A store that is only read.
 pub struct Inspection {
@@ -44,7 +45,7 @@ impl Inspection {
     ///
     /// # Errors
     /// There is no store, or it cannot be read.
-    pub fn open(directory: &Path) -> std::result::Result<Inspection, OpenError> {
+    pub fn open(directory: &Path) -> Result<Inspection, OpenError> {
         let found = Files::of(directory).and_then(|files| files.database().metadata().map(|_| files));
         let files = found.map_err(|error| OpenError {
             message: format!("there is no store in {}: {error}", directory.display()),
@@ -74,7 +75,11 @@ impl Inspection {
     ///
     /// # Errors
     /// The database is damaged.
-    pub fn hubs(&self) -> Result<Vec<HubFigures>> {
+    pub fn hubs(&self) -> io::Result<Vec<HubFigures>> {
+        self.figures().map_err(|error| io_error(&error))
+    }
+
+    fn figures(&self) -> rusqlite::Result<Vec<HubFigures>> {
         let mut figures = Vec::new();
         for (hub, _) in hubs::read(&self.db)? {
             let counters = "SELECT count(*), ifnull(sum(messages), 0), ifnull(sum(bytes), 0) FROM channels WHERE hub = ?1 AND messages > 0";
@@ -99,8 +104,8 @@ impl Inspection {
     ///
     /// # Errors
     /// The database is so damaged that it cannot be read.
-    pub fn check(&self) -> Result<Vec<String>> {
-        let findings = verify::complete(&self.db)?;
+    pub fn check(&self) -> io::Result<Vec<String>> {
+        let findings = verify::complete(&self.db).map_err(|error| io_error(&error))?;
         let mut lines: Vec<String> = findings.structure.into_iter().collect();
         lines.extend(findings.messages.into_iter().map(|id| {
             let (hub, offset) = of_message_id(id);
@@ -113,7 +118,7 @@ impl Inspection {
     ///
     /// # Errors
     /// There is no store, or it cannot be read.
-    pub fn damage_of_log(directory: &Path) -> std::io::Result<Option<String>> {
+    pub fn damage_of_log(directory: &Path) -> io::Result<Option<String>> {
         let files = Files::of(directory)?;
         match files.lock()? {
             Some(_) => log_file::damage(&files.log(), &files.index()),
@@ -121,41 +126,38 @@ impl Inspection {
         }
     }
 
-    /// Calls `each` for every message of a channel, in order. Returns `None` if there is no such channel.
+    /// Calls `each` for every message of a channel, in order. Returns how many there were, or `None` if there is no such channel.
     ///
     /// # Errors
     /// The database is damaged, or `each` fails.
-    pub fn export<E: From<rusqlite::Error>>(
+    pub fn export(
         &self,
         hub: &str,
         channel: &str,
-        mut each: impl FnMut(&Exported) -> std::result::Result<(), E>,
-    ) -> std::result::Result<Option<u64>, E> {
-        let Some(hub) = hubs::read(&self.db)?.into_iter().map(|(found, _)| found).find(|found| found.name == hub)
-        else {
+        mut each: impl FnMut(&Exported) -> io::Result<()>,
+    ) -> io::Result<Option<u64>> {
+        let failed = |error: rusqlite::Error| io_error(&error);
+        let hubs = hubs::read(&self.db).map_err(failed)?;
+        let Some(hub) = hubs.into_iter().map(|(found, _)| found).find(|found| found.name == hub) else {
             return Ok(None);
         };
-        let id: Option<i64> = self
-            .db
-            .query_row("SELECT id FROM channels WHERE hub = ?1 AND name = ?2", params![hub.number, channel], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        let Some(id) = id else { return Ok(None) };
-        let mut rows =
-            self.db.prepare("SELECT id, kind, time, payload FROM messages WHERE channel = ?1 ORDER BY id")?;
-        let mut rows = rows.query([id])?;
-        let mut count = 0;
-        while let Some(row) = rows.next()? {
-            let (epoch, offset) = (hub.epoch, of_message_id(row.get(0)?).1);
-            let (kind, time, payload) = (append::kind_of(row.get(1)?), row.get(2)?, row.get::<_, Vec<u8>>(3)?.into());
-            each(&Exported {
-                position: Some((epoch, offset)),
+        let query = "SELECT id FROM channels WHERE hub = ?1 AND name = ?2";
+        let id = self.db.query_row(query, params![hub.number, channel], |row| row.get(0)).optional().map_err(failed)?;
+        let Some(id): Option<i64> = id else { return Ok(None) };
+        let query = "SELECT id, kind, time, payload FROM messages WHERE channel = ?1 ORDER BY id";
+        let mut rows = self.db.prepare(query).map_err(failed)?;
+        let messages = rows.query_map([id], |row| {
+            Ok(Exported {
+                position: Some((hub.epoch, of_message_id(row.get(0)?).1)),
                 channel: channel.into(),
-                kind,
-                time: Some(time),
-                payload,
-            })?;
+                kind: append::kind_of(row.get(1)?),
+                time: Some(row.get(2)?),
+                payload: row.get::<_, Vec<u8>>(3)?.into(),
+            })
+        });
+        let mut count = 0;
+        for message in messages.map_err(failed)? {
+            each(&message.map_err(failed)?)?;
             count += 1;
         }
         Ok(Some(count))
