@@ -525,12 +525,12 @@ impl Model {
         let selects = |channel: &str| query.channels.iter().any(|selector| selector.selects(channel));
         let after = self.messages.range(query.since + 1..);
         let wanted: Vec<_> = after.filter(|(_, (channel, ..))| selects(channel)).collect();
-        let (mut room, mut count) = (query.bytes, 0);
+        let (mut used, mut count) = (0, 0);
         for (_, (_, payload, _)) in &wanted {
-            if count == query.messages || count > 0 && payload.len() > room {
+            if count == query.messages || count > 0 && used + payload.len() > query.bytes {
                 break;
             }
-            room = room.saturating_sub(payload.len());
+            used += payload.len();
             count += 1;
         }
         let found: Vec<_> =
