@@ -58,12 +58,13 @@ fuzz_target!(|data: &[u8]| {
         _ => format1::item(data).and_then(|item| Item::read(&item)),
     };
     let Ok(Item::Session(record)) = item else { return };
+    let record = *record;
     let mut written = Vec::new();
     // A tag of a later version comes first.
     tagged::put(1 << 40, &"an unknown field".to_owned(), &mut written);
     tagged::put(1, &record, &mut written);
     if record != Record::default() {
-        assert_eq!(Item::read(&written), Ok(Item::Session(record.clone())));
+        assert_eq!(Item::read(&written), Ok(Item::Session(record.clone().into())));
     }
     let terms = terms();
     for known in [Some(terms.clone()), None] {

@@ -244,7 +244,7 @@ pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) 
                     silent.push((index, Command::Serve(raw, early.into(), server.into())));
                 }
                 (Ok(raw), Item::Session(record)) => {
-                    let session = returning(record, raw, plan);
+                    let session = returning(*record, raw, plan);
                     taken += 1;
                     gone += usize::from(session.terms.is_none());
                     batches[index].push(session);

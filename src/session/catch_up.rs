@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::speech::Answer;
 use super::{Phase, Seconds, Session, Socket};
 use crate::config::limits::{HISTORY_LAST_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use crate::hub::history::Page;
@@ -21,12 +22,16 @@ const POSITION_SECONDS: Seconds = 2;
 /// Subscriptions that begin when the session has caught up with them.
 #[derive(Debug, Clone)]
 pub(super) struct CatchUp {
-    selectors: Arc<[Selector]>,
+    pub(super) selectors: Arc<[Selector]>,
     since: Since,
     /// The number of the question that was asked, until its answer has come.
     asked: Option<u32>,
     /// Whether the client has received anything of it: a message, or its position.
     has_told: bool,
+    /// Whether the client has asked for it itself. Then it is told when the subscription begins.
+    pub(super) is_wished: bool,
+    /// The client has ended it meanwhile. It stays until its question is answered.
+    pub(super) is_ended: bool,
 }
 
 /// What to ask the owner of the hub.
@@ -49,8 +54,13 @@ pub enum Paged {
     Ignored,
     /// More pages follow.
     More,
-    /// The session is subscribed from now on.
-    Live(Arc<[Selector]>),
+    /// The session is subscribed from now on, by its route or as its client has asked.
+    Live {
+        /// To these.
+        selectors: Arc<[Selector]>,
+        /// Whether the client has asked for it itself.
+        is_wished: bool,
+    },
     /// The page is the answer to a poll, which ends.
     Answered,
 }
@@ -60,12 +70,21 @@ impl CatchUp {
     pub(super) fn selectors(self) -> Arc<[Selector]> {
         self.selectors
     }
+
+    /// Whether a question was asked that is not answered yet.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
 }
 
 impl<S: Socket> Session<S> {
     /// Begins to catch up with subscriptions.
     pub fn catch_up(&mut self, selectors: Arc<[Selector]>, since: Since) {
-        let catch_up = CatchUp { selectors, since, asked: None, has_told: false };
+        self.begin_catching_up(selectors, since, false);
+    }
+
+    pub(super) fn begin_catching_up(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool) {
+        let catch_up = CatchUp { selectors, since, asked: None, has_told: false, is_wished, is_ended: false };
         self.state.cold.get_or_insert_default().catch_ups.push(catch_up);
     }
 
@@ -97,6 +116,11 @@ impl<S: Socket> Session<S> {
             return Paged::Ignored;
         };
         first.asked = None;
+        if first.is_ended {
+            cold.catch_ups.remove(0);
+            self.state.shrink_cold();
+            return Paged::More;
+        }
         first.since = page.map_or(first.since, |page| Since::After(page.position));
         if self.state.framing.is_poll() {
             let since = first.since;
@@ -111,7 +135,16 @@ impl<S: Socket> Session<S> {
                 self.state.terms.speech.position_into(self.state.framing, page.position, &mut frames);
             }
         }
-        let paged = if is_last { Paged::Live(cold.catch_ups.remove(0).selectors) } else { Paged::More };
+        let paged = if is_last {
+            let CatchUp { selectors, is_wished, .. } = cold.catch_ups.remove(0);
+            for selector in selectors.iter().filter(|_| is_wished) {
+                let answer = Answer::Subscribed(&selector.text, page.map(|page| page.position));
+                self.state.terms.speech.answer_into(self.state.framing, &answer, &mut frames);
+            }
+            Paged::Live { selectors, is_wished }
+        } else {
+            Paged::More
+        };
         if !frames.is_empty() {
             self.outbox.get_or_insert_default().push_for_good(frames.into());
         }
@@ -145,9 +178,10 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// The subscriptions that have not begun, and from where they continue.
-    pub fn catching_up(&self) -> impl Iterator<Item = (&Arc<[Selector]>, Since)> {
+    /// The subscriptions that have not begun, from where they continue, and whether the client has asked for them itself.
+    pub fn catching_up(&self) -> impl Iterator<Item = (&Arc<[Selector]>, Since, bool)> {
         let catch_ups = self.state.cold.iter().flat_map(|cold| &cold.catch_ups);
-        catch_ups.map(|catch_up| (&catch_up.selectors, catch_up.since))
+        let going_on = catch_ups.filter(|catch_up| !catch_up.is_ended);
+        going_on.map(|catch_up| (&catch_up.selectors, catch_up.since, catch_up.is_wished))
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::codec::{Codec, Event};
 use super::ending::BY_THE_CLIENT;
 use super::speech::Ask;
-use super::turn::{Acts, Turn};
+use super::turn::{Acts, Turn, Wish};
 use super::{Phase, Reading, Seconds, Session, Socket, State, work};
 use crate::config::SessionLog;
 use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
@@ -241,12 +241,20 @@ impl State {
                 let has_history = terms.hub.history.is_some();
                 acts.published.push(if has_history { message.in_order_of_hub() } else { message });
             }
+            Ask::Subscribe(selector, since) => self.wish(Wish::Subscribe(selector, since), acts),
+            Ask::Unsubscribe(selector) => self.wish(Wish::Unsubscribe(selector), acts),
             Ask::Reply(_) if !self.framing.carries(kind) => acts.tally.unspeakable += 1,
             Ask::Reply(message) => {
                 let framing = self.framing;
                 self.reply(acts, |out| framing.frame_into(kind, &message, out));
             }
         }
+    }
+
+    fn wish(&mut self, wish: Wish, acts: &mut Acts<'_>) {
+        let before = self.cold.as_ref().map_or(0, |cold| cold.wished_seats.len() + cold.catch_ups.len()) as u32;
+        acts.work.spend(work::SUBSCRIPTION + before.saturating_mul(work::SUBSCRIPTION_BEFORE));
+        acts.wishes.push(wish);
     }
 
     /// Stages a frame for this session alone.

@@ -7,6 +7,7 @@
 //! - `writing`: frames that were staged ([`run`]) go out. Those that the kernel does not accept wait in a bounded `outbox`.
 //! - [`catch_up`]: what the client has missed comes in pages, before what is published.
 //! - [`poll`]: a poll ends with its first answer.
+//! - [`subscribing`]: the subscriptions that the client has asked for itself.
 //! - `timing`: pings, deadlines, and [`Session::next_due`], the next moment at which something must be done.
 //! - `ending`: the ways a session is closed.
 //! - [`record`]: it is written for another process, and resumed there.
@@ -24,6 +25,7 @@ pub mod poll;
 pub mod record;
 pub mod run;
 pub mod speech;
+pub mod subscribing;
 mod timing;
 pub mod turn;
 pub mod work;
@@ -48,7 +50,7 @@ use outbox::Outbox;
 use poll::{Poll, Polling};
 use run::Staged;
 use speech::Speech;
-pub use turn::{Acts, Published, Tally, Turn};
+pub use turn::{Acts, Published, Tally, Turn, Wish};
 pub use writing::{Flushed, Written};
 
 /// Seconds since the shard began. Timers of sessions need nothing finer.
@@ -194,6 +196,8 @@ struct Cold {
     questions: u32,
     /// What a poll asked for.
     poll: Option<Poll>,
+    /// The subscriptions that the client has asked for itself, without those that have not begun.
+    wished_seats: Vec<Seat>,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -278,14 +282,15 @@ impl<S: Socket> Session<S> {
         self.state.run = run;
     }
 
-    /// Its subscriptions.
+    /// Its subscriptions, without those that the client has asked for itself.
     pub fn seats(&self) -> &[Seat] {
         &self.state.seats
     }
 
-    /// Sets its subscriptions; those it had before.
-    pub fn replace_seats(&mut self, seats: SmallVec<[Seat; 1]>) -> SmallVec<[Seat; 1]> {
-        std::mem::replace(&mut self.state.seats, seats)
+    /// Takes all its subscriptions.
+    pub fn take_seats(&mut self) -> impl Iterator<Item = Seat> + use<S> {
+        let asked = self.state.cold.as_mut().map(|cold| std::mem::take(&mut cold.wished_seats));
+        std::mem::take(&mut self.state.seats).into_iter().chain(asked.into_iter().flatten())
     }
 
     /// Adds subscriptions.
@@ -355,7 +360,9 @@ impl State {
     /// Drops the cold state if nothing is in it.
     fn shrink_cold(&mut self) {
         let is_used = |cold: &Cold| {
-            !cold.unheard.is_empty() || cold.dismissed.is_some() || !cold.catch_ups.is_empty() || cold.poll.is_some()
+            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, .. } = cold;
+            let has_bytes = !unheard.is_empty() || dismissed.is_some();
+            has_bytes || !catch_ups.is_empty() || !wished_seats.is_empty() || poll.is_some()
         };
         if !self.cold.as_deref().is_some_and(is_used) {
             self.cold = None;

@@ -88,7 +88,7 @@ impl<S: Socket> Session<S> {
             self.outbox.get_or_insert_default().push_for_good(bytes.into());
         }
         match selectors {
-            Some(selectors) => Paged::Live(selectors),
+            Some(selectors) => Paged::Live { selectors, is_wished: false },
             None => {
                 self.state.is_answered();
                 self.state.close_by(now);
@@ -102,7 +102,7 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open {
             return;
         }
-        let behind = self.catching_up().next().map(|(_, since)| since);
+        let behind = self.catching_up().next().map(|(_, since, _)| since);
         let framing = self.state.framing;
         if let Some(since) = behind.or(position.map(Since::After)) {
             let body = answer::nothing(since);

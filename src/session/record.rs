@@ -64,6 +64,10 @@ pub struct Record {
     pub answer_due: Seconds,
     /// How many messages a poll takes.
     pub messages_max: u32,
+    /// So many of the channels, the last ones, are there because the client has asked for them itself.
+    pub wished_channels: u32,
+    /// The same for patterns.
+    pub wished_patterns: u32,
 }
 
 tagged!(Record {
@@ -85,6 +89,8 @@ tagged!(Record {
     16 patterns,
     17 answer_due,
     18 messages_max,
+    19 wished_channels,
+    20 wished_patterns,
 });
 
 /// Subscriptions of a session that catches up.
@@ -96,9 +102,11 @@ pub struct Behind {
     pub patterns: SmallVec<[Arc<str>; 1]>,
     /// The position up to which the client has heard everything, as text.
     pub since: String,
+    /// Whether the client has asked for them itself.
+    pub is_wished: bool,
 }
 
-tagged!(Behind { 1 names, 2 patterns, 3 since });
+tagged!(Behind { 1 names, 2 patterns, 3 since, 4 is_wished });
 
 /// An entry of an outbox: a frame, a number of dropped messages, or a notice of them that is partly written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -159,25 +167,28 @@ impl Terms {
 }
 
 impl<S: Socket> Session<S> {
-    /// The record of the session with its subscriptions. `position` is that up to which it has received everything of them. Nothing
-    /// may be staged.
-    pub fn record(&self, selectors: &[Selector], position: Option<Position>) -> Record {
+    /// The record of the session with its subscriptions: those of its route, and those that its client has asked for. `position` is
+    /// that up to which it has received everything of them. Nothing may be staged.
+    pub fn record(&self, of_route: &[Selector], wished: &[Selector], position: Option<Position>) -> Record {
         let State { framing, phase, heard, pinged, deadline, timer, terms, to, staged, .. } = &self.state;
         debug_assert!(staged.is_empty(), "staged frames would be lost");
         let mut undecoded = Vec::new();
         self.codec.unfinished(&mut undecoded);
         undecoded.extend_from_slice(self.state.unheard());
-        let (mut channels, mut patterns) = apart(selectors);
+        let ((mut channels, mut patterns), wished) = (apart(of_route), apart(wished));
+        let (wished_channels, wished_patterns) = (wished.0.len() as u32, wished.1.len() as u32);
+        channels.extend(wished.0);
+        patterns.extend(wished.1);
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let (mut waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
         let mut behind: Vec<Behind> =
-            self.catching_up().map(|(selectors, since)| Behind::of(selectors, since)).collect();
+            self.catching_up().map(|(selectors, since, wished)| Behind::of(selectors, since, wished)).collect();
         let poll = self.polling();
         if let Some(poll) = poll {
             waiting.extend(poll.head_kept());
             // It asks again, from where it is.
             let since = position.map_or(Since::Unknown, Since::After);
-            behind.extend((!selectors.is_empty()).then(|| Behind::of(selectors, since)));
+            behind.extend((!of_route.is_empty()).then(|| Behind::of(of_route, since, false)));
             channels.clear();
             patterns.clear();
         }
@@ -200,6 +211,8 @@ impl<S: Socket> Session<S> {
             patterns,
             answer_due: poll.map_or(0, |_| self.state.position_due),
             messages_max: poll.map_or(0, |poll| poll.messages_max as u32),
+            wished_channels,
+            wished_patterns,
         }
     }
 
@@ -235,23 +248,26 @@ impl<S: Socket> Session<S> {
         }
         for behind in record.behind {
             let since = Since::parse(&behind.since);
-            session.catch_up(behind.selectors(), since);
+            session.begin_catching_up(behind.selectors(), since, behind.is_wished);
         }
         session
     }
 }
 
 impl Record {
-    /// Its subscriptions.
-    pub fn selectors(&self) -> SmallVec<[Selector; 1]> {
-        together(&self.channels, &self.patterns)
+    /// Its subscriptions: those of its route, and those that its client has asked for.
+    pub fn selectors(&self) -> (SmallVec<[Selector; 1]>, SmallVec<[Selector; 1]>) {
+        let of_route = |all: &Texts, wished: u32| all.len().saturating_sub(wished as usize);
+        let (channels, wished_channels) = self.channels.split_at(of_route(&self.channels, self.wished_channels));
+        let (patterns, wished_patterns) = self.patterns.split_at(of_route(&self.patterns, self.wished_patterns));
+        (together(channels, patterns), together(wished_channels, wished_patterns))
     }
 }
 
 impl Behind {
-    fn of(selectors: &[Selector], since: Since) -> Behind {
+    fn of(selectors: &[Selector], since: Since, is_wished: bool) -> Behind {
         let (names, patterns) = apart(selectors);
-        Behind { names, patterns, since: since.to_string() }
+        Behind { names, patterns, since: since.to_string(), is_wished }
     }
 
     fn selectors(&self) -> Arc<[Selector]> {
@@ -321,9 +337,9 @@ mod tests {
 
     fn behind() -> impl Strategy<Value = Behind> {
         let texts = || vec("[a-z*/]{0,8}", 0..3);
-        (texts(), texts(), "[a-z0-9-]{0,20}").prop_map(|(names, patterns, since)| {
+        (texts(), texts(), "[a-z0-9-]{0,20}", any::<bool>()).prop_map(|(names, patterns, since, is_wished)| {
             let [names, patterns] = [names, patterns].map(|texts| texts.into_iter().map(Arc::from).collect());
-            Behind { names, patterns, since }
+            Behind { names, patterns, since, is_wished }
         })
     }
 
@@ -342,12 +358,14 @@ mod tests {
             behind in vec(behind(), 0..3),
             patterns in vec("[a-z*/]{0,8}", 0..3),
             (answer_due, messages_max) in any::<(Seconds, u32)>(),
+            (wished_channels, wished_patterns) in (0..4u32, 0..4u32),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
             let mut record = Record {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
-                behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max,
+                behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max, wished_channels,
+                wished_patterns,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -394,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_read_back_and_unknown_fields_are_skipped(
-            record in record(), at: prop::sample::Index, tag in 19..=u64::MAX, value in vec(any::<u8>(), 1..300),
+            record in record(), at: prop::sample::Index, tag in 21..=u64::MAX, value in vec(any::<u8>(), 1..300),
         ) {
             let bytes = written(&record);
             prop_assert_eq!(Record::read(&bytes), Ok(record.clone()));
@@ -425,6 +443,8 @@ mod tests {
                 16 => expected.patterns.clear(),
                 17 => expected.answer_due = 0,
                 18 => expected.messages_max = 0,
+                19 => expected.wished_channels = 0,
+                20 => expected.wished_patterns = 0,
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));

@@ -3,7 +3,7 @@
 use super::Seconds;
 use super::run::Run;
 use super::work::Work;
-use crate::hub::Message;
+use crate::hub::{Message, Selector, Since};
 use crate::wire::deflate::Inflater;
 
 /// What a transition of a session uses of the shard.
@@ -26,10 +26,21 @@ pub struct Acts<'t> {
     pub run_cost_max: usize,
     /// The messages to publish.
     pub published: &'t mut Published,
+    /// The subscriptions to begin and end.
+    pub wishes: &'t mut Vec<Wish>,
     /// How much work is done, and may be.
     pub work: &'t mut Work,
     /// What is to be counted.
     pub tally: &'t mut Tally,
+}
+
+/// What a client wants changed of its subscriptions.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To subscribe, from a position if there is one.
+    Subscribe(Selector, Option<Since>),
+    /// To end a subscription.
+    Unsubscribe(Selector),
 }
 
 /// Messages of sessions, on their way to the owners of their channels.

@@ -10,6 +10,10 @@ pub const READ: u32 = 1_000;
 pub const FRAME: u32 = 100;
 /// A message that is published.
 pub const PUBLICATION: u32 = 300;
+/// A subscription that a client begins or ends: the channel is found or made, and the client is answered.
+pub const SUBSCRIPTION: u32 = 2_000;
+/// One of the subscriptions that the client has already: they are compared with the one it asks for.
+pub const SUBSCRIPTION_BEFORE: u32 = 2;
 /// A message of a page of history: it is copied, encoded, and sent.
 pub const PAGE_MESSAGE: u32 = 400;
 /// A line in the log.

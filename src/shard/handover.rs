@@ -123,7 +123,7 @@ impl Shard {
         let connections = idle.iter().map(|(socket, early, server)| {
             (None, Item::Idle { server: server.to_string(), early: early.to_vec() }, socket)
         });
-        let sessions = table.records().map(|(key, record, socket)| (Some(key), Item::Session(record), socket));
+        let sessions = table.records().map(|(key, record, socket)| (Some(key), Item::Session(record.into()), socket));
         for (key, item, socket) in sessions.chain(connections) {
             match packer.pack(&item, socket.as_fd()) {
                 Ok(true) => keys.push(key),

@@ -38,7 +38,7 @@ const LENGTH_BYTES: usize = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     /// It belongs to a session.
-    Session(Record),
+    Session(Box<Record>),
     /// It is a connection without a request in flight.
     Idle {
         /// NAME of the server that it connected to.
@@ -51,7 +51,7 @@ pub enum Item {
 impl Item {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Item::Session(record) => tagged::put(1, record, out),
+            Item::Session(record) => tagged::put(1, &**record, out),
             Item::Idle { server, early } => {
                 tagged::put(2, server, out);
                 tagged::put(3, early, out);
@@ -68,7 +68,7 @@ impl Item {
         let mut early_bytes = Vec::new();
         while let Some(field) = fields.tagged()? {
             match field {
-                (1, session) => item = Some(Item::Session(Record::read(session)?)),
+                (1, session) => item = Some(Item::Session(Box::new(Record::read(session)?))),
                 (2, server) => item = Some(Item::Idle { server: String::read(server)?, early: Vec::new() }),
                 (3, early) => early_bytes = Field::read(early)?,
                 _ => {}
@@ -262,6 +262,8 @@ mod tests {
             patterns: vec!["news/*".into()].into(),
             answer_due: 0,
             messages_max: 0,
+            wished_channels: 1,
+            wished_patterns: 0,
         }
     }
 
@@ -269,7 +271,7 @@ mod tests {
         match number % 10 {
             9 => Item::Idle { server: "main".into(), early: Vec::new() },
             8 => Item::Idle { server: "main".into(), early: b"GET /\xff".to_vec() },
-            _ => Item::Session(session(number)),
+            _ => Item::Session(session(number).into()),
         }
     }
 
@@ -365,7 +367,7 @@ mod tests {
         let socket = UnixStream::pair().unwrap().0;
         let mut packer = Packer::new(0).unwrap();
         for is_packed in [true, false] {
-            assert_eq!(packer.pack(&Item::Session(record.clone()), socket.as_fd()).unwrap(), is_packed);
+            assert_eq!(packer.pack(&Item::Session(record.clone().into()), socket.as_fd()).unwrap(), is_packed);
             record.waiting.push(Kept { dropped: 1, ..Kept::default() });
         }
         let (mut opened, _) = open(packer.close().unwrap());

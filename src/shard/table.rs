@@ -20,7 +20,7 @@ use crate::config::limits::READ_BYTES;
 use crate::config::{HubId, SessionLog};
 use crate::hub::{Channels, Message, Position, Publication, Seat, Selector, Slot};
 use crate::session::work::Work;
-use crate::session::{Acts, Arrival, Held, Phase, Published, Seconds, Session, Socket, Tally, Turn};
+use crate::session::{Acts, Arrival, Held, Phase, Published, Seconds, Session, Socket, Tally, Turn, Wish};
 use crate::wire::Close;
 use crate::wire::deflate::Inflater;
 
@@ -31,6 +31,7 @@ mod handing;
 mod pace;
 mod reading;
 mod staging;
+mod subscribing;
 mod timing;
 
 use changing::Sweep;
@@ -51,6 +52,8 @@ pub struct Table<S> {
     sweeps: VecDeque<Sweep>,
     /// What sessions published, until the shard relays it.
     published: Published,
+    /// What the client that is read wants changed of its subscriptions.
+    wishes: Vec<Wish>,
     /// Sessions that may ask for what they have missed.
     asking: Vec<SessionKey>,
     /// The last position of each hub with history that has passed here.
@@ -100,6 +103,7 @@ impl<S: Socket> Table<S> {
             timers: Timers::default(),
             sweeps: VecDeque::new(),
             published: Published::default(),
+            wishes: Vec::new(),
             asking: Vec::new(),
             frontiers: HashMap::new(),
             held: Held::default(),
@@ -165,7 +169,7 @@ impl<S: Socket> Table<S> {
     fn seat(&mut self, mut session: Session<S>, channels: &[Selector]) -> SessionKey {
         let slot = self.sessions.vacant_key() as Slot;
         let seats = self.subscribe(session.terms().hub_id, channels, slot);
-        session.replace_seats(seats);
+        session.add_seats(seats);
         session.set_run(self.staging.join(session.encoding()));
         let key = SessionKey { slot, generation: session.generation() };
         self.held += session.held();
@@ -184,7 +188,7 @@ impl<S: Socket> Table<S> {
     }
 
     /// Has a session make a transition, and does what comes of it: its replies are flushed in this turn, its timer is set, what it
-    /// published waits to be relayed, and everything is counted.
+    /// published waits to be relayed, everything is counted, and subscriptions begin and end as its client has asked.
     fn act<R>(
         &mut self,
         slot: Slot,
@@ -204,6 +208,7 @@ impl<S: Socket> Table<S> {
                 run_cost_max: cost + replies_left,
                 run,
                 published: &mut self.published,
+                wishes: &mut self.wishes,
                 work,
                 tally: &mut tally,
             },
@@ -221,6 +226,9 @@ impl<S: Socket> Table<S> {
         self.arm(slot);
         if tally != Tally::default() {
             self.counters.add(&tally);
+        }
+        if !self.wishes.is_empty() {
+            self.grant_wishes(slot);
         }
         result
     }
@@ -266,7 +274,7 @@ impl<S: Socket> Table<S> {
     fn take_out(&mut self, slot: Slot) -> Session<S> {
         self.stage_streak();
         let mut session = self.sessions.remove(slot as usize);
-        for seat in session.replace_seats(SmallVec::new()) {
+        for seat in session.take_seats() {
             self.channels.unsubscribe(seat);
         }
         self.staging.leave(session.run());

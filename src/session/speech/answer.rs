@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::Said;
-use super::plain::{Envelope, json};
+use super::json;
+use super::plain::Envelope;
 use crate::hub::history::Page;
 use crate::hub::{Position, Since};
 

@@ -5,20 +5,23 @@
 
 pub mod answer;
 mod plain;
+mod subscribing;
 
 use std::borrow::Cow;
 use std::hash::Hasher;
 
 use bytes::Bytes;
+use serde::Serialize;
 use siphasher::sip::SipHasher13;
 
 use super::Terms;
 use crate::config::limits::DEFLATE_BYTES_MAX;
 use crate::hub::history::{Kept, Page};
-use crate::hub::{EncodingKey, Kind, Message, Position, Publication};
+use crate::hub::{EncodingKey, Kind, Message, Position, Publication, Selector, Since};
 use crate::wire::deflate::Deflater;
 use crate::wire::{Framing, Transport};
 pub use plain::Plain;
+pub use subscribing::{Answer, Subscribable};
 
 /// A larger message is not waited for while another shard compresses it (16 KiB take about 0.1 ms): it is sent as it is, which a
 /// client must always accept (RFC 7692, section 6).
@@ -40,8 +43,12 @@ pub enum Ask<'m> {
     Nothing,
     /// To be published on the session's channel.
     Publish(Cow<'m, [u8]>),
-    /// To be answered with this.
+    /// To be answered with this text, or with these bytes if the message is binary.
     Reply(Cow<'m, [u8]>),
+    /// To be subscribed, from a position if there is one.
+    Subscribe(Selector, Option<Since>),
+    /// To end a subscription.
+    Unsubscribe(Selector),
 }
 
 /// A message that is sent to clients: published now, or kept before.
@@ -161,11 +168,47 @@ impl Speech {
         }
     }
 
+    /// How many subscriptions a client may have that it asks for itself.
+    pub fn subscriptions_max(&self) -> usize {
+        self.subscribable().map_or(0, |subscribable| subscribable.subscriptions_max)
+    }
+
+    /// Whether a client may ask for a subscription.
+    pub fn allows(&self, selector: &Selector) -> bool {
+        self.subscribable().is_some_and(|subscribable| subscribable.allows(selector))
+    }
+
+    /// Whether clients may ask for the same subscriptions as with another speech.
+    pub fn allows_the_same(&self, other: &Speech) -> bool {
+        match (self.subscribable(), other.subscribable()) {
+            (Some(one), Some(other)) => one.allows_the_same(other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    fn subscribable(&self) -> Option<&Subscribable> {
+        match self {
+            Speech::Plain(plain) => plain.subscribe.as_ref(),
+        }
+    }
+
+    /// Appends the answer to a client that has asked for a subscription or its end.
+    pub fn answer_into(&self, framing: Framing, answer: &Answer<'_>, out: &mut Vec<u8>) {
+        match self {
+            Speech::Plain(_) => framing.frame_into(Kind::Text, &answer.json(), out),
+        }
+    }
+
     fn say<'m>(&self, framing: Framing, said: Said<'m>) -> Spoken<'m> {
         match self {
             Speech::Plain(plain) => plain.say(framing, said),
         }
     }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Writing text into memory cannot fail.
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 impl Terms {

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Serialize;
 
-use super::{Ask, Said, Spoken};
+use super::{Ask, Said, Spoken, Subscribable, json};
 use crate::config::{self, Accept, OnMessage, Template};
 use crate::hub::{Kind, Position};
 use crate::wire::{Framing, Transport, event_stream};
@@ -26,6 +26,8 @@ pub struct Plain {
     pub event: Option<Template>,
     /// Whether a WebSocket receives messages in envelopes of JSON, with their channel and their position.
     pub envelope: bool,
+    /// What a client may subscribe to by a message.
+    pub subscribe: Option<Subscribable>,
 }
 
 /// A message in its envelope.
@@ -56,17 +58,36 @@ struct Gap<'m> {
 impl From<&config::WebSocket> for Plain {
     fn from(route: &config::WebSocket) -> Plain {
         let config::WebSocket { on_message, accept, message, envelope, .. } = route;
-        Plain { on_message: *on_message, accept: *accept, message: message.clone(), event: None, envelope: *envelope }
+        Plain {
+            on_message: *on_message,
+            accept: *accept,
+            message: message.clone(),
+            event: None,
+            envelope: *envelope,
+            subscribe: Subscribable::of(route),
+        }
     }
 }
 
 impl Plain {
     /// What a client only receives.
     pub fn receiving(event: Option<Template>) -> Plain {
-        Plain { on_message: OnMessage::Ignore, accept: Accept::Both, message: None, event, envelope: false }
+        Plain {
+            on_message: OnMessage::Ignore,
+            accept: Accept::Both,
+            message: None,
+            event,
+            envelope: false,
+            subscribe: None,
+        }
     }
 
     pub(super) fn hear<'m>(&self, kind: Kind, payload: &'m [u8]) -> Ask<'m> {
+        if let Some(subscribable) = self.subscribe.as_ref().filter(|_| kind == Kind::Text)
+            && let Some(ask) = subscribable.hear(payload)
+        {
+            return ask;
+        }
         match (self.accept, kind) {
             (Accept::Text, Kind::Binary) | (Accept::Binary, Kind::Text) => return Ask::Nothing,
             _ => {}
@@ -83,7 +104,7 @@ impl Plain {
     }
 
     pub(super) fn replies(&self) -> bool {
-        self.on_message == OnMessage::Echo
+        self.on_message == OnMessage::Echo || self.subscribe.is_some()
     }
 
     pub(super) fn publishes(&self) -> bool {
@@ -155,9 +176,4 @@ impl<'m> From<Said<'m>> for Envelope<'m> {
         };
         Envelope { channel, id: position.map(|position| position.to_string()), content }
     }
-}
-
-pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
-    // Writing text into memory cannot fail.
-    serde_json::to_vec(value).unwrap_or_default()
 }

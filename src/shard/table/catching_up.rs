@@ -89,10 +89,15 @@ impl<S: Socket> Table<S> {
         let bytes = session.waiting_bytes() - waiting;
         self.staging.pages_bytes += bytes;
         self.counters.caught_up.add(page.map_or(0, |page| page.messages.len() as u64));
-        if let Paged::Live(selectors) = &paged {
+        if let Paged::Live { selectors, is_wished } = &paged {
             let hub = self.sessions[slot as usize].terms().hub_id;
             let seats = self.subscribe(hub, selectors, slot);
-            self.sessions[slot as usize].add_seats(seats);
+            let session = &mut self.sessions[slot as usize];
+            if *is_wished {
+                session.add_wished_seats(seats);
+            } else {
+                session.add_seats(seats);
+            }
             self.counters.channels.set(self.channels.len() as u64);
         }
         if bytes > 0 {

@@ -85,8 +85,7 @@ impl<S: Socket> Table<S> {
         let end = sweep.end.min(sweep.at + SWEEP_PLACES_PER_TURN);
         while sweep.at < end && left > 0 {
             if self.sessions.contains(sweep.at) {
-                left -= 1;
-                self.change(sweep.at as Slot, &mut sweep.change);
+                left = left.saturating_sub(1 + self.change(sweep.at as Slot, &mut sweep.change));
             }
             sweep.at += 1;
         }
@@ -95,37 +94,41 @@ impl<S: Socket> Table<S> {
         }
     }
 
-    fn change(&mut self, slot: Slot, change: &mut Change) {
+    /// Returns how much more than other changes it was.
+    fn change(&mut self, slot: Slot, change: &mut Change) -> usize {
         match change {
             Change::SendAway(close) => {
                 self.send_away(slot, close);
             }
             Change::Rebind(terms) => match terms(self.sessions[slot as usize].terms()) {
-                Some(terms) => self.rebind_to(slot, terms),
+                Some(terms) => return self.rebind_to(slot, terms),
                 None => {
                     self.send_away(slot, &Close::ROUTE_REMOVED);
                 }
             },
         }
+        0
     }
 
-    fn rebind_to(&mut self, slot: Slot, terms: Arc<Terms>) {
+    fn rebind_to(&mut self, slot: Slot, terms: Arc<Terms>) -> usize {
         // What was published before is encoded by the terms of then: all sessions with that encoding share it.
         self.stage_streak();
         let session = &mut self.sessions[slot as usize];
         let before = session.encoding();
+        let allows_the_same = session.terms().speech.allows_the_same(&terms.speech);
         session.set_terms(terms);
         if session.encoding() != before {
             // What is staged in the old run is written first.
             self.flush_session(slot);
         }
-        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return 0 };
         if session.encoding() != before {
             self.staging.leave(session.run());
             session.set_run(self.staging.join(session.encoding()));
         }
         // The new terms may ask for something sooner.
         self.arm(slot);
+        if allows_the_same { 0 } else { self.end_disallowed(slot) }
     }
 }
 

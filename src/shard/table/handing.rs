@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{SessionKey, Table};
-use crate::hub::{Membership, Selector, Slot};
+use crate::hub::{Membership, Seat, Selector, Slot};
 use crate::session::record::Record;
 use crate::session::{Phase, Session, Socket, Terms};
 use crate::wire::Close;
@@ -20,11 +20,13 @@ impl<S: Socket> Table<S> {
         // Generations rise. They may wrap once in four thousand million sessions, which costs the order and no session.
         sessions.sort_unstable_by_key(|(_, session)| session.generation());
         sessions.into_iter().map(|(slot, session)| {
-            let selectors: SmallVec<[Selector; 1]> =
-                session.seats().iter().map(|seat| self.channels.selector(seat).clone()).collect();
+            let selectors = |seats: &[Seat]| -> SmallVec<[Selector; 1]> {
+                seats.iter().map(|seat| self.channels.selector(seat).clone()).collect()
+            };
             let key = SessionKey { slot: slot as Slot, generation: session.generation() };
             let position = self.frontier(session.terms().hub_id);
-            (key, session.record(&selectors, position), session.socket())
+            let record = session.record(&selectors(session.seats()), &selectors(session.wished_seats()), position);
+            (key, record, session.socket())
         })
     }
 
@@ -38,10 +40,17 @@ impl<S: Socket> Table<S> {
     ) -> SessionKey {
         let is_gone = terms.is_none();
         let terms = terms.unwrap_or_else(|| Arc::new(Terms::of_no_route(&record)));
-        let selectors = if is_gone { SmallVec::new() } else { record.selectors() };
+        let (selectors, wished) = if is_gone { Default::default() } else { record.selectors() };
         let phase = record.phase;
         let session = Session::resume(socket, record, terms, membership, self.next_generation(), self.now);
         let key = self.seat(session, &selectors);
+        if !wished.is_empty() {
+            let seats = self.subscribe(self.sessions[key.slot as usize].terms().hub_id, &wished, key.slot);
+            self.sessions[key.slot as usize].add_wished_seats(seats);
+            self.counters.channels.set(self.channels.len() as u64);
+        }
+        // The configuration may be another one.
+        self.end_disallowed(key.slot);
         self.ask_later(key.slot);
         self.read_rest_later(key.slot);
         match phase {

@@ -1,0 +1,124 @@
+//! Subscriptions that clients begin and end themselves.
+
+use super::Table;
+use crate::hub::{Seat, Selector, Since, Slot};
+use crate::session::speech::Answer;
+use crate::session::subscribing::Pending;
+use crate::session::work::Work;
+use crate::session::{Phase, Socket, Terms, Wish};
+
+const ALREADY: &str = "already subscribed";
+const NOT_SUBSCRIBED: &str = "not subscribed";
+const OF_ROUTE: &str = "the route subscribes to it, so it cannot be ended";
+const NO_LONGER_ALLOWED: &str = "no longer allowed";
+
+impl<S: Socket> Table<S> {
+    /// Does what a client has asked for, in order, and answers each.
+    pub(super) fn grant_wishes(&mut self, slot: Slot) {
+        let mut wishes = std::mem::take(&mut self.wishes);
+        for wish in wishes.drain(..) {
+            if self.sessions[slot as usize].phase() != Phase::Open {
+                break;
+            }
+            match wish {
+                Wish::Subscribe(selector, since) => self.subscribe_as_wished(slot, selector, since),
+                Wish::Unsubscribe(selector) => self.unsubscribe_as_wished(slot, &selector),
+            }
+        }
+        wishes.clear();
+        self.wishes = wishes;
+    }
+
+    fn subscribe_as_wished(&mut self, slot: Slot, selector: Selector, since: Option<Since>) {
+        let session = &self.sessions[slot as usize];
+        let Terms { hub_id, hub, speech, .. } = &**session.terms();
+        let (hub_id, max) = (*hub_id, speech.subscriptions_max());
+        let since = since.filter(|_| hub.history.is_some());
+        let is_seated = |seats| self.channels.position(hub_id, &selector, seats).is_some();
+        if is_seated(session.seats()) || is_seated(session.wished_seats()) || session.pending(&selector).is_some() {
+            return self.answer(slot, &Answer::Refused(&selector.text, ALREADY));
+        }
+        if session.wished_count() >= max {
+            let why = format!("at most {max} subscriptions are allowed");
+            return self.answer(slot, &Answer::Refused(&selector.text, &why));
+        }
+        if let Some(since) = since {
+            let session = &mut self.sessions[slot as usize];
+            session.catch_up_as_wished(selector, since);
+            return self.ask_later(slot);
+        }
+        let seats = self.subscribe(hub_id, std::slice::from_ref(&selector), slot);
+        self.sessions[slot as usize].add_wished_seats(seats);
+        self.counters.channels.set(self.channels.len() as u64);
+        // What was published up to here is not received, and what comes is.
+        let position = self.frontier(hub_id);
+        self.answer(slot, &Answer::Subscribed(&selector.text, position));
+    }
+
+    fn unsubscribe_as_wished(&mut self, slot: Slot, selector: &Selector) {
+        let session = &self.sessions[slot as usize];
+        let hub = session.terms().hub_id;
+        let place = self.channels.position(hub, selector, session.wished_seats());
+        let is_of_route = self.channels.position(hub, selector, session.seats()).is_some();
+        let answer = match (place, session.pending(selector)) {
+            (None, Some(Pending::OfRoute)) => Answer::Refused(&selector.text, OF_ROUTE),
+            (None, None) if is_of_route => Answer::Refused(&selector.text, OF_ROUTE),
+            (None, None) => Answer::Refused(&selector.text, NOT_SUBSCRIBED),
+            _ => {
+                self.end_wished(slot, selector);
+                Answer::Unsubscribed(&selector.text, None)
+            }
+        };
+        self.answer(slot, &answer);
+    }
+
+    /// Ends what the client of a session has asked for and the session's terms do not allow. Returns how many subscriptions were
+    /// looked at.
+    pub(super) fn end_disallowed(&mut self, slot: Slot) -> usize {
+        let session = &mut self.sessions[slot as usize];
+        let (terms, count) = (session.terms().clone(), session.wished_count());
+        if count == 0 {
+            return 0;
+        }
+        // What was published before is still received.
+        self.stage_streak();
+        let session = &mut self.sessions[slot as usize];
+        let is_disallowed = |selector: &Selector| !terms.speech.allows(selector);
+        let mut ended = session.end_pending(is_disallowed);
+        let (ending, staying): (Vec<Seat>, Vec<Seat>) =
+            session.take_wished_seats().into_iter().partition(|seat| is_disallowed(self.channels.selector(seat)));
+        session.add_wished_seats(staying);
+        for seat in ending {
+            ended.push(self.channels.selector(&seat).clone());
+            self.channels.unsubscribe(seat);
+        }
+        self.counters.channels.set(self.channels.len() as u64);
+        for selector in ended {
+            self.answer(slot, &Answer::Unsubscribed(&selector.text, Some(NO_LONGER_ALLOWED)));
+        }
+        self.ask_later(slot);
+        count
+    }
+
+    /// Ends a subscription that the client of a session has asked for, whether it has begun or not.
+    fn end_wished(&mut self, slot: Slot, selector: &Selector) {
+        // What was published before is still received.
+        self.stage_streak();
+        let session = &mut self.sessions[slot as usize];
+        let place = self.channels.position(session.terms().hub_id, selector, session.wished_seats());
+        if let Some(seat) = place.and_then(|place| session.take_wished_seat(place)) {
+            self.channels.unsubscribe(seat);
+            self.counters.channels.set(self.channels.len() as u64);
+            return;
+        }
+        session.end_pending(|pending| pending == selector);
+        // Another subscription may be the next to catch up.
+        self.ask_later(slot);
+    }
+
+    fn answer(&mut self, slot: Slot, answer: &Answer<'_>) {
+        if self.sessions[slot as usize].phase() == Phase::Open {
+            self.act(slot, &mut Work::default(), |session, turn| session.answer(answer, &mut turn.acts));
+        }
+    }
+}
