@@ -20,6 +20,8 @@ listen = "127.0.0.1:0"
 "/ws" = { websocket = "kept", channels = ["base", "fixed/*"], envelope = true, subscribe = ["news/*", "user/**", "all"], subscriptions_max = 5, draft76 = true }
 "/talk" = { websocket = "live", channels = ["base"], envelope = true, subscribe = ["news/*"], on_message = "broadcast", accept = "binary" }
 "/echo" = { websocket = "live", channels = ["base"], envelope = true, subscribe = ["**"], on_message = "echo", subscriptions_max = 10000 }
+"/slow" = { websocket = "slow", channels = ["base"], envelope = true, subscribe = ["news/*"] }
+"/slow/{a}/{b}" = { publish = "slow", channel = "{a}/{b}" }
 "/none" = { websocket = "live", channels = ["base"], envelope = true, on_message = "echo" }
 "/kept/{a}/{b}" = { publish = "kept", channel = "{a}/{b}" }
 "/kept/{a}/{b}/{c}" = { publish = "kept", channel = "{a}/{b}/{c}" }
@@ -30,6 +32,10 @@ listen = "127.0.0.1:0"
 [hub.kept]
 history = { messages = 3000 }
 ping = false
+[hub.slow]
+ping = false
+when_slow = "drop_oldest"
+queue_max = "1MiB"
 [hub.live]
 ping = false
 messages_per_second = 2000
@@ -274,6 +280,31 @@ fn many_subscriptions_are_answered_each_and_count_as_messages() {
     }
     assert!((1..5000).contains(&answered), "{answered}");
     until_true("the end of the flood", || metric(address, "pushd_protocol_errors_total") == 1);
+}
+
+#[test]
+fn a_slow_client_can_end_what_it_cannot_receive() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut socket = Ws::open_on(Wire::connect_narrow(address), "/slow");
+    assert_eq!(subscribe(&mut socket, "news/1")["subscribed"], "news/1");
+    let text = "x".repeat(60_000);
+    until_true("messages are dropped", || {
+        assert_eq!(publish(address, "/slow/news/1", &text), 1);
+        metric(address, "pushd_messages_dropped_total") > 10
+    });
+    // It reads nothing, and its answers are not dropped.
+    socket.text(r#"{"subscribe":"news/2"}"#);
+    socket.text(r#"{"unsubscribe":"news/1"}"#);
+    until_true("the end of the subscription", || publish(address, "/slow/news/1", &text) == 0);
+    for _ in 0..100 {
+        publish(address, "/slow/news/2", &text);
+    }
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        answers.extend(Some(next(&mut socket)).filter(|next| next.get("data").is_none()));
+    }
+    assert_eq!(answers, [json!({ "subscribed": "news/2" }), json!({ "unsubscribed": "news/1" })]);
 }
 
 #[test]

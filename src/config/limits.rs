@@ -108,6 +108,9 @@ pub const READING_ON_WORK: u32 = 125_000;
 pub const SLICE_WORK: u32 = 100_000;
 /// The budget of a turn for writing to subscribers, in the same unit, before it reads new input. One message to 250 clients.
 pub const FLUSHING_WORK: u32 = 1_000_000;
+/// How many answers may wait for a client that subscribes by messages, before it is not read on. Messages that wait do not count: a
+/// slow client can still end a subscription.
+pub const ANSWERS_WAITING_MAX: usize = 64;
 /// How much a turn may stage in answer to clients' messages, in bytes, while a publication is still being written to others.
 pub const REPLIES_BYTES_MAX: usize = 4 << 20;
 /// How many connections with their first request are served in one turn. A handshake takes about ten microseconds.

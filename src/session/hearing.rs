@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::codec::{Codec, Event};
 use super::ending::BY_THE_CLIENT;
+use super::outbox::Outbox;
 use super::speech::Ask;
 use super::turn::{Acts, Turn, Wish};
 use super::{Phase, Reading, Seconds, Session, Socket, State, work};
 use crate::config::SessionLog;
-use crate::config::limits::{LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
+use crate::config::limits::{ANSWERS_WAITING_MAX, LOG_MESSAGE_BYTES_MAX, TURN_BYTES_MAX};
 use crate::hub::{Kind, Message};
 use crate::wire::Close;
 use crate::wire::rfc6455;
@@ -53,7 +54,7 @@ impl<S: Socket> Session<S> {
 
     /// Why it cannot be read on, if so. `can_publish`: there is room for its messages.
     pub fn obstacle(&self, can_publish: bool) -> Option<Reading> {
-        self.state.obstacle(self.outbox.is_some(), can_publish)
+        self.state.obstacle(self.outbox.as_deref(), can_publish)
     }
 
     /// It is not read before this has changed.
@@ -110,7 +111,7 @@ impl<S: Socket> Session<S> {
         while state.is_heard() {
             if at > 0
                 && at < bytes.len()
-                && (turn.acts.work.is_spent() || state.must_wait(outbox.is_some(), &turn.acts))
+                && (turn.acts.work.is_spent() || state.must_wait(outbox.as_deref(), &turn.acts))
             {
                 state.replace_unheard(bytes[at..].into());
                 return Ok(());
@@ -170,18 +171,22 @@ impl State {
     }
 
     /// Why nothing more can be taken from the client, if so.
-    fn obstacle(&self, has_outbox: bool, can_publish: bool) -> Option<Reading> {
+    fn obstacle(&self, outbox: Option<&Outbox>, can_publish: bool) -> Option<Reading> {
         let speech = &self.terms.speech;
-        if speech.replies() && has_outbox && self.phase == Phase::Open {
+        if self.phase == Phase::Open
+            && let Some(outbox) = outbox
+            && speech.replies()
+            && (speech.echoes() || outbox.for_good() > ANSWERS_WAITING_MAX)
+        {
             return Some(Reading::AwaitsOutbox);
         }
         (speech.publishes() && !can_publish).then_some(Reading::AwaitsLanes)
     }
 
     /// Whether the next event must wait: a few compressed bytes can become many megabytes.
-    fn must_wait(&self, has_outbox: bool, acts: &Acts<'_>) -> bool {
+    fn must_wait(&self, outbox: Option<&Outbox>, acts: &Acts<'_>) -> bool {
         let can_publish = acts.published.cost() < TURN_BYTES_MAX;
-        self.obstacle(has_outbox, can_publish).is_some() || self.terms.speech.replies() && acts.has_replied_enough()
+        self.obstacle(outbox, can_publish).is_some() || self.terms.speech.replies() && acts.has_replied_enough()
     }
 
     pub(super) fn logs(&self, what: SessionLog) -> bool {

@@ -1,7 +1,8 @@
 //! The bounded queue of one session: frames that the kernel did not accept, and what happens when the queue is full.
 //!
 //! It exists only while frames wait. The bytes of a frame are shared with all other queues that hold it. A partly written frame is
-//! never dropped, since the client could not decode the rest of the stream. If the hub has a `gap_notice`, a notice replaces
+//! never dropped, since the client could not decode the rest of the stream. A page of history, an answer that a client waits for and
+//! the head of a response are never dropped either, and count to no limit: their number is limited where they are made. If the hub has a `gap_notice`, a notice replaces
 //! dropped messages. It counts them until it is written.
 
 use std::collections::VecDeque;
@@ -15,7 +16,8 @@ use crate::config::{Hub, WhenSlow};
 use crate::hub::{Kind, Topic};
 use crate::wire::Framing;
 
-/// The time of a frame that is never dropped and is no message: the head of a response, a comment, or the last frame of a session.
+/// The time of a frame that is never dropped and is no message: the head of a response, a page of history, an answer, a comment, or the
+/// last frame of a session.
 pub(super) const NEVER_DROPPED: Seconds = Seconds::MAX;
 /// The maximum number of slices in one write. The kernel accepts 1024.
 const SLICES_MAX: usize = 64;
@@ -27,6 +29,9 @@ pub struct Outbox {
     /// How many bytes of the first entry are written.
     written: usize,
     bytes: usize,
+    /// How many entries are never dropped, and their bytes, whether written or not.
+    for_good: usize,
+    for_good_bytes: usize,
 }
 
 /// An entry of the queue.
@@ -52,8 +57,9 @@ pub enum Queued {
 impl Outbox {
     /// A queue with these entries. `written` bytes of the first one are written.
     pub(super) fn with(entries: VecDeque<Entry>, written: usize) -> Outbox {
-        let bytes = entries.iter().map(Entry::len).sum::<usize>().saturating_sub(written);
-        Outbox { entries, written, bytes }
+        let mut outbox = Outbox { entries, written, ..Outbox::default() };
+        outbox.count_anew();
+        outbox
     }
 
     /// The entries, the oldest first.
@@ -98,6 +104,8 @@ impl Outbox {
 
     /// Queues a frame that is never dropped.
     pub fn push_for_good(&mut self, bytes: Bytes) {
+        self.for_good += 1;
+        self.for_good_bytes += bytes.len();
         self.push_anyway(Waiting { bytes, topic: None, written: 0 }, NEVER_DROPPED);
     }
 
@@ -118,7 +126,7 @@ impl Outbox {
     pub fn clear(&mut self) -> u64 {
         let drained = self.entries.drain(self.first_droppable()..);
         let dropped = drained.map(|entry| u64::from(matches!(entry, Entry::Frame { .. }))).sum();
-        self.bytes = self.entries.iter().map(Entry::len).sum::<usize>() - self.written;
+        self.count_anew();
         dropped
     }
 
@@ -158,30 +166,43 @@ impl Outbox {
         self.bytes
     }
 
-    /// Whether `more` bytes fit. One message always fits into an empty queue, even if its header exceeds the limit. The head of a
-    /// response is no message.
-    fn has_room(&self, more: usize, hub: &Hub) -> bool {
-        let messages = self.entries.len() - usize::from(self.begins_with_head());
-        messages == 0 || (self.bytes + more <= hub.queue_bytes_max && messages < hub.queue_messages_max)
+    /// How many entries wait that are never dropped.
+    pub fn for_good(&self) -> usize {
+        self.for_good
     }
 
-    fn begins_with_head(&self) -> bool {
-        matches!(self.entries.front(), Some(Entry::Frame { since: NEVER_DROPPED, .. }))
+    fn count_anew(&mut self) {
+        self.bytes = self.entries.iter().map(Entry::len).sum::<usize>().saturating_sub(self.written);
+        let for_good = self.entries.iter().filter(|entry| entry.is_for_good());
+        (self.for_good, self.for_good_bytes) =
+            for_good.fold((0, 0), |(count, bytes), entry| (count + 1, bytes + entry.len()));
+    }
+
+    /// Whether `more` bytes fit. One message always fits into an empty queue, even if its header exceeds the limit.
+    fn has_room(&self, more: usize, hub: &Hub) -> bool {
+        let messages = self.entries.len() - self.for_good;
+        let written = if self.begins_for_good() { self.written } else { 0 };
+        let bytes = self.bytes + written - self.for_good_bytes;
+        messages == 0 || (bytes + more <= hub.queue_bytes_max && messages < hub.queue_messages_max)
+    }
+
+    fn begins_for_good(&self) -> bool {
+        self.entries.front().is_some_and(Entry::is_for_good)
     }
 
     /// Whether the oldest message has waited longer than `queue_age_max`.
     fn is_overdue(&self, hub: &Hub, now: Seconds) -> bool {
         let Some(max) = hub.queue_age_max else { return false };
         let oldest = self.entries.range(self.first_droppable()..).find_map(|entry| match entry {
-            Entry::Frame { since, .. } => Some(*since),
+            Entry::Frame { since, .. } => Some(*since).filter(|_| !entry.is_for_good()),
             Entry::Gap(_) | Entry::Notice { .. } => None,
         });
         oldest.is_some_and(|since| u64::from(now.saturating_sub(since)) > max.as_secs())
     }
 
-    /// The first entry that may be dropped: it is not partly written, and not the head of a response.
+    /// The first entry before which something may be dropped or noted: not one that is partly written, nor the head of a response.
     fn first_droppable(&self) -> usize {
-        usize::from(self.written > 0 || self.begins_with_head())
+        usize::from(self.written > 0 || self.begins_for_good())
     }
 
     /// Drops an earlier message of the same topic, if one waits.
@@ -194,7 +215,8 @@ impl Outbox {
 
     fn drop_oldest(&mut self) -> bool {
         let first = self.first_droppable();
-        let oldest = self.entries.iter().skip(first).position(|entry| matches!(entry, Entry::Frame { .. }));
+        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame { .. }) && !entry.is_for_good();
+        let oldest = self.entries.iter().skip(first).position(is_droppable);
         oldest.is_some_and(|at| self.drop_at(first + at))
     }
 
@@ -254,6 +276,10 @@ impl Outbox {
                 break;
             }
             self.written -= first.len();
+            if first.is_for_good() {
+                self.for_good -= 1;
+                self.for_good_bytes -= first.len();
+            }
             self.entries.pop_front();
         }
     }
@@ -269,6 +295,10 @@ impl Entry {
 
     fn len(&self) -> usize {
         self.bytes().len()
+    }
+
+    fn is_for_good(&self) -> bool {
+        matches!(self, Entry::Frame { since: NEVER_DROPPED, .. })
     }
 }
 
@@ -400,6 +430,33 @@ mod tests {
             0,
         );
         assert_eq!((outbox.clear(), outbox.bytes()), (1, 5));
+    }
+
+    #[test]
+    fn what_is_never_dropped_may_stand_between_messages_and_counts_to_no_limit() {
+        let hub = Hub { gap_notice: None, ..hub(WhenSlow::DropOldest) };
+        let mut outbox = Outbox::default();
+        let push = |outbox: &mut Outbox, text: &'static str, now| {
+            let waiting = Waiting { bytes: Bytes::from_static(text.as_bytes()), topic: None, written: 0 };
+            outbox.push(waiting, &hub, now)
+        };
+        push(&mut outbox, "a", 0);
+        // Behind a message that waits.
+        for text in ["<page of history>", "<answer>"] {
+            outbox.push_for_good(Bytes::from_static(text.as_bytes()));
+        }
+        for text in ["b", "c", "d"] {
+            assert_eq!(push(&mut outbox, text, 5), Queued::Dropped(0));
+        }
+        assert_eq!((outbox.for_good(), push(&mut outbox, "e", 5)), (2, Queued::Dropped(1)));
+        // Two bytes of the page are written. Then everything else is too old.
+        let mut sink = Sink(Vec::new(), 2);
+        assert!(!outbox.write_to(&mut sink, &hub, Framing::Rfc6455).unwrap());
+        assert_eq!(push(&mut outbox, "f", 100), Queued::Dropped(4));
+        sink.1 = 1000;
+        assert!(outbox.write_to(&mut sink, &hub, Framing::Hixie76).unwrap());
+        assert_eq!((outbox.for_good(), outbox.for_good_bytes, outbox.bytes()), (0, 0, 0));
+        assert_eq!(String::from_utf8_lossy(&sink.0), "<page of history><answer>f");
     }
 
     #[test]

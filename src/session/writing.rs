@@ -97,7 +97,8 @@ impl<S: Socket> Session<S> {
     /// Queues what was not written.
     fn keep(&mut self, run: &Run, staged: Staged, written: usize, now: Seconds) -> Flushed {
         let is_open = self.state.phase == Phase::Open;
-        let replies = self.state.terms.speech.replies();
+        let speech = &self.state.terms.speech;
+        let (answers, echoes) = (speech.subscriptions_max() > 0, speech.echoes());
         // Where the client answers no pings, they only keep a silent connection open. Anything else that waits does that, too.
         let superfluous = if self.state.framing.answers() { None } else { self.state.framing.ping() };
         let outbox = self.outbox.get_or_insert_default();
@@ -111,7 +112,10 @@ impl<S: Socket> Session<S> {
                 if outbox.is_empty() {
                     outbox.push_for_good(frame.bytes);
                 }
-            } else if !is_open || replies && frame.topic.is_none() {
+            } else if is_open && answers && frame.topic.is_none() {
+                // The client waits for its answers. Where too many wait, it is not read.
+                outbox.push_for_good(frame.bytes);
+            } else if !is_open || echoes && frame.topic.is_none() {
                 // The last frames of a session are limited by the turn. Replies are, too: a client that does not take them is not read.
                 outbox.push_anyway(frame, now);
             } else {
@@ -154,6 +158,11 @@ impl<S: Socket> Session<S> {
             Phase::Open | Phase::Closing if self.state.reading == Reading::AwaitsOutbox => Written::ReadOn,
             Phase::Open | Phase::Closing => Written::Stay,
         }
+    }
+
+    /// Whether it can be read on, although something waits: few enough of its answers do.
+    pub fn may_read_on(&self) -> bool {
+        self.state.reading == Reading::AwaitsOutbox && self.obstacle(true).is_none()
     }
 
     /// Whether something is staged or waits.

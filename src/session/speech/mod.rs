@@ -90,6 +90,13 @@ impl Speech {
         }
     }
 
+    /// Whether messages are sent back. Then a client is not read while anything waits for it.
+    pub fn echoes(&self) -> bool {
+        match self {
+            Speech::Plain(plain) => plain.echoes(),
+        }
+    }
+
     /// Whether messages are published. While the lanes are full, such clients are not read.
     pub fn publishes(&self) -> bool {
         match self {

@@ -104,7 +104,11 @@ impl Plain {
     }
 
     pub(super) fn replies(&self) -> bool {
-        self.on_message == OnMessage::Echo || self.subscribe.is_some()
+        self.echoes() || self.subscribe.is_some()
+    }
+
+    pub(super) fn echoes(&self) -> bool {
+        self.on_message == OnMessage::Echo
     }
 
     pub(super) fn publishes(&self) -> bool {

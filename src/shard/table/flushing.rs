@@ -77,6 +77,7 @@ impl<S: Socket> Table<S> {
                 let next = session.after_writing();
                 self.go_on(key.slot, next);
             }
+            Ok(false) if session.may_read_on() => self.read_later(key.slot),
             Ok(false) => {}
             Err(error) => self.remove(key.slot, &error.to_string()),
         }
