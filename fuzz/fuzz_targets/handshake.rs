@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use pushd::config::{self, limits};
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Client, Sample, Site, connection};
-use pushd::hub::{Kind, Members, Message};
+use pushd::hub::{Kind, Members, Message, Outcome};
 use pushd::session::Arrival;
 use pushd::wire::Framing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -24,6 +24,8 @@ message_max = "1KiB"
 queue_max = "64KiB"
 deflate = true
 deflate_min = "16B"
+[hub.news]
+history = { messages = 10 }
 
 [server.main]
 listen = "127.0.0.1:8888"
@@ -34,6 +36,8 @@ hosts = "any"
 "/listed" = { websocket = "push", origins = ["https://example.com"] }
 "/publish/{channel}" = { publish = "push", channel = "{channel}", methods = ["POST", "PUT", "GET"], message = "{text=nothing}" }
 "/events" = { events = "push", channels = ["{channel=all}"], event = "{channel}" }
+"/news" = { events = "news", channels = ["{channel=all}"] }
+"/batch" = { publish = "push", batch = true, channel = "{channel=all}" }
 "/body" = { publish = "push", channel = "all" }
 "/live" = { page = "live" }
 "/metrics" = { metrics = true }
@@ -62,15 +66,25 @@ impl Backend for Checking {
         Some(SITE.clone())
     }
 
-    async fn publish(&self, publication: Message) -> Option<u64> {
-        check_channel(&publication.channel);
-        assert!(publication.payload.len() <= 1024);
-        assert!(publication.kind == Kind::Binary || std::str::from_utf8(&publication.payload).is_ok());
-        Some(1)
+    async fn publish(&self, message: Message, key: Option<Box<str>>) -> Option<Outcome> {
+        check_channel(&message.channel);
+        assert!(message.payload.len() <= 1024);
+        assert!(message.kind == Kind::Binary || std::str::from_utf8(&message.payload).is_ok());
+        assert!(key.is_none_or(|key| key.is_ascii() && !key.contains('\0')));
+        Some(Outcome { subscribers: 1, position: None, is_refused: false })
+    }
+
+    async fn publish_all(&self, messages: Vec<(Message, Option<Box<str>>)>) -> Option<Vec<Option<Outcome>>> {
+        let mut outcomes = Vec::new();
+        for (message, key) in messages {
+            outcomes.push(self.publish(message, key).await);
+        }
+        Some(outcomes)
     }
 
     fn adopt(&self, _: DuplexStream, arrival: Arrival) {
-        arrival.channels.iter().chain([&arrival.to]).for_each(|channel| check_channel(channel));
+        arrival.channels.iter().for_each(|channel| check_channel(&channel.text));
+        check_channel(&arrival.to);
         assert!(arrival.framing != Framing::Deflate || arrival.inflates);
     }
 
