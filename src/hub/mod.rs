@@ -3,7 +3,7 @@
 //! A [`Message`] is what somebody wants to publish. The shard that owns its channel makes a [`Publication`] of it, which all shards
 //! share with its [`Encodings`]. [`Channels`] holds the subscribers of one shard, in the order in which they came. A channel's
 //! [`Topic`] is its number, and its [`Partition`] decides which shard owns it. A hub with [`History`] has one owner, which gives each
-//! publication its [`Position`], and remembers it. Nothing here does IO, reads a clock, logs or fails.
+//! publication its [`Position`], and remembers it. [`Presence`] is who is on channels. Nothing here does IO, reads a clock, logs or fails.
 
 mod channels;
 mod encodings;
@@ -12,6 +12,7 @@ mod idempotency;
 mod members;
 mod patterns;
 mod position;
+pub mod presence;
 mod publication;
 mod receipt;
 mod selector;
@@ -23,6 +24,7 @@ pub use history::History;
 pub use idempotency::Keys;
 pub use members::{Members, Membership};
 pub use position::{Epoch, Position, Since};
+pub use presence::Presence;
 pub use publication::{Kind, Message, Publication};
 pub use receipt::{Outcome, Receipt, Report};
 pub use selector::Selector;
