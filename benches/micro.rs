@@ -156,6 +156,7 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
         channels: [Selector::name(channel.clone())].into_iter().collect(),
         since: None,
         poll: None,
+        identity: None,
         to: channel.clone(),
         head: Bytes::new(),
         greeting: None,

@@ -21,7 +21,8 @@ use pushd::config::{self, HubId, OnMessage};
 use pushd::http::opening::Opening;
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Sample, Site};
-use pushd::hub::{Members, Message, Outcome, Position};
+use pushd::hub::presence::Attendees;
+use pushd::hub::{Members, Message, Outcome, Partition, Position};
 use pushd::session::Arrival;
 use pushd::shard::table::Table;
 
@@ -194,6 +195,10 @@ impl Backend for Server {
     }
 
     fn position(&self, _: HubId) -> Option<Position> {
+        None
+    }
+
+    async fn attendees(&self, _: HubId, _: Arc<str>, _: Partition) -> Option<Attendees> {
         None
     }
 

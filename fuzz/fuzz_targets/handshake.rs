@@ -8,10 +8,11 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
-use pushd::config::{self, limits};
+use pushd::config::{self, HubId, limits};
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Client, Sample, Site, connection};
-use pushd::hub::{Kind, Members, Message, Outcome};
+use pushd::hub::presence::Attendees;
+use pushd::hub::{Kind, Members, Message, Outcome, Partition};
 use pushd::session::Arrival;
 use pushd::wire::Framing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -80,6 +81,10 @@ impl Backend for Checking {
             outcomes.push(self.publish(message, key).await);
         }
         Some(outcomes)
+    }
+
+    async fn attendees(&self, _: HubId, _: Arc<str>, _: Partition) -> Option<Attendees> {
+        None
     }
 
     fn adopt(&self, _: DuplexStream, arrival: Arrival) {

@@ -173,6 +173,19 @@ pub const BATCH_BYTES_MAX: usize = 16 << 20;
 pub const BATCH_BYTES_AT_ONCE: usize = 64 << 10;
 /// How long a member of a channel may be away before it has left. A page that is loaded again, or a restart, takes less.
 pub const PRESENCE_LEAVE_DELAY: Duration = Duration::from_secs(3);
+/// The longest identity of a client, in bytes: that of a channel's name, which is often made of it.
+pub const IDENTITY_BYTES_MAX: usize = CHANNEL_BYTES_MAX;
+/// How many members of a channel are named in an answer. Of the others only the number is told. An answer has a few hundred
+/// kilobytes, and takes its owner a fraction of a millisecond.
+pub const PRESENCE_MEMBERS_MAX: usize = 10_000;
+/// The budget of an owner's turn for sessions that come and go and for questions about presence, in nanoseconds.
+pub const PRESENCE_WORK_PER_TURN: u32 = 1_000_000;
+/// How many joins and leaves an owner looks at in one turn. Each may be published. When a network fails, many clients leave in the
+/// same second.
+pub const PRESENCE_CHANGES_PER_TURN: usize = 250;
+/// How much a shard hands over about the members that it has told of, in bytes. Two million take some 60 MB. The next process tells
+/// again of those that are left out.
+pub const PRESENCE_BYTES_MAX: usize = 128 << 20;
 
 /// How many log lines may be queued for the disk. Further ones are counted, and the number is logged once there is room.
 pub const LOG_LINES_MAX: usize = 8192;

@@ -53,6 +53,8 @@ pub fn respond(
     }
     let channels = subscription::channels(&route.subscription.channels, arguments)
         .map_err(|why| reader.allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
+    let identity = subscription::identity(route.identity.as_ref(), terms, arguments)
+        .map_err(|why| reader.allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
     if request.method == Method::HEAD {
         return Err(reader.allowed(stream(Body::empty())));
     }
@@ -74,6 +76,7 @@ pub fn respond(
         channels,
         since: resuming::since(&request.headers, arguments),
         poll: None,
+        identity,
         head: beginning.into(),
         greeting: None,
         early: Bytes::new(),

@@ -5,7 +5,7 @@
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
-//!   `publish_batch` publishing several messages, [`pages`] the files, [`status`] metrics and health.
+//!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, [`status`] metrics and health.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
@@ -26,6 +26,7 @@ pub mod opening;
 mod origin;
 pub mod pages;
 mod poll;
+mod presence;
 mod progress;
 mod publish;
 mod publish_batch;
@@ -50,7 +51,8 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::config::HubId;
 use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
-use crate::hub::{Message, Outcome as Published, Position};
+use crate::hub::presence::Attendees;
+use crate::hub::{Message, Outcome as Published, Partition, Position};
 use crate::session::Arrival;
 use answer::Answer;
 use arguments::Arguments;
@@ -89,6 +91,10 @@ pub trait Backend: Clone + 'static {
 
     /// The position up to which everything of a hub has passed here. `None`: the hub has no history.
     fn position(&self, hub: HubId) -> Option<Position>;
+
+    /// Asks who is on a channel, of which `partition` names the owner. `None`: there was no room for the question.
+    fn attendees(&self, hub: HubId, channel: Arc<str>, partition: Partition)
+    -> impl Future<Output = Option<Attendees>>;
 
     /// Makes a session of an upgraded connection.
     fn adopt(&self, io: Self::Io, arrival: Arrival);
@@ -259,7 +265,7 @@ async fn outcome<B: Backend>(
             answer::text(StatusCode::BAD_REQUEST, "the request of a poll has no body")
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
-        Handler::Unserved => answer::text(StatusCode::NOT_IMPLEMENTED, "this kind of route is not served yet"),
+        Handler::Presence(handler) => presence::respond(handler, head, &arguments, site, client, backend).await?,
         Handler::Static(pages) => {
             pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
         }

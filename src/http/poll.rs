@@ -58,6 +58,7 @@ pub fn respond(
     }
     let bad = |why| refused(StatusCode::BAD_REQUEST, why);
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad)?;
+    let identity = subscription::identity(route.identity.as_ref(), terms, arguments).map_err(bad)?;
     let polling = polling(arguments).map_err(bad)?;
     if terms.hub.history.is_none() {
         // Only a restart adds a history to a hub.
@@ -89,6 +90,7 @@ pub fn respond(
         channels,
         since: Some(since),
         poll: Some(polling),
+        identity,
         head: beginning(framing, reader).into(),
         greeting: None,
         early: Bytes::new(),

@@ -53,8 +53,8 @@ pub enum Handler {
     Poll(Box<PollHandler>),
     /// Publishes.
     Publish(Box<PublishHandler>),
-    /// Not served yet.
-    Unserved,
+    /// Answers who is on a channel.
+    Presence(Box<PresenceHandler>),
     /// Serves files.
     Static(config::Static),
     /// Serves the built-in page.
@@ -99,6 +99,17 @@ pub struct PollHandler {
 pub struct PublishHandler {
     /// The configuration of the route.
     pub route: config::Publish,
+    /// The number of the hub.
+    pub hub_id: HubId,
+    /// The configuration of the hub.
+    pub hub: config::Hub,
+}
+
+/// A route that answers who is on a channel, with its hub.
+#[derive(Debug)]
+pub struct PresenceHandler {
+    /// The configuration of the route.
+    pub route: config::PresenceRoute,
     /// The number of the hub.
     pub hub_id: HubId,
     /// The configuration of the hub.
@@ -157,7 +168,11 @@ impl Site {
                     hub: hub.hub.clone(),
                 }))
             }
-            Action::Presence(_) => Handler::Unserved,
+            Action::Presence(presence) => {
+                let HubInUse { id, hub, .. } = &hubs[presence.hub.0 as usize];
+                let (route, hub) = (presence.clone(), hub.clone());
+                Handler::Presence(Box::new(PresenceHandler { route, hub_id: *id, hub }))
+            }
             Action::Static(pages) => Handler::Static(pages.clone()),
             Action::Page(page) => Handler::Page(*page),
             Action::Metrics => Handler::Metrics,

@@ -1,4 +1,4 @@
-//! The channels of a request, and the count of sessions of their hub.
+//! The channels and the identity of a request, and the count of sessions of their hub.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::arguments::Arguments;
 use crate::config::Template;
-use crate::config::limits::CHANNEL_BYTES_MAX;
+use crate::config::limits::{CHANNEL_BYTES_MAX, IDENTITY_BYTES_MAX};
 use crate::hub::{Membership, Selector};
 use crate::session::Terms;
 
@@ -44,6 +44,25 @@ pub fn named(name: &str) -> Result<Arc<str>, String> {
         _ if name.contains(char::is_control) => Err("a channel's name has no control characters".to_owned()),
         1..=CHANNEL_BYTES_MAX => Ok(name.into()),
         _ => Err(format!("a channel's name may have at most {CHANNEL_BYTES_MAX} bytes")),
+    }
+}
+
+/// The name of a client for presence, filled from the request. `None`: it has none, or the hub has no presence.
+///
+/// # Errors
+/// A sentence that names the missing or invalid argument.
+pub fn identity(
+    template: Option<&Template>,
+    terms: &Terms,
+    arguments: &Arguments<'_>,
+) -> Result<Option<Arc<str>>, String> {
+    let Some(template) = template.filter(|_| terms.hub.presence) else { return Ok(None) };
+    let identity = template.text(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
+    match identity.len() {
+        0 => Ok(None),
+        _ if identity.contains(char::is_control) => Err("an identity has no control characters".to_owned()),
+        1..=IDENTITY_BYTES_MAX => Ok(Some(identity.into())),
+        _ => Err(format!("an identity may have at most {IDENTITY_BYTES_MAX} bytes")),
     }
 }
 

@@ -57,6 +57,7 @@ pub fn agree(
     };
     let greeting = route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
     let greeting = greeting.transpose().map_err(|missing| bad_request(missing.to_string()))?;
+    let identity = subscription::identity(route.identity.as_ref(), terms, arguments).map_err(bad_request)?;
     let membership =
         subscription::join(terms).map_err(|why| Box::new(answer::text(StatusCode::SERVICE_UNAVAILABLE, why)))?;
     let deflate = terms.hub.deflate_bytes_min.and_then(|_| extension::agree(headers));
@@ -73,6 +74,7 @@ pub fn agree(
         channels,
         since: route.envelope.then(|| resuming::since(headers, arguments)).flatten(),
         poll: None,
+        identity,
         to,
         head: Bytes::new(),
         greeting,

@@ -18,6 +18,7 @@ use super::feeds::StoppedFeed;
 use super::handover::{
     FEED, FILE, HISTORIES, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state,
 };
+use super::presence;
 use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
 use crate::session::Seconds;
@@ -214,11 +215,12 @@ pub(super) fn wait_for_shards(mailboxes: &[Mailbox]) -> bool {
 /// Distributes the sessions of the previous process evenly over the shards, and returns once the shards have them. No
 /// session is read before all have arrived. Connections without a request in flight are returned, to be served after
 /// that.
-pub(super) fn take_up(parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) -> Vec<(usize, Command)> {
+pub(super) fn take_up(mut parcels: Vec<Opened>, plan: &Plan, mailboxes: &[Mailbox]) -> Vec<(usize, Command)> {
     let mut silent = Vec::new();
     if parcels.is_empty() {
         return silent;
     }
+    presence::expect(&mut parcels, plan, mailboxes);
     let (mut taken, mut gone, mut lost) = (0, 0, 0);
     // Errors are counted by reason: another version may have written ten thousand records that are all unreadable.
     let mut unreadable = BTreeMap::<String, usize>::new();

@@ -12,6 +12,7 @@ mod handover;
 mod hubs;
 mod machine;
 mod memory;
+mod presence;
 pub mod rehearsal;
 
 use std::collections::HashMap;
@@ -365,7 +366,8 @@ fn planned(hub: &HubInUse, lasting: &mut Lasting) -> PlannedHub {
         beginning: lasting.hubs.beginning(hub),
         disk: lasting.durable.disk(&hub.hub.name),
     });
-    PlannedHub { name: hub.hub.name.clone(), id: hub.id, members: hub.members.clone(), history }
+    let presence_channel = hub.hub.presence_channel.clone().filter(|_| hub.hub.presence);
+    PlannedHub { name: hub.hub.name.clone(), id: hub.id, members: hub.members.clone(), history, presence_channel }
 }
 
 fn log_addresses(config: &Config, listeners: &Listeners) {

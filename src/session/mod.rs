@@ -106,6 +106,8 @@ pub struct Arrival {
     pub since: Option<Since>,
     /// What it asks for if it is a poll, which continues from a position.
     pub poll: Option<Polling>,
+    /// Its name for presence.
+    pub identity: Option<Arc<str>>,
     /// The channel its messages are published on.
     pub to: Arc<str>,
     /// The head of a response that lasts, which is sent before everything else.
@@ -198,6 +200,8 @@ struct Cold {
     poll: Option<Poll>,
     /// The subscriptions that the client has asked for itself, without those that have not begun.
     wished_seats: Vec<Seat>,
+    /// Its name for presence.
+    identity: Option<Arc<str>>,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -226,8 +230,9 @@ impl SubAssign for Held {
 impl<S: Socket> Session<S> {
     /// A new session, not subscribed to anything yet.
     pub fn new(socket: S, arrival: Arrival, generation: u32, now: Seconds) -> Self {
-        let Arrival { framing, inflates, terms, membership, to, .. } = arrival;
-        let state = State::new(framing, terms, to, membership, generation, now);
+        let Arrival { framing, inflates, terms, membership, to, identity, .. } = arrival;
+        let mut state = State::new(framing, terms, to, membership, generation, now);
+        state.set_identity(identity);
         Session { socket, codec: Codec::new(framing, inflates), outbox: None, state }
     }
 
@@ -303,6 +308,11 @@ impl<S: Socket> Session<S> {
         self.state.pinged.map(NonZero::get)
     }
 
+    /// Its name for presence, if it has one.
+    pub fn identity(&self) -> Option<&Arc<str>> {
+        self.state.cold.as_ref()?.identity.as_ref()
+    }
+
     /// The memory it holds beside its outbox.
     pub fn held(&self) -> Held {
         let unheard = self.state.unheard().len();
@@ -341,6 +351,13 @@ impl State {
         }
     }
 
+    /// Sets its name for presence.
+    fn set_identity(&mut self, identity: Option<Arc<str>>) {
+        if identity.is_some() {
+            self.cold.get_or_insert_default().identity = identity;
+        }
+    }
+
     /// Bytes that were read and not decoded yet.
     fn unheard(&self) -> &[u8] {
         self.cold.as_ref().map_or(&[], |cold| &cold.unheard)
@@ -360,9 +377,10 @@ impl State {
     /// Drops the cold state if nothing is in it.
     fn shrink_cold(&mut self) {
         let is_used = |cold: &Cold| {
-            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, .. } = cold;
+            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, identity, .. } = cold;
             let has_bytes = !unheard.is_empty() || dismissed.is_some();
-            has_bytes || !catch_ups.is_empty() || !wished_seats.is_empty() || poll.is_some()
+            let is_behind = !catch_ups.is_empty() || poll.is_some();
+            has_bytes || is_behind || !wished_seats.is_empty() || identity.is_some()
         };
         if !self.cold.as_deref().is_some_and(is_used) {
             self.cold = None;

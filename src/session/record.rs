@@ -15,7 +15,7 @@ use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
 use super::speech::{Plain, Speech};
 use super::{Phase, Reading, Seconds, Session, Socket, State, Terms};
-use crate::config::limits::CHANNEL_BYTES_MAX;
+use crate::config::limits::{CHANNEL_BYTES_MAX, IDENTITY_BYTES_MAX};
 use crate::config::{self, HubId, SessionLog};
 use crate::hub::{Members, Membership, Position, Selector, Since, Topic};
 use crate::wire::Framing;
@@ -68,6 +68,8 @@ pub struct Record {
     pub wished_channels: u32,
     /// The same for patterns.
     pub wished_patterns: u32,
+    /// Its name for presence. Empty: it has none.
+    pub identity: Arc<str>,
 }
 
 tagged!(Record {
@@ -91,6 +93,7 @@ tagged!(Record {
     18 messages_max,
     19 wished_channels,
     20 wished_patterns,
+    25 identity,
 });
 
 /// Subscriptions of a session that catches up.
@@ -135,6 +138,9 @@ impl Record {
         let live = record.channels.iter().chain(&record.patterns);
         if live.chain([&record.to]).chain(behind).any(|name| name.len() > CHANNEL_BYTES_MAX) {
             return Err(Damaged("the name of a channel is too long"));
+        }
+        if record.identity.len() > IDENTITY_BYTES_MAX {
+            return Err(Damaged("an identity is too long"));
         }
         let channels = record.channels.len();
         if record.waiting.iter().any(|kept| kept.channel.is_some_and(|channel| channel as usize >= channels)) {
@@ -213,6 +219,7 @@ impl<S: Socket> Session<S> {
             messages_max: poll.map_or(0, |poll| poll.messages_max as u32),
             wished_channels,
             wished_patterns,
+            identity: self.identity().cloned().unwrap_or_default(),
         }
     }
 
@@ -229,6 +236,7 @@ impl<S: Socket> Session<S> {
         let outbox = (!record.waiting.is_empty()).then(|| Outbox::of(record.waiting, record.written, &topics));
         let (framing, inflates, phase) = (record.framing, record.inflates, record.phase);
         let mut state = State::new(framing, terms, record.to, membership, generation, now);
+        state.set_identity(Some(record.identity).filter(|identity| !identity.is_empty()));
         state.phase = record.phase;
         state.heard = record.heard.min(now);
         state.pinged = record.pinged.and_then(|pinged| NonZero::new(pinged.min(now)));
@@ -359,6 +367,7 @@ mod tests {
             patterns in vec("[a-z*/]{0,8}", 0..3),
             (answer_due, messages_max) in any::<(Seconds, u32)>(),
             (wished_channels, wished_patterns) in (0..4u32, 0..4u32),
+            identity in "[a-zä]{0,8}",
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
@@ -366,6 +375,7 @@ mod tests {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
                 behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max, wished_channels,
                 wished_patterns,
+                identity: identity.into(),
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -412,7 +422,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_record_is_read_back_and_unknown_fields_are_skipped(
-            record in record(), at: prop::sample::Index, tag in 21..=u64::MAX, value in vec(any::<u8>(), 1..300),
+            record in record(), at: prop::sample::Index, tag in 26..=u64::MAX, value in vec(any::<u8>(), 1..300),
         ) {
             let bytes = written(&record);
             prop_assert_eq!(Record::read(&bytes), Ok(record.clone()));
@@ -445,6 +455,7 @@ mod tests {
                 18 => expected.messages_max = 0,
                 19 => expected.wished_channels = 0,
                 20 => expected.wished_patterns = 0,
+                25 => expected.identity = "".into(),
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));

@@ -16,6 +16,10 @@ pub const SUBSCRIPTION: u32 = 2_000;
 pub const SUBSCRIPTION_BEFORE: u32 = 2;
 /// A message of a page of history: it is copied, encoded, and sent.
 pub const PAGE_MESSAGE: u32 = 400;
+/// A session that comes to a channel with presence, or goes: two or three searches in maps.
+pub const VISIT: u32 = 500;
+/// An answer about who is on a channel. Most have few members.
+pub const ATTENDEES: u32 = 20_000;
 /// A line in the log.
 pub const LOG_LINE: u32 = 5_000;
 /// A write to a socket: the system call, with what the kernel does for the receiver.

@@ -11,13 +11,15 @@ use tokio::sync::oneshot;
 use super::Shard;
 use super::counters::Counters;
 use super::gathering::Gathering;
+use super::lane::Inquiry;
 use super::poller::Poller;
 use super::stream::{Raw, Stream};
 use super::table::SessionKey;
 use crate::config::HubId;
 use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
-use crate::hub::{Message, Outcome, Position, Receipt};
+use crate::hub::presence::Attendees;
+use crate::hub::{Message, Outcome, Partition, Position, Receipt};
 use crate::session::{Arrival, Socket};
 use crate::wire::Close;
 
@@ -65,6 +67,16 @@ impl Backend for Edge {
 
     fn position(&self, hub: HubId) -> Option<Position> {
         self.0.table.borrow().frontier(hub)
+    }
+
+    async fn attendees(&self, hub: HubId, channel: Arc<str>, partition: Partition) -> Option<Attendees> {
+        let (sender, attendees) = oneshot::channel();
+        let report = Box::new(move |attendees| {
+            // The request may have been dropped meanwhile.
+            let _ = sender.send(attendees);
+        });
+        let is_asked = self.0.relay.inquire(Inquiry { hub, channel, report }, partition);
+        if is_asked { attendees.await.ok() } else { None }
     }
 
     fn adopt(&self, io: Stream, arrival: Arrival) {

@@ -5,6 +5,7 @@
 //! 1. [`Step::StopAccepting`]: no connection is accepted, requests in flight are finished, and connections without one are put
 //!    aside.
 //! 2. [`Step::StopReading`]: no session is read, and nothing more is published, except what is in the lanes of requests.
+//!    No member joins or leaves a channel.
 //! 3. [`Step::Spread`]: these lanes are emptied. The publications are now in the lanes of deliveries.
 //! 4. [`Step::Pack`]: these are emptied, too. Each publication is now in the sockets or outboxes of its subscribers. The sessions
 //!    are packed, and not touched any longer.
@@ -14,12 +15,13 @@
 //! In the process that begins, shards take up the sessions before they accept connections or read. So all sessions receive what is
 //! published from then on.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::parcel::{Item, Packer, Parcel};
+use super::parcel::{Item, Packer, Parcel, Present};
 use super::stream::Raw;
 use super::table::SessionKey;
 use super::{Shard, histories};
@@ -92,6 +94,7 @@ impl Shard {
             Step::StopReading => {
                 table.pause_reading(true);
                 self.publishing_stopped.set(true);
+                self.relay.register().hold();
             }
             Step::Spread => self.relay.serve_all(&mut table),
             Step::Pack => {
@@ -107,6 +110,7 @@ impl Shard {
             Step::Resume => {
                 self.packed.take();
                 self.publishing_stopped.set(false);
+                self.relay.register().settle(self.now());
                 table.pause_reading(false);
             }
             Step::Wait => {}
@@ -118,7 +122,7 @@ impl Shard {
     fn pack(&self) -> io::Result<Packed> {
         let (mut table, idle) = (self.table.borrow_mut(), self.idle_connections.borrow());
         self.relay.take_all(&mut table);
-        let mut packer = Packer::new(self.now())?;
+        let mut packer = Packer::new(self.now(), self.present())?;
         let mut keys = Vec::with_capacity(table.len());
         let connections = idle.iter().map(|(socket, early, server)| {
             (None, Item::Idle { server: server.to_string(), early: early.to_vec() }, socket)
@@ -153,6 +157,17 @@ impl Shard {
         histories::write(in_memory.filter_map(|(id, history, keys)| Some((name(id)?, history, keys))))
     }
 
+    /// The members of the channels that this shard owns, of which it has told.
+    fn present(&self) -> Vec<Present> {
+        let (register, plan) = (self.relay.register(), self.plan.borrow());
+        let names: HashMap<HubId, &str> = plan.hubs.iter().map(|hub| (hub.id, hub.name.as_str())).collect();
+        let (present, left_out) = Present::of(register.told(), |hub| names.get(&hub).copied());
+        if left_out > 0 {
+            log::warn!("{left_out} members of channels are too many to be handed over: they are told as joining again");
+        }
+        present
+    }
+
     /// Takes up sessions of another process.
     pub(super) fn take_up(&self, sessions: Vec<Returning>) {
         let mut table = self.table.borrow_mut();
@@ -165,6 +180,8 @@ impl Shard {
                 table.abandon(key);
             }
         }
+        // Before this shard says that it has them: then the owners of their channels know of all sessions before anybody asks.
+        self.relay.relay_visits(&mut table);
         self.mailbox().bell.notify_one();
     }
 }

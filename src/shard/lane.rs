@@ -4,13 +4,18 @@
 //! limit is soft: it is exceeded by what was read before the lane was seen to be full, and by the deliveries of one turn.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::owner::{Answer, Question};
+use super::table::Visit;
+use crate::config::HubId;
 use crate::config::limits::{INBOX_BYTES_MAX, INBOX_MESSAGES_MAX};
 use crate::hub::history::Page;
+use crate::hub::presence::Attendees;
 use crate::hub::{Message, Publication};
+use crate::session::work;
 
 /// What is asked of the owner of a channel.
 #[derive(Debug)]
@@ -19,6 +24,37 @@ pub enum Request {
     Publish(Message),
     /// To send a session what it has missed.
     Page(Box<Question>),
+    /// To count a session that has come to a channel, or gone from it.
+    Visit(Visit),
+    /// To answer who is on a channel.
+    Attendees(Inquiry),
+}
+
+/// The question who is on a channel.
+pub struct Inquiry {
+    /// The hub.
+    pub hub: HubId,
+    /// The channel.
+    pub channel: Arc<str>,
+    /// Takes the answer.
+    pub report: Box<dyn FnOnce(Attendees) + Send>,
+}
+
+impl fmt::Debug for Inquiry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inquiry").field("hub", &self.hub).field("channel", &self.channel).finish_non_exhaustive()
+    }
+}
+
+impl Request {
+    /// What it costs beside what the limits of a turn count anyway, in nanoseconds.
+    pub fn work(&self) -> u32 {
+        match self {
+            Request::Publish(_) | Request::Page(_) => 0,
+            Request::Visit(_) => work::VISIT,
+            Request::Attendees(_) => work::ATTENDEES,
+        }
+    }
 }
 
 /// What an owner sends to the other shards.
@@ -40,7 +76,7 @@ impl Load for Request {
     fn bytes(&self) -> usize {
         match self {
             Request::Publish(message) => message.payload.len(),
-            Request::Page(_) => 0,
+            Request::Page(_) | Request::Visit(_) | Request::Attendees(_) => 0,
         }
     }
 }

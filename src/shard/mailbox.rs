@@ -22,6 +22,7 @@ use super::handover::{Packed, Returning, Step};
 use super::lane::{Delivery, Lane, Request};
 use super::stream::Raw;
 use crate::config::HubId;
+use crate::hub::presence::Member;
 use crate::hub::{History, Keys, Members, Message};
 use crate::wire::Close;
 
@@ -43,6 +44,8 @@ pub enum Command {
     Plan(Arc<Plan>),
     /// Take no new connections, finish what is in flight, say goodbye to sessions.
     Drain(Farewell),
+    /// Go on with these members of channels that the shard owns: another process has told of them.
+    Expect(Vec<Member>),
     /// Go on with sessions of another process.
     TakeUp(Vec<Returning>),
     /// Go on with the history of a hub that this shard owns, and the known keys.

@@ -24,6 +24,7 @@ pub mod parcel;
 pub mod peer;
 pub mod poller;
 mod refusal;
+pub mod register;
 pub mod relay;
 pub mod socket_file;
 pub mod stream;
@@ -48,8 +49,8 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::HubId;
 use crate::config::limits::{BLOCKED_FILE, BLOCKING_THREADS_MAX, COMMANDS_PER_TURN};
+use crate::config::{HubId, Template};
 use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
@@ -62,6 +63,7 @@ use lobby::Lobby;
 use mailbox::{Command, Mailbox};
 use owner::PlannedHistory;
 use poller::{Events, Poller};
+use register::Teller;
 use relay::Relay;
 use stream::{Raw, Stream};
 use table::{Rebind, SessionKey, Table};
@@ -105,6 +107,8 @@ pub struct PlannedHub {
     pub members: Members,
     /// What it remembers.
     pub history: Option<PlannedHistory>,
+    /// Where it publishes who joins and leaves.
+    pub presence_channel: Option<Template>,
 }
 
 impl Plan {
@@ -200,10 +204,12 @@ impl Shard {
         let mut table = Table::new(mailboxes[index].counters.clone());
         table.tick(clock);
         table.pause_reading(true);
+        let relay = Relay::new(index, mailboxes);
+        relay.register().hold();
         Ok(Shard {
             index,
             table: RefCell::new(table),
-            relay: Relay::new(index, mailboxes),
+            relay,
             plan: RefCell::new(Arc::new(plan.without_listeners())),
             poller: Poller::new()?,
             lobby: RefCell::default(),
@@ -288,12 +294,14 @@ impl Shard {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
             Command::Plan(plan) => {
                 self.plan_histories(&plan);
+                self.plan_presence(&plan);
                 self.table.borrow_mut().rebind(rebinding(Arc::new(plan.without_listeners())));
                 *self.plan.borrow_mut() = plan;
                 self.table.borrow_mut().pause_reading(false);
                 self.accept_as_planned();
             }
             Command::Drain(farewell) => self.drain(farewell),
+            Command::Expect(members) => self.relay.register().expect(members),
             Command::TakeUp(sessions) => self.take_up(sessions),
             Command::Remember(hub, remembered) => {
                 let (history, keys) = *remembered;
@@ -312,6 +320,15 @@ impl Shard {
         let remembered = || plan.hubs.iter().filter_map(|hub| Some((hub.id, hub.history.as_ref()?)));
         self.table.borrow_mut().set_frontiers(remembered().map(|(hub, history)| (hub, history.beginning)));
         self.relay.remember(remembered(), &plan.memory);
+    }
+
+    /// Goes by the hubs with presence of a plan. The first one comes when all sessions of the previous process are taken up.
+    fn plan_presence(&self, plan: &Plan) {
+        let tellers = plan.hubs.iter().filter_map(|hub| {
+            let template = hub.presence_channel.clone()?;
+            Some((hub.id, Teller { template, has_history: hub.history.is_some() }))
+        });
+        self.relay.register().set_tellers(tellers, self.now());
     }
 
     /// Starts to accept on the listeners of this shard, and stops on those that are no longer configured.

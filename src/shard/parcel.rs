@@ -6,6 +6,7 @@
 //! limits how many messages a pipe holds (`net.unix.max_dgram_qlen`), so there are as many pipes as necessary.
 
 mod opened;
+mod present;
 
 use std::fs::File;
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
@@ -24,6 +25,7 @@ use crate::session::record::Record;
 use crate::wire::fields::{Damaged, Fields};
 use crate::wire::tagged::{self, Field, tagged};
 pub use opened::{Opened, clock};
+pub use present::Present;
 
 /// The maximum number of descriptors in one message (`SCM_MAX_FD`).
 const SOCKETS_PER_MESSAGE: usize = 253;
@@ -86,9 +88,11 @@ impl Item {
 struct Header {
     /// When the parcel was begun, by the clock of the sessions.
     clock: Seconds,
+    /// The members of the channels that the shard owns.
+    present: Vec<Present>,
 }
 
-tagged!(Header { 1 clock });
+tagged!(Header { 1 clock, 2 present });
 
 /// Packed sessions and connections.
 #[derive(Debug)]
@@ -152,11 +156,11 @@ pub struct Packer<'s> {
 }
 
 impl<'s> Packer<'s> {
-    /// An empty parcel, begun at this time of the clock of the sessions.
-    pub fn new(clock: Seconds) -> io::Result<Packer<'s>> {
+    /// A parcel without sockets, begun at this time of the clock of the sessions, with the members of channels.
+    pub fn new(clock: Seconds, present: Vec<Present>) -> io::Result<Packer<'s>> {
         let mut records = File::from(memfd_create("pushd-records", MFdFlags::MFD_CLOEXEC)?);
         let (mut begin, mut header) = (MAGIC.to_vec(), Vec::new());
-        Header { clock }.write(&mut header);
+        Header { clock, present }.write(&mut header);
         begin.extend_from_slice(&FORMAT.to_le_bytes());
         begin.extend_from_slice(&(header.len() as u32).to_le_bytes());
         begin.append(&mut header);
@@ -258,6 +262,7 @@ mod tests {
                 Kept { bytes: b"\x81\x02hi"[..].into(), channel: Some(1), since: 6, dropped: 0 },
             ],
             written: 2,
+            identity: "ann".into(),
             behind: Vec::new(),
             patterns: vec!["news/*".into()].into(),
             answer_due: 0,
@@ -278,7 +283,7 @@ mod tests {
     /// A parcel with `count` sessions and connections, and the other ends of their sockets.
     fn packed(count: usize) -> (Parcel, Vec<UnixStream>) {
         let (ours, theirs): (Vec<_>, Vec<_>) = (0..count).map(|_| UnixStream::pair().unwrap()).unzip();
-        let mut packer = Packer::new(41).unwrap();
+        let mut packer = Packer::new(41, vec![]).unwrap();
         for (number, socket) in theirs.iter().enumerate() {
             assert!(packer.pack(&item(number), socket.as_fd()).unwrap());
         }
@@ -315,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn the_members_of_channels_arrive_with_the_sockets() {
+        let present = || Present { hub: "push".into(), channel: "all".into(), ids: vec!["ann".into(), "bo".into()] };
+        let parcel = Packer::new(7, vec![present()]).unwrap().close().unwrap();
+        let (mut opened, why) = open(parcel);
+        assert_eq!(why, None);
+        assert_eq!(opened.take_present(), [present()]);
+        assert!(opened.next().is_none());
+    }
+
+    #[test]
     fn a_full_pipe_is_followed_by_another() {
         let (parcel, _ours) = packed(2);
         let mut first = parcel.pipes;
@@ -322,7 +337,7 @@ mod tests {
         let socket = UnixStream::pair().unwrap().0;
         let more = (2..100_000).take_while(|number| pipe.send(*number, &[socket.as_fd()]).is_ok()).count();
         assert!(more > 1 && more < 90_000, "{more}");
-        let mut packer = Packer::new(0).unwrap();
+        let mut packer = Packer::new(0, vec![]).unwrap();
         packer.pipes = vec![pipe];
         packer.pack(&item(9), socket.as_fd()).unwrap();
         assert_eq!(packer.close().unwrap().pipes.len(), 2);
@@ -365,7 +380,7 @@ mod tests {
         record.waiting = vec![Kept { dropped: 1, ..Kept::default() }; LIST_VALUES_MAX];
         record.written = 0;
         let socket = UnixStream::pair().unwrap().0;
-        let mut packer = Packer::new(0).unwrap();
+        let mut packer = Packer::new(0, vec![]).unwrap();
         for is_packed in [true, false] {
             assert_eq!(packer.pack(&Item::Session(record.clone().into()), socket.as_fd()).unwrap(), is_packed);
             record.waiting.push(Kept { dropped: 1, ..Kept::default() });

@@ -3,6 +3,8 @@
 //!
 //! The relay knows mailboxes and a table, but neither a poller nor a clock, so a simulation takes exactly the turns that a shard takes.
 
+mod presence;
+
 use std::cell::{RefCell, RefMut};
 use std::sync::Arc;
 
@@ -12,11 +14,14 @@ use super::lane::{Delivery, Request};
 use super::mailbox::Mailbox;
 use super::owner::{Admitted, Answer, Asker, Owner, PlannedHistory, Question};
 use super::poller::Ready;
+use super::register::Register;
 use super::table::Table;
 use crate::config::HubId;
+use crate::config::limits::PRESENCE_WORK_PER_TURN;
 use crate::hub::history::Memory;
 use crate::hub::{Message, Partition, Publication};
 use crate::session::catch_up::Asked;
+use crate::session::work::Work;
 use crate::session::{Seconds, Socket};
 
 /// The place of one shard among all.
@@ -25,12 +30,13 @@ pub struct Relay {
     index: usize,
     mailboxes: Arc<[Mailbox]>,
     owner: RefCell<Owner>,
+    register: RefCell<Register>,
 }
 
 impl Relay {
     /// Of shard number `index`.
     pub fn new(index: usize, mailboxes: Arc<[Mailbox]>) -> Relay {
-        Relay { index, mailboxes, owner: RefCell::default() }
+        Relay { index, mailboxes, owner: RefCell::default(), register: RefCell::default() }
     }
 
     /// This shard's own mailbox.
@@ -46,6 +52,11 @@ impl Relay {
     /// The hubs that this shard owns.
     pub fn owner(&self) -> RefMut<'_, Owner> {
         self.owner.borrow_mut()
+    }
+
+    /// Who is on the channels that this shard owns.
+    pub fn register(&self) -> RefMut<'_, Register> {
+        self.register.borrow_mut()
     }
 
     /// Goes by these hubs with history from now on.
@@ -74,6 +85,7 @@ impl Relay {
         // It may have read a session before closing it.
         self.relay_published(table);
         self.answer_some(table);
+        self.tell_changes(table);
         self.owner().expire(now);
         table.sweep_on();
         table.flush_some();
@@ -89,10 +101,13 @@ impl Relay {
         {
             self.take(delivery, table);
         }
+        let mut work = Work::of(PRESENCE_WORK_PER_TURN);
         while !table.is_turn_full()
+            && !work.is_spent()
             && self.deliveries_have_room()
             && let Some(request) = self.mailbox().requests().pop()
         {
+            work.spend(request.work());
             self.serve(request, table);
         }
     }
@@ -101,6 +116,7 @@ impl Relay {
     pub fn has_publications(&self) -> bool {
         self.mailbox().deliveries().waiting() > 0
             || (self.mailbox().requests().waiting() > 0 || self.owner().has_questions()) && self.deliveries_have_room()
+            || self.register().has_changes() && self.has_room()
     }
 
     /// Answers questions of sessions that catch up, as many as a turn may.
@@ -171,13 +187,19 @@ impl Relay {
     pub fn relay_published<S: Socket>(&self, table: &mut Table<S>) {
         let published: SmallVec<[Message; 8]> = table.take_published().collect();
         for message in published {
-            match self.owner_of(&message) {
-                owner if owner == self.index && !self.must_wait(table) => self.spread(message, table),
-                owner => self.mailboxes[owner].request_anyway(message),
-            }
+            self.publish_in_order(message, table);
         }
+        self.relay_visits(table);
         self.ask_owners(table);
         table.set_room(self.has_room());
+    }
+
+    /// Publishes a message, whether there is room or not, behind those that were published before it.
+    fn publish_in_order<S: Socket>(&self, message: Message, table: &mut Table<S>) {
+        match self.owner_of(&message) {
+            owner if owner == self.index && !self.must_wait(table) => self.spread(message, table),
+            owner => self.mailboxes[owner].request_anyway(message),
+        }
     }
 
     /// The shard that owns the channel of a message.
@@ -217,6 +239,8 @@ impl Relay {
         match request {
             Request::Publish(message) => self.spread(message, table),
             Request::Page(question) => self.owner().ask(*question),
+            Request::Visit(visit) => self.register().visit(visit, table.now()),
+            Request::Attendees(inquiry) => self.register().answer(inquiry),
         }
     }
 

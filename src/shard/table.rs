@@ -6,7 +6,7 @@
 //! is done in the next one.
 //!
 //! The table is made of `staging` (frames of this turn), `readers` (whose turn it is to be read), `timers`, and the sweeps of
-//! `changing`. It executes what sessions want done (`Table::act`), and knows nothing of protocols. It does not wait and reads no
+//! `changing`. `attending` notes who comes to channels and goes. It executes what sessions want done (`Table::act`), and knows nothing of protocols. It does not wait and reads no
 //! clock, so a simulation drives it exactly as the shard's loop does.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,6 +24,7 @@ use crate::session::{Acts, Arrival, Held, Phase, Published, Seconds, Session, So
 use crate::wire::Close;
 use crate::wire::deflate::Inflater;
 
+mod attending;
 mod catching_up;
 mod changing;
 mod flushing;
@@ -39,6 +40,7 @@ use reading::Readers;
 use staging::Staging;
 use timing::Timers;
 
+pub use attending::Visit;
 pub use changing::Rebind;
 pub use pace::Pace;
 
@@ -54,6 +56,8 @@ pub struct Table<S> {
     published: Published,
     /// What the client that is read wants changed of its subscriptions.
     wishes: Vec<Wish>,
+    /// Sessions that came to channels with presence, or went, until the shard relays it.
+    visits: Vec<Visit>,
     /// Sessions that may ask for what they have missed.
     asking: Vec<SessionKey>,
     /// The last position of each hub with history that has passed here.
@@ -104,6 +108,7 @@ impl<S: Socket> Table<S> {
             sweeps: VecDeque::new(),
             published: Published::default(),
             wishes: Vec::new(),
+            visits: Vec::new(),
             asking: Vec::new(),
             frontiers: HashMap::new(),
             held: Held::default(),
@@ -176,6 +181,7 @@ impl<S: Socket> Table<S> {
         self.sessions.insert(session);
         self.counters.sessions.add(1);
         self.counters.channels.set(self.channels.len() as u64);
+        self.note_presence(slot, true);
         self.arm(slot);
         key
     }
@@ -273,6 +279,7 @@ impl<S: Socket> Table<S> {
     /// Takes a session out of the table, and ends its subscriptions.
     fn take_out(&mut self, slot: Slot) -> Session<S> {
         self.stage_streak();
+        self.note_presence(slot, false);
         let mut session = self.sessions.remove(slot as usize);
         for seat in session.take_seats() {
             self.channels.unsubscribe(seat);
@@ -298,7 +305,8 @@ impl<S: Socket> Table<S> {
 
     /// Whether something is left to do that waits for nothing.
     pub fn has_work(&self) -> bool {
-        self.is_flushing() || self.readers.has_some() || self.timers.have_fired() || !self.sweeps.is_empty()
+        let is_busy = self.is_flushing() || self.readers.has_some() || self.timers.have_fired();
+        is_busy || !self.sweeps.is_empty() || !self.visits.is_empty()
     }
 
     /// The time.

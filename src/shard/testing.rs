@@ -26,6 +26,7 @@ pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
         channels,
         since: None,
         poll: None,
+        identity: None,
         to,
         head: Bytes::new(),
         greeting: None,

@@ -105,6 +105,7 @@ impl Sinks {
                 channels: channels.iter().cloned().map(Selector::name).collect(),
                 since: None,
                 poll: None,
+                identity: None,
                 to: channels[0].clone(),
                 head: Bytes::new(),
                 greeting: None,

@@ -761,7 +761,20 @@ fn arrival(
     let inflates = framing == Framing::Deflate;
     let (since, head, greeting, early) = (None, Bytes::new(), None, Bytes::new());
     let channels = channels.into_iter().map(Selector::name).collect();
-    Some(Arrival { framing, inflates, terms, membership, channels, since, poll: None, to, head, greeting, early })
+    Some(Arrival {
+        framing,
+        inflates,
+        terms,
+        membership,
+        channels,
+        since,
+        poll: None,
+        identity: None,
+        to,
+        head,
+        greeting,
+        early,
+    })
 }
 
 fn message(channel: Channel, kind: Kind, payload: Bytes) -> Message {

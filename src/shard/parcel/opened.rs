@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 
-use super::{FORMAT, Header, Item, LENGTH_BYTES, MAGIC, SOCKETS_PER_MESSAGE};
+use super::{FORMAT, Header, Item, LENGTH_BYTES, MAGIC, Present, SOCKETS_PER_MESSAGE};
 use crate::config::limits::RECORD_BYTES_MAX;
 use crate::session::Seconds;
 use crate::wire::fields::Damaged;
@@ -25,6 +25,7 @@ struct Records {
     bytes_left: u64,
     format: u32,
     clock: Seconds,
+    present: Vec<Present>,
 }
 
 impl Records {
@@ -32,14 +33,17 @@ impl Records {
         // The other process wrote to the same open file description, so the offset is shared.
         file.seek(SeekFrom::Start(0))?;
         let bytes_left = file.metadata()?.len();
-        let mut records = Records { file: BufReader::with_capacity(1 << 20, file), bytes_left, format: 0, clock: 0 };
+        let file = BufReader::with_capacity(1 << 20, file);
+        let mut records = Records { file, bytes_left, format: 0, clock: 0, present: Vec::new() };
         let is_ours = records.array()? == MAGIC;
         records.format = u32::from_le_bytes(records.array()?);
         records.clock = match (is_ours, records.format) {
             (true, FORMAT) => {
                 let mut header = Vec::new();
                 records.next(&mut header)?;
-                Header::read(&header).map_err(|damaged| io::Error::other(damaged.to_string()))?.clock
+                let header = Header::read(&header).map_err(|damaged| io::Error::other(damaged.to_string()))?;
+                records.present = header.present;
+                header.clock
             }
             (true, format1::FORMAT) => {
                 let clock = records.array()?;
@@ -143,6 +147,11 @@ impl Opened {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes out the members of channels of which the other process has told.
+    pub fn take_present(&mut self) -> Vec<Present> {
+        self.records.as_mut().map(|records| std::mem::take(&mut records.present)).unwrap_or_default()
     }
 
     /// The sockets without a readable record.
