@@ -1,3 +1,5 @@
+//! Tests of presence: examples, and every sequence of events against a model without queues.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
