@@ -8,6 +8,7 @@
 //! - [`catch_up`]: what the client has missed comes in pages, before what is published.
 //! - [`poll`]: a poll ends with its first answer.
 //! - [`subscribing`]: the subscriptions that the client has asked for itself.
+//! - `present`: on which channels with presence it is, and under which name.
 //! - `timing`: pings, deadlines, and [`Session::next_due`], the next moment at which something must be done.
 //! - `ending`: the ways a session is closed.
 //! - [`record`]: it is written for another process, and resumed there.
@@ -22,6 +23,7 @@ pub mod ending;
 mod hearing;
 mod outbox;
 pub mod poll;
+mod present;
 pub mod record;
 pub mod run;
 pub mod speech;
@@ -48,6 +50,7 @@ use catch_up::CatchUp;
 use codec::Codec;
 use outbox::Outbox;
 use poll::{Poll, Polling};
+use present::Present;
 use run::Staged;
 use speech::Speech;
 pub use turn::{Acts, Published, Tally, Turn, Wish};
@@ -200,8 +203,8 @@ struct Cold {
     poll: Option<Poll>,
     /// The subscriptions that the client has asked for itself, without those that have not begun.
     wished_seats: Vec<Seat>,
-    /// Its name for presence.
-    identity: Option<Arc<str>>,
+    /// Its name for presence, and where it is present.
+    present: Present,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -308,11 +311,6 @@ impl<S: Socket> Session<S> {
         self.state.pinged.map(NonZero::get)
     }
 
-    /// Its name for presence, if it has one.
-    pub fn identity(&self) -> Option<&Arc<str>> {
-        self.state.cold.as_ref()?.identity.as_ref()
-    }
-
     /// The memory it holds beside its outbox.
     pub fn held(&self) -> Held {
         let unheard = self.state.unheard().len();
@@ -351,13 +349,6 @@ impl State {
         }
     }
 
-    /// Sets its name for presence.
-    fn set_identity(&mut self, identity: Option<Arc<str>>) {
-        if identity.is_some() {
-            self.cold.get_or_insert_default().identity = identity;
-        }
-    }
-
     /// Bytes that were read and not decoded yet.
     fn unheard(&self) -> &[u8] {
         self.cold.as_ref().map_or(&[], |cold| &cold.unheard)
@@ -377,10 +368,10 @@ impl State {
     /// Drops the cold state if nothing is in it.
     fn shrink_cold(&mut self) {
         let is_used = |cold: &Cold| {
-            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, identity, .. } = cold;
+            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, present, .. } = cold;
             let has_bytes = !unheard.is_empty() || dismissed.is_some();
             let is_behind = !catch_ups.is_empty() || poll.is_some();
-            has_bytes || is_behind || !wished_seats.is_empty() || identity.is_some()
+            has_bytes || is_behind || !wished_seats.is_empty() || !present.is_empty()
         };
         if !self.cold.as_deref().is_some_and(is_used) {
             self.cold = None;

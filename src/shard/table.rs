@@ -181,7 +181,7 @@ impl<S: Socket> Table<S> {
         self.sessions.insert(session);
         self.counters.sessions.add(1);
         self.counters.channels.set(self.channels.len() as u64);
-        self.note_presence(slot, true);
+        self.note_coming(slot);
         self.arm(slot);
         key
     }
@@ -279,7 +279,7 @@ impl<S: Socket> Table<S> {
     /// Takes a session out of the table, and ends its subscriptions.
     fn take_out(&mut self, slot: Slot) -> Session<S> {
         self.stage_streak();
-        self.note_presence(slot, false);
+        self.note_going(slot);
         let mut session = self.sessions.remove(slot as usize);
         for seat in session.take_seats() {
             self.channels.unsubscribe(seat);

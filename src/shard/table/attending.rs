@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Table;
 use crate::hub::presence::Attendance;
 use crate::hub::{Selector, Slot};
-use crate::session::Socket;
+use crate::session::{Session, Socket};
 
 /// A session that has come to a channel, or gone from it.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,30 +18,44 @@ pub struct Visit {
     pub has_come: bool,
 }
 
+impl Visit {
+    fn of<S: Socket>(session: &Session<S>, channel: Arc<str>, has_come: bool) -> Visit {
+        let (terms, identity) = (session.terms(), session.identity().cloned());
+        let attendance = Attendance::new(terms.hub_id, channel, identity, terms.hub.history.is_some());
+        Visit { attendance, has_come }
+    }
+}
+
 impl<S: Socket> Table<S> {
-    /// Notes that a session has come to all its channels, or is about to go.
-    pub(super) fn note_presence(&mut self, slot: Slot, has_come: bool) {
+    /// A session is on all channels that it is subscribed to or catches up with.
+    pub(super) fn note_coming(&mut self, slot: Slot) {
         let session = &self.sessions[slot as usize];
+        if session.terms().hub.presence {
+            let seated = session.seats().iter().map(|seat| self.channels.selector(seat));
+            let catching_up = session.catching_up().flat_map(|(selectors, _)| selectors.iter());
+            let selectors: Vec<Selector> = seated.chain(catching_up).cloned().collect();
+            self.note_coming_to(slot, &selectors);
+        }
+    }
+
+    /// A session is on these channels.
+    pub(super) fn note_coming_to(&mut self, slot: Slot, selectors: &[Selector]) {
+        let session = &mut self.sessions[slot as usize];
         if !session.terms().hub.presence {
             return;
         }
-        let seated = session.seats().iter().map(|seat| self.channels.selector(seat));
-        let catching_up = session.catching_up().flat_map(|(selectors, _)| selectors.iter());
-        let names: Vec<Arc<str>> = names(seated.chain(catching_up)).collect();
-        self.note_presence_on(slot, names.into_iter(), has_come);
+        for Selector { text, .. } in selectors.iter().filter(|selector| !selector.is_pattern) {
+            if session.come_to(text) {
+                self.visits.push(Visit::of(session, text.clone(), true));
+            }
+        }
     }
 
-    /// The same for some of its channels.
-    pub(super) fn note_presence_on(&mut self, slot: Slot, channels: impl Iterator<Item = Arc<str>>, has_come: bool) {
-        let session = &self.sessions[slot as usize];
-        let (terms, identity) = (session.terms(), session.identity());
-        if terms.hub.presence {
-            let has_history = terms.hub.history.is_some();
-            let visits = channels.map(|channel| {
-                let attendance = Attendance::new(terms.hub_id, channel, identity.cloned(), has_history);
-                Visit { attendance, has_come }
-            });
-            self.visits.extend(visits);
+    /// A session goes from all channels.
+    pub(super) fn note_going(&mut self, slot: Slot) {
+        let session = &mut self.sessions[slot as usize];
+        for channel in session.go_from_all() {
+            self.visits.push(Visit::of(session, channel, false));
         }
     }
 
@@ -49,9 +63,4 @@ impl<S: Socket> Table<S> {
     pub fn take_visits(&mut self) -> Vec<Visit> {
         std::mem::take(&mut self.visits)
     }
-}
-
-/// The channels among selectors.
-pub(super) fn names<'s>(selectors: impl Iterator<Item = &'s Selector>) -> impl Iterator<Item = Arc<str>> {
-    selectors.filter(|selector| !selector.is_pattern).map(|selector| selector.text.clone())
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::attending::names;
 use super::{SessionKey, Table};
 use crate::config::HubId;
 use crate::hub::{Position, Selector, Since, Slot};
@@ -27,7 +26,7 @@ impl<S: Socket> Table<S> {
 
     /// Has a session catch up with subscriptions, which begin then.
     pub(super) fn catch_up(&mut self, key: SessionKey, selectors: Arc<[Selector]>, since: Since) {
-        self.note_presence_on(key.slot, names(selectors.iter()), true);
+        self.note_coming_to(key.slot, &selectors);
         self.sessions[key.slot as usize].catch_up(selectors, since);
         self.asking.push(key);
     }
