@@ -38,7 +38,6 @@ const LENGTH_BYTES: usize = 4;
 
 /// The record of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "almost all are sessions: a box would be one more allocation for each")]
 pub enum Item {
     /// It belongs to a session.
     Session(Box<Record>),
