@@ -26,7 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   pushctl store stats                             hubs, messages, bytes
   pushctl store check                             whether everything is whole
-  pushctl store export news >news.ndjson          a channel, one line of JSON a message
+  pushctl store export news >news.ndjson          a channel, as lines of JSON
   pushctl stop; pushctl store import <news.ndjson
 
 A user that may read the directory of the store is needed: `runuser -u pushd -- pushctl store stats`.";

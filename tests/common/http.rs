@@ -12,7 +12,7 @@ pub struct Answer {
     /// Its first line.
     pub line: String,
     fields: Vec<(String, String)>,
-    /// Its body, of the announced length.
+    /// Its body.
     pub body: Vec<u8>,
 }
 
@@ -31,9 +31,20 @@ impl Answer {
         Answer { status, line, fields, body: Vec::new() }
     }
 
-    /// Reads a complete response, whose body has a length.
+    /// Reads a complete response, whose body has a length or chunks.
     pub fn read(wire: &mut Wire) -> Answer {
         let mut answer = Answer::read_head(wire);
+        if answer.field("transfer-encoding") == Some("chunked") {
+            loop {
+                let length = String::from_utf8(wire.take_until(b"\r\n")).unwrap();
+                let chunk = wire.take(usize::from_str_radix(length.trim(), 16).unwrap());
+                assert_eq!(wire.take(2), b"\r\n");
+                if chunk.is_empty() {
+                    return answer;
+                }
+                answer.body.extend(chunk);
+            }
+        }
         let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
         answer.body = wire.take(length);
         answer
