@@ -12,7 +12,7 @@ use pushd::config::{self, HubId, limits};
 use pushd::http::pages::Files;
 use pushd::http::{Backend, HubInUse, Client, Sample, Site, connection};
 use pushd::hub::presence::Attendees;
-use pushd::hub::{Kind, Members, Message, Outcome, Partition};
+use pushd::hub::{Kind, Members, Message, Outcome, Partition, Position};
 use pushd::session::Arrival;
 use pushd::wire::Framing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -81,6 +81,10 @@ impl Backend for Checking {
             outcomes.push(self.publish(message, key).await);
         }
         Some(outcomes)
+    }
+
+    fn position(&self, _: HubId) -> Option<Position> {
+        None
     }
 
     async fn attendees(&self, _: HubId, _: Arc<str>, _: Partition) -> Option<Attendees> {

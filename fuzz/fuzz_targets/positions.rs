@@ -45,7 +45,7 @@ fn check_text(text: &str) -> Since {
     since
 }
 
-/// The first line is the position. The lengths of the other lines are those of the pages, in messages.
+// The first line is the position. The lengths of the other lines are those of the pages, in messages.
 fuzz_target!(|input: &str| {
     let mut lines = input.split('\n');
     let since = check_text(lines.next().unwrap_or_default());
