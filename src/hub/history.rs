@@ -139,6 +139,8 @@ impl History {
 
     /// Notes that another process has dropped messages of a channel up to an offset.
     pub fn restore_drop(&mut self, channel: Arc<str>, offset: u64) {
+        // With smaller limits than before, messages that were restored may have been dropped since.
+        let offset = offset.max(self.drops.noted(&channel));
         if let Some(&ring) = self.names.get(&channel) {
             self.rings[ring as usize].dropped = offset;
         }

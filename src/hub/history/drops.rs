@@ -36,6 +36,11 @@ impl Drops {
         self.by_name.get(channel).copied().unwrap_or(self.forgotten)
     }
 
+    /// The same as far as it is noted. 0: it is not.
+    pub fn noted(&self, channel: &str) -> u64 {
+        self.by_name.get(channel).copied().unwrap_or(0)
+    }
+
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }

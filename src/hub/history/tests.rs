@@ -159,6 +159,17 @@ fn a_history_continues_in_another_process() {
     }
 }
 
+#[test]
+fn what_smaller_limits_of_the_next_process_drop_is_a_gap() {
+    let mut before = history(limits(2));
+    let positions: Vec<Position> = (0..3).map(|n| publish(&mut before, "a", &n.to_string(), 0)).collect();
+    let mut after = history(limits(1));
+    before.messages().for_each(|(kept, at)| after.restore(kept, at));
+    before.drops().0.for_each(|(channel, offset)| after.restore_drop(channel.clone(), offset));
+    let page = page(&mut after, &[Selector::name("a")], Since::After(positions[0]), ALL, 0);
+    assert_eq!((page.gone, positions[0].offset), (vec!["a".into()], 1));
+}
+
 proptest! {
     /// Every reader, in pages of any size, receives exactly what each channel keeps, in order; and is told of what it does not.
     #[test]
