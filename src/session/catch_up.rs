@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::speech::Answer;
 use super::{Phase, Seconds, Session, Socket};
 use crate::config::limits::{HISTORY_LAST_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
@@ -17,13 +19,13 @@ use crate::hub::history::Page;
 use crate::hub::{Position, Selector, Since};
 
 /// When a WebSocket is told a position that has received no message, in seconds.
-const POSITION_SECONDS: Seconds = 2;
+pub(super) const POSITION_SECONDS: Seconds = 2;
 
 /// Subscriptions that begin when the session has caught up with them.
 #[derive(Debug, Clone)]
 pub(super) struct CatchUp {
     pub(super) selectors: Arc<[Selector]>,
-    since: Since,
+    pub(super) since: Since,
     /// The number of the question that was asked, until its answer has come.
     asked: Option<u32>,
     /// Whether the client has received anything of it: a message, or its position.
@@ -32,7 +34,13 @@ pub(super) struct CatchUp {
     pub(super) is_wished: bool,
     /// The client has ended it meanwhile. It stays until its question is answered.
     pub(super) is_ended: bool,
+    /// The channels in which it knows of a gap, and of which it has received nothing since: the gap may grow, and is still the same.
+    /// A pattern is named where many of its channels have one.
+    pub(super) gaps: Gaps,
 }
+
+/// Names of channels.
+pub(super) type Gaps = SmallVec<[Arc<str>; 1]>;
 
 /// What to ask the owner of the hub.
 #[derive(Debug)]
@@ -71,6 +79,14 @@ impl CatchUp {
         self.selectors
     }
 
+    /// The gaps of a page that the client must be told of.
+    fn new_gaps(&mut self, page: &Page) -> Vec<Arc<str>> {
+        let new: Vec<_> = page.gone.iter().filter(|name| !self.gaps.contains(name)).cloned().collect();
+        self.gaps.extend(new.iter().chain(&page.gone_before).cloned());
+        self.gaps.retain(|name| !page.messages.iter().any(|message| message.channel == *name));
+        new
+    }
+
     /// Whether a question was asked that is not answered yet.
     pub(super) fn is_asking(&self) -> bool {
         self.asked.is_some()
@@ -84,7 +100,15 @@ impl<S: Socket> Session<S> {
     }
 
     pub(super) fn begin_catching_up(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool) {
-        let catch_up = CatchUp { selectors, since, asked: None, has_told: false, is_wished, is_ended: false };
+        // A client that asks for the oldest messages knows that others were before.
+        let known = selectors.iter().filter(|_| since == Since::Earliest).map(|selector| selector.text.clone());
+        let gaps = known.collect();
+        self.catch_up_after(selectors, since, is_wished, gaps);
+    }
+
+    /// The same for a client that has been told of these gaps.
+    pub(super) fn catch_up_after(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool, gaps: Gaps) {
+        let catch_up = CatchUp { selectors, since, asked: None, has_told: false, is_wished, is_ended: false, gaps };
         self.state.cold.get_or_insert_default().catch_ups.push(catch_up);
     }
 
@@ -128,11 +152,15 @@ impl<S: Socket> Session<S> {
         }
         let (mut frames, mut is_last) = (Vec::new(), true);
         if let Some(page) = page {
-            self.state.terms.speech.page_into(self.state.framing, page, &mut frames);
+            let gone = first.new_gaps(page);
+            let (speech, framing) = (&self.state.terms.speech, self.state.framing);
+            speech.page_into(framing, page, &gone, &mut frames);
             is_last = page.is_end && frames.len() <= HISTORY_LAST_PAGE_BYTES_MAX;
-            first.has_told |= !page.messages.is_empty();
-            if is_last && !first.has_told && self.state.framing.is_events() {
-                self.state.terms.speech.position_into(self.state.framing, page.position, &mut frames);
+            first.has_told |= page.messages.iter().any(|kept| speech.carries(framing, kept.kind));
+            if is_last && !first.has_told && framing.is_events() {
+                speech.position_into(framing, page.position, &mut frames);
+            } else if is_last && !first.has_told && !first.is_wished && speech.has_positions(framing) {
+                self.state.position_due = now + POSITION_SECONDS;
             }
         }
         let paged = if is_last {
@@ -178,10 +206,14 @@ impl<S: Socket> Session<S> {
         }
     }
 
-    /// The subscriptions that have not begun, from where they continue, and whether the client has asked for them itself.
-    pub fn catching_up(&self) -> impl Iterator<Item = (&Arc<[Selector]>, Since, bool)> {
+    /// What is subscribed to when it has caught up.
+    pub fn awaited(&self) -> impl Iterator<Item = &Arc<[Selector]>> {
+        self.catching_up().map(|catch_up| &catch_up.selectors)
+    }
+
+    /// The subscriptions that have not begun.
+    pub(super) fn catching_up(&self) -> impl Iterator<Item = &CatchUp> {
         let catch_ups = self.state.cold.iter().flat_map(|cold| &cold.catch_ups);
-        let going_on = catch_ups.filter(|catch_up| !catch_up.is_ended);
-        going_on.map(|catch_up| (&catch_up.selectors, catch_up.since, catch_up.is_wished))
+        catch_ups.filter(|catch_up| !catch_up.is_ended)
     }
 }

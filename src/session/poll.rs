@@ -102,7 +102,7 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open {
             return;
         }
-        let behind = self.catching_up().next().map(|(_, since, _)| since);
+        let behind = self.catching_up().next().map(|behind| behind.since);
         let framing = self.state.framing;
         if let Some(since) = behind.or(position.map(Since::After)) {
             let body = answer::nothing(since);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::catch_up::{CatchUp, POSITION_SECONDS};
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
 use super::speech::{Plain, Speech};
@@ -68,6 +69,8 @@ pub struct Record {
     pub wished_channels: u32,
     /// The same for patterns.
     pub wished_patterns: u32,
+    /// Whether its client is still to be told a position.
+    pub owes_position: bool,
     /// Its name for presence. Empty: it has none.
     pub identity: Arc<str>,
 }
@@ -93,6 +96,7 @@ tagged!(Record {
     18 messages_max,
     19 wished_channels,
     20 wished_patterns,
+    21 owes_position,
     25 identity,
 });
 
@@ -107,9 +111,11 @@ pub struct Behind {
     pub since: String,
     /// Whether the client has asked for them itself.
     pub is_wished: bool,
+    /// The channels in which the client was told of a gap, and of which it has received nothing since.
+    pub gaps: SmallVec<[Arc<str>; 1]>,
 }
 
-tagged!(Behind { 1 names, 2 patterns, 3 since, 4 is_wished });
+tagged!(Behind { 1 names, 2 patterns, 3 since, 4 is_wished, 5 gaps });
 
 /// An entry of an outbox: a frame, a number of dropped messages, or a notice of them that is partly written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -134,9 +140,9 @@ impl Record {
     /// The bytes are not a record, or its fields contradict each other.
     pub fn read(bytes: &[u8]) -> Result<Record, Damaged> {
         let mut record = <Record as Field>::read(bytes)?;
-        let behind = record.behind.iter().flat_map(|behind| behind.names.iter().chain(&behind.patterns));
+        let behind = record.behind.iter().flat_map(|behind| [&behind.names, &behind.patterns, &behind.gaps]);
         let live = record.channels.iter().chain(&record.patterns);
-        if live.chain([&record.to]).chain(behind).any(|name| name.len() > CHANNEL_BYTES_MAX) {
+        if live.chain([&record.to]).chain(behind.flatten()).any(|name| name.len() > CHANNEL_BYTES_MAX) {
             return Err(Damaged("the name of a channel is too long"));
         }
         if record.identity.len() > IDENTITY_BYTES_MAX {
@@ -187,14 +193,13 @@ impl<S: Socket> Session<S> {
         patterns.extend(wished.1);
         let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
         let (mut waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
-        let mut behind: Vec<Behind> =
-            self.catching_up().map(|(selectors, since, wished)| Behind::of(selectors, since, wished)).collect();
+        let mut behind: Vec<Behind> = self.catching_up().map(Behind::from).collect();
         let poll = self.polling();
         if let Some(poll) = poll {
             waiting.extend(poll.head_kept());
             // It asks again, from where it is.
             let since = position.map_or(Since::Unknown, Since::After);
-            behind.extend((!of_route.is_empty()).then(|| Behind::of(of_route, since, false)));
+            behind.extend((!of_route.is_empty()).then(|| Behind::of(of_route, since)));
             channels.clear();
             patterns.clear();
         }
@@ -219,6 +224,7 @@ impl<S: Socket> Session<S> {
             messages_max: poll.map_or(0, |poll| poll.messages_max as u32),
             wished_channels,
             wished_patterns,
+            owes_position: poll.is_none() && self.state.position_due != Seconds::MAX,
             identity: self.identity().cloned().unwrap_or_default(),
         }
     }
@@ -240,6 +246,9 @@ impl<S: Socket> Session<S> {
         state.phase = record.phase;
         state.heard = record.heard.min(now);
         state.pinged = record.pinged.and_then(|pinged| NonZero::new(pinged.min(now)));
+        if record.owes_position {
+            state.position_due = now + POSITION_SECONDS;
+        }
         state.close_by(now);
         if record.due > 0 {
             // Processes that did not write it had no deadline.
@@ -255,8 +264,8 @@ impl<S: Socket> Session<S> {
             session.resume_poll(record.answer_due, record.messages_max as usize);
         }
         for behind in record.behind {
-            let since = Since::parse(&behind.since);
-            session.begin_catching_up(behind.selectors(), since, behind.is_wished);
+            let (since, gaps) = (Since::parse(&behind.since), behind.gaps.clone());
+            session.catch_up_after(behind.selectors(), since, behind.is_wished, gaps);
         }
         session
     }
@@ -272,10 +281,16 @@ impl Record {
     }
 }
 
+impl From<&CatchUp> for Behind {
+    fn from(CatchUp { selectors, since, is_wished, gaps, .. }: &CatchUp) -> Behind {
+        Behind { is_wished: *is_wished, gaps: gaps.clone(), ..Behind::of(selectors, *since) }
+    }
+}
+
 impl Behind {
-    fn of(selectors: &[Selector], since: Since, is_wished: bool) -> Behind {
+    fn of(selectors: &[Selector], since: Since) -> Behind {
         let (names, patterns) = apart(selectors);
-        Behind { names, patterns, since: since.to_string(), is_wished }
+        Behind { names, patterns, since: since.to_string(), ..Behind::default() }
     }
 
     fn selectors(&self) -> Arc<[Selector]> {
@@ -345,10 +360,13 @@ mod tests {
 
     fn behind() -> impl Strategy<Value = Behind> {
         let texts = || vec("[a-z*/]{0,8}", 0..3);
-        (texts(), texts(), "[a-z0-9-]{0,20}", any::<bool>()).prop_map(|(names, patterns, since, is_wished)| {
-            let [names, patterns] = [names, patterns].map(|texts| texts.into_iter().map(Arc::from).collect());
-            Behind { names, patterns, since, is_wished }
-        })
+        (texts(), texts(), "[a-z0-9-]{0,20}", any::<bool>(), texts()).prop_map(
+            |(names, patterns, since, is_wished, gaps)| {
+                let [names, patterns, gaps] =
+                    [names, patterns, gaps].map(|texts| texts.into_iter().map(Arc::from).collect());
+                Behind { names, patterns, since, is_wished, gaps }
+            },
+        )
     }
 
     prop_compose! {
@@ -359,7 +377,7 @@ mod tests {
                 prop::sample::select(Framing::ALL.to_vec()),
                 prop::sample::select(vec![Phase::Open, Phase::Closing, Phase::Leaving, Phase::HalfClosed]),
             ),
-            (inflates, heard, due) in any::<(bool, Seconds, Seconds)>(),
+            (inflates, owes_position, heard, due) in any::<(bool, bool, Seconds, Seconds)>(),
             pinged in any::<Option<Seconds>>(),
             undecoded in vec(any::<u8>(), 0..300),
             waiting in vec(kept(), 0..6),
@@ -374,7 +392,7 @@ mod tests {
             let mut record = Record {
                 server, path, hub, framing, inflates, phase, heard, due, pinged, channels, to, undecoded, waiting, written: 0,
                 behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max, wished_channels,
-                wished_patterns,
+                wished_patterns, owes_position,
                 identity: identity.into(),
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
@@ -455,6 +473,7 @@ mod tests {
                 18 => expected.messages_max = 0,
                 19 => expected.wished_channels = 0,
                 20 => expected.wished_patterns = 0,
+                21 => expected.owes_position = false,
                 25 => expected.identity = "".into(),
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }

@@ -112,6 +112,7 @@ fn deliver(stored: StoredPage, asker: Asker, mut gone: Vec<Arc<str>>, epoch: Epo
         position: Position { epoch, offset: stored.next },
         is_end: false,
         gone,
+        gone_before: Vec::new(),
     };
     mailboxes[asker.shard].deliver(Delivery::Page(Box::new(Answer { asker, page: Some(page) })));
 }

@@ -12,8 +12,7 @@ use super::mailbox::Mailbox;
 use super::table::SessionKey;
 use crate::config::HubId;
 use crate::config::limits::{
-    EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_SHARED_BYTES_MIN, HISTORY_WORK_PER_TURN,
-    STORE_CACHE_BYTES_MAX,
+    EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_SHARED_BYTES_MIN, STORE_CACHE_BYTES_MAX,
 };
 use crate::hub::history::{Found, HistoryLimits, Memory, Page, PageLimits};
 use crate::hub::{History, Keys, Message, Position, Publication, Selector, Since};
@@ -182,9 +181,14 @@ impl Owner {
         !self.questions.is_empty()
     }
 
-    /// Answers as many questions as a turn may. Pages of a store come later, into the `mailboxes`.
-    pub fn answer_some(&mut self, now: Seconds, mailboxes: &Arc<[Mailbox]>, mut answer: impl FnMut(Answer)) {
-        let mut work = Work::of(HISTORY_WORK_PER_TURN);
+    /// Answers questions until the work is spent. Pages of a store come later, into the `mailboxes`.
+    pub fn answer_some(
+        &mut self,
+        now: Seconds,
+        mut work: Work,
+        mailboxes: &Arc<[Mailbox]>,
+        mut answer: impl FnMut(Answer),
+    ) {
         while !work.is_spent()
             && let Some(question) = self.questions.pop_front()
         {

@@ -269,6 +269,7 @@ mod tests {
             messages_max: 0,
             wished_channels: 1,
             wished_patterns: 0,
+            owes_position: true,
         }
     }
 

@@ -124,7 +124,8 @@ impl Relay {
         if !self.owner().has_questions() || table.is_flushing() || !self.deliveries_have_room() {
             return;
         }
-        self.owner().answer_some(table.now(), &self.mailboxes, |answer| self.deliver_page(answer, table));
+        let (now, work) = (table.now(), Work::of(table.pace().answers));
+        self.owner().answer_some(now, work, &self.mailboxes, |answer| self.deliver_page(answer, table));
         self.ask_owners(table);
     }
 

@@ -319,6 +319,11 @@ impl<S: Socket> Table<S> {
         self.pace = pace;
     }
 
+    /// How much each turn does at most.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.sessions.len()

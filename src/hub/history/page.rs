@@ -30,6 +30,9 @@ pub struct Page {
     pub is_end: bool,
     /// The channels that have lost messages after `since`.
     pub gone: Vec<Arc<str>>,
+    /// The channels that have lost messages before the oldest ones, where a client asks for these: it is told of no such gap, nor by a
+    /// later page. Only those of patterns; others have the names that it asked for.
+    pub gone_before: Vec<Arc<str>>,
 }
 
 /// Where the next messages are.
@@ -77,12 +80,17 @@ impl History {
                 gone.extend(more.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
             }
         }
+        let mut gone_before = Vec::new();
+        if since == Since::Earliest {
+            let patterns = selectors.iter().filter(|selector| selector.is_pattern);
+            gone_before = patterns.flat_map(|pattern| self.drops.after(pattern, 0)).collect();
+        }
         let (messages, read_to) = match has_patterns {
             true => self.scan(selectors, after, limits),
             false => self.merge(selectors, after, limits),
         };
         let is_end = read_to.is_none();
-        Found::Here(Page { messages, position: self.at(read_to.unwrap_or(self.last)), is_end, gone })
+        Found::Here(Page { messages, position: self.at(read_to.unwrap_or(self.last)), is_end, gone, gone_before })
     }
 
     /// Applies the limits to channels that are about to be read.

@@ -74,7 +74,13 @@ mod tests {
              \"gap\":false}\n"
         );
         let kept = Kept { offset: 5, channel: "b".into(), kind: Kind::Binary, payload: b"\0\xff\x01"[..].into() };
-        let page = Page { messages: vec![kept], position: position(9), is_end: true, gone: vec!["a".into()] };
+        let page = Page {
+            messages: vec![kept],
+            position: position(9),
+            is_end: true,
+            gone: vec!["a".into()],
+            gone_before: Vec::new(),
+        };
         assert_eq!(
             text(of(&page)),
             "{\"position\":\"10-9\",\"messages\":[{\"channel\":\"b\",\"id\":\"10-5\",\"base64\":\"AP8B\"}],\

@@ -9,6 +9,7 @@ mod subscribing;
 
 use std::borrow::Cow;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -147,11 +148,14 @@ impl Speech {
         }
     }
 
-    /// Appends a page of history: gaps first, then the messages that the framing carries.
-    pub fn page_into(&self, framing: Framing, page: &Page, out: &mut Vec<u8>) {
+    /// Appends a page of history: the gaps of these channels first, then the messages that the framing carries.
+    pub fn page_into(&self, framing: Framing, page: &Page, gone: &[Arc<str>], out: &mut Vec<u8>) {
         let first = page.messages.first().map_or(page.position.offset, |first| first.offset - 1);
-        for channel in &page.gone {
-            self.gap_into(framing, channel, Position { offset: first, ..page.position }, out);
+        for (at, channel) in gone.iter().enumerate() {
+            // A client that continues from there is told of none of these gaps again: it must know all of them.
+            let is_last = at + 1 == gone.len();
+            let before = is_last.then_some(Position { offset: first, ..page.position });
+            self.gap_into(framing, channel, before, out);
         }
         for Kept { offset, channel, kind, payload } in &page.messages {
             if self.carries(framing, *kind) {
@@ -162,7 +166,7 @@ impl Speech {
     }
 
     /// Appends that messages of a channel are gone. A client that knows `before` is not told again.
-    fn gap_into(&self, framing: Framing, channel: &str, before: Position, out: &mut Vec<u8>) {
+    fn gap_into(&self, framing: Framing, channel: &str, before: Option<Position>, out: &mut Vec<u8>) {
         match self {
             Speech::Plain(plain) => plain.gap_into(framing, channel, before, out),
         }

@@ -152,10 +152,10 @@ impl Plain {
         Spoken { name, id: position, kind, payload: Cow::Borrowed(payload) }
     }
 
-    pub(super) fn gap_into(&self, framing: Framing, channel: &str, before: Position, out: &mut Vec<u8>) {
+    pub(super) fn gap_into(&self, framing: Framing, channel: &str, before: Option<Position>, out: &mut Vec<u8>) {
         if framing.is_events() {
             let gap = json(&Gap { channel, gap: None });
-            framing.event_into(Some("gap"), Some(before), &gap, out);
+            framing.event_into(Some("gap"), before, &gap, out);
         } else if self.wraps(framing) {
             let gap = json(&Gap { channel, gap: Some(true) });
             framing.frame_into(Kind::Text, &gap, out);

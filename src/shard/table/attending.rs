@@ -32,7 +32,7 @@ impl<S: Socket> Table<S> {
         let session = &self.sessions[slot as usize];
         if session.terms().hub.presence {
             let seated = session.seats().iter().map(|seat| self.channels.selector(seat));
-            let catching_up = session.catching_up().flat_map(|(selectors, ..)| selectors.iter());
+            let catching_up = session.awaited().flat_map(|selectors| selectors.iter());
             let selectors: Vec<Selector> = seated.chain(catching_up).cloned().collect();
             self.note_coming_to(slot, &selectors);
         }

@@ -46,7 +46,7 @@ impl<S: Socket> Table<S> {
         if !self.sessions[slot as usize].owes_position(self.now) {
             return;
         }
-        // What has passed here is not staged yet. It may be what the client waits for.
+        // What has passed here is in the frontier, and not staged yet. It may be what the client waits for.
         self.stage_streak();
         let session = &self.sessions[slot as usize];
         if session.owes_position(self.now) {
@@ -64,11 +64,13 @@ impl<S: Socket> Table<S> {
 
     /// The questions of sessions that catch up, each with its hub.
     pub fn take_questions(&mut self) -> Vec<(SessionKey, HubId, Asked)> {
-        let asking = std::mem::take(&mut self.asking);
+        let (asking, most) = (std::mem::take(&mut self.asking), self.pace.page_messages);
         let questions = asking.into_iter().filter_map(|key| {
             let session = self.at(key)?;
             let hub = session.terms().hub_id;
-            session.ask().map(|asked| (key, hub, asked))
+            let asked = session.ask()?;
+            let messages_max = asked.messages_max.min(most);
+            Some((key, hub, Asked { messages_max, ..asked }))
         });
         questions.collect()
     }
@@ -116,7 +118,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::hub::history::Page;
+    use crate::hub::history::{Kept, Page};
     use crate::hub::{Epoch, Kind, Message, Publication, Receipt};
     use crate::session::poll::Polling;
     use crate::session::{Arrival, Phase};
@@ -152,7 +154,13 @@ mod tests {
     fn answer(table: &mut Table<Line>) {
         let [(key, _, asked)] = &table.take_questions()[..] else { panic!("not one question") };
         assert_eq!((asked.since, asked.messages_max), (Since::After(position(1)), 7));
-        let page = Page { messages: Vec::new(), position: position(3), is_end: true, gone: Vec::new() };
+        let page = Page {
+            messages: Vec::new(),
+            position: position(3),
+            is_end: true,
+            gone: Vec::new(),
+            gone_before: Vec::new(),
+        };
         table.take_page(Answer { asker: Asker { shard: 0, key: *key, serial: asked.serial }, page: Some(page) });
     }
 
@@ -217,6 +225,71 @@ mod tests {
         table.tick(3);
         table.flush();
         assert_eq!(heard(&line), "HEAD {\"position\":\"10-3\",\"messages\":[],\"gap\":false}\n");
+    }
+
+    /// A session that catches up from `since` with two channels, and receives pages of one message each: a text on the channel, its
+    /// offset, and the channels of which messages are gone.
+    fn pages(framing: Framing, since: Since, pages: &[(&'static str, u64, &[&'static str])]) -> String {
+        let (mut table, line) = (Table::new(Arc::default()), Line::default());
+        line.room.set(10_000);
+        let other = arrival("on_message = \"ignore\"", "history = { messages = 9 }");
+        let channels = ["a", "b"].map(Selector::name).into_iter().collect();
+        let key = table.adopt(line.clone(), Arrival { framing, since: Some(since), channels, ..other });
+        for (at, (channel, offset, gone)) in pages.iter().enumerate() {
+            let [(_, _, asked)] = &table.take_questions()[..] else { panic!("not one question") };
+            let kept = Kept { offset: *offset, channel: (*channel).into(), kind: Kind::Text, payload: "x".into() };
+            let gone = gone.iter().map(|channel| Arc::from(*channel)).collect();
+            let (messages, is_end) = (vec![kept], at + 1 == pages.len());
+            let page = Page { messages, position: position(*offset), is_end, gone, gone_before: Vec::new() };
+            table.take_page(Answer { asker: Asker { shard: 0, key, serial: asked.serial }, page: Some(page) });
+        }
+        heard(&line)
+    }
+
+    #[test]
+    fn a_gap_is_told_once_and_its_position_with_the_last_one() {
+        let gap = |channel: &str, id: &str| format!("event: gap\n{id}data: {{\"channel\":\"{channel}\"}}\n\n");
+        let event = |offset: u64| format!("id: {}\ndata: x\n\n", position(offset));
+        let since = Since::After(position(1));
+        // The second page tells again what is gone of "a". Then a message of "a" comes, and after that more is gone.
+        let all: [(&str, u64, &[&str]); 4] =
+            [("b", 4, &["a", "b"]), ("b", 5, &["a"]), ("a", 8, &["a"]), ("a", 10, &["a"])];
+        let expected =
+            [gap("a", ""), gap("b", "id: 10-3\n"), event(4), event(5), event(8), gap("a", "id: 10-9\n"), event(10)];
+        assert_eq!(pages(Framing::BareEventStream, since, &all), expected.concat());
+        // A client that asks for the oldest messages has missed none.
+        let all: [(&str, u64, &[&str]); 2] = [("b", 4, &[]), ("a", 5, &["a"])];
+        assert_eq!(pages(Framing::BareEventStream, Since::Earliest, &all), [event(4), event(5)].concat());
+    }
+
+    #[test]
+    fn a_websocket_that_has_missed_nothing_is_told_a_position() {
+        let (mut table, line) = (Table::new(Arc::default()), Line::default());
+        line.room.set(10_000);
+        let arrives = || Arrival {
+            since: Some(Since::Unknown),
+            ..arrival("on_message = \"ignore\", envelope = true", "history = { messages = 9 }")
+        };
+        let key = table.adopt(line.clone(), arrives());
+        let terms = table.session(key).unwrap().terms().clone();
+        table.set_frontiers([(terms.hub_id, position(3))].into_iter());
+        let [(_, _, asked)] = &table.take_questions()[..] else { panic!("not one question") };
+        let page = Page {
+            messages: Vec::new(),
+            position: position(3),
+            is_end: true,
+            gone: Vec::new(),
+            gone_before: Vec::new(),
+        };
+        table.take_page(Answer { asker: Asker { shard: 0, key, serial: asked.serial }, page: Some(page) });
+        // Before that is due, another process takes it up.
+        let record = table.records().next().unwrap().1;
+        let mut next = Table::new(Arc::default());
+        next.set_frontiers([(terms.hub_id, position(3))].into_iter());
+        next.take_up(line.clone(), record, Some(terms.clone()), terms.members.enter());
+        (1..4).for_each(|now| next.tick(now));
+        next.flush();
+        assert!(line.heard.borrow().ends_with(b"{\"id\":\"10-3\"}"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How much each part of a turn does at most.
 
 use crate::config::limits::{
-    FLUSHING_WORK, READING_ON_WORK, READING_WORK, SLICE_WORK, SWEEP_SESSIONS_PER_TURN, TIMERS_PER_TURN,
+    FLUSHING_WORK, HISTORY_WORK_PER_TURN, READING_ON_WORK, READING_WORK, SLICE_WORK, SWEEP_SESSIONS_PER_TURN,
+    TIMERS_PER_TURN,
 };
 
 /// The limits of one turn; work is in nanoseconds, as `session::work` estimates it.
@@ -19,6 +20,10 @@ pub struct Pace {
     pub timers: usize,
     /// Sessions that a sweep changes.
     pub sweep: usize,
+    /// Work of answering sessions that catch up.
+    pub answers: u32,
+    /// Messages of a page of history, if the session does not ask for fewer.
+    pub page_messages: usize,
 }
 
 impl Default for Pace {
@@ -30,6 +35,8 @@ impl Default for Pace {
             flushing: FLUSHING_WORK,
             timers: TIMERS_PER_TURN,
             sweep: SWEEP_SESSIONS_PER_TURN,
+            answers: HISTORY_WORK_PER_TURN,
+            page_messages: usize::MAX,
         }
     }
 }
