@@ -3,9 +3,13 @@
 //! The tables and relays are the real ones, and take turns as in a shard. Sockets, clients, network and clock are simulated.
 //! Sometimes all sessions are handed over to another process: they are written, read, and taken up in new tables.
 //!
+//! Some hubs have history: their clients vanish and return, and continue from a position. So what each channel keeps is checked, too.
+//!
 //! Checked are: every subscriber receives every publication of its channels since its subscription, once, complete, and in the
-//! order of the channel, or else a close or a counter shows why not; echoes and pongs arrive in order; queues keep their limits;
-//! receipts count the subscribers; and in the end no session, channel or member is left.
+//! order of the channel, or else a close or a counter shows why not; a client that continues from a position receives exactly what is
+//! kept and what comes after it, or is told of a gap exactly if it has missed something; echoes and pongs arrive in order; queues
+//! keep their limits; receipts count the subscribers; a message whose key is known is not published again; and in the end no
+//! session, channel or member is left.
 //!
 //! `PUSHD_SEED=n` runs the seed `n`, `PUSHD_SEEDS=n` runs `n` seeds.
 
@@ -21,6 +25,8 @@ mod setting;
 mod socket;
 #[path = "simulation/speech.rs"]
 mod speech;
+#[path = "simulation/subscription.rs"]
+mod subscription;
 #[path = "simulation/world.rs"]
 mod world;
 

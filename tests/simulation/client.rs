@@ -6,14 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pushd::config::WhenSlow;
+use pushd::hub::{Kind, Position};
 use pushd::session::{Seconds, Terms};
 use pushd::shard::table::SessionKey;
-use pushd::wire::Framing;
 
-use crate::model::{Channel, Model, Number};
+use crate::model::{CHANNELS, Channel, Form, Model, Number};
 use crate::setting::GAP;
 use crate::socket::Pipe;
 use crate::speech::{Decoder, Received};
+use crate::subscription::{Hearer, Next, Subscription};
+
+/// What an envelope or an event takes beside the payload, at most, in bytes. Binary payloads get larger by a third, too.
+pub const ENVELOPE_BYTES: usize = 80;
+/// What another frame takes.
+const HEADER_BYTES: usize = 14;
 
 /// An answer that a client expects to its own message.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,28 +28,30 @@ pub enum Reply {
     Pong(Vec<u8>),
 }
 
-/// One subscription.
-pub struct Subscription {
-    pub channel: Channel,
-    /// The first position in the order of the channel that it receives.
-    pub first: usize,
-    /// The next position that it should receive.
-    pub next: usize,
-    /// The length of the order when the session was last seen open. It must receive everything up to here, unless it is
-    /// disconnected as too slow.
-    pub open_until: usize,
-    /// The length of the order when the session was first seen ended.
-    pub ended_at: Option<usize>,
+/// What a client knows of its place in the history of its hub.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place {
+    /// The position that it would send when it connects again: the last one that it was told.
+    pub told: Option<Position>,
+    /// The offset up to which it has received everything, told or not.
+    pub offset: u64,
+    /// It has asked for the oldest messages, and nothing has come: it has missed nothing yet.
+    pub is_earliest: bool,
+    /// It has asked for what it missed.
+    pub catches_up: bool,
 }
 
 pub struct Client {
     pub number: usize,
     pub shard: usize,
     pub key: SessionKey,
-    pub framing: Framing,
+    pub form: Form,
     pub terms: Arc<Terms>,
     pub to: Channel,
     pub subscriptions: Vec<Subscription>,
+    pub place: Place,
+    /// When it connected.
+    pub came: Seconds,
     pub pipe: Rc<RefCell<Pipe>>,
     pub decoder: Decoder,
     pub greeting: Option<String>,
@@ -69,6 +77,8 @@ pub struct Client {
     pub notified: u64,
     /// The largest limit that its queue ever had.
     pub queue_bytes_max: usize,
+    /// The smallest limits that its queue ever had: messages and bytes.
+    pub queue_least: (usize, usize),
     /// When its session was last seen open.
     pub open_seen_at: Seconds,
     /// Its session is no longer open.
@@ -92,34 +102,60 @@ impl Client {
         }
     }
 
-    /// Checks what it received. Returns what it must answer.
-    pub fn receive(&mut self, model: &Model) -> Vec<Received> {
+    /// Whether it is told of gaps and positions.
+    pub fn hears_positions(&self) -> bool {
+        self.form.envelope || self.form.framing.is_events()
+    }
+
+    fn hearer(&self, dropped: u64) -> Hearer {
+        let (form, is_strict, hears_gaps) = (self.form, self.is_strict(), self.hears_positions());
+        Hearer { form, is_strict, hears_gaps, dropped }
+    }
+
+    /// Checks what it received. `dropped` says up to which offset each channel has dropped messages. Returns what it must answer.
+    pub fn receive(&mut self, model: &Model, dropped: &[u64]) -> Vec<Received> {
         let mut to_answer = Vec::new();
         for received in self.decoder.received() {
             assert_eq!(self.close, None, "received after a close: {received:?}");
             match received {
-                Received::Message(kind, payload) if self.greeting.as_ref().is_some_and(|g| g.as_bytes() == payload) => {
-                    assert_eq!(kind, pushd::hub::Kind::Text);
+                Received::Message(kind, payload, ..)
+                    if self.greeting.as_ref().is_some_and(|g| g.as_bytes() == payload) =>
+                {
+                    assert_eq!(kind, Kind::Text);
                     self.greeting = None;
                 }
-                Received::Message(_, payload) if payload.starts_with(GAP.as_bytes()) => {
+                Received::Message(_, payload, None, None) if payload.starts_with(GAP.as_bytes()) => {
                     assert!(self.terms.hub.gap_notice.is_some());
                     let dropped: u64 = std::str::from_utf8(&payload[GAP.len()..]).unwrap().parse().unwrap();
                     assert_ne!(dropped, 0, "a gap notice without dropped messages");
                     self.notified += dropped;
                 }
-                Received::Message(kind, payload) => {
+                Received::Message(kind, payload, position, name) => {
                     assert!(self.greeting.is_none() || !self.is_strict(), "the greeting comes first");
                     let number = model.find(kind, &payload);
-                    match model.messages[number].channel {
-                        Some(channel) => self.receive_publication(number, channel, model),
+                    let channel = model.messages[number].channel;
+                    assert!(
+                        name.is_none() || name.as_deref() == channel.map(|channel| CHANNELS[channel % CHANNELS.len()])
+                    );
+                    match channel {
+                        Some(channel) => {
+                            self.receive_publication(number, channel, model, dropped);
+                            self.receive_position(number, position, model, dropped);
+                        }
                         None => self.receive_reply(&Reply::Echo(number)),
                     }
+                }
+                Received::Gap(name, position) => self.receive_gap(&name, position, model, dropped),
+                Received::Told(position) => {
+                    assert!(self.place.told.is_none_or(|told| told.offset <= position.offset));
+                    self.check_told(position, model, dropped);
+                    (self.place.told, self.place.is_earliest) = (Some(position), false);
+                    self.place.offset = self.place.offset.max(position.offset);
                 }
                 Received::Pong(payload) => self.receive_reply(&Reply::Pong(payload)),
                 Received::Ping => to_answer.push(Received::Ping),
                 Received::Close(close) => {
-                    self.check_close(close.as_ref());
+                    self.check_close(close.as_ref(), model);
                     self.close = Some(close.clone());
                     to_answer.push(Received::Close(close));
                 }
@@ -128,26 +164,62 @@ impl Client {
         to_answer
     }
 
-    fn receive_publication(&mut self, number: Number, channel: Channel, model: &Model) {
-        let strict = self.is_strict();
-        let (shard, framing) = (self.shard, self.framing);
+    fn receive_publication(&mut self, number: Number, channel: Channel, model: &Model, dropped: &[u64]) {
+        let (shard, hearer) = (self.shard, self.hearer(dropped[channel]));
+        assert!(
+            self.subscriptions.iter().all(|subscription| !subscription.owes_gap),
+            "received {number} before it was told of all gaps"
+        );
         let found = self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel);
         let subscription =
             found.unwrap_or_else(|| panic!("received {number} of channel {channel} without a subscription"));
-        loop {
-            assert!(
-                subscription.next < model.delivered[shard][channel],
-                "received {number} of channel {channel} too early, twice or too late"
-            );
-            let expected = model.order[channel][subscription.next];
-            subscription.next += 1;
-            if expected == number {
-                return;
-            }
-            if model.carries(framing, expected) {
-                assert!(!strict, "received {number} of channel {channel} where {expected} was next");
-                self.missed += 1;
-            }
+        let position = model.messages[number].position;
+        assert!(
+            position.is_some_and(|position| position < model.delivered[shard][channel]),
+            "received {number} of channel {channel} too early"
+        );
+        self.missed += subscription.receive(number, hearer, model);
+    }
+
+    /// It has received a message, which has a position if its hub has history.
+    fn receive_position(&mut self, number: Number, position: Option<Position>, model: &Model, dropped: &[u64]) {
+        let Some(offset) = model.messages[number].offset else {
+            assert_eq!(position, None, "a hub without history gives no positions");
+            return;
+        };
+        assert!(offset > self.place.offset, "received {offset} after {:?}", self.place);
+        let hub = self.terms.hub_id.0 as usize;
+        let here = Position { epoch: model.hubs[hub].as_ref().unwrap().epoch, offset };
+        assert_eq!(position, self.hears_positions().then_some(here));
+        self.check_told(here, model, dropped);
+        (self.place.offset, self.place.is_earliest) = (offset, false);
+        self.place.told = position;
+    }
+
+    /// It has received everything up to a position.
+    fn check_told(&mut self, position: Position, model: &Model, dropped: &[u64]) {
+        let hearers: Vec<_> = self.subscriptions.iter().map(|sub| self.hearer(dropped[sub.channel])).collect();
+        for (subscription, hearer) in self.subscriptions.iter_mut().zip(hearers) {
+            subscription.check_told(position.offset, hearer, model);
+        }
+    }
+
+    fn receive_gap(&mut self, name: &str, position: Option<Position>, model: &Model, dropped: &[u64]) {
+        assert!(self.place.catches_up, "told of a gap in {name}, without having been away");
+        let takes_all = self.form.envelope || !self.form.framing.is_events();
+        assert!(!self.place.is_earliest || !takes_all, "told of a gap in {name} before the oldest messages");
+        let hub = self.terms.hub_id.0 as usize;
+        let name = CHANNELS.iter().position(|channel| *channel == name).unwrap();
+        let channel = hub * CHANNELS.len() + name;
+        let hearer = self.hearer(dropped[channel]);
+        let subscription = self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel).unwrap();
+        subscription.tell_gap(hearer, model);
+        if let Some(position) = position {
+            // From here on it is not told of the same gaps again, so it must know all of them.
+            assert!(self.subscriptions.iter().all(|subscription| !subscription.owes_gap), "another gap follows");
+            assert!(self.place.told.is_none_or(|told| told.offset <= position.offset));
+            self.check_told(position, model, dropped);
+            self.place.told = Some(position);
         }
     }
 
@@ -162,15 +234,55 @@ impl Client {
         panic!("received {reply:?}, which it did not request");
     }
 
-    fn check_close(&self, close: Option<&(u16, String)>) {
+    fn check_close(&self, close: Option<&(u16, String)>, model: &Model) {
         let Some((code, reason)) = close else { return };
         match (code, reason.as_str()) {
             (1008, reason) if reason.starts_with("too slow") => {
                 assert!(self.is_strict(), "its hub does not disconnect slow clients");
                 assert!(self.pipe.borrow().was_full && !self.steady, "too slow, but its socket accepted everything");
+                self.check_slow(model);
             }
             (1008, reason) if reason.starts_with("no answer") => assert!(self.terms.hub.ping.is_some()),
             _ => assert!(self.codes.contains(code), "closed with {code} {reason:?}, expected one of {:?}", self.codes),
+        }
+    }
+
+    /// It is disconnected as too slow. What it has missed does not count for that: enough must have come since it is live.
+    fn check_slow(&self, model: &Model) {
+        if !self.place.catches_up || self.terms.hub.queue_age_max.is_some() {
+            return;
+        }
+        let greeting = self.greeting.iter().map(String::len);
+        let replies = self.replies.iter().map(|reply| match reply {
+            Reply::Echo(number) => model.messages[*number].bytes,
+            Reply::Pong(payload) => payload.len(),
+        });
+        let (mut count, mut bytes) = (0, 0);
+        replies.chain(greeting).for_each(|length| (count, bytes) = (count + 1, bytes + length + HEADER_BYTES));
+        for subscription in &self.subscriptions {
+            let end = subscription.ended_at.unwrap_or(model.order[subscription.channel].len());
+            for &number in &model.order[subscription.channel][subscription.possibly_live.min(end)..end] {
+                if model.carries(self.form, number) {
+                    count += 1;
+                    bytes += self.frame_bytes(number, model);
+                }
+            }
+        }
+        let (messages_max, bytes_max) = self.queue_least;
+        assert!(
+            count > 1 && (bytes > bytes_max || count >= messages_max),
+            "too slow, with {count} messages of {bytes} bytes since it is live, of {:?}",
+            self.queue_least
+        );
+    }
+
+    /// The bytes of the frame of a message, at most.
+    fn frame_bytes(&self, number: Number, model: &Model) -> usize {
+        let message = &model.messages[number];
+        match (self.hears_positions(), message.kind) {
+            (true, Kind::Binary) => message.bytes * 4 / 3 + ENVELOPE_BYTES,
+            (true, Kind::Text) => message.bytes + ENVELOPE_BYTES,
+            (false, _) => message.bytes + HEADER_BYTES,
         }
     }
 
@@ -180,23 +292,18 @@ impl Client {
     }
 
     /// Notes the state of its session at the end of a turn.
-    pub fn see(&mut self, open: bool, delivered: &[usize]) {
+    pub fn see(&mut self, open: bool, is_live: bool, delivered: &[usize]) {
         if self.ended {
             return;
         }
         self.ended = !open;
         for subscription in &mut self.subscriptions {
-            let length = delivered[subscription.channel];
-            if open {
-                subscription.open_until = length;
-            } else {
-                subscription.ended_at = Some(length);
-            }
+            subscription.see(open, is_live, delivered[subscription.channel]);
         }
     }
 
     /// The server has dropped its socket, and it has read everything: checks that nothing is missing.
-    pub fn check_end(&self, model: &Model) {
+    pub fn check_end(&mut self, model: &Model, dropped: &[u64]) {
         if self.vanished {
             return;
         }
@@ -205,31 +312,32 @@ impl Client {
         if self.is_cut() || self.timed_out || !self.is_strict() {
             return;
         }
-        for subscription in &self.subscriptions {
-            let left = subscription.next..subscription.open_until.max(subscription.next);
-            let lost = model.count(subscription.channel, left, self.framing);
-            assert_eq!(
-                lost, 0,
-                "messages of channel {} were lost before {:?}: position {} of {}",
-                subscription.channel, self.close, subscription.next, subscription.open_until
-            );
+        let hearers: Vec<_> = self.subscriptions.iter().map(|sub| self.hearer(dropped[sub.channel])).collect();
+        for (subscription, hearer) in self.subscriptions.iter_mut().zip(hearers) {
+            if subscription.certainly_live.is_some() {
+                subscription.check_up_to(subscription.open_until, hearer, model);
+            }
         }
     }
 
     /// Everything is delivered and read, and its session is open: checks that it has received everything.
-    pub fn check_settled(&mut self, model: &Model) {
+    pub fn check_settled(&mut self, model: &Model, dropped: &[u64], now: Seconds) {
         let strict = self.is_strict();
         let mut missed = self.replies.len() as u64 + u64::from(self.greeting.is_some());
         let mut last_missed = 0;
-        for subscription in &mut self.subscriptions {
+        let hearers: Vec<_> = self.subscriptions.iter().map(|sub| self.hearer(dropped[sub.channel])).collect();
+        for (subscription, hearer) in self.subscriptions.iter_mut().zip(hearers) {
             let end = model.delivered[self.shard][subscription.channel];
-            let left = model.count(subscription.channel, subscription.next..end, self.framing) as u64;
+            let left = subscription.check_up_to(end, hearer, model);
             last_missed += left;
             missed += left;
-            subscription.next = end;
+            subscription.next = Next::At(end);
         }
         if strict {
             assert_eq!(missed, 0, "lost: replies {:?}", self.replies);
+        }
+        if self.hears_positions() && self.terms.hub.history.is_some() && strict && now >= self.came + 4 {
+            assert!(self.place.told.is_some(), "never told a position");
         }
         // Echoes, `queue_age_max` or a reload with a smaller queue may drop even the latest message.
         let roomy = !self.terms.speech.replies() && self.queue_bytes_max == 0;

@@ -45,6 +45,7 @@ impl World {
             }
         }
         shards.for_each(|shard| self.replace_table(shard));
+        self.hand_over_histories();
         for (shard, record, pipe) in packed {
             self.take_up(shard, record, &pipe);
         }

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pushd::config::{Accept, Hub, HubId, OnMessage, Origins, SessionLog, Subscription, Template, WebSocket, WhenSlow};
+use pushd::config::{
+    Accept, History, Hub, HubId, OnMessage, Origins, SessionLog, Subscription, Template, WebSocket, WhenSlow,
+};
 use pushd::hub::Members;
 use pushd::session::Terms;
 use pushd::session::speech::{Plain, Speech};
@@ -36,13 +38,14 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
             message_bytes_max,
             queue_bytes_max: random.one_of(queue_bytes_max),
             queue_messages_max: random.one_of(queue_messages_max),
-            queue_age_max: random.one_of(&[None, Some(Duration::from_secs(2))]),
+            queue_age_max: random.one_of(&[None, None, None, Some(Duration::from_secs(2))]),
             when_slow,
             gap_notice: gap_notice.clone().filter(|_| when_slow != WhenSlow::Disconnect),
             ping,
             pong_timeout: Duration::from_secs(3),
             subscribers_max: NonZeroUsize::new(40),
             deflate_bytes_min: random.one_of(&[None, Some(60)]),
+            history: (!random.once_in(3)).then(|| history(random)),
             ..Hub::default()
         };
     vec![
@@ -54,6 +57,15 @@ pub fn hubs(exact: bool, random: &mut Random) -> Vec<Hub> {
     ]
 }
 
+/// What is kept of each channel. Little of it, in most cases, so that messages are dropped.
+pub fn history(random: &mut Random) -> History {
+    let messages = random.one_of(&[None, Some(1), Some(3), Some(20), Some(500)]);
+    let bytes = random.one_of(&[None, None, Some(50), Some(700), Some(20_000), Some(1 << 20)]);
+    let age = random.one_of(&[None, None, Some(Duration::from_secs(1)), Some(Duration::from_secs(5))]);
+    let is_unlimited = messages.is_none() && bytes.is_none() && age.is_none();
+    History { messages: messages.or(is_unlimited.then_some(40)).and_then(NonZeroUsize::new), bytes, age }
+}
+
 /// The routes: for each hub one that broadcasts and one of another kind.
 pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Route> {
     let mut routes = Vec::new();
@@ -63,6 +75,7 @@ pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Rou
             let prefix = random.one_of(&["", "", "msg:"]);
             let route = WebSocket {
                 message: (!prefix.is_empty()).then(|| Template::parse(&format!("{prefix}{{message}}")).unwrap()),
+                envelope: random.once_in(2),
                 accept: random.one_of(&[Accept::Both, Accept::Both, Accept::Text, Accept::Binary]),
                 ..route(HubId(number as u32), on_message)
             };
@@ -78,7 +91,9 @@ pub fn routes(hubs: &[Hub], members: &[Members], random: &mut Random) -> Vec<Rou
 pub fn witness(hub: &Hub, number: usize, members: &Members) -> Arc<Terms> {
     let unlimited =
         Hub { queue_bytes_max: usize::MAX / 2, queue_age_max: None, ping: None, subscribers_max: None, ..hub.clone() };
-    terms("/witness".to_owned(), route(HubId(number as u32), OnMessage::Ignore), unlimited, members.clone())
+    let envelope = hub.history.is_some();
+    let route = WebSocket { envelope, ..route(HubId(number as u32), OnMessage::Ignore) };
+    terms("/witness".to_owned(), route, unlimited, members.clone())
 }
 
 /// How much a turn does: as in a shard, or so little that most work takes several turns.
@@ -94,6 +109,8 @@ pub fn pace(random: &mut Random) -> Pace {
         flushing: work(random),
         timers: 1 + random.below(3),
         sweep: 1 + random.below(3),
+        answers: work(random),
+        page_messages: random.one_of(&[1, 2, 10, usize::MAX]),
     }
 }
 

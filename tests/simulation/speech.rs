@@ -1,9 +1,13 @@
 //! The frames that clients send and receive. The framings are implemented here a second time, so that server and simulation do not
 //! share a mistake.
 
-use pushd::hub::Kind;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
+use pushd::hub::{Kind, Position};
 use pushd::wire::Framing;
+use serde_json::Value;
 
+use crate::model::Form;
 use crate::random::Random;
 
 /// The end of a compressed message that is not sent.
@@ -12,7 +16,12 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// Something that the server sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    Message(Kind, Vec<u8>),
+    /// A message, and its position and channel, where the client is told them.
+    Message(Kind, Vec<u8>, Option<Position>, Option<String>),
+    /// Messages of a channel are gone.
+    Gap(String, Option<Position>),
+    /// Everything up to here was received.
+    Told(Position),
     Ping,
     Pong(Vec<u8>),
     /// The code and the reason, if the framing has them.
@@ -21,31 +30,56 @@ pub enum Received {
 
 /// The decoder of a client.
 pub struct Decoder {
-    framing: Framing,
+    form: Form,
     pub bytes: Vec<u8>,
 }
 
 impl Decoder {
-    pub fn new(framing: Framing) -> Decoder {
-        Decoder { framing, bytes: Vec::new() }
+    pub fn new(form: Form) -> Decoder {
+        Decoder { form, bytes: Vec::new() }
     }
 
     /// Decodes all complete frames.
     pub fn received(&mut self) -> Vec<Received> {
         let mut all = Vec::new();
         let mut at = 0;
-        while let Some((received, length)) = match self.framing {
-            Framing::Rfc6455 | Framing::Deflate => rfc6455(&self.bytes[at..], self.framing == Framing::Deflate),
+        while let Some((received, length)) = match self.form.framing {
+            Framing::Rfc6455 => rfc6455(&self.bytes[at..], false),
+            Framing::Deflate => rfc6455(&self.bytes[at..], true),
             Framing::Hixie76 => hixie76(&self.bytes[at..]),
             Framing::EventStream => chunk(&self.bytes[at..]),
             Framing::BareEventStream => event(&self.bytes[at..]),
             Framing::Poll | Framing::BarePoll => panic!("no world has polls, whose sessions end with one answer"),
         } {
-            all.push(received);
+            all.push(if self.form.envelope { opened(received) } else { received });
             at += length;
         }
         self.bytes.drain(..at);
         all
+    }
+}
+
+/// Opens the envelope of a message. Greetings, echoes and gap notices have none.
+fn opened(received: Received) -> Received {
+    let Received::Message(Kind::Text, text, None, None) = &received else { return received };
+    if !text.starts_with(b"{") {
+        return received;
+    }
+    let envelope: serde_json::Map<String, Value> = serde_json::from_slice(text).unwrap();
+    let text = |name: &str| envelope.get(name).map(|value| value.as_str().unwrap().to_owned());
+    let names: Vec<_> = envelope.keys().filter(|name| *name != "id").map(String::as_str).collect();
+    let id = text("id").map(|id| Position::parse(&id).unwrap());
+    match names[..] {
+        [] => Received::Told(id.unwrap()),
+        ["channel", "gap"] => Received::Gap(text("channel").unwrap(), id),
+        ["channel", "data"] => {
+            Received::Message(Kind::Text, text("data").unwrap().into_bytes(), id, Some(text("channel").unwrap()))
+        }
+        ["base64", "channel"] => {
+            let payload = BASE64.decode(text("base64").unwrap()).unwrap();
+            Received::Message(Kind::Binary, payload, id, Some(text("channel").unwrap()))
+        }
+        _ => panic!("an envelope with {names:?}"),
     }
 }
 
@@ -59,10 +93,10 @@ fn rfc6455(bytes: &[u8], inflates: bool) -> Option<(Received, usize)> {
     };
     let payload = bytes.get(header..header + length)?.to_vec();
     let received = match first {
-        0x81 => Received::Message(Kind::Text, payload),
-        0x82 => Received::Message(Kind::Binary, payload),
-        0xc1 if inflates => Received::Message(Kind::Text, inflated(payload)),
-        0xc2 if inflates => Received::Message(Kind::Binary, inflated(payload)),
+        0x81 => plain(Kind::Text, payload),
+        0x82 => plain(Kind::Binary, payload),
+        0xc1 if inflates => plain(Kind::Text, inflated(payload)),
+        0xc2 if inflates => plain(Kind::Binary, inflated(payload)),
         0x88 => {
             let reason = String::from_utf8(payload[2..].to_vec()).unwrap();
             Received::Close(Some((u16::from_be_bytes([payload[0], payload[1]]), reason)))
@@ -96,7 +130,7 @@ fn hixie76(bytes: &[u8]) -> Option<(Received, usize)> {
         [0xff, 0x00, ..] => Some((Received::Close(None), 2)),
         [0x00, ref rest @ ..] => {
             let end = rest.iter().position(|&b| b == 0xff)?;
-            Some((Received::Message(Kind::Text, rest[..end].to_vec()), end + 2))
+            Some((plain(Kind::Text, rest[..end].to_vec()), end + 2))
         }
         [other, ..] => panic!("the server sent a frame that begins with {other:#x}"),
     }
@@ -124,12 +158,36 @@ fn event(bytes: &[u8]) -> Option<(Received, usize)> {
     let received = match text.strip_prefix(':') {
         Some("") => Received::Ping,
         Some(_) => Received::Close(None),
-        None => {
-            let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("data: ").unwrap()).collect();
-            Received::Message(Kind::Text, lines.join("\n").into_bytes())
-        }
+        None => fields(text),
     };
     Some((received, end + 2))
+}
+
+/// The fields of an event.
+fn fields(text: &str) -> Received {
+    let (mut name, mut id, mut data) = (None, None, None::<String>);
+    for line in text.lines() {
+        match line.split_once(": ").unwrap() {
+            ("event", value) => name = Some(value),
+            ("id", value) => id = Some(Position::parse(value).unwrap()),
+            ("data", value) => data = Some(data.map_or_else(|| value.to_owned(), |before| before + "\n" + value)),
+            _ => panic!("a field {line:?}"),
+        }
+    }
+    match (name, data) {
+        (None, None) => Received::Told(id.unwrap()),
+        (None, Some(data)) => Received::Message(Kind::Text, data.into_bytes(), id, None),
+        (Some("gap"), Some(data)) => {
+            let data: Value = serde_json::from_str(&data).unwrap();
+            assert_eq!(data.as_object().unwrap().len(), 1, "{data}");
+            Received::Gap(data["channel"].as_str().unwrap().to_owned(), id)
+        }
+        other => panic!("an event of {other:?}"),
+    }
+}
+
+fn plain(kind: Kind, payload: Vec<u8>) -> Received {
+    Received::Message(kind, payload, None, None)
 }
 
 /// One masked frame.

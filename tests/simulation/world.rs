@@ -2,6 +2,8 @@
 
 #[path = "handover.rs"]
 mod handover;
+#[path = "history.rs"]
+mod history;
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -10,7 +12,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use pushd::config::limits::{CLOSE_TIMEOUT, RUN_FRAME_BYTES_MAX, TURN_BYTES_MAX};
 use pushd::config::{Accept, Hub, HubId, OnMessage, WhenSlow};
-use pushd::hub::{Kind, Members, Message, Receipt, Selector};
+use pushd::hub::history::Memory;
+use pushd::hub::{Kind, Members, Message, Outcome, Receipt, Selector, Since};
 use pushd::session::speech::Speech;
 use pushd::session::{Arrival, Phase, Seconds, Terms};
 use pushd::shard::mailbox::Mailbox;
@@ -19,12 +22,13 @@ use pushd::shard::relay::Relay;
 use pushd::shard::table::{Pace, SessionKey, Table};
 use pushd::wire::{Close, Framing};
 
-use crate::client::{Client, Reply, Subscription};
-use crate::model::{CHANNELS, Channel, Model, Source};
+use crate::client::{Client, Reply};
+use crate::model::{CHANNELS, Channel, Form, Model, Order, Source};
 use crate::random::Random;
 use crate::setting::{self, Route};
 use crate::socket::{FakeSocket, Pipe};
 use crate::speech::{self, Decoder, Received};
+use history::{Absent, Remembered};
 
 /// The maximum bytes of gap notices besides a full queue: as many as go into one write.
 const NOTICES_BYTES: usize = 64 * 30;
@@ -45,9 +49,35 @@ struct Witness {
     ended: bool,
 }
 
+/// A client that is about to connect.
+struct Newcomer {
+    shard: usize,
+    terms: Arc<Terms>,
+    form: Form,
+    /// The names of its channels, by number.
+    names: Vec<usize>,
+    /// The one that it publishes on.
+    to: usize,
+    steady: bool,
+    since: Option<Since>,
+}
+
 pub struct World {
     random: Random,
     model: Model,
+    mailboxes: Arc<[Mailbox]>,
+    /// The histories of hubs, as they were seen last.
+    remembered: Vec<Option<Remembered>>,
+    memory: Memory,
+    memory_max: usize,
+    /// Clients that are gone, and may return.
+    absent: Vec<Absent>,
+    /// Most clients and publications go to this hub.
+    favourite: Option<usize>,
+    /// The server ends.
+    is_ending: bool,
+    /// Many clients vanish and return.
+    restless: bool,
     shards: Vec<Shard>,
     hubs: Vec<Hub>,
     members: Vec<Members>,
@@ -82,37 +112,69 @@ impl World {
         let count = if crowded.is_some() { 1 } else { 1 + random.below(4) };
         let mailboxes: Arc<[Mailbox]> = (0..count).map(|_| Mailbox::default()).collect();
         let channels = hubs.len() * CHANNELS.len();
+        let beginnings = hubs.iter().map(|hub| hub.history.as_ref().map(|_| history::beginning(&mut random)));
+        let beginnings: Vec<_> = beginnings.collect();
+        let orders = beginnings.iter().map(|beginning| beginning.map(|beginning| Order::new(beginning, count)));
+        let model = Model::new(count, orders.collect());
+        let memory_max = history::memory_max(&mut random);
+        let memory = Memory::new(memory_max);
+        let remembered = hubs.iter().zip(beginnings).map(|(hub, beginning)| Some(Remembered::new(hub, beginning?)));
+        let remembered: Vec<_> = remembered.collect();
         let shards = (0..count).map(|index| {
             let mut table = Table::new(mailboxes[index].counters.clone());
             table.set_pace(setting::pace(&mut random));
             let relay = Relay::new(index, mailboxes.clone());
+            history::plan(&remembered, &relay, &mut table, &memory);
             let witnesses = hubs.iter().enumerate().map(|(number, hub)| {
                 let pipe = Pipe::new(usize::MAX / 2);
                 let terms = setting::witness(hub, number, &members[number]);
                 let channels = CHANNELS.iter().map(|&name| name.into()).collect();
-                let arrival = arrival(Framing::Rfc6455, terms, channels, CHANNELS[0].into());
+                let form = Form { framing: Framing::Rfc6455, envelope: hub.history.is_some() };
+                let arrival = arrival(form.framing, terms, channels, CHANNELS[0].into(), None);
                 let key = table.adopt(FakeSocket(pipe.clone()), arrival.unwrap());
-                Witness { key, pipe, decoder: Decoder::new(Framing::Rfc6455), ended: false }
+                Witness { key, pipe, decoder: Decoder::new(form), ended: false }
             });
             let witnesses = witnesses.collect();
             Shard { relay, table, witnesses, published: vec![0; channels] }
         });
         let shards = shards.collect();
-        let model = Model::new(count, channels);
-        let floods = random.once_in(25);
-        let (clients, live, now, stalled) = (Vec::new(), Vec::new(), 0, None);
-        World { random, model, shards, hubs, members, routes, clients, live, now, exact, stalled, crowded, floods }
+        let favourite = random.once_in(2).then(|| random.below(hubs.len()));
+        let (floods, restless) = (random.once_in(25), random.once_in(2));
+        let (clients, live, absent, now, stalled) = (Vec::new(), Vec::new(), Vec::new(), 0, None);
+        World {
+            random,
+            model,
+            mailboxes,
+            remembered,
+            memory,
+            memory_max,
+            absent,
+            restless,
+            favourite,
+            is_ending: false,
+            shards,
+            hubs,
+            members,
+            routes,
+            clients,
+            live,
+            now,
+            exact,
+            stalled,
+            crowded,
+            floods,
+        }
     }
 
     /// Takes a random step.
     pub fn step(&mut self) {
         let shard = self.random.below(self.shards.len());
         match self.random.below(100) {
-            0..6 => self.connect(),
+            0..6 => self.connect(None),
             6..22 => self.with_client(World::send_message),
             22..27 => self.with_client(World::ping),
             27..29 => self.with_client(World::end),
-            29 if self.crowded.is_some() => self.with_client(World::end),
+            29 if self.crowded.is_some() || self.restless => self.with_client(World::end),
             29..32 => self.with_client(World::toggle_reading),
             32..48 => self.publish_outside(shard),
             48..62 => self.network(),
@@ -121,6 +183,8 @@ impl World {
             74..96 => {}
             96 if self.random.once_in(3) => self.tick(),
             97 if self.random.once_in(10) => self.rebind(),
+            97 if self.random.once_in(12) => self.change_history(),
+            97 if self.random.once_in(30) => self.publish_much(),
             98 if self.random.once_in(8) => self.hand_over(),
             98 if self.floods && self.random.once_in(10) => self.flood(),
             99 if self.random.once_in(60) => self.burst(),
@@ -142,20 +206,29 @@ impl World {
         }
     }
 
-    /// A client connects.
-    fn connect(&mut self) {
+    fn any_hub(&mut self) -> usize {
+        let favourite = self.favourite.filter(|_| !self.random.once_in(3));
+        favourite.unwrap_or_else(|| self.random.below(self.hubs.len()))
+    }
+
+    /// A client connects, to a hub or to any of them.
+    fn connect(&mut self, to: Option<usize>) {
         if self.live.len() >= 25 {
             return;
         }
-        let route = match self.crowded {
-            Some(hub) => 2 * hub + self.random.below(2),
-            None => self.random.below(self.routes.len()),
+        let absent = (!self.absent.is_empty() && to.is_none() && self.random.once_in(2)).then(|| {
+            let number = self.random.below(self.absent.len());
+            self.absent.swap_remove(number)
+        });
+        let route = match (&absent, to.or(self.crowded)) {
+            (Some(absent), _) => 2 * absent.hub + self.random.below(2),
+            (None, Some(hub)) => 2 * hub + self.random.below(2),
+            (None, None) => 2 * self.any_hub() + self.random.below(2),
         };
         if self.routes[route].is_removed {
             return;
         }
         let terms = self.routes[route].terms.clone();
-        let hub = terms.hub_id.0 as usize;
         let framing = self.random.one_of(&[
             Framing::Rfc6455,
             Framing::Rfc6455,
@@ -164,19 +237,19 @@ impl World {
             Framing::EventStream,
             Framing::BareEventStream,
         ]);
+        let Speech::Plain(plain) = &terms.speech;
+        let form = Form { framing, envelope: plain.envelope && !framing.is_events() };
         let mut names: Vec<usize> = (0..CHANNELS.len()).filter(|_| self.random.once_in(2)).collect();
         if names.is_empty() {
             names.push(0);
         }
-        let to = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
-        let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
-        let Some(mut arrival) = arrival(framing, terms.clone(), channels, CHANNELS[to].into()) else { return };
-        // Some clients negotiate compression in one direction only.
-        arrival.inflates |= framing == Framing::Rfc6455 && self.random.once_in(4);
-        arrival.greeting = self.random.once_in(2).then(|| format!("welcome, {}", self.clients.len()));
-        let steady = self.random.once_in(3) || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
-        let capacity = if steady { usize::MAX / 2 } else { self.random.one_of(&[100, 3_000, 60_000]) };
-        let (number, shard) = (self.clients.len(), self.random.below(self.shards.len()));
+        if let Some(absent) = &absent {
+            names.clone_from(&absent.names);
+        }
+        let target = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
+        let steady = self.random.once_in(if to.is_some() { 6 } else { 3 })
+            || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
+        let shard = self.random.below(self.shards.len());
         // Only when everything is flushed, it is known here what was published before the client connected.
         while self.shards[shard].table.is_flushing() {
             if self.stalled.is_some() {
@@ -184,23 +257,34 @@ impl World {
             }
             self.turn(shard);
         }
+        let since = self.since(absent, &terms);
+        self.arrive(Newcomer { shard, terms, form, names, to: target, steady, since });
+    }
+
+    fn arrive(&mut self, Newcomer { shard, terms, form, names, to, steady, since }: Newcomer) {
+        let (number, hub, framing) = (self.clients.len(), terms.hub_id.0 as usize, form.framing);
+        let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
+        let arrival = arrival(framing, terms.clone(), channels, CHANNELS[to].into(), since);
+        let Some(mut arrival) = arrival else { return };
+        // Some clients negotiate compression in one direction only.
+        arrival.inflates |= framing == Framing::Rfc6455 && self.random.once_in(4);
+        arrival.greeting = self.random.once_in(2).then(|| format!("welcome, {number}"));
+        let capacity = if steady { usize::MAX / 2 } else { self.random.one_of(&[100, 3_000, 60_000]) };
         let pipe = Pipe::new(capacity);
-        let published = &self.shards[shard].published;
-        let subscriptions = names.iter().map(|&name| {
-            let channel = channel_of(hub, name);
-            let first = published[channel];
-            Subscription { channel, first, next: first, open_until: first, ended_at: None }
-        });
+        let (subscriptions, place) = self.subscriptions(shard, hub, &names, form, since);
+        let queue_least = (terms.hub.queue_messages_max, terms.hub.queue_bytes_max);
         self.clients.push(Client {
             number,
             shard,
             key: SessionKey { slot: 0, generation: 0 },
-            framing,
+            form,
             terms,
             to: channel_of(hub, to),
-            subscriptions: subscriptions.collect(),
+            subscriptions,
+            place,
+            came: self.now,
             pipe: pipe.clone(),
-            decoder: Decoder::new(framing),
+            decoder: Decoder::new(form),
             greeting: arrival.greeting.clone(),
             replies: Default::default(),
             reads: true,
@@ -214,6 +298,7 @@ impl World {
             missed: 0,
             notified: 0,
             queue_bytes_max: 0,
+            queue_least,
             open_seen_at: self.now,
             ended: false,
             gone: false,
@@ -241,22 +326,22 @@ impl World {
     /// A client sends a message.
     fn send_message(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.framing.is_events() {
+        if client.form.framing.is_events() {
             return;
         }
         let terms = client.terms.clone();
-        let kind = match client.framing {
+        let kind = match client.form.framing {
             Framing::Hixie76 => Kind::Text,
             _ => self.random.one_of(&[Kind::Text, Kind::Text, Kind::Binary]),
         };
         let size = size(terms.hub.message_bytes_max, &mut self.random);
         let payload = self.model.payload(kind, size, &mut self.random);
-        let between = (client.framing != Framing::Hixie76 && self.random.once_in(8)).then(|| {
+        let between = (client.form.framing != Framing::Hixie76 && self.random.once_in(8)).then(|| {
             let ping = payload[..payload.len().min(20)].to_vec();
             client.replies.push_back(Reply::Pong(ping.clone()));
             speech::frame(0x89, &ping, &mut self.random)
         });
-        let bytes = speech::message(client.framing, kind, &payload, between.as_deref(), &mut self.random);
+        let bytes = speech::message(client.form.framing, kind, &payload, between.as_deref(), &mut self.random);
         client.pipe.borrow_mut().flying.extend(bytes);
         let Speech::Plain(plain) = &terms.speech;
         let is_taken = match plain.accept {
@@ -282,7 +367,7 @@ impl World {
 
     fn ping(&mut self, number: usize) {
         let client = &mut self.clients[number];
-        if client.framing == Framing::Hixie76 || client.framing.is_events() {
+        if client.form.framing == Framing::Hixie76 || client.form.framing.is_events() {
             return;
         }
         let payload = vec![b'p'; self.random.below(126)];
@@ -297,16 +382,16 @@ impl World {
             return;
         }
         // The client of an event stream can only disconnect.
-        match if client.framing.is_events() { 3 + self.random.below(2) } else { self.random.below(5) } {
+        match if client.form.framing.is_events() { 3 + self.random.below(2) } else { self.random.below(5) } {
             0 | 1 => {
                 let code = self.random.one_of(&[None, Some(1000), Some(1001), Some(4000)]);
-                let bytes = speech::close(client.framing, code, &mut self.random);
+                let bytes = speech::close(client.form.framing, code, &mut self.random);
                 client.expect(code.unwrap_or(1000));
                 client.pipe.borrow_mut().flying.extend(bytes);
             }
             2 => {
                 let limit = client.terms.hub.message_bytes_max;
-                let (mut bytes, code) = speech::violation(client.framing, limit, &mut self.random);
+                let (mut bytes, code) = speech::violation(client.form.framing, limit, &mut self.random);
                 bytes.extend((0..self.random.below(50)).map(|_| self.random.number() as u8));
                 client.expect(code);
                 client.pipe.borrow_mut().flying.extend(bytes);
@@ -331,7 +416,7 @@ impl World {
 
     /// A publication by HTTP or a feed, on a shard.
     fn publish_outside(&mut self, shard: usize) {
-        let hub = self.random.below(self.hubs.len());
+        let hub = self.any_hub();
         let channel = channel_of(hub, self.random.below(CHANNELS.len()));
         let size = size(self.hubs[hub].message_bytes_max, &mut self.random);
         let kind = self.random.one_of(&[Kind::Text, Kind::Text, Kind::Binary]);
@@ -340,21 +425,38 @@ impl World {
 
     fn publish(&mut self, shard: usize, channel: Channel, kind: Kind, size: usize) {
         let payload = self.model.payload(kind, size, &mut self.random);
-        let number = self.model.note(kind, payload.clone(), Some(channel), Source::Outside(shard));
-        let reached = Arc::new(Mutex::new(Vec::new()));
-        self.model.messages[number].receipt = Some(reached.clone());
-        let message = message(channel, kind, payload.into());
-        let receipt = Receipt::new(move |outcome| reached.lock().unwrap().push(outcome.subscribers));
+        let key = self.random.once_in(4).then(|| self.random.one_of(&["a", "b", "c", "d", "e", "f", "g"]));
+        let first = key.and_then(|key| self.model.keys.get(&(channel, key)).copied());
+        let goes_to = Some(channel).filter(|_| first.is_none());
+        let number = self.model.note(kind, payload.clone(), goes_to, Source::Outside(shard));
+        let outcomes = Arc::new(Mutex::new(Vec::new()));
+        let noted = &mut self.model.messages[number];
+        (noted.receipt, noted.repeats) = (Some(outcomes.clone()), first);
+        let message = self.message(channel, kind, payload.into());
+        let receipt = Receipt::new(move |outcome| outcomes.lock().unwrap().push(outcome));
+        let receipt = receipt.with_key(key.map(Into::into));
         let here = &mut self.shards[shard];
         let before = here.relay.mailbox().counters.published.value();
-        if !here.relay.publish(message.with_receipt(receipt), &mut here.table) {
-            self.model.refuse(number);
+        let is_taken = here.relay.publish(message.with_receipt(receipt), &mut here.table);
+        match (is_taken, first, key) {
+            (true, None, Some(key)) => {
+                self.model.keys.insert((channel, key), number);
+            }
+            (false, None, _) => self.model.refuse(number),
+            (false, Some(_), _) => self.model.messages[number].repeats = None,
+            (true, ..) => {}
         }
         here.published[channel] += (here.relay.mailbox().counters.published.value() - before) as usize;
     }
 
+    fn message(&self, channel: Channel, kind: Kind, payload: Bytes) -> Message {
+        let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
+        let message = Message::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload);
+        if self.remembered[hub].is_some() { message.in_order_of_hub() } else { message }
+    }
+
     fn owner(&self, channel: Channel) -> usize {
-        self.shards[0].relay.owner_of(&message(channel, Kind::Text, Bytes::new()))
+        self.shards[0].relay.owner_of(&self.message(channel, Kind::Text, Bytes::new()))
     }
 
     /// Alternating publications on two channels of one hub: more of them than one write accepts slices.
@@ -421,19 +523,23 @@ impl World {
         if self.shards[self.clients[number].shard].table.is_flushing() {
             return;
         }
+        let pipe = self.clients[number].pipe.borrow();
+        let has_news = !pipe.waiting.is_empty() || pipe.dropped;
+        drop(pipe);
+        let dropped = if has_news { self.dropped() } else { Vec::new() };
         let client = &mut self.clients[number];
         client.pipe.borrow_mut().take(count, &mut client.decoder.bytes);
-        for received in client.receive(&self.model) {
+        for received in client.receive(&self.model, &dropped) {
             if client.silent || client.pipe.borrow().dropped {
                 continue;
             }
             let reply = match received {
-                Received::Ping if client.answers && !client.framing.is_events() => {
+                Received::Ping if client.answers && !client.form.framing.is_events() => {
                     speech::frame(0x8a, &[], &mut self.random)
                 }
                 Received::Close(_) => {
                     client.silent = true;
-                    speech::close(client.framing, Some(1000), &mut self.random)
+                    speech::close(client.form.framing, Some(1000), &mut self.random)
                 }
                 _ => continue,
             };
@@ -446,7 +552,8 @@ impl World {
             drop(pipe);
             client.gone = true;
             self.live.retain(|&live| live != number);
-            client.check_end(&self.model);
+            client.check_end(&self.model, &dropped);
+            self.leave(number);
         }
     }
 
@@ -456,7 +563,10 @@ impl World {
             witness.pipe.borrow_mut().take(usize::MAX, &mut witness.decoder.bytes);
             for received in witness.decoder.received() {
                 match received {
-                    Received::Message(kind, payload) => self.model.witness(shard, kind, &payload),
+                    Received::Message(kind, payload, position, _) => {
+                        self.model.witness(shard, kind, &payload, position);
+                    }
+                    Received::Told(position) => self.model.check_told(shard, position),
                     Received::Close(close) => {
                         assert_eq!(close.unwrap().0, 1001);
                         let reply = speech::close(Framing::Rfc6455, Some(1000), &mut self.random);
@@ -534,12 +644,16 @@ impl World {
             }
             let session = here.table.session(client.key);
             let open = session.is_some_and(|session| session.phase() == Phase::Open);
+            let is_live = session.is_some_and(|session| !session.is_catching_up());
             if let Some(session) = session {
                 // A partly written frame stays, even if the queue is smaller. Gap notices are added to it. Frames before a close
                 // are limited by the turn.
                 let frame = client.terms.hub.message_bytes_max + 20;
                 let queue = client.terms.hub.queue_bytes_max.max(client.queue_bytes_max).max(frame) + NOTICES_BYTES;
                 let bound = if open { queue } else { queue + TURN_BYTES_MAX + 4 * RUN_FRAME_BYTES_MAX };
+                // A page counts to no limit. There is one at most.
+                let bound =
+                    bound + if client.place.catches_up { history::page_bytes_max(&client.terms.hub) } else { 0 };
                 assert!(session.waiting_bytes() <= bound, "{} bytes wait for one client", session.waiting_bytes());
             }
             client.timed_out |=
@@ -548,9 +662,10 @@ impl World {
                 client.open_seen_at = self.now;
             }
             if !here.table.is_flushing() {
-                client.see(open, delivered);
+                client.see(open, is_live, delivered);
             }
         }
+        self.check_histories(shard);
     }
 
     /// Time passes.
@@ -579,6 +694,9 @@ impl World {
             if removed {
                 client.expect(1001);
             } else {
+                let (messages, bytes) = client.queue_least;
+                let least = (messages.min(terms.hub.queue_messages_max), bytes.min(terms.hub.queue_bytes_max));
+                client.queue_least = least;
                 client.queue_bytes_max = client.queue_bytes_max.max(client.terms.hub.queue_bytes_max);
                 client.terms = terms.clone();
             }
@@ -654,6 +772,7 @@ impl World {
             // close and that of the others.
             self.shards.iter_mut().for_each(|here| here.table.set_pace(Pace::default()));
         }
+        self.is_ending = true;
         for client in &mut self.clients {
             client.expect(1001);
         }
@@ -671,13 +790,14 @@ impl World {
     }
 
     fn check_settled(&mut self) {
-        let mut missed = 0;
+        let (mut missed, dropped) = (0, self.dropped());
         for client in &mut self.clients {
             let session = self.shards[client.shard].table.session(client.key);
             if let Some(session) = session.filter(|session| session.phase() == Phase::Open) {
                 assert_eq!(session.waiting_bytes(), 0, "everything was read");
                 assert_eq!(session.held(), Default::default(), "an idle session holds nothing");
-                client.check_settled(&self.model);
+                assert!(!session.is_catching_up(), "client {} does not catch up", client.number);
+                client.check_settled(&self.model, &dropped, self.now);
             }
             if let Some(Some((1002 | 1007 | 1009, reason))) = &client.close {
                 assert!(client.gone, "its connection was not ended after {reason:?}");
@@ -693,6 +813,9 @@ impl World {
             Source::Outside(_) => true,
             Source::Client(number) => !clients[number].ended,
         });
+        for (shard, here) in self.shards.iter().enumerate() {
+            assert!(!here.relay.owner().has_questions(), "shard {shard} has not answered all questions");
+        }
         assert!(pending.is_empty(), "published, and never received: {pending:?}");
         let dropped: u64 = self.counters(|counters| counters.dropped.value());
         if self.exact {
@@ -722,32 +845,50 @@ impl World {
         self.check_receipts();
     }
 
-    /// Checks that every receipt has been called once, with the number of subscribers.
+    /// Checks that every receipt has been called once, with the number of subscribers and the position, and for a message whose key
+    /// was known with those of the first one.
     fn check_receipts(&self) {
+        let outcome = |number: usize| {
+            let receipt = self.model.messages[number].receipt.as_ref()?.lock().unwrap();
+            assert_eq!(receipt.len(), 1, "a receipt was called with {receipt:?}");
+            Some(receipt[0])
+        };
         for (number, message) in self.model.messages.iter().enumerate() {
-            let Some(receipt) = &message.receipt else { continue };
-            let (mut least, mut most) = (0, 0);
-            if let (Some(position), Some(channel)) = (message.position, message.channel) {
-                let delivered = |shard: usize| self.model.delivered[shard][channel];
-                let witnesses = (0..self.shards.len()).filter(|&shard| position < delivered(shard)).count() as u64;
-                (least, most) = (witnesses, witnesses);
-                let here = self.clients.iter().filter(|client| position < delivered(client.shard));
-                for client in here.filter(|client| self.model.carries(client.framing, number)) {
-                    for subscription in client.subscriptions.iter().filter(|s| s.channel == channel) {
-                        let end = subscription.ended_at.unwrap_or(usize::MAX);
-                        let open = if subscription.ended_at.is_some() { subscription.open_until } else { usize::MAX };
-                        least += u64::from((subscription.first..open).contains(&position));
-                        most += u64::from((subscription.first..end).contains(&position));
-                    }
-                }
+            let Some(Outcome { subscribers, position, is_refused }) = outcome(number) else { continue };
+            if let Some(first) = message.repeats {
+                assert_eq!(
+                    outcome(first),
+                    outcome(number),
+                    "{number} repeats {first}, and is answered in the same way"
+                );
+                continue;
             }
-            match receipt.lock().unwrap()[..] {
-                [reached] => {
-                    assert!((least..=most).contains(&reached), "{reached} not in {least}..={most} for {number}")
-                }
-                ref counts => panic!("a receipt was called with {counts:?}"),
+            let (least, most) = self.subscribers(number);
+            assert!((least..=most).contains(&subscribers), "{subscribers} not in {least}..={most} for {number}");
+            // What is published when the server ends may reach no witness.
+            let is_witnessed = message.position.is_some() || !self.is_ending;
+            let offset = position.map(|position| position.offset).filter(|_| is_witnessed);
+            assert_eq!(offset, message.offset, "the position of {number}");
+            assert!(!is_refused);
+        }
+    }
+
+    /// How many subscribers a message certainly and possibly had.
+    fn subscribers(&self, number: usize) -> (u64, u64) {
+        let message = &self.model.messages[number];
+        let (Some(position), Some(channel)) = (message.position, message.channel) else { return (0, 0) };
+        let delivered = |shard: usize| self.model.delivered[shard][channel];
+        let witnesses = (0..self.shards.len()).filter(|&shard| position < delivered(shard)).count() as u64;
+        let (mut least, mut most) = (witnesses, witnesses);
+        let here = self.clients.iter().filter(|client| position < delivered(client.shard));
+        for client in here.filter(|client| self.model.carries(client.form, number)) {
+            for subscription in client.subscriptions.iter().filter(|s| s.channel == channel) {
+                let (certainly, possibly) = subscription.is_counted(position);
+                least += u64::from(certainly);
+                most += u64::from(possibly);
             }
         }
+        (least, most)
     }
 }
 
@@ -756,10 +897,11 @@ fn arrival(
     terms: Arc<Terms>,
     channels: smallvec::SmallVec<[Arc<str>; 1]>,
     to: Arc<str>,
+    since: Option<Since>,
 ) -> Option<Arrival> {
     let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
     let inflates = framing == Framing::Deflate;
-    let (since, head, greeting, early) = (None, Bytes::new(), None, Bytes::new());
+    let (head, greeting, early) = (Bytes::new(), None, Bytes::new());
     let channels = channels.into_iter().map(Selector::name).collect();
     Some(Arrival {
         framing,
@@ -775,11 +917,6 @@ fn arrival(
         greeting,
         early,
     })
-}
-
-fn message(channel: Channel, kind: Kind, payload: Bytes) -> Message {
-    let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
-    Message::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload)
 }
 
 /// The size of a message: mostly small, sometimes at a limit of the lengths in a header, of frames that are copied into a run, or
