@@ -49,6 +49,11 @@ impl Disk {
         self.store.accepts()
     }
 
+    /// How often the store, which all durable hubs share, has written what was queued.
+    pub fn commits(&self) -> u64 {
+        self.store.commits()
+    }
+
     /// Up to where everything is written.
     pub fn written(&self) -> u64 {
         self.hub.written()

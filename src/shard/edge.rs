@@ -143,6 +143,15 @@ impl Backend for Edge {
             label: None,
             value: plan.memory.dropped(),
         });
+        // All durable hubs share the store.
+        let disk = plan.hubs.iter().find_map(|hub| hub.history.as_ref()?.disk.as_ref());
+        samples.extend(disk.map(|disk| Sample {
+            name: "pushd_store_commits_total",
+            help: "How often the store has written what was queued.",
+            kind: SampleKind::Counter,
+            label: None,
+            value: disk.commits(),
+        }));
         samples
     }
 

@@ -220,6 +220,11 @@ impl Store {
         self.inner.queue.accepts()
     }
 
+    /// How often the store has written what was queued: as many publications are in one commit as came during the one before.
+    pub fn commits(&self) -> u64 {
+        self.inner.queue.commits()
+    }
+
     /// Queues a publication. Never waits.
     pub fn append(&self, hub: &StoredHub, entry: Entry) {
         self.append_at(hub, entry, None);

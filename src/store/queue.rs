@@ -84,6 +84,7 @@ pub(super) struct Queue {
     is_closed: AtomicBool,
     /// How often the database was replaced.
     generation: AtomicU64,
+    commits: AtomicU64,
 }
 
 impl Queue {
@@ -155,6 +156,15 @@ impl Queue {
 
     pub fn count_generation(&self) {
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often commands were written.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    pub fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn close(&self) {

@@ -157,6 +157,7 @@ impl Writer {
     fn committed(&mut self, mut commands: Vec<Command>, begun: Begun) {
         self.state.publish_written();
         self.queue.finish(&commands);
+        self.queue.count_commit();
         self.written_at = Some(Instant::now());
         self.house_at = self.house_at.min(Instant::now() + STORE_REST);
         let mut bytes = 0;
