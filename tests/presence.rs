@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use common::events::Events;
-use common::http::{Answer, ask, get, publish, request};
+use common::http::{ask, get, publish};
+use common::polls::{Poll, poll, position, texts};
 use common::service::Service;
-use common::wire::Wire;
 use common::ws::Ws;
 use common::{start, until_true};
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ listen = "127.0.0.1:0"
 "/watch/{channel}" = { websocket = "news", channels = ["presence/{channel}"] }
 "/past/{channel}" = { events = "past", channels = ["{channel}"], identity = "{user=}" }
 "/poll/{channel}" = { poll = "past", channels = ["{channel}"], identity = "{user}" }
+"/own" = { websocket = "past", channels = ["base", "any/*"], envelope = true, subscribe = ["news/*"], identity = "{user}" }
 "/publish-past/{channel}" = { publish = "past", channel = "{channel}" }
 "/past-watch/{channel}" = { events = "past", channels = ["presence/{channel}"] }
 "/who/{channel}" = { presence = "news", channel = "{channel}", origins = ["https://page.example"] }
@@ -206,23 +207,20 @@ fn a_client_that_polls_stays_a_member_between_its_polls() {
     let address = pushd.address();
     let mut watcher = Events::open(address, "/past-watch/a");
     watcher.expect_id();
-    // The first poll waits; those after it find a message each, and are never subscribed.
-    let mut position = get(address, "/poll/a?user=ann").json()["position"].as_str().unwrap().to_owned();
+    let mut since = position(&poll(address, "/poll/a?user=ann"));
     until_present(address, "/who-past/a", &[], 0);
-    let mut wire = Wire::connect(address);
-    let wait = format!("/poll/a?user=ann&wait=60s&since={position}");
-    wire.send(&request(address, "GET", &wait, &["Accept: application/json"], b""));
+    // The first poll waits; those after it find a message each, and are never subscribed.
+    let waiting = Poll::send(address, &format!("/poll/a?user=ann&wait=60s&since={since}"), &[]);
     watcher.expect(&change_text("join", "a", "ann"));
     until_present(address, "/who-past/a", &[("ann", 1)], 1);
     let began = Instant::now();
     while began.elapsed() < 2 * LEAVE_DELAY {
         publish(address, "/publish-past/a", "x");
-        let answer = get(address, &format!("/poll/a?user=ann&wait=1s&since={position}")).json();
-        assert_eq!(answer["messages"].as_array().unwrap().len(), 1, "{answer}");
-        position = answer["position"].as_str().unwrap().to_owned();
+        let answer = poll(address, &format!("/poll/a?user=ann&wait=1s&since={since}"));
+        assert_eq!(texts(&answer), ["x"]);
+        since = position(&answer);
     }
-    assert_eq!(Answer::read(&mut wire).status, 200);
-    drop(wire);
+    assert_eq!(texts(&waiting.answer()), ["x"]);
     until_present(address, "/who-past/a", &[("ann", 0)], 0);
     // The next block is that of its leave: it has not left meanwhile.
     watcher.expect(&change_text("leave", "a", "ann"));
@@ -312,6 +310,40 @@ fn presence_that_is_not_in_force_yet_is_503() {
     let answer = get(address, "/who/a");
     assert_eq!(answer.status, 503);
     assert!(answer.text().contains("restart") && answer.field("retry-after").is_some(), "{answer:?}");
+}
+
+#[test]
+fn subscriptions_of_a_client_count_while_they_last() {
+    let mut service = Service::started(&workers(3));
+    let address = service.address();
+    let mut socket = Ws::open(address, "/own?user=ann");
+    let on = |channel: &str, connections: u64| {
+        let ann = [("ann", connections)];
+        until_present(address, &format!("/who-past/{channel}"), &ann, connections);
+    };
+    on("base", 1);
+    // A pattern is no channel.
+    until_present(address, "/who-past/any%2F*", &[], 0);
+    for request in ["{\"subscribe\":\"news/1\"}", "{\"subscribe\":\"news/2\",\"since\":\"earliest\"}"] {
+        socket.text(request);
+    }
+    socket.text("{\"subscribe\":\"news/*\"}");
+    on("news%2F1", 1);
+    on("news%2F2", 1);
+    until_present(address, "/who-past/news%2F*", &[], 0);
+    socket.text("{\"unsubscribe\":\"news/1\"}");
+    on("news%2F1", 0);
+    until_present(address, "/who-past/news%2F1", &[], 0);
+    service.restart();
+    on("news%2F2", 1);
+    on("base", 1);
+    until_present(address, "/who-past/news%2F1", &[], 0);
+    service.reload(&workers(3).replace("[\"news/*\"]", "[\"other/*\"]"));
+    on("news%2F2", 0);
+    on("base", 1);
+    drop(socket);
+    on("base", 0);
+    until_present(address, "/who-past/base", &[], 0);
 }
 
 fn workers(count: usize) -> String {

@@ -51,6 +51,14 @@ impl<S: Socket> Table<S> {
         }
     }
 
+    /// A session goes from a channel, if it is on it.
+    pub(super) fn note_going_from(&mut self, slot: Slot, selector: &Selector) {
+        let session = &mut self.sessions[slot as usize];
+        if !selector.is_pattern && session.go_from(&selector.text) {
+            self.visits.push(Visit::of(session, selector.text.clone(), false));
+        }
+    }
+
     /// A session goes from all channels.
     pub(super) fn note_going(&mut self, slot: Slot) {
         let session = &mut self.sessions[slot as usize];

@@ -47,6 +47,7 @@ impl<S: Socket> Table<S> {
         if !wished.is_empty() {
             let seats = self.subscribe(self.sessions[key.slot as usize].terms().hub_id, &wished, key.slot);
             self.sessions[key.slot as usize].add_wished_seats(seats);
+            self.note_coming_to(key.slot, &wished);
             self.counters.channels.set(self.channels.len() as u64);
         }
         // The configuration may be another one.

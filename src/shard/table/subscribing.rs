@@ -42,6 +42,7 @@ impl<S: Socket> Table<S> {
             let why = format!("at most {max} subscriptions are allowed");
             return self.answer(slot, &Answer::Refused(&selector.text, &why));
         }
+        self.note_coming_to(slot, std::slice::from_ref(&selector));
         if let Some(since) = since {
             let session = &mut self.sessions[slot as usize];
             session.catch_up_as_wished(selector, since);
@@ -94,6 +95,7 @@ impl<S: Socket> Table<S> {
         }
         self.counters.channels.set(self.channels.len() as u64);
         for selector in ended {
+            self.note_going_from(slot, &selector);
             self.answer(slot, &Answer::Unsubscribed(&selector.text, Some(NO_LONGER_ALLOWED)));
         }
         self.ask_later(slot);
@@ -104,6 +106,7 @@ impl<S: Socket> Table<S> {
     fn end_wished(&mut self, slot: Slot, selector: &Selector) {
         // What was published before is still received.
         self.stage_streak();
+        self.note_going_from(slot, selector);
         let session = &mut self.sessions[slot as usize];
         let place = self.channels.position(session.terms().hub_id, selector, session.wished_seats());
         if let Some(seat) = place.and_then(|place| session.take_wished_seat(place)) {
