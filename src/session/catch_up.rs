@@ -201,8 +201,16 @@ impl<S: Socket> Session<S> {
         }
         self.state.position_due = Seconds::MAX;
         let (terms, framing) = (self.state.terms.clone(), self.state.framing);
-        if let Some(position) = position {
-            self.state.reply(acts, |out| terms.speech.position_into(framing, position, out));
+        let Some(position) = position else { return };
+        let write = |out: &mut Vec<u8>| terms.speech.position_into(framing, position, out);
+        match &mut self.outbox {
+            // It is no message: it must not be dropped, and not be counted as one.
+            Some(outbox) => {
+                let mut frame = Vec::new();
+                write(&mut frame);
+                outbox.push_for_good(frame.into());
+            }
+            None => self.state.reply(acts, write),
         }
     }
 

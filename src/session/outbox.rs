@@ -125,7 +125,8 @@ impl Outbox {
     /// Drops everything that may be dropped. Returns how many messages that were.
     pub fn clear(&mut self) -> u64 {
         let drained = self.entries.drain(self.first_droppable()..);
-        let dropped = drained.map(|entry| u64::from(matches!(entry, Entry::Frame { .. }))).sum();
+        let is_message = |entry: &Entry| matches!(entry, Entry::Frame { .. }) && !entry.is_for_good();
+        let dropped = drained.filter(is_message).count() as u64;
         self.count_anew();
         dropped
     }

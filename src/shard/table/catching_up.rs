@@ -293,6 +293,22 @@ mod tests {
     }
 
     #[test]
+    fn a_position_takes_no_place_of_messages_that_wait() {
+        let (mut table, line) = (Table::new(Arc::default()), Line::default());
+        let hub = "history = { messages = 9 }\nqueue_messages_max = 1\nwhen_slow = \"drop_newest\"";
+        let other = arrival("on_message = \"ignore\", envelope = true", hub);
+        table.set_frontiers([(other.terms.hub_id, position(3))].into_iter());
+        let key = table.adopt(line.clone(), Arrival { greeting: Some("hello".to_owned()), ..other });
+        table.flush();
+        (1..4).for_each(|now| table.tick(now));
+        table.flush();
+        line.room.set(100);
+        table.writable(key);
+        assert_eq!(*line.heard.borrow(), b"\x81\x05hello\x81\x0d{\"id\":\"10-3\"}");
+        assert_eq!(table.counters.dropped.value(), 0);
+    }
+
+    #[test]
     fn a_poll_goes_on_from_where_it_is() {
         let (mut table, _, _) = polls(9);
         let record = table.records().next().unwrap().1;
