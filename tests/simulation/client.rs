@@ -50,8 +50,8 @@ pub struct Client {
     pub to: Channel,
     pub subscriptions: Vec<Subscription>,
     pub place: Place,
-    /// When it connected.
-    pub came: Seconds,
+    /// When it was live at the latest, in its process.
+    pub live_since: Seconds,
     pub pipe: Rc<RefCell<Pipe>>,
     pub decoder: Decoder,
     pub greeting: Option<String>,
@@ -292,11 +292,14 @@ impl Client {
     }
 
     /// Notes the state of its session at the end of a turn.
-    pub fn see(&mut self, open: bool, is_live: bool, delivered: &[usize]) {
+    pub fn see(&mut self, open: bool, is_live: bool, delivered: &[usize], now: Seconds) {
         if self.ended {
             return;
         }
         self.ended = !open;
+        if self.subscriptions.iter().any(|subscription| subscription.certainly_live.is_none()) {
+            self.live_since = now;
+        }
         for subscription in &mut self.subscriptions {
             subscription.see(open, is_live, delivered[subscription.channel]);
         }
@@ -336,7 +339,7 @@ impl Client {
         if strict {
             assert_eq!(missed, 0, "lost: replies {:?}", self.replies);
         }
-        if self.hears_positions() && self.terms.hub.history.is_some() && strict && now >= self.came + 4 {
+        if self.hears_positions() && self.terms.hub.history.is_some() && strict && now >= self.live_since + 4 {
             assert!(self.place.told.is_some(), "never told a position");
         }
         // Echoes, `queue_age_max` or a reload with a smaller queue may drop even the latest message.

@@ -88,7 +88,7 @@ impl World {
             return;
         }
         let client = self.clients.iter_mut().find(|client| Rc::ptr_eq(&client.pipe, pipe)).unwrap();
-        (client.shard, client.key) = (shard, key);
+        (client.shard, client.key, client.live_since) = (shard, key, self.now);
     }
 
     /// The terms of a session in the other process. `None`: its route was removed.

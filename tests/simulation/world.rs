@@ -22,7 +22,7 @@ use pushd::shard::relay::Relay;
 use pushd::shard::table::{Pace, SessionKey, Table};
 use pushd::wire::{Close, Framing};
 
-use crate::client::{Client, Reply};
+use crate::client::{Client, ENVELOPE_BYTES, Reply};
 use crate::model::{CHANNELS, Channel, Form, Model, Order, Source};
 use crate::random::Random;
 use crate::setting::{self, Route};
@@ -282,7 +282,7 @@ impl World {
             to: channel_of(hub, to),
             subscriptions,
             place,
-            came: self.now,
+            live_since: self.now,
             pipe: pipe.clone(),
             decoder: Decoder::new(form),
             greeting: arrival.greeting.clone(),
@@ -648,7 +648,7 @@ impl World {
             if let Some(session) = session {
                 // A partly written frame stays, even if the queue is smaller. Gap notices are added to it. Frames before a close
                 // are limited by the turn.
-                let frame = client.terms.hub.message_bytes_max + 20;
+                let frame = client.terms.hub.message_bytes_max * 4 / 3 + ENVELOPE_BYTES;
                 let queue = client.terms.hub.queue_bytes_max.max(client.queue_bytes_max).max(frame) + NOTICES_BYTES;
                 let bound = if open { queue } else { queue + TURN_BYTES_MAX + 4 * RUN_FRAME_BYTES_MAX };
                 // A page counts to no limit. There is one at most.
@@ -662,7 +662,7 @@ impl World {
                 client.open_seen_at = self.now;
             }
             if !here.table.is_flushing() {
-                client.see(open, is_live, delivered);
+                client.see(open, is_live, delivered, self.now);
             }
         }
         self.check_histories(shard);
