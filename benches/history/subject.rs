@@ -25,6 +25,8 @@ pub struct Subject {
     pub service: Service,
     /// The directory of its store, which is deleted at the end.
     _store: TempDir,
+    /// The processors of the server and of the generator, if each has its own.
+    apart: Option<(usize, usize)>,
 }
 
 /// A directory on the disk that holds `target`. The usual one for temporary files is often in memory.
@@ -43,23 +45,26 @@ impl Subject {
              [store]\ndir = \"{}\"\nsync = \"{sync}\"\nmemory_max = \"{memory}\"\n",
             store.path().join("store").display()
         );
-        Subject { service: Service::started(&config), _store: store }
+        Subject { service: Service::started(&config), _store: store, apart: None }
     }
 
     /// Starts it on the first processor alone, and moves this process to the second one, if there are two.
     pub fn start_apart(routes: &str, hubs: &str, sync: &str, memory: &str) -> Subject {
         use_all_processors();
-        let two = *APART.get_or_init(two_processors);
-        pin(two.map(|(server, _)| server)).unwrap();
-        let subject = Subject::start(routes, hubs, sync, memory);
-        pin(two.map(|(_, generator)| generator)).unwrap();
+        let apart = *APART.get_or_init(two_processors);
+        pin(apart.map(|(server, _)| server)).unwrap();
+        let mut subject = Subject::start(routes, hubs, sync, memory);
+        subject.apart = apart;
+        pin(apart.map(|(_, generator)| generator)).unwrap();
         subject
     }
 
     /// Kills it as a crash does, and starts it again.
     pub fn crash(&mut self) {
         self.service.kill();
+        pin(self.apart.map(|(server, _)| server)).unwrap();
         self.service.start();
+        pin(self.apart.map(|(_, generator)| generator)).unwrap();
     }
 
     /// Where it listens now.
