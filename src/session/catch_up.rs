@@ -16,7 +16,7 @@ use super::speech::Answer;
 use super::{Phase, Seconds, Session, Socket};
 use crate::config::limits::{HISTORY_LAST_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use crate::hub::history::Page;
-use crate::hub::{Position, Selector, Since};
+use crate::hub::{Kind, Position, Selector, Since};
 
 /// When a WebSocket is told a position that has received no message, in seconds.
 pub(super) const POSITION_SECONDS: Seconds = 2;
@@ -80,10 +80,11 @@ impl CatchUp {
     }
 
     /// The gaps of a page that the client must be told of.
-    fn new_gaps(&mut self, page: &Page) -> Vec<Arc<str>> {
+    fn new_gaps(&mut self, page: &Page, receives: impl Fn(Kind) -> bool) -> Vec<Arc<str>> {
         let new: Vec<_> = page.gone.iter().filter(|name| !self.gaps.contains(name)).cloned().collect();
         self.gaps.extend(new.iter().chain(&page.gone_before).cloned());
-        self.gaps.retain(|name| !page.messages.iter().any(|message| message.channel == *name));
+        let received = |name: &str| page.messages.iter().any(|kept| *kept.channel == *name && receives(kept.kind));
+        self.gaps.retain(|name| !received(name));
         new
     }
 
@@ -152,8 +153,8 @@ impl<S: Socket> Session<S> {
         }
         let (mut frames, mut is_last) = (Vec::new(), true);
         if let Some(page) = page {
-            let gone = first.new_gaps(page);
             let (speech, framing) = (&self.state.terms.speech, self.state.framing);
+            let gone = first.new_gaps(page, |kind| speech.carries(framing, kind));
             speech.page_into(framing, page, &gone, &mut frames);
             is_last = page.is_end && frames.len() <= HISTORY_LAST_PAGE_BYTES_MAX;
             first.has_told |= page.messages.iter().any(|kept| speech.carries(framing, kept.kind));

@@ -92,8 +92,8 @@ impl Disk {
         epoch: Epoch,
         mailboxes: Arc<[Mailbox]>,
     ) {
-        // Nothing is missing for a client that begins with the oldest message, or that is told so anyway.
-        let is_first = gone.is_empty() && question.since != Since::Earliest;
+        // A client that begins with the oldest message misses nothing, or is told so anyway.
+        let begins = !gone.is_empty() || question.since == Since::Earliest;
         let query = PageQuery {
             hub: self.hub.clone(),
             channels: question.selectors.clone(),
@@ -101,23 +101,31 @@ impl Disk {
             until,
             messages: question.messages_max,
             bytes: HISTORY_PAGE_BYTES_MAX,
-            is_first,
+            is_first: true,
         };
         let asker = question.asker;
-        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gone, epoch, &mailboxes)));
+        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gone, begins, epoch, &mailboxes)));
     }
 }
 
 /// Sends a page of the store to the shard of its session.
-fn deliver(stored: StoredPage, asker: Asker, mut gone: Vec<Arc<str>>, epoch: Epoch, mailboxes: &[Mailbox]) {
+fn deliver(
+    stored: StoredPage,
+    asker: Asker,
+    mut gone: Vec<Arc<str>>,
+    begins: bool,
+    epoch: Epoch,
+    mailboxes: &[Mailbox],
+) {
     let kept = |StoredMessage { offset, channel, kind, payload, .. }| Kept { offset, channel, kind, payload };
-    gone.extend(stored.gone);
+    let mut gone_before = Vec::new();
+    if begins { &mut gone_before } else { &mut gone }.extend(stored.gone);
     let page = Page {
         messages: stored.messages.into_iter().map(kept).collect(),
         position: Position { epoch, offset: stored.next },
         is_end: false,
         gone,
-        gone_before: Vec::new(),
+        gone_before,
     };
     mailboxes[asker.shard].deliver(Delivery::Page(Box::new(Answer { asker, page: Some(page) })));
 }

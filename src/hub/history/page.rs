@@ -30,8 +30,8 @@ pub struct Page {
     pub is_end: bool,
     /// The channels that have lost messages after `since`.
     pub gone: Vec<Arc<str>>,
-    /// The channels that have lost messages before the oldest ones, where a client asks for these: it is told of no such gap, nor by a
-    /// later page. Only those of patterns; others have the names that it asked for.
+    /// Where a client begins with the oldest messages: the channels of patterns that have lost messages before. It is told of these by
+    /// no page, because it has asked for the oldest ones, or is told that the pattern has a gap.
     pub gone_before: Vec<Arc<str>>,
 }
 
@@ -81,7 +81,7 @@ impl History {
             }
         }
         let mut gone_before = Vec::new();
-        if since == Since::Earliest {
+        if after == 0 {
             let patterns = selectors.iter().filter(|selector| selector.is_pattern);
             gone_before = patterns.flat_map(|pattern| self.drops.after(pattern, 0)).collect();
         }
