@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use pushd::config::WhenSlow;
-use pushd::hub::{Kind, Position};
+use pushd::hub::{Kind, Position, Selector};
 use pushd::session::{Seconds, Terms};
 use pushd::shard::table::SessionKey;
 
@@ -48,6 +48,9 @@ pub struct Client {
     pub form: Form,
     pub terms: Arc<Terms>,
     pub to: Channel,
+    /// What it has subscribed to.
+    pub selectors: Vec<Selector>,
+    /// The channels that this selects.
     pub subscriptions: Vec<Subscription>,
     pub place: Place,
     /// When it was live at the latest, in its process.
@@ -109,7 +112,9 @@ impl Client {
 
     fn hearer(&self, dropped: u64) -> Hearer {
         let (form, is_strict, hears_gaps) = (self.form, self.is_strict(), self.hears_positions());
-        Hearer { form, is_strict, hears_gaps, dropped }
+        let has_patterns = self.selectors.iter().any(|selector| selector.is_pattern);
+        let selects_twice = has_patterns && self.selectors.len() > 1;
+        Hearer { form, is_strict, hears_gaps, dropped, selects_twice, has_patterns }
     }
 
     /// Checks what it received. `dropped` says up to which offset each channel has dropped messages. Returns what it must answer.
@@ -209,11 +214,20 @@ impl Client {
         let takes_all = self.form.envelope || !self.form.framing.is_events();
         assert!(!self.place.is_earliest || !takes_all, "told of a gap in {name} before the oldest messages");
         let hub = self.terms.hub_id.0 as usize;
-        let name = CHANNELS.iter().position(|channel| *channel == name).unwrap();
-        let channel = hub * CHANNELS.len() + name;
-        let hearer = self.hearer(dropped[channel]);
-        let subscription = self.subscriptions.iter_mut().find(|subscription| subscription.channel == channel).unwrap();
-        subscription.tell_gap(hearer, model);
+        // A pattern is named if nothing is known of what the client has received.
+        let pattern = self.selectors.iter().find(|selector| selector.is_pattern && *selector.text == *name).cloned();
+        let gap = pattern.unwrap_or_else(|| Selector::name(name));
+        let channels: Vec<_> = self.subscriptions.iter().map(|subscription| subscription.channel).collect();
+        let hearers: Vec<_> = channels.iter().map(|&channel| self.hearer(dropped[channel])).collect();
+        let mut told = 0;
+        for (subscription, hearer) in self.subscriptions.iter_mut().zip(hearers) {
+            assert_eq!(subscription.channel / CHANNELS.len(), hub);
+            if gap.selects(CHANNELS[subscription.channel % CHANNELS.len()]) {
+                told += 1;
+                subscription.tell_gap(hearer, model);
+            }
+        }
+        assert_ne!(told, 0, "told of a gap in {name}, to which it is not subscribed");
         if let Some(position) = position {
             // From here on it is not told of the same gaps again, so it must know all of them.
             assert!(self.subscriptions.iter().all(|subscription| !subscription.owes_gap), "another gap follows");

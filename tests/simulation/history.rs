@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pushd::config::limits::{EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use pushd::config::{Hub, HubId, WhenSlow};
 use pushd::hub::history::{HistoryLimits, Memory};
-use pushd::hub::{Epoch, History, Keys, Kind, Position, Since};
+use pushd::hub::{Epoch, History, Keys, Kind, Position, Selector, Since};
 use pushd::session::{Seconds, Terms};
 use pushd::shard::histories::{self, Written};
 use pushd::shard::owner::PlannedHistory;
@@ -24,8 +24,8 @@ use crate::subscription::{Next, Subscription};
 /// A client that is gone.
 pub struct Absent {
     pub hub: usize,
-    /// The names of its channels, by number.
-    pub names: Vec<usize>,
+    /// What it had subscribed to.
+    pub selectors: Vec<Selector>,
     told: Position,
 }
 
@@ -163,8 +163,7 @@ impl World {
         let client = &self.clients[number];
         let hub = client.terms.hub_id.0 as usize;
         if let Some(told) = client.place.told.filter(|told| Some(told.epoch) == self.epoch(hub)) {
-            let names = client.subscriptions.iter().map(|subscription| subscription.channel % CHANNELS.len());
-            self.absent.push(Absent { hub, names: names.collect(), told });
+            self.absent.push(Absent { hub, selectors: client.selectors.clone(), told });
         }
     }
 

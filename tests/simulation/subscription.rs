@@ -26,6 +26,8 @@ pub struct Subscription {
     pub dropped_at_first: u64,
     /// It must be told of a gap before it receives anything.
     pub owes_gap: bool,
+    /// It was told of the gap before everything that is kept.
+    pub has_gap_before: bool,
     /// The length of the order when the session was last seen open. It must receive everything up to here, unless it is
     /// disconnected as too slow.
     pub open_until: usize,
@@ -43,6 +45,9 @@ pub struct Hearer {
     pub hears_gaps: bool,
     /// Up to which offset the history of the channel has dropped messages by now.
     pub dropped: u64,
+    /// Whether it may have selected a channel twice.
+    pub selects_twice: bool,
+    pub has_patterns: bool,
 }
 
 impl Subscription {
@@ -55,6 +60,7 @@ impl Subscription {
             certainly_live: Some(first),
             dropped_at_first: 0,
             owes_gap: false,
+            has_gap_before: false,
             open_until: first,
             ended_at: None,
         }
@@ -127,10 +133,21 @@ impl Subscription {
         let kept = model.first_after(channel, hearer.dropped);
         if self.owes_gap && self.next == Next::Kept(0) {
             // From an unknown position, everything before what is kept is a gap.
-            self.owes_gap = false;
+            (self.owes_gap, self.has_gap_before) = (false, true);
             return;
         }
         self.owes_gap = false;
+        if self.has_gap_before && self.next == Next::Kept(0) {
+            // The channel was selected twice, or has lost more since its pattern was named.
+            let has_more = hearer.has_patterns && hearer.dropped > self.dropped_at_first;
+            assert!(
+                hearer.selects_twice || has_more,
+                "told twice of the gap in channel {channel} before everything: {self:?}, {:?} {}",
+                hearer.form,
+                hearer.dropped
+            );
+            return;
+        }
         let floor = match self.next {
             Next::At(next) => {
                 assert!(kept > next, "told of a gap in channel {channel} where nothing is gone: {self:?}");

@@ -54,6 +54,8 @@ struct Newcomer {
     shard: usize,
     terms: Arc<Terms>,
     form: Form,
+    /// What it subscribes to.
+    selectors: Vec<Selector>,
     /// The names of its channels, by number.
     names: Vec<usize>,
     /// The one that it publishes on.
@@ -128,7 +130,7 @@ impl World {
             let witnesses = hubs.iter().enumerate().map(|(number, hub)| {
                 let pipe = Pipe::new(usize::MAX / 2);
                 let terms = setting::witness(hub, number, &members[number]);
-                let channels = CHANNELS.iter().map(|&name| name.into()).collect();
+                let channels = CHANNELS.iter().map(|&name| Selector::name(name)).collect();
                 let form = Form { framing: Framing::Rfc6455, envelope: hub.history.is_some() };
                 let arrival = arrival(form.framing, terms, channels, CHANNELS[0].into(), None);
                 let key = table.adopt(FakeSocket(pipe.clone()), arrival.unwrap());
@@ -243,9 +245,17 @@ impl World {
         if names.is_empty() {
             names.push(0);
         }
-        if let Some(absent) = &absent {
-            names.clone_from(&absent.names);
+        let mut selectors: Vec<Selector> = names.iter().map(|&name| Selector::name(CHANNELS[name])).collect();
+        if self.random.once_in(3) {
+            // It may select a channel twice.
+            selectors.truncate(self.random.below(2));
+            selectors.push(Selector::pattern(self.random.one_of(&["*", "**", "a/*", "a/**"])));
         }
+        if let Some(absent) = &absent {
+            selectors.clone_from(&absent.selectors);
+        }
+        let is_selected = |name: &usize| selectors.iter().any(|selector| selector.selects(CHANNELS[*name]));
+        names = (0..CHANNELS.len()).filter(is_selected).collect();
         let target = if self.random.once_in(2) { names[0] } else { self.random.below(CHANNELS.len()) };
         let steady = self.random.once_in(if to.is_some() { 6 } else { 3 })
             || (self.exact && terms.hub.when_slow == WhenSlow::Disconnect);
@@ -258,13 +268,12 @@ impl World {
             self.turn(shard);
         }
         let since = self.since(absent, &terms);
-        self.arrive(Newcomer { shard, terms, form, names, to: target, steady, since });
+        self.arrive(Newcomer { shard, terms, form, selectors, names, to: target, steady, since });
     }
 
-    fn arrive(&mut self, Newcomer { shard, terms, form, names, to, steady, since }: Newcomer) {
+    fn arrive(&mut self, Newcomer { shard, terms, form, selectors, names, to, steady, since }: Newcomer) {
         let (number, hub, framing) = (self.clients.len(), terms.hub_id.0 as usize, form.framing);
-        let channels = names.iter().map(|&name| CHANNELS[name].into()).collect();
-        let arrival = arrival(framing, terms.clone(), channels, CHANNELS[to].into(), since);
+        let arrival = arrival(framing, terms.clone(), selectors.clone(), CHANNELS[to].into(), since);
         let Some(mut arrival) = arrival else { return };
         // Some clients negotiate compression in one direction only.
         arrival.inflates |= framing == Framing::Rfc6455 && self.random.once_in(4);
@@ -280,6 +289,7 @@ impl World {
             form,
             terms,
             to: channel_of(hub, to),
+            selectors,
             subscriptions,
             place,
             live_since: self.now,
@@ -895,14 +905,14 @@ impl World {
 fn arrival(
     framing: Framing,
     terms: Arc<Terms>,
-    channels: smallvec::SmallVec<[Arc<str>; 1]>,
+    selectors: Vec<Selector>,
     to: Arc<str>,
     since: Option<Since>,
 ) -> Option<Arrival> {
     let membership = terms.members.join(terms.hub.subscribers_max.map_or(usize::MAX, usize::from))?;
     let inflates = framing == Framing::Deflate;
     let (head, greeting, early) = (Bytes::new(), None, Bytes::new());
-    let channels = channels.into_iter().map(Selector::name).collect();
+    let channels = selectors.into();
     Some(Arrival {
         framing,
         inflates,
