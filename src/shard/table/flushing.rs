@@ -57,7 +57,10 @@ impl<S: Socket> Table<S> {
         match session.flush(run, self.now) {
             Ok(Flushed::Whole) => {
                 let next = session.after_writing();
-                self.go_on(slot, next);
+                // Almost always nothing follows.
+                if next != Written::Stay || session.is_catching_up() {
+                    self.go_on(slot, next);
+                }
             }
             Ok(Flushed::Waiting(dropped)) => self.counters.dropped.add(dropped),
             Ok(Flushed::TooSlow) => self.act(slot, &mut Work::default(), |session, turn| {
