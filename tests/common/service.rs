@@ -40,6 +40,8 @@ struct Known {
     most: usize,
     ready: bool,
     ended: bool,
+    /// How many times [`Service::settle`] has been heard.
+    settled: usize,
 }
 
 /// A service with one pushd at a time. When dropped, it is ended by SIGTERM, and must exit with 0.
@@ -189,7 +191,16 @@ impl Service {
         });
         let Some(status) = ended else { return Ok(()) };
         self.child = None;
+        self.settle();
         Err(status)
+    }
+
+    /// Waits until the messages of a process that has ended are processed.
+    fn settle(&self) {
+        let before = self.known.lock().unwrap().settled;
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.send_to(b"SETTLE=1", self.path().join("notify")).unwrap();
+        until_true("the last messages", || self.known.lock().unwrap().settled > before);
     }
 
     /// Starts a process that must fail to start. Returns its exit code.
@@ -287,4 +298,5 @@ fn receive(socket: &UnixDatagram, known: &Mutex<Known>) {
     }
     // Other descriptors, such as that of a barrier, are closed here.
     known.ready |= has("READY=1");
+    known.settled += usize::from(has("SETTLE=1"));
 }
