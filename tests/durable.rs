@@ -54,6 +54,8 @@ fn an_acknowledged_message_outlives_a_kill() {
             ids.push(publish(service.address(), "all", &format!("{}", round * 19 + n)));
         }
         service.kill();
+        // The next process has another address.
+        service.clear_log();
         service.start();
         let again = ask(service.address(), "POST", "/publish/all", &key, b"0");
         assert_eq!(again.text(), first.text());
@@ -147,6 +149,7 @@ fn a_damaged_store_starts_and_gives_no_position_twice() {
                 fs::write(&path, damaged).unwrap();
             }
         }
+        service.clear_log();
         service.start();
         for n in 0..20 {
             let id = publish(service.address(), "all", &format!("{round} {n}"));
