@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use common::events::Events;
-use common::http::{ask, metric};
+use common::http::{ask, metric, request};
+use common::polls::{Poll, texts};
 use common::service::Service;
+use common::wire::Wire;
 use common::{Start, until};
 
 const CONFIG: &str = r#"
@@ -19,6 +21,7 @@ workers = 2
 listen = "127.0.0.1:0"
 [server.main.routes]
 "/events" = { events = "news", channels = ["{channel=all}"] }
+"/poll" = { poll = "news", channels = ["all"] }
 "/publish/{channel}" = { publish = "news", channel = "{channel}" }
 "/metrics" = { metrics = true }
 "/other" = { publish = "other", channel = "x" }
@@ -74,6 +77,74 @@ fn an_acknowledged_message_outlives_a_kill() {
         assert_eq!(stream.id.as_ref(), Some(&last));
     }
     assert!(!ids.contains(&last));
+}
+
+/// Without its hub, and what needs it.
+fn without_hub(config: &str) -> String {
+    let is_other =
+        |line: &&str| !["\"news\"", "[hub.news]", "history", "durable"].iter().any(|word| line.contains(word));
+    config.lines().filter(is_other).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_hub_that_a_reload_removes_and_another_one_brings_back_continues() {
+    let service = Service::started(CONFIG);
+    let address = service.address();
+    let key = ["Idempotency-Key: once"];
+    let first = ask(address, "POST", "/publish/all", &key, b"0");
+    let mut ids = vec![first.json()["id"].as_str().unwrap().to_owned()];
+    for round in 1..4 {
+        // It has sessions, so the server still knows it while it is not configured.
+        let mut live = Events::open(address, "/events");
+        live.expect_id();
+        service.reload(&without_hub(CONFIG));
+        assert_eq!(ask(address, "POST", "/publish/all", &[], b"x").status, 404);
+        service.reload(CONFIG);
+        let again = ask(address, "POST", "/publish/all", &key, b"0");
+        assert_eq!(again.text(), first.text(), "round {round}");
+        ids.push(publish(address, "all", &round.to_string()));
+    }
+    let mut all = resume(address, "earliest");
+    for (n, id) in ids.iter().enumerate() {
+        all.expect(&n.to_string());
+        assert_eq!(all.id.as_ref(), Some(id));
+    }
+    let mut some = resume(address, &ids[1]);
+    (2..ids.len()).for_each(|n| some.expect(&n.to_string()));
+}
+
+#[test]
+fn polls_that_wait_are_answered_by_the_next_process() {
+    let mut service = Service::started(CONFIG);
+    let address = service.address();
+    let since = publish(address, "all", "before");
+    let polls: Vec<Poll> = (0..8).map(|_| Poll::waiting(address, "/poll", &since)).collect();
+    service.restart();
+    publish(address, "all", "after");
+    for poll in polls {
+        assert_eq!(texts(&poll.answer()), ["after"]);
+    }
+}
+
+#[test]
+fn clients_that_catch_up_go_on_in_the_next_process() {
+    let config = format!("{CONFIG}message_max = \"1MiB\"\nqueue_max = \"16MiB\"\n");
+    let mut service = Service::started(&config);
+    let address = service.address();
+    let pad = "x".repeat(100_000);
+    (0..60).for_each(|n| _ = publish(address, "all", &format!("{n} {pad}")));
+    // It reads nothing meanwhile.
+    let mut wire = Wire::connect_narrow(address);
+    wire.send(&request(address, "GET", "/events?since=earliest", &["Accept: text/event-stream"], b""));
+    for round in 0..3 {
+        // A shard less or more owns other hubs.
+        service.configure(&config.replace("workers = 2", &format!("workers = {}", 1 + round)));
+        service.restart();
+        publish(address, "all", &format!("after {round}"));
+    }
+    let mut behind = Events::read(wire);
+    (0..60).for_each(|n| behind.expect(&format!("{n} {pad}")));
+    (0..3).for_each(|round| behind.expect(&format!("after {round}")));
 }
 
 #[test]

@@ -165,6 +165,32 @@ fn a_message_that_comes_again_is_not_published_again() {
 }
 
 #[test]
+fn keys_go_on_in_the_next_process_also_without_history() {
+    let config = CONFIG.replace("history = { messages = 5 }\n", "");
+    let mut service = Service::started(&config);
+    let address = service.address();
+    // On channels of several owners, and each owner has others in the next process.
+    let channels = (0..20).map(|n| n.to_string());
+    let send = |channel: &str| ask(address, "POST", &format!("/publish/{channel}"), &["Idempotency-Key: once"], b"x");
+    let mut streams: Vec<_> =
+        channels.map(|name| (Events::open(address, &format!("/events?channel={name}")), name)).collect();
+    let mut answers = Vec::new();
+    for (stream, name) in &mut streams {
+        answers.push(send(name).text().to_owned());
+        stream.expect("x");
+    }
+    for round in 0..3 {
+        service.configure(&config.replace("workers = 3", &format!("workers = {}", 2 + round)));
+        service.restart();
+        for ((stream, name), first) in streams.iter_mut().zip(&answers) {
+            assert_eq!(send(name).text(), *first, "round {round}");
+            assert_eq!(ask(address, "POST", &format!("/publish/{name}"), &[], b"live").status, 200);
+            stream.expect("live");
+        }
+    }
+}
+
+#[test]
 fn the_memory_goes_on_in_the_next_process() {
     let config = CONFIG.replace("messages = 5", "messages = 3000") + "message_max = \"1MiB\"\nqueue_max = \"16MiB\"\n";
     let mut service = Service::started(&config);

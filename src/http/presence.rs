@@ -11,7 +11,8 @@ use super::arguments::Arguments;
 use super::reader::Reader;
 use super::site::PresenceHandler;
 use super::{Backend, Client, Site, subscription};
-use crate::hub::presence::{Attendees, partition};
+use crate::hub::Partition;
+use crate::hub::presence::Attendees;
 
 #[derive(Serialize)]
 struct Present<'a> {
@@ -54,7 +55,7 @@ pub async fn respond<B: Backend>(
         let why = format!("hub {} has no presence until the server is restarted, try again later", hub.name);
         return Err(refused(StatusCode::SERVICE_UNAVAILABLE, why));
     }
-    let partition = partition(*hub_id, &channel, hub.history.is_some());
+    let partition = Partition::of(*hub_id, &channel, hub.history.is_some());
     let Some(Attendees { members, more, connections }) = backend.attendees(*hub_id, channel.clone(), partition).await
     else {
         let why = "too many requests are waiting, try again later";

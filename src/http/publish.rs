@@ -131,10 +131,7 @@ async fn publish<B: Backend>(
         let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
-    let mut message = Message::new(handler.hub_id, channel.clone(), kind, message);
-    if handler.hub.history.is_some() {
-        message = message.in_order_of_hub();
-    }
+    let message = Message::new(handler.hub_id, channel.clone(), kind, message).ordered(handler.hub.history.is_some());
     match backend.publish(message, key(request)?).await {
         Some(outcome) if outcome.is_refused => Err(unavailable(KEPT_NOWHERE)),
         Some(outcome) => Ok(answer::json(StatusCode::OK, &Published::new(&channel, outcome))),

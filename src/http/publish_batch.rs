@@ -25,7 +25,7 @@ use crate::hub::{Kind, Message, Outcome};
 struct Destination {
     hub_id: HubId,
     /// Whether all channels of the hub have one order.
-    is_ordered: bool,
+    has_history: bool,
     message_bytes_max: usize,
     /// The channel of entries without one, or why there is none.
     default: Result<Arc<str>, String>,
@@ -74,7 +74,7 @@ impl Destination {
         let template = handler.route.channel.as_ref();
         Destination {
             hub_id: handler.hub_id,
-            is_ordered: handler.hub.history.is_some(),
+            has_history: handler.hub.history.is_some(),
             message_bytes_max: handler.hub.message_bytes_max,
             default: template.map_or_else(missing, |template| subscription::channel(template, arguments)),
             key,
@@ -120,8 +120,7 @@ impl Destination {
         if payload.len() > self.message_bytes_max {
             return Err(message_too_large(self.message_bytes_max));
         }
-        let message = Message::new(self.hub_id, channel, kind, payload);
-        let message = if self.is_ordered { message.in_order_of_hub() } else { message };
+        let message = Message::new(self.hub_id, channel, kind, payload).ordered(self.has_history);
         let own = entry.key.map(|key| key.into());
         // A key has no control characters, so no entry can have this key itself.
         let derived = || self.key.as_ref().map(|key| format!("{key}\u{1}{number}").into());

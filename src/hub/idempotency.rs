@@ -23,6 +23,19 @@ pub struct Keys {
     order: VecDeque<(Seconds, Arc<str>)>,
 }
 
+/// A key of which the outcome is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKey {
+    /// The channel of its message.
+    pub channel: Box<str>,
+    /// The key.
+    pub key: Box<str>,
+    /// What its publisher was told.
+    pub outcome: Outcome,
+    /// When it came.
+    pub at: Seconds,
+}
+
 /// A key, and what became of its message.
 #[derive(Debug)]
 struct Known {
@@ -68,19 +81,22 @@ impl Keys {
         Some(message)
     }
 
-    /// The keys whose outcome is known: channel, key, outcome, and when they came. The oldest comes first.
-    pub fn known(&self) -> impl Iterator<Item = (&str, &str, Outcome, Seconds)> {
+    /// The keys whose outcome is known. The oldest comes first.
+    pub fn known(&self) -> impl Iterator<Item = KnownKey> {
         self.order.iter().filter_map(|(at, key)| {
             let known = self.known.get(key).filter(|known| known.at == *at)?;
             let State::Done(outcome) = *known.state() else { return None };
             let (channel, key) = key.split_once('\0')?;
-            Some((channel, key, outcome, *at))
+            Some(KnownKey { channel: channel.into(), key: key.into(), outcome, at: *at })
         })
     }
 
-    /// Remembers a key of another process. The oldest comes first.
-    pub fn restore(&mut self, channel: &str, key: &str, outcome: Outcome, at: Seconds) {
-        self.insert(joined(channel, key), Arc::new(Known { at, state: Mutex::new(State::Done(outcome)) }));
+    /// Remembers a key of another process, or of a disk. The oldest comes first.
+    pub fn restore(&mut self, KnownKey { channel, key, outcome, at }: KnownKey) {
+        let key = joined(&channel, &key);
+        if !self.known.contains_key(&key) {
+            self.insert(key, Arc::new(Known { at, state: Mutex::new(State::Done(outcome)) }));
+        }
     }
 
     fn insert(&mut self, key: Arc<str>, known: Arc<Known>) {
@@ -89,6 +105,11 @@ impl Keys {
         }
         self.order.push_back((known.at, key.clone()));
         self.known.insert(key, known);
+    }
+
+    /// Whether no key is known.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.order.is_empty()
     }
 
     /// Forgets the keys that are too old.
@@ -190,7 +211,10 @@ mod tests {
         let (later, outcome) = message("a", "k");
         assert!(keys.admit(later, 300, never).is_none());
         assert_eq!(outcome.try_recv(), Ok(expected));
-        assert_eq!(keys.known().collect::<Vec<_>>(), [("a", "k", expected, 0)]);
+        assert_eq!(
+            keys.known().collect::<Vec<_>>(),
+            [KnownKey { channel: "a".into(), key: "k".into(), outcome: expected, at: 0 }]
+        );
         for (name, key) in [("b", "k"), ("a", "l")] {
             assert!(keys.admit(message(name, key).0, 300, never).is_some(), "another channel, another key");
         }

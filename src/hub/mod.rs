@@ -21,7 +21,7 @@ mod topic;
 pub use channels::{Channels, Seat, Slot};
 pub use encodings::{EncodingKey, Encodings};
 pub use history::History;
-pub use idempotency::Keys;
+pub use idempotency::{Keys, KnownKey};
 pub use members::{Members, Membership};
 pub use position::{Epoch, Position, Since};
 pub use presence::Presence;

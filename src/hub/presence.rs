@@ -12,7 +12,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::topic::{Partition, Topic};
+use super::topic::Partition;
 use crate::config::HubId;
 use crate::config::limits::PRESENCE_LEAVE_DELAY;
 
@@ -40,14 +40,9 @@ pub struct Attendance {
 impl Attendance {
     /// On a channel of a hub. `has_history`: all channels of the hub have one owner.
     pub fn new(hub: HubId, channel: Arc<str>, identity: Option<Arc<str>>, has_history: bool) -> Attendance {
-        let partition = partition(hub, &channel, has_history);
+        let partition = Partition::of(hub, &channel, has_history);
         Attendance { hub, channel, partition, identity }
     }
-}
-
-/// The partition of a channel. `has_history`: all channels of the hub have one owner.
-pub fn partition(hub: HubId, channel: &str, has_history: bool) -> Partition {
-    if has_history { Partition::of_hub(hub) } else { Topic::of(hub, channel).partition() }
 }
 
 /// A member of a channel. The order is only used to tell those that leave in the same second in a fixed order.

@@ -45,16 +45,24 @@ impl Message {
         Message { hub, channel, topic, partition: topic.partition(), kind, payload, receipt: None }
     }
 
-    /// The same for a hub of which all channels have one order: one with history.
+    /// The same, in the one order of all channels of its hub if that has history.
     #[must_use]
-    pub fn in_order_of_hub(self) -> Message {
-        Message { partition: Partition::of_hub(self.hub), ..self }
+    pub fn ordered(self, has_history: bool) -> Message {
+        let partition = if has_history { Partition::of_hub(self.hub) } else { self.partition };
+        Message { partition, ..self }
     }
 
     /// The same with a receipt.
     #[must_use]
     pub fn with_receipt(self, receipt: Receipt) -> Message {
         Message { receipt: Some(Box::new(receipt)), ..self }
+    }
+
+    /// Tells the publisher, where it wants to know, that the message is not kept.
+    pub fn refuse(&self) {
+        if let Some(receipt) = &self.receipt {
+            receipt.refuse();
+        }
     }
 
     /// The memory it takes, in bytes. An empty message takes some, too.

@@ -48,7 +48,12 @@ impl Topic {
 }
 
 impl Partition {
-    /// The partition of a hub of which all channels have one order.
+    /// The partition of a channel. `has_history`: the hub has one, so all its channels have one order, and one owner.
+    pub fn of(hub: HubId, channel: &str, has_history: bool) -> Partition {
+        if has_history { Partition::of_hub(hub) } else { Topic::of(hub, channel).partition() }
+    }
+
+    /// The partition of a hub with history.
     pub fn of_hub(hub: HubId) -> Partition {
         Partition((hub.0 as usize % PARTITIONS) as u16)
     }

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use super::hubs::Hubs;
+use super::memory;
 use crate::config::Config;
-use crate::hub::history::HistoryLimits;
-use crate::hub::{Epoch, History, Keys, Outcome, Partition, Position};
+use crate::hub::{Epoch, KnownKey, Outcome, Position};
 use crate::session::Seconds;
 use crate::shard::Plan;
 use crate::shard::disk::Disk;
-use crate::shard::mailbox::{Command, Mailbox};
+use crate::shard::mailbox::Mailbox;
 use crate::store::{HubState, OpenError, Store, StoredKey};
 
 /// The durable hubs, and their store.
@@ -18,7 +18,7 @@ pub(super) struct Durable {
     store: Option<Store>,
     /// The hubs in it, by name.
     disks: HashMap<String, Disk>,
-    /// The keys that the store knew when each hub began.
+    /// The keys that the store knew when hubs began that no shard has got yet.
     keys: Vec<(String, Vec<StoredKey>)>,
 }
 
@@ -29,7 +29,8 @@ impl Durable {
     /// # Errors
     /// The store cannot be opened or written.
     pub(super) fn begin(&mut self, config: &Config, hubs: &mut Hubs) -> Result<(), OpenError> {
-        for hub in config.hubs.iter().filter(|hub| hub.durable) {
+        let durable = || config.hubs.iter().filter(|hub| hub.durable);
+        for hub in durable() {
             let Some(history) = &hub.history else { continue };
             if let Some(disk) = self.disks.get(&hub.name) {
                 disk.set_limits(history);
@@ -48,6 +49,8 @@ impl Durable {
             self.disks.insert(hub.name.clone(), Disk::new(store, id));
             self.keys.push((hub.name.clone(), keys));
         }
+        // One that comes back later begins again: its numbering goes on above everything that was given.
+        self.disks.retain(|name, _| durable().any(|hub| hub.name == *name));
         Ok(())
     }
 
@@ -56,21 +59,18 @@ impl Durable {
         self.disks.get(hub).cloned()
     }
 
-    /// Gives the known keys of the hubs that have begun to the shards that own them. It is the second `now` there.
-    pub(super) fn remember_keys(&mut self, plan: &Plan, mailboxes: &[Mailbox], now: Seconds) {
+    /// Gives the hubs that have begun to the shards that own them, with their known keys. It must be done before these shards get the
+    /// plan.
+    pub(super) fn remember(&mut self, plan: &Plan, mailboxes: &[Mailbox], now: Seconds) {
         for (name, stored) in std::mem::take(&mut self.keys) {
-            let Some(planned) = plan.hubs.iter().find(|planned| planned.name == name) else { continue };
-            let Some(history) = &planned.history else { continue };
-            let mut keys = Keys::default();
-            for StoredKey { channel, key, offset, subscribers, age } in stored {
+            let Some(hub) = plan.hub(&name) else { continue };
+            let Some(history) = &hub.history else { continue };
+            let keys = stored.into_iter().map(|StoredKey { channel, key, offset, subscribers, age }| {
                 let position = Some(Position { offset, ..history.beginning });
-                let at = now.saturating_sub(age.as_secs() as Seconds);
-                keys.restore(&channel, &key, Outcome { subscribers, position, is_refused: false }, at);
-            }
-            let limits: HistoryLimits = history.limits;
-            let remembered = History::new(history.beginning, limits, true, plan.memory.clone());
-            let owner = Partition::of_hub(planned.id).owner(mailboxes.len());
-            mailboxes[owner].send(Command::Remember(planned.id, Box::new((remembered, keys))));
+                let outcome = Outcome { subscribers, position, is_refused: false };
+                KnownKey { channel, key, outcome, at: now.saturating_sub(age.as_secs() as Seconds) }
+            });
+            memory::give(hub, Some(history.begin(&plan.memory)), keys.collect(), mailboxes);
         }
     }
 

@@ -160,10 +160,8 @@ struct Lanes {
 
 impl Outlet for Lanes {
     async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
-        let mut message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
-        if self.has_history.load(Ordering::Relaxed) {
-            message = message.in_order_of_hub();
-        }
+        let message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
+        let mut message = message.ordered(self.has_history.load(Ordering::Relaxed));
         let owner = message.partition.owner(self.mailboxes.len());
         while let Err(refused) = self.mailboxes[owner].request(message) {
             message = refused;

@@ -14,9 +14,7 @@ use crate::hub::{Epoch, Members, Position};
 #[derive(Debug, Default)]
 pub struct Hubs {
     known: HashMap<String, Known>,
-    /// The position before the first publication of each hub that has, or had, history.
-    beginnings: HashMap<HubId, Position>,
-    /// The last positions that the previous process has given, by hub.
+    /// From which positions hubs continue that have not begun yet.
     continued: HashMap<String, Position>,
     /// The id of the next new hub.
     next: u32,
@@ -28,6 +26,9 @@ struct Known {
     id: HubId,
     members: Members,
     hub: config::Hub,
+    /// The position before the first publication, once the hub has history. A hub that is not configured any more has forgotten its
+    /// history.
+    beginning: Option<Position>,
 }
 
 impl Hubs {
@@ -45,12 +46,16 @@ impl Hubs {
     /// dropped.
     pub fn number(&mut self, configured: &[config::Hub]) -> Vec<HubInUse> {
         let names: HashSet<&str> = configured.iter().map(|hub| hub.name.as_str()).collect();
-        self.known.retain(|name, known| names.contains(name.as_str()) || known.members.count() > 0);
+        self.known.retain(|name, known| {
+            let is_configured = names.contains(name.as_str());
+            known.beginning = known.beginning.filter(|_| is_configured);
+            is_configured || known.members.count() > 0
+        });
         let numbered = configured.iter().map(|hub| {
             let known = self.known.entry(hub.name.clone()).or_insert_with(|| {
                 let id = HubId(self.next);
                 self.next += 1;
-                Known { id, members: Members::default(), hub: hub.clone() }
+                Known { id, members: Members::default(), hub: hub.clone(), beginning: None }
             });
             known.hub.clone_from(hub);
             HubInUse { id: known.id, hub: hub.clone(), members: known.members.clone() }
@@ -60,13 +65,17 @@ impl Hubs {
 }
 
 impl Hubs {
-    /// The position before the first publication of this process: the last one of the previous process, or of a new numbering.
-    pub fn beginning(&mut self, hub: &HubInUse) -> Position {
-        let new = || Position { epoch: Epoch::random(), offset: 0 };
-        *self.beginnings.entry(hub.id).or_insert_with(|| self.continued.remove(&hub.hub.name).unwrap_or_else(new))
+    /// The position before the first publication of a hub with history: one to continue from, or that of a new numbering.
+    pub fn beginning(&mut self, hub: &str) -> Position {
+        let continued = &mut self.continued;
+        let mut begin = || continued.remove(hub).unwrap_or_else(|| Position { epoch: Epoch::random(), offset: 0 });
+        match self.known.get_mut(hub) {
+            Some(known) => *known.beginning.get_or_insert_with(begin),
+            None => begin(),
+        }
     }
 
-    /// The previous process has given positions of a hub up to this one.
+    /// Positions of a hub have been given up to this one, by the previous process or as its store says.
     pub fn continue_from(&mut self, name: String, position: Position) {
         self.continued.insert(name, position);
     }

@@ -30,6 +30,7 @@ use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;
 use crate::hub::history::Memory;
+use crate::shard::clock::Clock;
 use crate::shard::counters::Counters;
 use crate::shard::gate::{Door, Gate};
 use crate::shard::listener::Listener;
@@ -134,6 +135,7 @@ pub struct Server {
     listeners: Listeners,
     inherited: Inherited,
     lasting: Lasting,
+    clock: Clock,
     mailboxes: Arc<[Mailbox]>,
     shards: Vec<JoinHandle<()>>,
     /// `None` once the server is about to end.
@@ -173,7 +175,7 @@ impl Bound {
         let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
         let plan = Arc::new(plan);
         let mailboxes: Arc<[Mailbox]> = (0..workers).map(|_| Mailbox::default()).collect();
-        let clock = inherited.clock();
+        let clock = Clock::at(inherited.clock());
         let shards = (0..workers).map(|index| shard::spawn(index, mailboxes.clone(), plan.clone(), clock));
         let shards = shards.collect::<io::Result<_>>()?;
         if !estate::wait_for_shards(&mailboxes) {
@@ -182,7 +184,7 @@ impl Bound {
         let feeds = Feeds::start(mailboxes.clone(), std::mem::take(&mut inherited.feeds))?;
         // No step after this can fail: a start that fails before leaves the sessions to the next one.
         memory::remember(histories, &plan, &mailboxes);
-        lasting.durable.remember_keys(&plan, &mailboxes, clock);
+        lasting.durable.remember(&plan, &mailboxes, clock.now());
         let silent = estate::take_up(inherited.open_parcels(), &plan, &mailboxes);
         // All sessions are in place: now shards read them, and accept connections.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
@@ -190,7 +192,7 @@ impl Bound {
         feeds.change(planned_feeds);
         log_addresses(&config, &listeners);
         let began_with = config.daemon.clone();
-        Ok(Server { config, began_with, listeners, inherited, lasting, mailboxes, shards, feeds: Some(feeds) })
+        Ok(Server { config, began_with, listeners, inherited, lasting, clock, mailboxes, shards, feeds: Some(feeds) })
     }
 }
 
@@ -206,6 +208,7 @@ impl Server {
         self.lasting.durable.begin(&config, &mut self.lasting.hubs)?;
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
+        self.lasting.durable.remember(&plan, &self.mailboxes, self.clock.now());
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Plan(plan.clone()));
         }
@@ -363,7 +366,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
 fn planned(hub: &HubInUse, lasting: &mut Lasting) -> PlannedHub {
     let history = hub.hub.history.as_ref().map(|history| PlannedHistory {
         limits: history.into(),
-        beginning: lasting.hubs.beginning(hub),
+        beginning: lasting.hubs.beginning(&hub.hub.name),
         disk: lasting.durable.disk(&hub.hub.name),
     });
     let presence_channel = hub.hub.presence_channel.clone().filter(|_| hub.hub.presence);

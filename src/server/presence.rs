@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::config::limits::{CHANNEL_BYTES_MAX, IDENTITY_BYTES_MAX};
-use crate::hub::presence::{Member, partition};
+use crate::hub::Partition;
+use crate::hub::presence::Member;
 use crate::shard::mailbox::{Command, Mailbox};
 use crate::shard::parcel::{Opened, Present};
 use crate::shard::{Plan, PlannedHub};
@@ -15,7 +16,7 @@ pub(super) fn expect(parcels: &mut [Opened], plan: &Plan, mailboxes: &[Mailbox])
     let mut owned: Vec<Vec<Member>> = mailboxes.iter().map(|_| Vec::new()).collect();
     for Present { hub, channel, ids } in parcels.iter_mut().flat_map(Opened::take_present) {
         let Some(hub) = hubs.get(hub.as_str()).filter(|_| channel.len() <= CHANNEL_BYTES_MAX) else { continue };
-        let owner = partition(hub.id, &channel, hub.history.is_some()).owner(mailboxes.len());
+        let owner = Partition::of(hub.id, &channel, hub.history.is_some()).owner(mailboxes.len());
         let ids = ids.into_iter().filter(|id| id.len() <= IDENTITY_BYTES_MAX);
         owned[owner].extend(ids.map(|id| Member { hub: hub.id, channel: channel.clone(), id }));
     }

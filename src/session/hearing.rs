@@ -243,8 +243,7 @@ impl State {
                 acts.work.spend(work::PUBLICATION);
                 let payload = Bytes::copy_from_slice(&message);
                 let message = Message::new(terms.hub_id, self.to.clone(), kind, payload);
-                let has_history = terms.hub.history.is_some();
-                acts.published.push(if has_history { message.in_order_of_hub() } else { message });
+                acts.published.push(message.ordered(terms.hub.history.is_some()));
             }
             Ask::Subscribe(selector, since) => self.wish(Wish::Subscribe(selector, since), acts),
             Ask::Unsubscribe(selector) => self.wish(Wish::Unsubscribe(selector), acts),

@@ -27,9 +27,7 @@ struct Held(Arc<Publication>);
 
 impl Hold for Held {
     fn failed(&self) {
-        if let Some(receipt) = &self.0.message.receipt {
-            receipt.refuse();
-        }
+        self.0.message.refuse();
     }
 }
 

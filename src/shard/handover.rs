@@ -152,9 +152,7 @@ impl Shard {
     fn pack_histories(&self) -> io::Result<OwnedFd> {
         let (owner, plan) = (self.relay.owner(), self.plan.borrow());
         let name = |id: HubId| plan.hubs.iter().find(|hub| hub.id == id).map(|hub| hub.name.as_str());
-        // A hub on disk is in its store.
-        let in_memory = owner.histories().filter(|(_, history, _)| !history.is_backed());
-        histories::write(in_memory.filter_map(|(id, history, keys)| Some((name(id)?, history, keys))))
+        histories::write(owner.in_memory().filter_map(|(id, history, keys)| Some((name(id)?, history, keys))))
     }
 
     /// The members of the channels that this shard owns, of which it has told.

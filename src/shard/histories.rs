@@ -1,4 +1,4 @@
-//! The histories of a shard's hubs in memory, written for another process: a memory file with a header that says which hubs there
+//! What a shard's hubs remember in memory, written for another process: a memory file with a header that says which hubs there
 //! are, and then one item for each message, each channel that has dropped some, and each known key.
 //!
 //! Hubs on disk are not in it: the other process reads their store.
@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::config::limits::{CHANNEL_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::hub::history::Kept;
-use crate::hub::{Epoch, History, Keys, Kind, Outcome, Position};
+use crate::hub::{Epoch, History, Keys, Kind, KnownKey, Outcome, Position};
 use crate::session::Seconds;
 use crate::wire::fields::{Damaged, Fields};
 use crate::wire::tagged::{self, Field, tagged};
@@ -33,7 +33,7 @@ struct Header {
 
 tagged!(Header { 1 hubs });
 
-/// A hub of which the history is written.
+/// A hub that remembers something.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct HubRecord {
     /// Its NAME.
@@ -44,9 +44,11 @@ pub struct HubRecord {
     pub last: u64,
     /// Up to where channels that are not known may have dropped messages.
     pub forgotten: u64,
+    /// Whether it has keys, but no history.
+    pub has_only_keys: bool,
 }
 
-tagged!(HubRecord { 1 name, 2 epoch, 3 last, 4 forgotten });
+tagged!(HubRecord { 1 name, 2 epoch, 3 last, 4 forgotten, 5 has_only_keys });
 
 /// A message.
 #[derive(Debug, Default)]
@@ -90,15 +92,17 @@ impl HubRecord {
     }
 }
 
-/// Writes histories, each with the NAME of its hub and its keys.
+/// Writes what hubs remember: the NAME of each, its history, and its keys.
 ///
 /// # Errors
 /// There is no memory for them.
-pub fn write<'h>(histories: impl Iterator<Item = (&'h str, &'h History, Option<&'h Keys>)>) -> io::Result<OwnedFd> {
-    let histories: Vec<_> = histories.collect();
-    let hubs = histories.iter().map(|(name, history, _)| {
+pub fn write<'h>(hubs: impl Iterator<Item = (&'h str, Option<&'h History>, Option<&'h Keys>)>) -> io::Result<OwnedFd> {
+    let remembered: Vec<_> = hubs.collect();
+    let hubs = remembered.iter().map(|(name, history, _)| {
+        let name = (*name).to_owned();
+        let Some(history) = history else { return HubRecord { name, has_only_keys: true, ..HubRecord::default() } };
         let Position { epoch: Epoch(epoch), offset: last } = history.position();
-        HubRecord { name: (*name).to_owned(), epoch, last, forgotten: history.drops().1 }
+        HubRecord { name, epoch, last, forgotten: history.drops().1, has_only_keys: false }
     });
     let header = Header { hubs: hubs.collect() };
     let file = File::from(memfd_create("pushd-histories", MFdFlags::MFD_CLOEXEC)?);
@@ -106,19 +110,19 @@ pub fn write<'h>(histories: impl Iterator<Item = (&'h str, &'h History, Option<&
     out.file.write_all(&MAGIC)?;
     out.file.write_all(&FORMAT.to_le_bytes())?;
     out.item(|item| header.write(item))?;
-    for (number, (_, history, keys)) in histories.iter().enumerate() {
-        for (Kept { offset, channel, kind, payload }, at) in history.messages() {
+    for (number, (_, history, keys)) in remembered.iter().enumerate() {
+        for (Kept { offset, channel, kind, payload }, at) in history.iter().flat_map(|history| history.messages()) {
             let is_binary = kind == Kind::Binary;
             out.of_hub(number, 2, &MessageRecord { channel, offset, at, is_binary, payload })?;
         }
-        for (channel, offset) in history.drops().0 {
+        for (channel, offset) in history.iter().flat_map(|history| history.drops().0) {
             out.of_hub(number, 3, &DropRecord { channel: channel.clone(), offset })?;
         }
-        for (channel, key, outcome, at) in keys.iter().flat_map(|keys| keys.known()) {
+        for KnownKey { channel, key, outcome, at } in keys.iter().flat_map(|keys| keys.known()) {
             let position = outcome.position;
             let record = KeyRecord {
-                channel: channel.to_owned(),
-                key: key.to_owned(),
+                channel: channel.into(),
+                key: key.into(),
                 subscribers: outcome.subscribers,
                 offset: position.map_or(0, |position| position.offset),
                 at,
@@ -187,20 +191,19 @@ impl Written {
         &self.hubs
     }
 
-    /// Reads everything into `histories`: the history of each hub, in the order of [`Written::hubs`], with its keys. `None`: the hub has
-    /// no history any more.
+    /// Reads everything: the history and the keys of each hub, in the order of [`Written::hubs`]. A history that is `None` is skipped.
     ///
     /// # Errors
     /// The file is damaged. What was read before is kept.
-    pub fn read_into(mut self, histories: &mut [Option<(History, Keys)>]) -> io::Result<()> {
-        for (hub, history) in self.hubs.iter().zip(histories.iter_mut()) {
-            if let Some((history, _)) = history {
+    pub fn read_into(mut self, hubs: &mut [(Option<History>, Vec<KnownKey>)]) -> io::Result<()> {
+        for (hub, (history, _)) in self.hubs.iter().zip(hubs.iter_mut()) {
+            if let Some(history) = history {
                 history.restore_forgotten(hub.forgotten);
             }
         }
         while self.bytes_left > 0 {
             let item = self.next()?;
-            restore(&item, histories).map_err(|Damaged(why)| io::Error::other(why))?;
+            restore(&item, hubs).map_err(|Damaged(why)| io::Error::other(why))?;
         }
         Ok(())
     }
@@ -221,16 +224,16 @@ impl Written {
 }
 
 /// Restores one item. One of an unknown kind is skipped.
-fn restore(item: &[u8], histories: &mut [Option<(History, Keys)>]) -> Result<(), Damaged> {
+fn restore(item: &[u8], hubs: &mut [(Option<History>, Vec<KnownKey>)]) -> Result<(), Damaged> {
     let (mut fields, mut hub) = (Fields(item), 0);
     while let Some((tag, value)) = fields.tagged()? {
         if tag == 1 {
             hub = u64::read(value)? as usize;
             continue;
         }
-        let Some(Some((history, keys))) = histories.get_mut(hub) else { continue };
-        match tag {
-            2 => {
+        let Some((history, keys)) = hubs.get_mut(hub) else { continue };
+        match (tag, history) {
+            (2, Some(history)) => {
                 let MessageRecord { channel, offset, at, is_binary, payload } = Field::read(value)?;
                 if channel.len() > CHANNEL_BYTES_MAX || offset == 0 || offset > history.position().offset {
                     return Err(Damaged("a message of a history has no place in it"));
@@ -238,14 +241,15 @@ fn restore(item: &[u8], histories: &mut [Option<(History, Keys)>]) -> Result<(),
                 let kind = if is_binary { Kind::Binary } else { Kind::Text };
                 history.restore(Kept { offset, channel, kind, payload }, at);
             }
-            3 => {
+            (3, Some(history)) => {
                 let DropRecord { channel, offset } = Field::read(value)?;
                 history.restore_drop(channel, offset);
             }
-            4 => {
+            (4, _) => {
                 let KeyRecord { channel, key, subscribers, offset, at, epoch } = Field::read(value)?;
                 let position = (offset > 0).then_some(Position { epoch: Epoch(epoch), offset });
-                keys.restore(&channel, &key, Outcome { subscribers, position, is_refused: false }, at);
+                let outcome = Outcome { subscribers, position, is_refused: false };
+                keys.push(KnownKey { channel: channel.into(), key: key.into(), outcome, at });
             }
             _ => {}
         }
@@ -281,33 +285,36 @@ mod tests {
         (history, keys)
     }
 
-    fn read(file: &OwnedFd) -> io::Result<Vec<Option<(History, Keys)>>> {
+    fn read(file: &OwnedFd) -> io::Result<Vec<(Option<History>, Vec<KnownKey>)>> {
         let written = Written::open(file)?;
-        let mut histories: Vec<_> =
-            written.hubs().iter().map(|hub| Some((empty(hub.position()), Keys::default()))).collect();
-        written.read_into(&mut histories)?;
-        Ok(histories)
+        let history = |hub: &HubRecord| (!hub.has_only_keys).then(|| empty(hub.position()));
+        let mut hubs: Vec<_> = written.hubs().iter().map(|hub| (history(hub), Vec::new())).collect();
+        written.read_into(&mut hubs)?;
+        Ok(hubs)
     }
 
     #[test]
     fn histories_are_read_as_they_were_written() {
         let (mut history, keys) = some();
         let other = empty(Position { epoch: Epoch(9), offset: 77 });
-        let both = [("news", &history, Some(&keys)), ("other", &other, None)];
-        let file = write(both.into_iter()).unwrap();
+        let all = [("news", Some(&history), Some(&keys)), ("other", Some(&other), None), ("keys", None, Some(&keys))];
+        let file = write(all.into_iter()).unwrap();
+        let known: Vec<_> = keys.known().collect();
         // A start that fails leaves it to the next one.
         for _ in 0..2 {
-            let mut histories = read(&file).unwrap();
-            let (mut again, keys_again) = histories[0].take().unwrap();
+            let mut hubs = read(&file).unwrap();
+            let mut again = hubs[0].0.take().unwrap();
             assert_eq!(again.position(), history.position());
-            assert_eq!(keys_again.known().collect::<Vec<_>>(), keys.known().collect::<Vec<_>>());
+            assert_eq!(known.len(), 20);
+            assert_eq!((&hubs[0].1, &hubs[1].1, &hubs[2].1), (&known, &Vec::new(), &known));
+            assert!(hubs[2].0.is_none());
             for since in [Since::Earliest, Since::After(Position { epoch: Epoch(5), offset: 3 })] {
                 let selectors = [Selector::pattern("*")];
                 let [before, after] = [&mut history, &mut again].map(|one| one.page(&selectors, since, ALL, 7));
                 assert!(matches!(&before, Found::Here(page) if page.messages.len() == 9));
                 assert_eq!(before, after);
             }
-            assert_eq!(histories[1].as_ref().unwrap().0.position(), other.position());
+            assert_eq!(hubs[1].0.as_ref().unwrap().position(), other.position());
         }
     }
 
@@ -315,7 +322,7 @@ mod tests {
         #[test]
         fn a_damaged_file_is_an_error_or_a_history(at: prop::sample::Index, bits: u8, cut: prop::sample::Index) {
             let (history, keys) = some();
-            let whole = write([("news", &history, Some(&keys))].into_iter()).unwrap();
+            let whole = write([("news", Some(&history), Some(&keys))].into_iter()).unwrap();
             let mut bytes = Vec::new();
             let mut whole = File::from(whole);
             whole.seek(SeekFrom::Start(0)).unwrap();

@@ -20,10 +20,11 @@ use super::Plan;
 use super::counters::Counters;
 use super::handover::{Packed, Returning, Step};
 use super::lane::{Delivery, Lane, Request};
+use super::owner::Remembered;
 use super::stream::Raw;
 use crate::config::HubId;
 use crate::hub::presence::Member;
-use crate::hub::{History, Keys, Members, Message};
+use crate::hub::{KnownKey, Members, Message};
 use crate::wire::Close;
 
 /// How sessions are sent away.
@@ -48,8 +49,8 @@ pub enum Command {
     Expect(Vec<Member>),
     /// Go on with sessions of another process.
     TakeUp(Vec<Returning>),
-    /// Go on with the history of a hub that this shard owns, and the known keys.
-    Remember(HubId, Box<(History, Keys)>),
+    /// Go on with what was remembered of a hub, and with the keys of the channels that this shard owns.
+    Remember(HubId, Box<(Option<Remembered>, Vec<KnownKey>)>),
     /// Take a step of handing over, and say what came of it.
     HandOver(Step, Sender<io::Result<Option<Packed>>>),
     /// End now.

@@ -7,6 +7,7 @@
 //! another process ([`handover`], [`parcel`]).
 
 pub mod addresses;
+pub mod clock;
 pub mod counters;
 pub mod disk;
 mod draining;
@@ -42,7 +43,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -56,6 +57,7 @@ use crate::http::{self, Site};
 use crate::hub::Members;
 use crate::hub::history::Memory;
 use crate::session::{Seconds, Terms};
+use clock::Clock;
 use counters::Counters;
 use gate::{Door, Gate};
 use listener::Listener;
@@ -117,6 +119,11 @@ impl Plan {
         Plan { listeners: Vec::new(), ..self.clone() }
     }
 
+    /// The hub of this NAME.
+    pub fn hub(&self, name: &str) -> Option<&PlannedHub> {
+        self.hubs.iter().find(|hub| hub.name == name)
+    }
+
     /// The present terms of the route of `terms`. `None`: it is no longer configured, or is of another kind.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
         let is_same = |now: &&Arc<Terms>| (now.hub_id, now.transport) == (terms.hub_id, terms.transport);
@@ -155,18 +162,16 @@ pub(crate) struct Shard {
     packed: RefCell<Option<Vec<SessionKey>>>,
     /// The tasks that accept here, by listener.
     accepting: RefCell<Vec<(Arc<Listener>, tokio::task::JoinHandle<()>)>>,
-    began: Instant,
-    /// The clock of the sessions when the shard began.
-    clock: Seconds,
+    clock: Clock,
     stopped: Cell<bool>,
 }
 
 /// Starts shard number `index` on a thread of its own. It takes up sessions, but neither accepts nor reads before it gets a plan by
-/// [`Command::Plan`]. `clock` is the present time of the clock of the sessions.
+/// [`Command::Plan`].
 ///
 /// # Errors
 /// The thread or its runtime could not be made.
-pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<JoinHandle<()>> {
+pub fn spawn(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Clock) -> io::Result<JoinHandle<()>> {
     // The first runtime of a process panics if it gets no descriptors for its signals. This check returns an error instead.
     if index == 0 {
         drop((UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?, UnixStream::pair()?));
@@ -200,9 +205,9 @@ impl Drop for Closing {
 }
 
 impl Shard {
-    fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Seconds) -> io::Result<Shard> {
+    fn new(index: usize, mailboxes: Arc<[Mailbox]>, plan: Arc<Plan>, clock: Clock) -> io::Result<Shard> {
         let mut table = Table::new(mailboxes[index].counters.clone());
-        table.tick(clock);
+        table.tick(clock.now());
         table.pause_reading(true);
         let relay = Relay::new(index, mailboxes);
         relay.register().hold();
@@ -219,7 +224,6 @@ impl Shard {
             idle_connections: RefCell::default(),
             packed: RefCell::default(),
             accepting: RefCell::default(),
-            began: Instant::now(),
             clock,
             stopped: Cell::new(false),
         })
@@ -284,9 +288,9 @@ impl Shard {
         self.relay.turn(&mut self.table.borrow_mut(), self.now(), sessions);
     }
 
-    /// The clock of the sessions.
+    /// The time of the clock of the sessions.
     fn now(&self) -> Seconds {
-        self.clock + self.began.elapsed().as_secs() as Seconds
+        self.clock.now()
     }
 
     fn execute(self: &Rc<Self>, command: Command) {
@@ -304,8 +308,8 @@ impl Shard {
             Command::Expect(members) => self.relay.register().expect(members),
             Command::TakeUp(sessions) => self.take_up(sessions),
             Command::Remember(hub, remembered) => {
-                let (history, keys) = *remembered;
-                self.relay.owner().inherit(hub, history, keys);
+                let (remembered, keys) = *remembered;
+                self.relay.owner().inherit(hub, remembered, keys);
             }
             Command::HandOver(step, done) => {
                 // The server may have stopped waiting for the answer.

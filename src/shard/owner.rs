@@ -15,7 +15,7 @@ use crate::config::limits::{
     EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_SHARED_BYTES_MIN, STORE_CACHE_BYTES_MAX,
 };
 use crate::hub::history::{Found, HistoryLimits, Memory, Page, PageLimits};
-use crate::hub::{History, Keys, Message, Position, Publication, Selector, Since};
+use crate::hub::{History, Keys, KnownKey, Message, Position, Publication, Selector, Since};
 use crate::session::Seconds;
 use crate::session::work::{self, Work};
 
@@ -65,12 +65,27 @@ pub struct PlannedHistory {
     pub disk: Option<Disk>,
 }
 
+/// What a hub remembers.
+#[derive(Debug)]
+pub struct Remembered {
+    /// The numbering, and the messages that are in memory.
+    pub history: History,
+    /// Where all of them are, if the hub is durable.
+    pub disk: Option<Disk>,
+}
+
+impl PlannedHistory {
+    /// What the hub remembers before its first publication.
+    pub fn begin(&self, memory: &Memory) -> Remembered {
+        let PlannedHistory { limits, beginning, disk } = self;
+        Remembered { history: History::new(*beginning, *limits, disk.is_some(), memory.clone()), disk: disk.clone() }
+    }
+}
+
 /// The hubs of one shard.
 #[derive(Debug, Default)]
 pub struct Owner {
-    histories: HashMap<HubId, History>,
-    /// The disks of the durable ones.
-    disks: HashMap<HubId, Disk>,
+    hubs: HashMap<HubId, Remembered>,
     keys: HashMap<HubId, Keys>,
     questions: VecDeque<Question>,
     /// The memory of all histories.
@@ -92,49 +107,50 @@ impl Owner {
     /// Goes by these hubs with history from now on, all of them owned by this shard.
     pub fn remember<'h>(&mut self, planned: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
         self.memory = memory.clone();
-        let mut before = std::mem::take(&mut self.histories);
-        self.disks.clear();
-        for (hub, PlannedHistory { limits, beginning, disk }) in planned {
-            self.disks.extend(disk.clone().map(|disk| (hub, disk)));
-            let new = || History::new(*beginning, *limits, disk.is_some(), memory.clone());
-            let mut history = before.remove(&hub).unwrap_or_else(new);
-            history.set_limits(*limits);
-            self.histories.insert(hub, history);
+        let mut before = std::mem::take(&mut self.hubs);
+        for (hub, planned) in planned {
+            let mut remembered = before.remove(&hub).unwrap_or_else(|| planned.begin(memory));
+            remembered.history.set_limits(planned.limits);
+            self.hubs.insert(hub, remembered);
         }
     }
 
-    /// Continues with the history of another process.
-    pub fn inherit(&mut self, hub: HubId, history: History, keys: Keys) {
-        self.histories.insert(hub, history);
-        self.keys.insert(hub, keys);
+    /// Continues with what was remembered of a hub before: by another process, or by the disk.
+    pub fn inherit(&mut self, hub: HubId, remembered: Option<Remembered>, keys: Vec<KnownKey>) {
+        self.hubs.extend(remembered.map(|remembered| (hub, remembered)));
+        let known = self.keys.entry(hub).or_default();
+        keys.into_iter().for_each(|key| known.restore(key));
     }
 
-    /// The history of a hub that this shard owns.
-    pub fn history(&self, hub: HubId) -> Option<&History> {
-        self.histories.get(&hub)
+    /// What a hub remembers of which this shard owns all channels.
+    pub fn remembered(&self, hub: HubId) -> Option<&Remembered> {
+        self.hubs.get(&hub)
     }
 
-    /// All histories, with the keys of their hubs.
-    pub fn histories(&self) -> impl Iterator<Item = (HubId, &History, Option<&Keys>)> {
-        self.histories.iter().map(|(hub, history)| (*hub, history, self.keys.get(hub)))
+    /// All hubs that remember something in memory alone: messages, keys or both.
+    pub fn in_memory(&self) -> impl Iterator<Item = (HubId, Option<&History>, Option<&Keys>)> {
+        let with_history = self.hubs.iter().filter(|(_, remembered)| remembered.disk.is_none());
+        let with_history = with_history.map(|(hub, remembered)| (*hub, Some(&remembered.history), self.keys.get(hub)));
+        let others = self.keys.iter().filter(|(hub, _)| !self.hubs.contains_key(hub));
+        with_history.chain(others.map(|(hub, keys)| (*hub, None, Some(keys))))
     }
 
     /// Gives a message its place in the order of its hub, and remembers it.
     pub fn admit(&mut self, mut message: Message, now: Seconds) -> Admitted {
         if message.receipt.as_ref().is_some_and(|receipt| receipt.key().is_some()) {
-            let disk = self.disks.get(&message.hub);
+            let disk = self.hubs.get(&message.hub).and_then(|remembered| remembered.disk.as_ref());
             let is_written = |position: Position| disk.is_none_or(|disk| position.offset <= disk.written());
             match self.keys.entry(message.hub).or_default().admit(message, now, is_written) {
                 Some(new) => message = new,
                 None => return Admitted::Known,
             }
         }
-        let Some(history) = self.histories.get_mut(&message.hub) else { return Admitted::New(message, None) };
-        if let Some(disk) = self.disks.get(&message.hub) {
+        let Some(Remembered { history, disk }) = self.hubs.get_mut(&message.hub) else {
+            return Admitted::New(message, None);
+        };
+        if let Some(disk) = disk {
             if !disk.accepts() {
-                if let Some(receipt) = &message.receipt {
-                    receipt.refuse();
-                }
+                message.refuse();
                 return Admitted::Refused;
             }
             disk.keep_outcome(&mut message);
@@ -154,7 +170,7 @@ impl Owner {
     /// Keeps a publication on the disk, if its hub is durable.
     pub fn keep(&self, publication: &Arc<Publication>) {
         if let Some(position) = publication.position
-            && let Some(disk) = self.disks.get(&publication.message.hub)
+            && let Some(Remembered { disk: Some(disk), .. }) = self.hubs.get(&publication.message.hub)
         {
             disk.append(publication, position.offset);
         }
@@ -167,8 +183,11 @@ impl Owner {
                 "histories need more than memory_max: {dropped} messages were dropped, of the channels read longest ago"
             );
         }
-        self.histories.values_mut().for_each(|history| history.expire(now, EXPIRED_PER_TURN_MAX));
-        self.keys.values_mut().for_each(|keys| keys.expire(now));
+        self.hubs.values_mut().for_each(|hub| hub.history.expire(now, EXPIRED_PER_TURN_MAX));
+        self.keys.retain(|_, keys| {
+            keys.expire(now);
+            !keys.is_empty()
+        });
     }
 
     /// Takes a question, which is answered when publications are done.
@@ -192,25 +211,29 @@ impl Owner {
         while !work.is_spent()
             && let Some(question) = self.questions.pop_front()
         {
-            let Some(page) = self.page(&question, now, mailboxes) else { continue };
-            let messages = page.as_ref().map_or(0, |page| page.messages.len()) as u32;
+            let Some(found) = self.answer(&question, now, mailboxes) else { continue };
+            let messages = found.page.as_ref().map_or(0, |page| page.messages.len()) as u32;
             // Its encoding and its writing are counted here, too: the shards of the sessions have the same turns.
             work.spend(work::WRITE.saturating_add(messages.saturating_mul(work::PAGE_MESSAGE)));
-            answer(Answer { asker: question.asker, page });
+            answer(found);
         }
     }
 
-    /// The answer to a question, if it is here. The page in it is `None` if the hub has no history.
-    fn page(&mut self, question: &Question, now: Seconds, mailboxes: &Arc<[Mailbox]>) -> Option<Option<Page>> {
-        let Some(history) = self.histories.get_mut(&question.hub) else { return Some(None) };
-        let limits = PageLimits { messages: question.messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
-        match history.page(&question.selectors, question.since, limits, now) {
-            Found::Here(page) => Some(Some(page)),
-            Found::InStore { since, until, gone } => {
-                let disk = self.disks.get(&question.hub)?;
-                disk.answer(question, (since, until), gone, history.position().epoch, mailboxes.clone());
+    /// The answer to a question, unless it comes from a store later.
+    fn answer(&mut self, question: &Question, now: Seconds, mailboxes: &Arc<[Mailbox]>) -> Option<Answer> {
+        let Question { hub, selectors, since, messages_max, asker } = question;
+        let page = self.hubs.get_mut(hub).map(|Remembered { history, disk }| {
+            let limits = PageLimits { messages: *messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
+            (history.page(selectors, *since, limits, now), history.position().epoch, disk)
+        });
+        match page {
+            Some((Found::InStore { since, until, gone }, epoch, Some(disk))) => {
+                disk.answer(question, (since, until), gone, epoch, mailboxes.clone());
                 None
             }
+            Some((Found::Here(page), ..)) => Some(Answer { asker: *asker, page: Some(page) }),
+            // Only a hub with a disk has messages in a store.
+            Some((Found::InStore { .. }, _, None)) | None => Some(Answer { asker: *asker, page: None }),
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Register {
 pub struct Teller {
     /// The channel of these messages, filled with the one that is joined or left as `channel`.
     pub template: Template,
-    /// Whether all channels of the hub have one order.
+    /// Whether the hub has history.
     pub has_history: bool,
 }
 
@@ -107,7 +107,6 @@ impl Register {
         }
         let event = if is_join { "join" } else { "leave" };
         let text = serde_json::to_string(&Tidings { event, channel: &channel, id: &id }).ok()?;
-        let message = Message::new(hub, name.into(), Kind::Text, text.into());
-        Some(if *has_history { message.in_order_of_hub() } else { message })
+        Some(Message::new(hub, name.into(), Kind::Text, text.into()).ordered(*has_history))
     }
 }

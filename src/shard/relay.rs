@@ -61,8 +61,7 @@ impl Relay {
 
     /// Goes by these hubs with history from now on.
     pub fn remember<'h>(&self, histories: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
-        let shards = self.mailboxes.len();
-        let own = histories.filter(|(hub, _)| Partition::of_hub(*hub).owner(shards) == self.index);
+        let own = histories.filter(|(hub, _)| self.owner_of(Partition::of_hub(*hub)) == self.index);
         self.owner().remember(own, memory);
     }
 
@@ -143,7 +142,7 @@ impl Relay {
             let Asked { selectors, since, serial, messages_max } = asked;
             let asker = Asker { shard: self.index, key, serial };
             let question = Question { hub, selectors, since, messages_max, asker };
-            match Partition::of_hub(hub).owner(self.mailboxes.len()) {
+            match self.owner_of(Partition::of_hub(hub)) {
                 owner if owner == self.index => self.owner().ask(question),
                 owner => self.mailboxes[owner].ask(Request::Page(Box::new(question))),
             }
@@ -152,7 +151,7 @@ impl Relay {
 
     /// Publishes a message that does not come from a session. Returns whether there was room for it.
     pub fn publish<S: Socket>(&self, message: Message, table: &mut Table<S>) -> bool {
-        match self.owner_of(&message) {
+        match self.owner_of(message.partition) {
             owner if owner == self.index && !self.must_wait(table) => {
                 if !self.deliveries_have_room() {
                     return false;
@@ -170,7 +169,7 @@ impl Relay {
     pub fn publish_all(&self, messages: impl IntoIterator<Item = Message>) -> bool {
         let mut by_owner: Vec<Vec<Message>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
         for message in messages {
-            by_owner[self.owner_of(&message)].push(message);
+            by_owner[self.owner_of(message.partition)].push(message);
         }
         let batches = || self.mailboxes.iter().zip(&by_owner).filter(|(_, messages)| !messages.is_empty());
         if !batches().all(|(mailbox, _)| mailbox.requests().has_room()) {
@@ -197,15 +196,15 @@ impl Relay {
 
     /// Publishes a message, whether there is room or not, behind those that were published before it.
     fn publish_in_order<S: Socket>(&self, message: Message, table: &mut Table<S>) {
-        match self.owner_of(&message) {
+        match self.owner_of(message.partition) {
             owner if owner == self.index && !self.must_wait(table) => self.spread(message, table),
             owner => self.mailboxes[owner].request_anyway(message),
         }
     }
 
-    /// The shard that owns the channel of a message.
-    pub fn owner_of(&self, message: &Message) -> usize {
-        message.partition.owner(self.mailboxes.len())
+    /// The shard that owns a partition.
+    pub fn owner_of(&self, partition: Partition) -> usize {
+        partition.owner(self.mailboxes.len())
     }
 
     /// Whether messages of channels that this shard owns must wait in its own lane: behind others there, or until a turn's worth is written.

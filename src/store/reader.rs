@@ -17,6 +17,9 @@ use super::{Clock, io_error, is_damage, schema};
 
 type Answer = Box<dyn FnOnce(StoredPage) + Send>;
 
+/// How much nicer than the others this thread is. Pages are for clients that return. Where processors are few, those that are live
+/// come first: with the same priority as the shard, the return of 1,000 clients raised the p99 of live ones 4.5 times.
+const NICENESS: i32 = 10;
 /// How often a part of the store is checked, while no page is asked for.
 const PATROL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,10 @@ impl Reader {
 
     /// Until it is closed; then all that was asked for has an answer.
     pub fn run(mut self) {
+        // On Linux it is the priority of the calling thread (setpriority(2)).
+        if let Err(error) = rustix::process::nice(NICENESS) {
+            log::debug!("the thread that reads the store keeps its priority: {error}");
+        }
         loop {
             let mut waiting = self.requests.lock();
             let is_idle = |waiting: &mut Waiting| waiting.queries.is_empty() && !waiting.is_closed;

@@ -59,6 +59,8 @@ pub struct Client {
     pub decoder: Decoder,
     pub greeting: Option<String>,
     pub replies: VecDeque<Reply>,
+    /// The bytes of the echo that it has received last, if it has received nothing else since.
+    pub last_echo: Option<usize>,
     /// Whether it reads.
     pub reads: bool,
     /// Whether it answers pings.
@@ -122,6 +124,9 @@ impl Client {
         let mut to_answer = Vec::new();
         for received in self.decoder.received() {
             assert_eq!(self.close, None, "received after a close: {received:?}");
+            if !matches!(received, Received::Close(_)) {
+                self.last_echo = None;
+            }
             match received {
                 Received::Message(kind, payload, ..)
                     if self.greeting.as_ref().is_some_and(|g| g.as_bytes() == payload) =>
@@ -147,7 +152,10 @@ impl Client {
                             self.receive_publication(number, channel, model, dropped);
                             self.receive_position(number, position, model, dropped);
                         }
-                        None => self.receive_reply(&Reply::Echo(number)),
+                        None => {
+                            self.receive_reply(&Reply::Echo(number));
+                            self.last_echo = Some(model.messages[number].bytes);
+                        }
                     }
                 }
                 Received::Gap(name, position) => self.receive_gap(&name, position, model, dropped),
@@ -272,7 +280,11 @@ impl Client {
             Reply::Pong(payload) => payload.len(),
         });
         let (mut count, mut bytes) = (0, 0);
-        replies.chain(greeting).for_each(|length| (count, bytes) = (count + 1, bytes + length + HEADER_BYTES));
+        // One that was partly written was still queued.
+        replies
+            .chain(greeting)
+            .chain(self.last_echo)
+            .for_each(|length| (count, bytes) = (count + 1, bytes + length + HEADER_BYTES));
         for subscription in &self.subscriptions {
             let end = subscription.ended_at.unwrap_or(model.order[subscription.channel].len());
             for &number in &model.order[subscription.channel][subscription.possibly_live.min(end)..end] {

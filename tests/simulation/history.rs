@@ -6,10 +6,10 @@ use std::sync::Arc;
 use pushd::config::limits::{EXPIRED_PER_TURN_MAX, HISTORY_PAGE_BYTES_MAX, HISTORY_PAGE_MESSAGES_MAX};
 use pushd::config::{Hub, HubId, WhenSlow};
 use pushd::hub::history::{HistoryLimits, Memory};
-use pushd::hub::{Epoch, History, Keys, Kind, Position, Selector, Since};
+use pushd::hub::{Epoch, History, Kind, Position, Selector, Since};
 use pushd::session::{Seconds, Terms};
 use pushd::shard::histories::{self, Written};
-use pushd::shard::owner::PlannedHistory;
+use pushd::shard::owner::{self, PlannedHistory};
 use pushd::shard::relay::Relay;
 use pushd::shard::table::Table;
 
@@ -181,7 +181,7 @@ impl World {
         let mut dropped = vec![0; self.hubs.len() * CHANNELS.len()];
         for hub in (0..self.hubs.len()).filter(|&hub| self.remembered[hub].is_some()) {
             let owner = self.shards[self.owner_of_hub(hub)].relay.owner();
-            let history = owner.history(HubId(hub as u32)).unwrap();
+            let history = &owner.remembered(HubId(hub as u32)).unwrap().history;
             for (name, offset) in history.drops().0 {
                 let name = CHANNELS.iter().position(|channel| *channel == &**name).unwrap();
                 dropped[channel_of(hub, name)] = offset;
@@ -203,7 +203,7 @@ impl World {
                 continue;
             }
             let owner = self.shards[shard].relay.owner();
-            let history = owner.history(HubId(hub as u32)).unwrap();
+            let history = &owner.remembered(HubId(hub as u32)).unwrap().history;
             let remembered = self.remembered[hub].as_mut().unwrap();
             remembered.check(history, hub, &self.model, now, self.memory.dropped());
         }
@@ -248,16 +248,14 @@ impl World {
         (0..self.random.below(5)).for_each(|_| self.connect(Some(hub)));
     }
 
-    /// The histories, and the keys of their hubs, continue in new owners.
+    /// The histories and the keys of hubs continue in new owners.
     pub(super) fn hand_over_histories(&mut self) {
         self.memory = Memory::new(self.memory_max);
-        let hubs = &self.hubs;
-        self.model.keys.retain(|(channel, _), _| hubs[channel / CHANNELS.len()].history.is_some());
         for shard in 0..self.shards.len() {
             let relay = Relay::new(shard, self.mailboxes.clone());
             let mut hubs = Vec::new();
             let before = self.shards[shard].relay.owner();
-            let named = before.histories().map(|(hub, history, keys)| {
+            let named = before.in_memory().map(|(hub, history, keys)| {
                 hubs.push(hub);
                 (&*self.hubs[hub.0 as usize].name, history, keys)
             });
@@ -267,17 +265,19 @@ impl World {
                 .iter()
                 .zip(&hubs)
                 .map(|(record, hub)| {
-                    let remembered = self.remembered[hub.0 as usize].as_mut().unwrap();
-                    let Remembered { plan: PlannedHistory { limits, beginning, .. }, seen, .. } = remembered;
-                    (*beginning, seen.3) = (record.position(), 0);
-                    Some((History::new(*beginning, *limits, false, self.memory.clone()), Keys::default()))
+                    let history = self.remembered[hub.0 as usize].as_mut().map(|Remembered { plan, seen, .. }| {
+                        (plan.beginning, seen.3) = (record.position(), 0);
+                        plan.begin(&self.memory).history
+                    });
+                    assert_eq!(record.has_only_keys, history.is_none());
+                    (history, Vec::new())
                 })
                 .collect();
             written.read_into(&mut after).unwrap();
             drop(before);
-            for (hub, history) in hubs.into_iter().zip(after) {
-                let (history, keys) = history.unwrap();
-                relay.owner().inherit(hub, history, keys);
+            for (hub, (history, keys)) in hubs.into_iter().zip(after) {
+                let remembered = history.map(|history| owner::Remembered { history, disk: None });
+                relay.owner().inherit(hub, remembered, keys);
             }
             self.shards[shard].relay = relay;
         }

@@ -297,6 +297,7 @@ impl World {
             decoder: Decoder::new(form),
             greeting: arrival.greeting.clone(),
             replies: Default::default(),
+            last_echo: None,
             reads: true,
             answers: self.exact || !self.random.once_in(6),
             steady,
@@ -462,11 +463,11 @@ impl World {
     fn message(&self, channel: Channel, kind: Kind, payload: Bytes) -> Message {
         let (hub, name) = (channel / CHANNELS.len(), channel % CHANNELS.len());
         let message = Message::new(HubId(hub as u32), CHANNELS[name].into(), kind, payload);
-        if self.remembered[hub].is_some() { message.in_order_of_hub() } else { message }
+        message.ordered(self.remembered[hub].is_some())
     }
 
     fn owner(&self, channel: Channel) -> usize {
-        self.shards[0].relay.owner_of(&self.message(channel, Kind::Text, Bytes::new()))
+        self.shards[0].relay.owner_of(self.message(channel, Kind::Text, Bytes::new()).partition)
     }
 
     /// Alternating publications on two channels of one hub: more of them than one write accepts slices.

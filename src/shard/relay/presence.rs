@@ -12,7 +12,7 @@ impl Relay {
     /// Reports the sessions that have come and gone to the owners of the channels.
     pub fn relay_visits<S: Socket>(&self, table: &mut Table<S>) {
         for visit in table.take_visits() {
-            match self.owner_of_partition(visit.attendance.partition) {
+            match self.owner_of(visit.attendance.partition) {
                 owner if owner == self.index => self.register().visit(visit, table.now()),
                 owner => self.mailboxes[owner].ask(Request::Visit(visit)),
             }
@@ -21,7 +21,7 @@ impl Relay {
 
     /// Asks who is on a channel. Returns whether there was room for the question.
     pub fn inquire(&self, inquiry: Inquiry, partition: Partition) -> bool {
-        let owner = self.owner_of_partition(partition);
+        let owner = self.owner_of(partition);
         if owner == self.index {
             self.register().answer(inquiry);
             return true;
@@ -40,9 +40,5 @@ impl Relay {
             let Some(message) = self.register().next_message(now, &mut left) else { break };
             self.publish_in_order(message, table);
         }
-    }
-
-    fn owner_of_partition(&self, partition: Partition) -> usize {
-        partition.owner(self.mailboxes.len())
     }
 }
