@@ -74,6 +74,7 @@ pub fn plan(remembered: &[Option<Remembered>], relay: &Relay, table: &mut Table<
     };
     table.set_frontiers(plans().map(|(hub, plan)| (hub, plan.beginning)));
     relay.remember(plans(), memory);
+    relay.owner().forget_others(&plans().map(|(hub, _)| hub).collect());
 }
 
 /// How many bytes a page has as frames, at most.
