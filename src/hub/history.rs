@@ -85,6 +85,7 @@ pub struct History {
 impl History {
     /// A history without messages, whose next publication comes after `last`. `is_backed`: a store has everything up to `last`.
     pub fn new(last: Position, limits: HistoryLimits, is_backed: bool, memory: Memory) -> History {
+        memory.enter();
         History {
             epoch: last.epoch,
             last: last.offset,
@@ -112,11 +113,6 @@ impl History {
         Position { epoch: self.epoch, offset }
     }
 
-    /// Whether a store keeps everything, too.
-    pub fn is_backed(&self) -> bool {
-        self.is_backed
-    }
-
     /// Sets other limits. They are applied to a channel when it is next published to or read.
     pub fn set_limits(&mut self, limits: HistoryLimits) {
         self.limits = limits;
@@ -127,7 +123,7 @@ impl History {
         self.last += 1;
         let Message { channel, kind, payload, .. } = message;
         self.keep(Kept { offset: self.last, channel: channel.clone(), kind: *kind, payload: payload.clone() }, now);
-        self.release();
+        self.release(usize::MAX);
         self.position()
     }
 
@@ -141,9 +137,6 @@ impl History {
     pub fn restore_drop(&mut self, channel: Arc<str>, offset: u64) {
         // With smaller limits than before, messages that were restored may have been dropped since.
         let offset = offset.max(self.drops.noted(&channel));
-        if let Some(&ring) = self.names.get(&channel) {
-            self.rings[ring as usize].dropped = offset;
-        }
         self.drops.note(channel, offset);
     }
 
@@ -187,8 +180,7 @@ impl History {
             return index;
         }
         self.readings += 1;
-        let dropped = self.drops.of(channel);
-        let index = self.rings.insert(Ring::new(channel.clone(), dropped, self.readings)) as u32;
+        let index = self.rings.insert(Ring::new(channel.clone(), self.readings)) as u32;
         self.names.insert(channel.clone(), index);
         self.unread.insert((self.readings, index));
         self.memory.take(memory::CHANNEL_BYTES);
@@ -226,9 +218,7 @@ impl History {
     /// Drops the oldest message of a channel.
     fn drop_oldest(&mut self, index: u32) {
         let Some(entry) = self.rings[index as usize].pop() else { return };
-        let ring = &mut self.rings[index as usize];
-        ring.dropped = entry.offset;
-        self.drops.note(ring.name.clone(), entry.offset);
+        self.drops.note(self.rings[index as usize].name.clone(), entry.offset);
         self.drops.forget_up_to_floor(self.floor);
         self.lose(index, &entry);
     }
@@ -259,23 +249,26 @@ impl History {
         }
     }
 
-    /// Releases memory while all hubs together hold too much. The channels that were read longest ago lose their oldest messages; a
-    /// hub on disk loses nothing, it only reads more from its store.
-    fn release(&mut self) {
-        if self.is_backed {
-            return;
-        }
-        while self.memory.is_exceeded()
-            && let Some(&(_, index)) = self.unread.first()
-        {
+    /// Releases memory while all hubs together hold too much, and this one more than its share, but no more than `most` messages. The
+    /// channels that were read longest ago lose their oldest messages; a hub on disk loses nothing, it only reads more from its store.
+    pub fn release(&mut self, most: usize) {
+        for _ in 0..most {
+            if self.is_backed || !self.memory.must_release(self.memory_used()) {
+                return;
+            }
+            let Some(&(_, index)) = self.unread.first() else { return };
             self.drop_oldest(index);
             self.memory.note_drop();
         }
     }
 
+    fn memory_used(&self) -> usize {
+        self.cost + self.rings.len() * memory::CHANNEL_BYTES
+    }
+
     /// Forgets the oldest messages that the store has, which are those up to `written`, beyond `cache` bytes.
     pub fn release_written(&mut self, written: u64, cache: usize) {
-        while (self.cost > cache || self.memory.is_exceeded())
+        while (self.cost > cache || self.memory.must_release(self.memory_used()))
             && let Some(&(offset, index)) = self.order.front()
             && offset <= written
         {
@@ -305,7 +298,7 @@ impl History {
 
 impl Drop for History {
     fn drop(&mut self) {
-        self.memory.release(self.cost + self.rings.len() * memory::CHANNEL_BYTES);
+        self.memory.leave(self.memory_used());
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Memory(Arc<Shared>);
 struct Shared {
     used: AtomicUsize,
     max: AtomicUsize,
+    /// How many histories there are.
+    histories: AtomicUsize,
     dropped: AtomicU64,
     /// How many of them were reported, and when that was.
     reported: AtomicU64,
@@ -40,6 +42,7 @@ impl Memory {
         Memory(Arc::new(Shared {
             used,
             max,
+            histories: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             reported: AtomicU64::new(0),
             reported_at: AtomicU32::new(0),
@@ -76,6 +79,22 @@ impl Memory {
 
     pub(super) fn is_exceeded(&self) -> bool {
         self.used() > self.0.max.load(Ordering::Relaxed)
+    }
+
+    /// Whether a history of this cost must release memory: all together hold too much, and it more than an equal share. So a hub whose
+    /// messages nobody wants any more does not take the memory of the others.
+    pub(super) fn must_release(&self, cost: usize) -> bool {
+        self.is_exceeded()
+            && cost > self.0.max.load(Ordering::Relaxed) / self.0.histories.load(Ordering::Relaxed).max(1)
+    }
+
+    pub(super) fn enter(&self) {
+        self.0.histories.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave(&self, bytes: usize) {
+        self.release(bytes);
+        self.0.histories.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn take(&self, bytes: usize) {

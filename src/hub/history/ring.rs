@@ -27,8 +27,6 @@ pub(super) struct Ring {
     pub name: Arc<str>,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Up to which offset messages were dropped.
-    pub dropped: u64,
     /// The number of its last reading.
     pub read: u64,
 }
@@ -44,8 +42,8 @@ pub(super) struct Entry {
 }
 
 impl Ring {
-    pub fn new(name: Arc<str>, dropped: u64, read: u64) -> Ring {
-        Ring { name, entries: VecDeque::new(), bytes: 0, dropped, read }
+    pub fn new(name: Arc<str>, read: u64) -> Ring {
+        Ring { name, entries: VecDeque::new(), bytes: 0, read }
     }
 
     pub fn push(&mut self, kept: &Kept, at: Seconds) {
