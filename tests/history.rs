@@ -2,15 +2,17 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::events::{Block, Events};
-use common::http::ask;
+use common::http::{ask, metric};
 use common::service::Service;
-use common::start;
 use common::wire::Wire;
 use common::ws::Ws;
+use common::{start, until_true};
 use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
@@ -162,6 +164,71 @@ fn a_message_that_comes_again_is_not_published_again() {
     for wrong in ["Idempotency-Key:", &format!("Idempotency-Key: {}", "x".repeat(256))] {
         assert_eq!(ask(address, "POST", "/publish/all", &[wrong], b"x").status, 400);
     }
+}
+
+#[test]
+fn a_hub_is_not_starved_by_what_others_have_filled_the_memory_with() {
+    let config = CONFIG.replace("messages = 5", "messages = 100000");
+    let routes = "\"/old\" = { publish = \"old\", channel = \"x\" }\n\"/old-events\" = { events = \"old\", channels = [\"x\"] }\n";
+    let config = config.replace(
+        "[hub.news]",
+        &format!("{routes}[store]\nmemory_max = \"1MiB\"\n[hub.old]\nhistory = {{ messages = 100000 }}\n[hub.news]"),
+    );
+    let pushd = start(&config);
+    let address = pushd.address();
+    let text = "x".repeat(10_000);
+    for _ in 0..120 {
+        assert_eq!(ask(address, "POST", "/old", &[], text.as_bytes()).status, 200);
+    }
+    for n in 0..40 {
+        publish(address, "all", &format!("{n} {text}"));
+    }
+    let mut all = Events::ask(address, "/events?since=earliest", &["Accept: text/event-stream"]);
+    for n in 0..40 {
+        all.expect(&format!("{n} {text}"));
+    }
+    // The other hub loses only as many as are needed.
+    until_true("the limit of the memory", || metric(address, "pushd_history_bytes") <= 1 << 20);
+    let mut old = Events::ask(address, "/old-events?since=earliest", &["Accept: text/event-stream"]);
+    assert_eq!(ask(address, "POST", "/old", &[], b"end").status, 200);
+    let mut kept = 0;
+    while !matches!(old.next(), Block::Event(_, data) if data == "end") {
+        kept += 1;
+    }
+    assert!((50..70).contains(&kept), "{kept} messages are kept");
+}
+
+#[test]
+fn a_message_is_remembered_whenever_its_hub_comes_and_goes() {
+    let pushd = Service::started(CONFIG);
+    let address = pushd.address();
+    let is_other = |line: &&str| !["\"news\"", "[hub.news]", "history"].iter().any(|word| line.contains(word));
+    let without: String = CONFIG.lines().filter(is_other).map(|line| format!("{line}\n")).collect();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let publishers = (0..8).map(|n| {
+            let is_over = &is_over;
+            scope.spawn(move || {
+                let (mut statuses, target) = (HashSet::new(), format!("/publish/{n}"));
+                while !is_over.load(Ordering::Relaxed) {
+                    let answer = ask(address, "POST", &target, &[], b"x");
+                    assert!([200, 404, 503].contains(&answer.status), "{answer:?}");
+                    assert!(answer.status != 200 || answer.json()["id"].is_string(), "{answer:?}");
+                    statuses.insert(answer.status);
+                }
+                statuses
+            })
+        });
+        let publishers: Vec<_> = publishers.collect();
+        for _ in 0..30 {
+            pushd.reload(&without);
+            pushd.reload(CONFIG);
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for publisher in publishers {
+            assert!(publisher.join().unwrap().is_superset(&HashSet::from([200, 404])), "not all has been seen");
+        }
+    });
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub struct Message {
     pub topic: Topic,
     /// Whose owner gives it its place in the order: the channel's partition, or that of its hub.
     pub partition: Partition,
+    /// Whether it must be remembered, because its hub has history.
+    pub has_history: bool,
     /// What it is made of.
     pub kind: Kind,
     /// The message itself.
@@ -42,14 +44,14 @@ impl Message {
     /// A message without a receipt.
     pub fn new(hub: HubId, channel: Arc<str>, kind: Kind, payload: Bytes) -> Message {
         let topic = Topic::of(hub, &channel);
-        Message { hub, channel, topic, partition: topic.partition(), kind, payload, receipt: None }
+        Message { hub, channel, topic, partition: topic.partition(), has_history: false, kind, payload, receipt: None }
     }
 
     /// The same, in the one order of all channels of its hub if that has history.
     #[must_use]
     pub fn ordered(self, has_history: bool) -> Message {
         let partition = if has_history { Partition::of_hub(self.hub) } else { self.partition };
-        Message { partition, ..self }
+        Message { partition, has_history, ..self }
     }
 
     /// The same with a receipt.

@@ -4,8 +4,9 @@
 //! for the shards that own the hubs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::estate::Inherited;
+use super::estate::{Inherited, wait_for_shards};
 use super::hubs::Hubs;
 use crate::hub::{KnownKey, Partition};
 use crate::shard::histories::Written;
@@ -81,4 +82,12 @@ pub(super) fn give(hub: &PlannedHub, remembered: Option<Remembered>, keys: Vec<K
             mailbox.send(Command::Remember(hub.id, Box::new(share)));
         }
     }
+}
+
+/// Has all shards own the hubs of a plan before any of them goes by it. Otherwise a message could come to an owner that does not know
+/// yet that it must be remembered.
+pub(super) fn own(plan: &Arc<Plan>, mailboxes: &[Mailbox]) {
+    mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Own(plan.clone())));
+    // If a shard has ended meanwhile, the server notices that.
+    wait_for_shards(mailboxes);
 }

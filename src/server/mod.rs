@@ -185,6 +185,7 @@ impl Bound {
         // No step after this can fail: a start that fails before leaves the sessions to the next one.
         memory::remember(histories, &plan, &mailboxes);
         lasting.durable.remember(&plan, &mailboxes, clock.now());
+        memory::own(&plan, &mailboxes);
         let silent = estate::take_up(inherited.open_parcels(), &plan, &mailboxes);
         // All sessions are in place: now shards read them, and accept connections.
         mailboxes.iter().for_each(|mailbox| mailbox.send(Command::Plan(plan.clone())));
@@ -209,6 +210,7 @@ impl Server {
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
         self.lasting.durable.remember(&plan, &self.mailboxes, self.clock.now());
+        memory::own(&plan, &self.mailboxes);
         for mailbox in self.mailboxes.iter() {
             mailbox.send(Command::Plan(plan.clone()));
         }

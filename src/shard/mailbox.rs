@@ -41,6 +41,8 @@ pub struct Farewell {
 pub enum Command {
     /// Serve this connection, of which so much was read, and which came in on the server of this name.
     Serve(Raw, Bytes, Arc<str>),
+    /// Remember what is published on the hubs of this plan. When all shards do, they get the plan itself.
+    Own(Arc<Plan>),
     /// Go by this plan from now on.
     Plan(Arc<Plan>),
     /// Take no new connections, finish what is in flight, say goodbye to sessions.

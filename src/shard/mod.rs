@@ -124,6 +124,11 @@ impl Plan {
         self.hubs.iter().find(|hub| hub.name == name)
     }
 
+    /// The hubs with history.
+    fn histories(&self) -> impl Iterator<Item = (HubId, &PlannedHistory)> {
+        self.hubs.iter().filter_map(|hub| Some((hub.id, hub.history.as_ref()?)))
+    }
+
     /// The present terms of the route of `terms`. `None`: it is no longer configured, or is of another kind.
     fn rebound(&self, terms: &Terms) -> Option<Arc<Terms>> {
         let is_same = |now: &&Arc<Terms>| (now.hub_id, now.transport) == (terms.hub_id, terms.transport);
@@ -296,6 +301,7 @@ impl Shard {
     fn execute(self: &Rc<Self>, command: Command) {
         match command {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
+            Command::Own(plan) => self.relay.remember(plan.histories(), &plan.memory),
             Command::Plan(plan) => {
                 self.plan_histories(&plan);
                 self.plan_presence(&plan);
@@ -321,9 +327,8 @@ impl Shard {
 
     /// Goes by the hubs with history of a plan.
     fn plan_histories(&self, plan: &Plan) {
-        let remembered = || plan.hubs.iter().filter_map(|hub| Some((hub.id, hub.history.as_ref()?)));
-        self.table.borrow_mut().set_frontiers(remembered().map(|(hub, history)| (hub, history.beginning)));
-        self.relay.remember(remembered(), &plan.memory);
+        self.table.borrow_mut().set_frontiers(plan.histories().map(|(hub, history)| (hub, history.beginning)));
+        self.relay.owner().forget_others(&plan.histories().map(|(hub, _)| hub).collect());
     }
 
     /// Goes by the hubs with presence of a plan. The first one comes when all sessions of the previous process are taken up.

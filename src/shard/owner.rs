@@ -4,7 +4,7 @@
 //! Only hubs with history are owned as a whole. Keys of messages are known for the channels of all hubs. Questions wait until
 //! publications are done, and a turn answers only some of them: so clients that return together do not hold up those that are live.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::disk::Disk;
@@ -32,6 +32,13 @@ pub struct Question {
     pub messages_max: usize,
     /// Who asks.
     pub asker: Asker,
+}
+
+impl Question {
+    /// Whether the session that has asked is gone: while it waits, it holds the selectors, too.
+    pub fn is_abandoned(&self) -> bool {
+        Arc::strong_count(&self.selectors) == 1
+    }
 }
 
 /// A session that has asked.
@@ -97,22 +104,25 @@ pub struct Owner {
 pub enum Admitted {
     /// It is to be published.
     New(Message, Option<Position>),
-    /// Its hub is durable, and the disk does not accept it.
+    /// It cannot be remembered: the disk does not accept it, or its hub is gone.
     Refused,
     /// It was published before.
     Known,
 }
 
 impl Owner {
-    /// Goes by these hubs with history from now on, all of them owned by this shard.
+    /// Goes by these hubs with history from now on, all of them owned by this shard. Others stay until [`Self::forget_others`].
     pub fn remember<'h>(&mut self, planned: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
         self.memory = memory.clone();
-        let mut before = std::mem::take(&mut self.hubs);
         for (hub, planned) in planned {
-            let mut remembered = before.remove(&hub).unwrap_or_else(|| planned.begin(memory));
+            let remembered = self.hubs.entry(hub).or_insert_with(|| planned.begin(memory));
             remembered.history.set_limits(planned.limits);
-            self.hubs.insert(hub, remembered);
         }
+    }
+
+    /// Forgets the histories of all hubs but these.
+    pub fn forget_others(&mut self, planned: &HashSet<HubId>) {
+        self.hubs.retain(|hub, _| planned.contains(hub));
     }
 
     /// Continues with what was remembered of a hub before: by another process, or by the disk.
@@ -146,6 +156,11 @@ impl Owner {
             }
         }
         let Some(Remembered { history, disk }) = self.hubs.get_mut(&message.hub) else {
+            if message.has_history {
+                // Its hub is being removed here, but not yet where the message came from.
+                message.refuse();
+                return Admitted::Refused;
+            }
             return Admitted::New(message, None);
         };
         if let Some(disk) = disk {
@@ -154,7 +169,6 @@ impl Owner {
                 return Admitted::Refused;
             }
             disk.keep_outcome(&mut message);
-            history.release_written(disk.written(), STORE_CACHE_BYTES_MAX);
         }
         if message.payload.len() < HISTORY_SHARED_BYTES_MIN {
             // It may be a part of a larger buffer, which it would keep.
@@ -183,7 +197,13 @@ impl Owner {
                 "histories need more than memory_max: {dropped} messages were dropped, of the channels read longest ago"
             );
         }
-        self.hubs.values_mut().for_each(|hub| hub.history.expire(now, EXPIRED_PER_TURN_MAX));
+        for Remembered { history, disk } in self.hubs.values_mut() {
+            history.expire(now, EXPIRED_PER_TURN_MAX);
+            match disk {
+                Some(disk) => history.release_written(disk.written(), STORE_CACHE_BYTES_MAX),
+                None => history.release(EXPIRED_PER_TURN_MAX),
+            }
+        }
         self.keys.retain(|_, keys| {
             keys.expire(now);
             !keys.is_empty()
@@ -211,6 +231,9 @@ impl Owner {
         while !work.is_spent()
             && let Some(question) = self.questions.pop_front()
         {
+            if question.is_abandoned() {
+                continue;
+            }
             let Some(found) = self.answer(&question, now, mailboxes) else { continue };
             let messages = found.page.as_ref().map_or(0, |page| page.messages.len()) as u32;
             // Its encoding and its writing are counted here, too: the shards of the sessions have the same turns.
@@ -235,5 +258,25 @@ impl Owner {
             // Only a hub with a disk has messages in a store.
             Some((Found::InStore { .. }, _, None)) | None => Some(Answer { asker: *asker, page: None }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_of_a_session_that_is_gone_is_not_answered() {
+        let (mut owner, mailboxes) = (Owner::default(), Arc::from([Mailbox::default()]));
+        let waiting: Arc<[Selector]> = [Selector::name("a")].into();
+        let gone = [Selector::name("a")].into();
+        for (serial, selectors) in [(1, gone), (2, waiting.clone())] {
+            let asker = Asker { shard: 0, key: SessionKey { slot: 0, generation: 0 }, serial };
+            owner.ask(Question { hub: HubId(0), selectors, since: Since::Earliest, messages_max: 1, asker });
+        }
+        let mut answered = Vec::new();
+        owner.answer_some(0, Work::of(1000), &mailboxes, |answer| answered.push(answer.asker.serial));
+        assert_eq!(answered, [2]);
+        assert!(!owner.has_questions());
     }
 }
