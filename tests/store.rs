@@ -1,8 +1,6 @@
 //! The promises of the store that need a process that dies, and a disk that is full: what was acknowledged is there, once and in
 //! order. The process is this test itself, started again.
-//!
-//! A power cut cannot be simulated below SQLite without a file system of our own. SQLite's own tests do this; here copies of the
-//! files at any moment (`src/store/tests.rs`) and killed processes take its place.
+//! Power cuts are in `power_cut`.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;

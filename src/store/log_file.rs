@@ -2,8 +2,9 @@
 //!
 //! SQLite reads the log up to the first page that is not whole, and takes everything behind it for what a crash has left. That is
 //! right after a crash. But where a page in the middle is damaged or the file was cut, publications that were acknowledged are lost,
-//! and SQLite does not say so. Here it is found out: behind the last whole page there must be none of the same log, and the shared
-//! index must not know of more pages than there are.
+//! and SQLite does not say so. Here it is found out: behind the last whole page there must be none of a later transaction, and the
+//! shared index must not know of more pages than there are. A power cut may leave the last transaction with holes, because a disk
+//! writes in any order; nothing in it was acknowledged.
 //!
 //! The format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>, and `walformat.html` for the index.
 
@@ -42,23 +43,28 @@ pub(super) fn damage(log: &Path, index: &Path) -> io::Result<Option<String>> {
     }
     let mut frame = vec![0; FRAME];
     let (mut whole, mut is_over) = (0u64, false);
-    let mut behind = 0u64;
+    // Pages behind the last whole one, and those of them that are of a later transaction.
+    let (mut has_ended, mut behind) = (false, 0u64);
     let mut at = HEADER as u64;
     while at + FRAME as u64 <= length {
         file.read_exact_at(&mut frame, at)?;
         at += FRAME as u64;
         let is_of_this_log = frame[8..16] == header[16..24];
-        if is_over {
-            behind += u64::from(is_of_this_log);
-            continue;
+        if !is_over {
+            sums.add(&frame[..8]);
+            sums.add(&frame[24..]);
+            is_over = !is_of_this_log || sums.sums != (word(&frame, 16), word(&frame, 20));
+            whole += u64::from(!is_over);
+        } else if is_of_this_log && has_ended {
+            behind += 1;
         }
-        sums.add(&frame[..8]);
-        sums.add(&frame[24..]);
-        is_over = !is_of_this_log || sums.sums != (word(&frame, 16), word(&frame, 20));
-        whole += u64::from(!is_over);
+        // The last page of a transaction has the size of the database in its header.
+        has_ended |= is_over && is_of_this_log && word(&frame, 4) != 0;
     }
     if behind > 0 {
-        return Ok(Some(format!("a page in the middle of the log is damaged, with {behind} pages behind it")));
+        return Ok(Some(format!(
+            "a page in the middle of the log is damaged, with {behind} pages of others behind it"
+        )));
     }
     let missing = known.unwrap_or(0).saturating_sub(whole);
     Ok((missing > 0).then(|| format!("{missing} pages at the end of the log are missing or damaged")))
