@@ -61,7 +61,9 @@ fuzz_target!(|body: &[u8]| {
     }
     let good: Vec<_> = entries.into_iter().filter_map(Result::ok).collect();
     for entry in &good {
-        assert!(entry.key.as_ref().is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && key.is_ascii()));
+        assert!(
+            entry.key.as_ref().is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) && key.is_ascii())
+        );
     }
     let expected: Vec<_> = good.iter().cloned().map(Ok).collect();
     let objects: Vec<Value> = good.iter().map(written).collect();

@@ -10,7 +10,7 @@ use http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use pushd::config::{self, HubId, limits};
 use pushd::http::pages::Files;
-use pushd::http::{Backend, HubInUse, Client, Sample, Site, connection};
+use pushd::http::{Backend, Client, HubInUse, Sample, Site, connection};
 use pushd::hub::presence::Attendees;
 use pushd::hub::{Kind, Members, Message, Outcome, Partition, Position};
 use pushd::session::Arrival;
@@ -142,7 +142,8 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&options, request)) = data.split_first() else { return };
-    let origin = Client { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
+    let origin =
+        Client { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut client, server) = duplex(1 << 20);
@@ -155,7 +156,10 @@ fuzz_target!(|data: &[u8]| {
             let mut answer = Vec::new();
             client.read_to_end(&mut answer).await.unwrap();
             assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "an answer is HTTP");
-            assert!(answer.is_empty() || answer.windows(4).any(|window| window == b"\r\n\r\n"), "and has a complete head");
+            assert!(
+                answer.is_empty() || answer.windows(4).any(|window| window == b"\r\n\r\n"),
+                "and has a complete head"
+            );
         });
     });
 });

@@ -14,8 +14,8 @@ use pushd::session::speech::{Plain, Speech};
 use pushd::session::{Socket, Terms};
 use pushd::shard::parcel::Item;
 use pushd::shard::table::Table;
-use pushd::wire::{Transport, format1};
 use pushd::wire::tagged::{self, Field};
+use pushd::wire::{Transport, format1};
 
 const FILE: &str = "[server.s]\nlisten = \"127.0.0.1:0\"\n[server.s.routes]\n\
     \"/\" = { websocket = \"h\", on_message = \"echo\" }\n\
@@ -47,7 +47,16 @@ fn terms() -> Arc<Terms> {
     let Action::WebSocket(route) = config.servers[0].routes[0].action.clone() else { panic!("no such route") };
     let (hub_id, hub, members) = (route.subscription.hub, config.hubs[0].clone(), Members::default());
     let (log, speech) = (route.subscription.log, Speech::Plain(Plain::from(&route)));
-    Arc::new(Terms { server: "s".into(), path: "/".into(), transport: Transport::WebSocket, log, speech, hub_id, hub, members })
+    Arc::new(Terms {
+        server: "s".into(),
+        path: "/".into(),
+        transport: Transport::WebSocket,
+        log,
+        speech,
+        hub_id,
+        hub,
+        members,
+    })
 }
 
 fuzz_target!(|data: &[u8]| {
