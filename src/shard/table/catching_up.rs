@@ -82,7 +82,8 @@ impl<S: Socket> Table<S> {
         if self.at(key).is_none() {
             return;
         }
-        // What is staged comes before the page.
+        // What was published and is staged comes before the page: an answer in it tells a position after these.
+        self.stage_streak();
         if !self.sessions[slot as usize].staged().is_empty() {
             self.flush_session(slot);
         }

@@ -125,3 +125,85 @@ impl<S: Socket> Table<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::HubId;
+    use crate::hub::history::{Kept, Page};
+    use crate::hub::{Epoch, Kind, Message, Position, Publication};
+    use crate::session::Arrival;
+    use crate::session::catch_up::Asked;
+    use crate::shard::owner::{Answer as Answered, Asker};
+    use crate::shard::table::SessionKey;
+    use crate::shard::testing::{Line, arrival};
+
+    fn position(offset: u64) -> Position {
+        Position { epoch: Epoch(36), offset }
+    }
+
+    /// A client on the channel "all", which may subscribe to others.
+    struct Client {
+        table: Table<Line>,
+        line: Line,
+        key: SessionKey,
+        hub: HubId,
+    }
+
+    impl Client {
+        /// One that continues from a position. The last publication so far has the offset 99.
+        fn connect(since: Option<Since>) -> Client {
+            let (mut table, line) = (Table::new(Arc::default()), Line::default());
+            line.room.set(10_000);
+            let other =
+                arrival("on_message = \"ignore\", envelope = true, subscribe = [\"b\"]", "history = { messages = 9 }");
+            let hub = other.terms.hub_id;
+            table.set_frontiers([(hub, position(99))].into_iter());
+            let key = table.adopt(line.clone(), Arrival { since, ..other });
+            Client { table, line, key, hub }
+        }
+
+        fn says(&mut self, text: &str) {
+            // A mask of zeros changes nothing.
+            let head = [0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+            self.line.says.borrow_mut().extend([&head, text.as_bytes()].concat());
+            self.table.readable(self.key, false);
+            self.table.read_sessions(|_| ());
+        }
+
+        fn asks(&mut self) -> Asked {
+            self.table.take_questions().pop().unwrap().2
+        }
+
+        fn receives_page(&mut self, serial: u32, messages: Vec<Kept>, offset: u64, is_end: bool) {
+            let (gone, gone_before) = (Vec::new(), Vec::new());
+            let page = Page { messages, position: position(offset), is_end, gone, gone_before };
+            self.table.take_page(Answered { asker: Asker { shard: 0, key: self.key, serial }, page: Some(page) });
+        }
+
+        fn publish(&mut self, channel: &str, offset: u64) {
+            let message = Message::new(self.hub, channel.into(), Kind::Text, "x".into());
+            self.table.publish(Arc::new(Publication { position: Some(position(offset)), ..message.into() }));
+        }
+
+        /// The offsets of everything that it has received, in the order it came. Each frame has a header of two bytes.
+        fn heard(&mut self) -> Vec<u64> {
+            self.table.flush();
+            let heard = String::from_utf8_lossy(&self.line.heard.take()).into_owned();
+            let ids = heard.split("\"id\":\"").skip(1);
+            ids.map(|rest| Position::parse(rest.split('"').next().unwrap()).unwrap().offset).collect()
+        }
+    }
+
+    #[test]
+    fn what_was_published_before_comes_before_the_answer() {
+        let mut client = Client::connect(None);
+        client.says(r#"{"subscribe":"b","since":"earliest"}"#);
+        let serial = client.asks().serial;
+        client.publish("all", 100);
+        client.receives_page(serial, Vec::new(), 101, true);
+        assert_eq!(client.heard(), [100, 101]);
+    }
+}
