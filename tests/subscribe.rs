@@ -182,6 +182,43 @@ fn what_was_missed_comes_before_the_answer() {
 }
 
 #[test]
+fn no_answer_tells_a_position_ahead_of_what_was_received() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut position = keep(address, "base", "0");
+    let text = "x".repeat(1000);
+    for n in 1..2000 {
+        keep(address, "base", &format!("{n} {text}"));
+    }
+    let mut heard = 1;
+    let mut receive = |value: &Value| {
+        if value["channel"] == "base" {
+            assert_eq!(value["data"], format!("{heard} {text}"));
+            heard += 1;
+        }
+        value["id"].as_str().unwrap().to_owned()
+    };
+    // The client reads nothing for now, so a page waits for it.
+    let mut socket = Ws::open_on(Wire::connect_narrow(address), &format!("/ws?since={position}"));
+    socket.text(r#"{"subscribe":"news/1"}"#);
+    loop {
+        let value = next(&mut socket);
+        position = receive(&value);
+        if value["subscribed"] == "news/1" {
+            break;
+        }
+    }
+    keep(address, "news/1", "live");
+    expect_message(&mut socket, "news/1", "live");
+    let mut socket = Ws::open(address, &format!("/ws?since={position}"));
+    let last = keep(address, "fixed/1", "last");
+    while position != last {
+        position = receive(&next(&mut socket));
+    }
+    assert_eq!(heard, 2000);
+}
+
+#[test]
 fn a_subscription_ends_while_it_catches_up() {
     let pushd = start(CONFIG);
     let address = pushd.address();

@@ -56,6 +56,11 @@ impl<S: Socket> Session<S> {
         self.begin_catching_up([selector].into(), since, true);
     }
 
+    /// Whether the subscriptions of its route have not begun yet.
+    pub fn is_behind_route(&self) -> bool {
+        self.catching_up().any(|catch_up| !catch_up.is_wished)
+    }
+
     /// A subscription that has not begun yet.
     pub fn pending(&self, selector: &Selector) -> Option<Pending> {
         let cold = self.state.cold.as_ref()?;

@@ -33,7 +33,10 @@ impl<S: Socket> Table<S> {
         let session = &self.sessions[slot as usize];
         let Terms { hub_id, hub, speech, .. } = &**session.terms();
         let (hub_id, max) = (*hub_id, speech.subscriptions_max());
-        let since = since.filter(|_| hub.history.is_some());
+        // An answer at once would tell the present position, before the client has received what it misses of its route. So a
+        // subscription that begins now waits for that, too, and begins from that position.
+        let present = self.frontier(hub_id).filter(|_| session.is_behind_route()).map(Since::After);
+        let since = since.or(present).filter(|_| hub.history.is_some());
         let is_seated = |seats| self.channels.position(hub_id, &selector, seats).is_some();
         if is_seated(session.seats()) || is_seated(session.wished_seats()) || session.pending(&selector).is_some() {
             return self.answer(slot, &Answer::Refused(&selector.text, ALREADY));
@@ -205,5 +208,25 @@ mod tests {
         client.publish("all", 100);
         client.receives_page(serial, Vec::new(), 101, true);
         assert_eq!(client.heard(), [100, 101]);
+    }
+
+    #[test]
+    fn a_subscription_without_a_position_waits_for_what_was_missed() {
+        let mut client = Client::connect(Some(Since::Earliest));
+        client.says(r#"{"subscribe":"b"}"#);
+        let Asked { selectors, serial, .. } = client.asks();
+        assert_eq!(&*selectors, &[Selector::name("all")][..]);
+        for offset in 100..103 {
+            client.publish("b", offset);
+        }
+        client.receives_page(serial, Vec::new(), 50, false);
+        assert!(client.heard().is_empty());
+        let serial = client.asks().serial;
+        client.receives_page(serial, Vec::new(), 102, true);
+        let Asked { selectors, serial, since, .. } = client.asks();
+        assert_eq!((&*selectors, since), (&[Selector::name("b")][..], Since::After(position(99))));
+        client.receives_page(serial, Vec::new(), 102, true);
+        client.publish("b", 103);
+        assert_eq!(client.heard(), [102, 103]);
     }
 }
