@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use common::http::{Answer, ask, metric, request};
 use common::polls::{Poll, poll, position, texts};
+use common::service::Service;
 use common::wire::Wire;
 use common::ws::Ws;
 use common::{start, until_true};
@@ -26,6 +27,7 @@ listen = "127.0.0.1:0"
 "/any" = { poll = "news", origins = "any" }
 "/ws" = { websocket = "news", channels = ["{channel=all}"] }
 "/publish/{channel}" = { publish = "news", channel = "{channel}" }
+"/publish/{a}/{b}" = { publish = "news", channel = "{a}/{b}" }
 "/metrics" = { metrics = true }
 [hub.news]
 history = { messages = 5 }
@@ -228,6 +230,24 @@ fn a_gap_is_answered_at_once() {
         // Nothing is kept of the channel.
         let answer = poll(address, "/poll?channel=silent&since=lost-1");
         assert_eq!(answer, json!({ "position": last, "messages": [], "gap": true, "gaps": ["silent"] }));
+    }
+}
+
+#[test]
+fn no_gap_is_told_to_a_client_that_asks_for_the_oldest_messages() {
+    let mut service = Service::started(&format!("{CONFIG}durable = true\n"));
+    publish(service.address(), "other", "before");
+    // The store has everything up to here, and the rest is in memory: this takes two pages.
+    service.kill();
+    service.clear_log();
+    service.start();
+    let address = service.address();
+    (0..9).for_each(|n| drop(publish(address, "a", &n.to_string())));
+    (0..9).for_each(|n| drop(publish(address, "news/1", &n.to_string())));
+    for target in ["/poll?channel=a", "/two?", "/pattern?"] {
+        let answer = poll(address, &format!("{target}&since=earliest"));
+        assert_eq!((&answer["gap"], &answer["gaps"]), (&json!(false), &json!(null)), "{target}");
+        assert_eq!(texts(&answer), ["4", "5", "6", "7", "8"], "{target}");
     }
 }
 

@@ -147,14 +147,14 @@ impl<S: Socket> Session<S> {
             return Paged::More;
         }
         first.since = page.map_or(first.since, |page| Since::After(page.position));
-        if self.state.framing.is_poll() {
+        let (speech, framing) = (&self.state.terms.speech, self.state.framing);
+        let gone = page.map(|page| first.new_gaps(page, |kind| speech.carries(framing, kind))).unwrap_or_default();
+        if framing.is_poll() {
             let since = first.since;
-            return self.take_polled(page, since, now);
+            return self.take_polled(page, &gone, since, now);
         }
         let (mut frames, mut is_last) = (Vec::new(), true);
         if let Some(page) = page {
-            let (speech, framing) = (&self.state.terms.speech, self.state.framing);
-            let gone = first.new_gaps(page, |kind| speech.carries(framing, kind));
             speech.page_into(framing, page, &gone, &mut frames);
             is_last = page.is_end && frames.len() <= HISTORY_LAST_PAGE_BYTES_MAX;
             first.has_told |= page.messages.iter().any(|kept| speech.carries(framing, kept.kind));

@@ -8,6 +8,7 @@
 //! The head of the response is written with the answer if that comes at once, and otherwise when the client begins to wait. So an
 //! answer that comes at once is one write, and a client that waits holds no head in memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -68,17 +69,17 @@ impl<S: Socket> Session<S> {
         self.state.answer_by(answer_due);
     }
 
-    /// Takes a page: it is the answer, or the client waits from now on, or the next page is asked for. `since` is where the page
-    /// ends. `None`: the hub has no history any more.
-    pub(super) fn take_polled(&mut self, page: Option<&Page>, since: Since, now: Seconds) -> Paged {
-        let is_empty = page.is_some_and(|page| page.messages.is_empty() && page.gone.is_empty());
+    /// Takes a page: it is the answer, or the client waits from now on, or the next page is asked for. `gone` are the gaps that the
+    /// client must be told of, and `since` is where the page ends. `None`: the hub has no history any more.
+    pub(super) fn take_polled(&mut self, page: Option<&Page>, gone: &[Arc<str>], since: Since, now: Seconds) -> Paged {
+        let is_empty = page.is_some_and(|page| page.messages.is_empty() && gone.is_empty());
         if is_empty && page.is_some_and(|page| !page.is_end) {
             return Paged::More;
         }
         let mut bytes = self.state.take_head().to_vec();
         let waits = is_empty && self.state.position_due > now;
         if !waits {
-            let body = page.filter(|_| !is_empty).map_or_else(|| answer::nothing(since), answer::of);
+            let body = page.filter(|_| !is_empty).map_or_else(|| answer::nothing(since), |page| answer::of(page, gone));
             self.state.framing.answer_into(|out| out.extend_from_slice(&body), &mut bytes);
         }
         let cold = self.state.cold.get_or_insert_default();

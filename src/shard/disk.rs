@@ -80,13 +80,13 @@ impl Disk {
         self.store.append(&self.hub, entry);
     }
 
-    /// Answers a question from the store: with the messages after `since`, up to `until`, which is not the end. `gone`: the channels in
-    /// which a client must be told of a gap in any case.
+    /// Answers a question from the store: with the messages after `since`, up to `until`, which is not the end. The channels in
+    /// which a client must be told of a gap in any case, and those of [`Page::gone_before`], are given.
     pub fn answer(
         &self,
         question: &Question,
         (since, until): (u64, u64),
-        gone: Vec<Arc<str>>,
+        (gone, gone_before): (Vec<Arc<str>>, Vec<Arc<str>>),
         epoch: Epoch,
         mailboxes: Arc<[Mailbox]>,
     ) {
@@ -102,7 +102,8 @@ impl Disk {
             is_first: true,
         };
         let asker = question.asker;
-        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gone, begins, epoch, &mailboxes)));
+        let gaps = (gone, gone_before);
+        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gaps, begins, epoch, &mailboxes)));
     }
 }
 
@@ -110,13 +111,12 @@ impl Disk {
 fn deliver(
     stored: StoredPage,
     asker: Asker,
-    mut gone: Vec<Arc<str>>,
+    (mut gone, mut gone_before): (Vec<Arc<str>>, Vec<Arc<str>>),
     begins: bool,
     epoch: Epoch,
     mailboxes: &[Mailbox],
 ) {
     let kept = |StoredMessage { offset, channel, kind, payload, .. }| Kept { offset, channel, kind, payload };
-    let mut gone_before = Vec::new();
     if begins { &mut gone_before } else { &mut gone }.extend(stored.gone);
     let page = Page {
         messages: stored.messages.into_iter().map(kept).collect(),

@@ -250,8 +250,8 @@ impl Owner {
             (history.page(selectors, *since, limits, now), history.position().epoch, disk)
         });
         match page {
-            Some((Found::InStore { since, until, gone }, epoch, Some(disk))) => {
-                disk.answer(question, (since, until), gone, epoch, mailboxes.clone());
+            Some((Found::InStore { since, until, gone, gone_before }, epoch, Some(disk))) => {
+                disk.answer(question, (since, until), (gone, gone_before), epoch, mailboxes.clone());
                 None
             }
             Some((Found::Here(page), ..)) => Some(Answer { asker: *asker, page: Some(page) }),

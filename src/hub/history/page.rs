@@ -48,6 +48,8 @@ pub enum Found {
         until: u64,
         /// The channels in which a client must be told of a gap, whatever the store finds.
         gone: Vec<Arc<str>>,
+        /// As in a page, beside what the store finds.
+        gone_before: Vec<Arc<str>>,
     },
 }
 
@@ -66,7 +68,9 @@ impl History {
             gone = selectors.iter().map(|selector| selector.text.clone()).collect();
         }
         if self.is_backed && after < self.floor {
-            return Found::InStore { since: after, until: self.floor, gone };
+            let begins = !is_known || since == Since::Earliest;
+            let gone_before = if begins { self.dropped_of_patterns(selectors) } else { Vec::new() };
+            return Found::InStore { since: after, until: self.floor, gone, gone_before };
         }
         let has_patterns = selectors.iter().any(|selector| selector.is_pattern);
         if has_patterns {
@@ -80,17 +84,19 @@ impl History {
                 gone.extend(more.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
             }
         }
-        let mut gone_before = Vec::new();
-        if after == 0 {
-            let patterns = selectors.iter().filter(|selector| selector.is_pattern);
-            gone_before = patterns.flat_map(|pattern| self.drops.after(pattern, 0)).collect();
-        }
+        let gone_before = if after == 0 { self.dropped_of_patterns(selectors) } else { Vec::new() };
         let (messages, read_to) = match has_patterns {
             true => self.scan(selectors, after, limits),
             false => self.merge(selectors, after, limits),
         };
         let is_end = read_to.is_none();
         Found::Here(Page { messages, position: self.at(read_to.unwrap_or(self.last)), is_end, gone, gone_before })
+    }
+
+    /// The channels of patterns that have dropped something.
+    fn dropped_of_patterns(&self, selectors: &[Selector]) -> Vec<Arc<str>> {
+        let patterns = selectors.iter().filter(|selector| selector.is_pattern);
+        patterns.flat_map(|pattern| self.drops.after(pattern, 0)).collect()
     }
 
     /// Applies the limits to channels that are about to be read.

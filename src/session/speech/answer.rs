@@ -1,5 +1,7 @@
 //! The answer to a poll as JSON: a position, and the messages up to it. It is the same for every speech.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::Said;
@@ -29,8 +31,8 @@ pub(super) fn with(said: Said<'_>) -> Vec<u8> {
     line(&Answer { position, messages: vec![said.into()], gap: false, gaps: Vec::new() })
 }
 
-/// An answer with a page of history.
-pub fn of(page: &Page) -> Vec<u8> {
+/// An answer with a page of history, and the gaps that the client must be told of.
+pub fn of(page: &Page, gone: &[Arc<str>]) -> Vec<u8> {
     let messages = page.messages.iter().map(|kept| {
         let position = Some(Position { offset: kept.offset, ..page.position });
         Said { channel: &kept.channel, kind: kept.kind, payload: &kept.payload, position }.into()
@@ -38,8 +40,8 @@ pub fn of(page: &Page) -> Vec<u8> {
     line(&Answer {
         position: page.position.to_string(),
         messages: messages.collect(),
-        gap: !page.gone.is_empty(),
-        gaps: page.gone.iter().map(|channel| &**channel).collect(),
+        gap: !gone.is_empty(),
+        gaps: gone.iter().map(|channel| &**channel).collect(),
     })
 }
 
@@ -78,11 +80,11 @@ mod tests {
             messages: vec![kept],
             position: position(9),
             is_end: true,
-            gone: vec!["a".into()],
+            gone: Vec::new(),
             gone_before: Vec::new(),
         };
         assert_eq!(
-            text(of(&page)),
+            text(of(&page, &["a".into()])),
             "{\"position\":\"10-9\",\"messages\":[{\"channel\":\"b\",\"id\":\"10-5\",\"base64\":\"AP8B\"}],\
              \"gap\":true,\"gaps\":[\"a\"]}\n"
         );
