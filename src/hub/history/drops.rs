@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::config::limits::{GAP_CHANNELS_MAX, TOMBSTONES_MAX};
 use crate::hub::Selector;
 
-/// How many entries are looked at for a pattern, before the pattern itself is named as the gap.
+/// How many entries are looked at for one that may be forgotten.
 const LOOKED_AT_MAX: usize = 4096;
 
 /// The channels of a hub that have dropped messages.
@@ -79,10 +79,11 @@ impl Drops {
         if !selector.is_pattern {
             return if self.of(&selector.text) > since { vec![selector.text.clone()] } else { Vec::new() };
         }
-        let mut dropped = self.by_offset.range(since + 1..);
-        let some = dropped.by_ref().take(LOOKED_AT_MAX).filter(|(_, name)| selector.selects(name));
-        let names: Vec<_> = some.map(|(_, name)| name.clone()).take(GAP_CHANNELS_MAX + 1).collect();
-        let is_complete = names.len() <= GAP_CHANNELS_MAX && dropped.next().is_none() && self.forgotten <= since;
-        if is_complete { names } else { vec![selector.text.clone()] }
+        if self.forgotten > since {
+            return vec![selector.text.clone()];
+        }
+        let dropped = self.by_offset.range(since + 1..).map(|(_, name)| name);
+        let names: Vec<_> = dropped.filter(|name| selector.selects(name)).take(GAP_CHANNELS_MAX + 1).cloned().collect();
+        if names.len() <= GAP_CHANNELS_MAX { names } else { vec![selector.text.clone()] }
     }
 }

@@ -120,6 +120,24 @@ fn the_channels_read_longest_ago_lose_their_oldest_messages_when_memory_is_short
 }
 
 #[test]
+fn channels_that_are_not_selected_are_no_gap_of_a_pattern_however_many_they_are() {
+    let mut history = history(limits(1));
+    publish(&mut history, "n/1", "0", 0);
+    let position = publish(&mut history, "n/1", "1", 0);
+    publish(&mut history, "n/2", "2", 0);
+    for n in 0..20_000 {
+        publish(&mut history, &format!("o/{}", n % 10_000), "x", 0);
+    }
+    let pattern = [Selector::pattern("n/*")];
+    let since = Since::After(position);
+    let nothing_missed = page(&mut history, &pattern, since, ALL, 0);
+    assert_eq!((texts(&nothing_missed), nothing_missed.gone.len()), (vec!["2".into()], 0));
+    publish(&mut history, "n/2", "3", 0);
+    assert_eq!(page(&mut history, &pattern, since, ALL, 0).gone, ["n/2".into()]);
+    assert_eq!(page(&mut history, &pattern, Since::Earliest, ALL, 0).gone_before, ["n/1", "n/2"].map(Arc::from));
+}
+
+#[test]
 fn what_a_store_has_is_read_from_there() {
     let memory = Memory::default();
     let mut history = History::new(Position { epoch: Epoch(7), offset: 100 }, limits(3), true, memory);
