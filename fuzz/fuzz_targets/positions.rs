@@ -61,7 +61,7 @@ fuzz_target!(|input: &str| {
     for page in 0.. {
         assert!(page <= kept, "each page has a message, or is the last one");
         let messages = lines.next().map_or(1, |line| line.len().max(1));
-        let Found::Here(found) = history.page(&selectors, next, PageLimits { messages, bytes: usize::MAX }, 0) else {
+        let Found::Here { page: found, .. } = history.page(&selectors, next, PageLimits { messages, bytes: usize::MAX }, 0) else {
             panic!("there is no store");
         };
         assert!(found.messages.len() <= messages);

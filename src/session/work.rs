@@ -16,6 +16,8 @@ pub const SUBSCRIPTION: u32 = 2_000;
 pub const SUBSCRIPTION_BEFORE: u32 = 2;
 /// A message of a page of history: it is copied, encoded, and sent.
 pub const PAGE_MESSAGE: u32 = 400;
+/// A message or a channel that is looked at for a page of patterns: it is found, and compared with them where its channel was not yet.
+pub const LOOKED_AT: u32 = 50;
 /// A session that comes to a channel with presence, or goes: two or three searches in maps.
 pub const VISIT: u32 = 500;
 /// An answer about who is on a channel. Most have few members.

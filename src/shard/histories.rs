@@ -311,7 +311,7 @@ mod tests {
             for since in [Since::Earliest, Since::After(Position { epoch: Epoch(5), offset: 3 })] {
                 let selectors = [Selector::pattern("*")];
                 let [before, after] = [&mut history, &mut again].map(|one| one.page(&selectors, since, ALL, 7));
-                assert!(matches!(&before, Found::Here(page) if page.messages.len() == 9));
+                assert!(matches!(&before, Found::Here { page, .. } if page.messages.len() == 9));
                 assert_eq!(before, after);
             }
             assert_eq!(hubs[1].0.as_ref().unwrap().position(), other.position());

@@ -234,7 +234,7 @@ impl Owner {
             if question.is_abandoned() {
                 continue;
             }
-            let Some(found) = self.answer(&question, now, mailboxes) else { continue };
+            let Some(found) = self.answer(&question, now, mailboxes, &mut work) else { continue };
             let messages = found.page.as_ref().map_or(0, |page| page.messages.len()) as u32;
             // Its encoding and its writing are counted here, too: the shards of the sessions have the same turns.
             work.spend(work::WRITE.saturating_add(messages.saturating_mul(work::PAGE_MESSAGE)));
@@ -243,18 +243,26 @@ impl Owner {
     }
 
     /// The answer to a question, unless it comes from a store later.
-    fn answer(&mut self, question: &Question, now: Seconds, mailboxes: &Arc<[Mailbox]>) -> Option<Answer> {
+    fn answer(
+        &mut self,
+        question: &Question,
+        now: Seconds,
+        mailboxes: &Arc<[Mailbox]>,
+        work: &mut Work,
+    ) -> Option<Answer> {
         let Question { hub, selectors, since, messages_max, asker } = question;
         let page = self.hubs.get_mut(hub).map(|Remembered { history, disk }| {
             let limits = PageLimits { messages: *messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
-            (history.page(selectors, *since, limits, now), history.position().epoch, disk)
+            let found = history.page(selectors, *since, limits, now);
+            work.spend(work::LOOKED_AT.saturating_mul(found.looked_at() as u32));
+            (found, history.position().epoch, disk)
         });
         match page {
-            Some((Found::InStore { since, until, gone, gone_before }, epoch, Some(disk))) => {
+            Some((Found::InStore { since, until, gone, gone_before, .. }, epoch, Some(disk))) => {
                 disk.answer(question, (since, until), (gone, gone_before), epoch, mailboxes.clone());
                 None
             }
-            Some((Found::Here(page), ..)) => Some(Answer { asker: *asker, page: Some(page) }),
+            Some((Found::Here { page, .. }, ..)) => Some(Answer { asker: *asker, page: Some(page) }),
             // Only a hub with a disk has messages in a store.
             Some((Found::InStore { .. }, _, None)) | None => Some(Answer { asker: *asker, page: None }),
         }
@@ -264,6 +272,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::{Epoch, Kind};
 
     #[test]
     fn a_question_of_a_session_that_is_gone_is_not_answered() {
@@ -278,5 +287,32 @@ mod tests {
         owner.answer_some(0, Work::of(1000), &mailboxes, |answer| answered.push(answer.asker.serial));
         assert_eq!(answered, [2]);
         assert!(!owner.has_questions());
+    }
+
+    #[test]
+    fn a_page_of_a_pattern_costs_what_was_looked_at_for_it() {
+        let (hub, mut owner) = (HubId(0), Owner::default());
+        let limits = HistoryLimits { messages: 1, bytes: usize::MAX, age: None };
+        let beginning = Position { epoch: Epoch(7), offset: 0 };
+        owner.remember([(hub, &PlannedHistory { limits, beginning, disk: None })].into_iter(), &Memory::default());
+        for n in 0..8000 {
+            owner.admit(Message::new(hub, format!("o/{}", n % 4000).into(), Kind::Text, "x".into()), 0);
+        }
+        let asker = Asker { shard: 0, key: SessionKey { slot: 0, generation: 1 }, serial: 1 };
+        let since = Since::After(Position { offset: 1, ..beginning });
+        let mut ask = |selector: Selector| {
+            let selectors: Arc<[Selector]> = [selector].into();
+            for _ in 0..100 {
+                let selectors = selectors.clone();
+                owner.ask(Question { hub, selectors, since, messages_max: 10, asker });
+            }
+            let mut pages = 0;
+            owner.answer_some(0, Work::of(1_000_000), &[].into(), |_| pages += 1);
+            owner.questions.clear();
+            pages
+        };
+        assert_eq!(ask(Selector::name("n/1")), 100);
+        // Each looks at 4,000 messages, and at as many channels that have dropped one.
+        assert_eq!(ask(Selector::pattern("n/*")), 3);
     }
 }

@@ -74,15 +74,16 @@ impl Drops {
         }
     }
 
-    /// Of what is selected, what has dropped messages after `since`: names of channels, or the pattern where they are too many.
-    pub fn after(&self, selector: &Selector, since: u64) -> Vec<Arc<str>> {
+    /// Of what is selected, what has dropped messages after `since`: names of channels, or the pattern where they are too many. Adds
+    /// to `looked_at` how many entries it has looked at.
+    pub fn after(&self, selector: &Selector, since: u64, looked_at: &mut usize) -> Vec<Arc<str>> {
         if !selector.is_pattern {
             return if self.of(&selector.text) > since { vec![selector.text.clone()] } else { Vec::new() };
         }
         if self.forgotten > since {
             return vec![selector.text.clone()];
         }
-        let dropped = self.by_offset.range(since + 1..).map(|(_, name)| name);
+        let dropped = self.by_offset.range(since + 1..).map(|(_, name)| name).inspect(|_| *looked_at += 1);
         let names: Vec<_> = dropped.filter(|name| selector.selects(name)).take(GAP_CHANNELS_MAX + 1).cloned().collect();
         if names.len() <= GAP_CHANNELS_MAX { names } else { vec![selector.text.clone()] }
     }

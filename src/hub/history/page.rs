@@ -39,7 +39,12 @@ pub struct Page {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     /// Here.
-    Here(Page),
+    Here {
+        /// The messages.
+        page: Page,
+        /// How many messages and channels were looked at for patterns, whether they are selected or not.
+        looked_at: usize,
+    },
     /// In the store.
     InStore {
         /// After this offset.
@@ -50,6 +55,8 @@ pub enum Found {
         gone: Vec<Arc<str>>,
         /// As in a page, beside what the store finds.
         gone_before: Vec<Arc<str>>,
+        /// As above.
+        looked_at: usize,
     },
 }
 
@@ -63,14 +70,14 @@ impl History {
             }
             Since::After(_) | Since::Unknown => (0, false),
         };
-        let mut gone = Vec::new();
+        let (mut gone, mut looked_at) = (Vec::new(), 0);
         if !is_known {
             gone = selectors.iter().map(|selector| selector.text.clone()).collect();
         }
         if self.is_backed && after < self.floor {
             let begins = !is_known || since == Since::Earliest;
-            let gone_before = if begins { self.dropped_of_patterns(selectors) } else { Vec::new() };
-            return Found::InStore { since: after, until: self.floor, gone, gone_before };
+            let gone_before = if begins { self.dropped_of_patterns(selectors, &mut looked_at) } else { Vec::new() };
+            return Found::InStore { since: after, until: self.floor, gone, gone_before, looked_at };
         }
         let has_patterns = selectors.iter().any(|selector| selector.is_pattern);
         if has_patterns {
@@ -80,23 +87,24 @@ impl History {
         }
         if is_known && since != Since::Earliest {
             for selector in selectors {
-                let more = self.drops.after(selector, after);
+                let more = self.drops.after(selector, after, &mut looked_at);
                 gone.extend(more.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>());
             }
         }
-        let gone_before = if after == 0 { self.dropped_of_patterns(selectors) } else { Vec::new() };
+        let gone_before = if after == 0 { self.dropped_of_patterns(selectors, &mut looked_at) } else { Vec::new() };
         let (messages, read_to) = match has_patterns {
-            true => self.scan(selectors, after, limits),
+            true => self.scan(selectors, after, limits, &mut looked_at),
             false => self.merge(selectors, after, limits),
         };
         let is_end = read_to.is_none();
-        Found::Here(Page { messages, position: self.at(read_to.unwrap_or(self.last)), is_end, gone, gone_before })
+        let position = self.at(read_to.unwrap_or(self.last));
+        Found::Here { page: Page { messages, position, is_end, gone, gone_before }, looked_at }
     }
 
     /// The channels of patterns that have dropped something.
-    fn dropped_of_patterns(&self, selectors: &[Selector]) -> Vec<Arc<str>> {
+    fn dropped_of_patterns(&self, selectors: &[Selector], looked_at: &mut usize) -> Vec<Arc<str>> {
         let patterns = selectors.iter().filter(|selector| selector.is_pattern);
-        patterns.flat_map(|pattern| self.drops.after(pattern, 0)).collect()
+        patterns.flat_map(|pattern| self.drops.after(pattern, 0, looked_at)).collect()
     }
 
     /// Applies the limits to channels that are about to be read.
@@ -139,12 +147,19 @@ impl History {
     }
 
     /// The same for patterns: looks at all messages, in order.
-    fn scan(&mut self, selectors: &[Selector], after: u64, limits: PageLimits) -> (Vec<Kept>, Option<u64>) {
+    fn scan(
+        &mut self,
+        selectors: &[Selector],
+        after: u64,
+        limits: PageLimits,
+        looked_at: &mut usize,
+    ) -> (Vec<Kept>, Option<u64>) {
         let start = self.order.partition_point(|(offset, _)| *offset <= after);
         // Whether each channel is selected. Many messages are of few channels.
         let mut selected = HashMap::new();
         let (mut messages, mut bytes, mut read_to) = (Vec::new(), 0, after);
         for &(offset, index) in self.order.range(start..).take(LOOKED_AT_MAX) {
+            *looked_at += 1;
             let Some(ring) = self.rings.get(index as usize) else { continue };
             let Some(entry) = ring.find(offset) else { continue };
             let is_selected =
@@ -162,6 +177,14 @@ impl History {
         let read: Vec<u32> = selected.into_iter().filter_map(|(index, is)| is.then_some(index)).collect();
         read.into_iter().for_each(|index| self.note_reading(index));
         (messages, (!is_end).then_some(read_to))
+    }
+}
+
+impl Found {
+    /// How many messages and channels were looked at for patterns.
+    pub fn looked_at(&self) -> usize {
+        let (Found::Here { looked_at, .. } | Found::InStore { looked_at, .. }) = self;
+        *looked_at
     }
 }
 

@@ -23,7 +23,7 @@ fn publish(history: &mut History, channel: &str, text: &str, now: Seconds) -> Po
 
 fn page(history: &mut History, selectors: &[Selector], since: Since, limits: PageLimits, now: Seconds) -> Page {
     match history.page(selectors, since, limits, now) {
-        Found::Here(page) => page,
+        Found::Here { page, .. } => page,
         Found::InStore { .. } => panic!("this hub has no store"),
     }
 }
@@ -144,7 +144,7 @@ fn what_a_store_has_is_read_from_there() {
     let positions: Vec<Position> = (0..10).map(|n| publish(&mut history, "a", &n.to_string(), 0)).collect();
     let names = [Selector::name("a")];
     let at = |offset| Since::After(Position { offset, ..positions[0] });
-    let in_store = |since, until, gone| Found::InStore { since, until, gone, gone_before: Vec::new() };
+    let in_store = |since, until, gone| Found::InStore { since, until, gone, gone_before: Vec::new(), looked_at: 0 };
     assert_eq!(history.page(&names, at(99), ALL, 0), in_store(99, 100, Vec::new()));
     assert_eq!(history.page(&names, Since::Unknown, ALL, 0), in_store(0, 100, vec!["a".into()]));
     assert_eq!(page(&mut history, &names, at(100), ALL, 0).gone.len(), 1, "seven were dropped");
