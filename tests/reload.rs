@@ -7,11 +7,13 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
+use common::events::{Block, Events};
 use common::http::{Answer, ask, get, publish, request};
 use common::wire::Wire;
 use common::ws::{Hixie, PING, Ws};
 use common::{PLAIN, Start, free_port, start, until, until_true};
 use nix::sys::signal::Signal;
+use pushd::config::keys::{self, Change};
 use rustix::process::{Resource, Rlimit, prlimit};
 
 /// The first configuration. The tests change parts of it.
@@ -85,6 +87,31 @@ fn a_valid_file_changes_everything_and_connections_stay() {
     client.expect_close(1009, "at most 10 bytes");
     old.text("chat");
     old.expect_text("chat");
+}
+
+#[test]
+fn messages_have_their_new_form_at_once_as_the_table_of_keys_says() {
+    let pushd = first();
+    let address = pushd.address();
+    let form = |envelope: &str, event: &str| {
+        let events =
+            format!("\"/events\" = {{ events = \"push\", event = \"{event}\" }}\n\"/ws\" = {{ envelope = {envelope},");
+        changed(&[("\"/ws\" = {", &events)])
+    };
+    pushd.reload(&form("false", "one"));
+    let (mut client, mut stream) = (Ws::open(address, "/ws"), Events::open(address, "/events"));
+    pushd.reload(&form("true", "other"));
+    until_true("an envelope", || {
+        publish(address, "/publish", "x");
+        client.next_text() == r#"{"channel":"all","data":"x"}"#
+    });
+    until_true("the new type of events", || {
+        publish(address, "/publish", "x");
+        stream.next() == Block::Event(Some("other".to_owned()), "x".to_owned())
+    });
+    for (section, name) in [(&keys::WEBSOCKET, "envelope"), (&keys::EVENTS, "event")] {
+        assert_eq!(section.key(name).unwrap().change, Change::AtOnce, "{name}");
+    }
 }
 
 #[test]

@@ -46,13 +46,7 @@ pub const WEBSOCKET: Section = Section {
             NewConnections,
             "The subprotocols offered, the preferred one first.",
         ),
-        key(
-            "envelope",
-            Flag,
-            Value("false"),
-            NewConnections,
-            "Sends each message as JSON with its channel and position.",
-        ),
+        key("envelope", Flag, Value("false"), AtOnce, "Sends each message as JSON with its channel and position."),
         // As many as a page with a list of things needs. Each request is checked against all of them.
         key(
             "subscribe",
@@ -81,7 +75,7 @@ pub const EVENTS: Section = Section {
     keys: &[
         key("events", Hub, Required, AtOnce, "The hub of the route's streams."),
         CHANNELS,
-        key("event", Template, Nothing("message"), NewConnections, "The type of the events; {channel} is the channel."),
+        key("event", Template, Nothing("message"), AtOnce, "The type of the events; {channel} is the channel."),
         IDENTITY,
         ORIGINS,
         LOG,
