@@ -5,6 +5,7 @@
 //! cannot be read to its end, the answer is the last one of its connection, and [`super::linger`] makes sure that the client
 //! receives it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,11 +32,12 @@ pub enum Unread {
     NoRoom,
 }
 
-/// The bytes of all bodies that are being read on all connections of a server.
+/// The bytes of all bodies that are being read, or are not parsed yet, on all connections of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Bodies(Arc<AtomicUsize>);
 
 /// The part of one body. It is released when this is dropped.
+#[derive(Debug)]
 struct Held {
     bodies: Bodies,
     bytes: usize,
@@ -46,6 +48,29 @@ impl Held {
         self.bytes += bytes;
         let before = self.bodies.0.fetch_add(bytes, Ordering::Relaxed);
         if before + bytes > UNFINISHED_BODIES_BYTES_MAX { Err(Unread::NoRoom) } else { Ok(()) }
+    }
+}
+
+/// The whole content of a request. It is counted among the bodies that are being read until this is dropped: a batch waits for a
+/// thread that parses it.
+#[derive(Debug)]
+pub struct Whole {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl Whole {
+    /// Its bytes, which are not counted any more.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -91,7 +116,7 @@ impl Content {
     ///
     /// # Errors
     /// Why it could not be read. Nothing more of it is read then.
-    pub async fn whole(&mut self, max: usize) -> Result<Bytes, Unread> {
+    pub async fn whole(&mut self, max: usize) -> Result<Whole, Unread> {
         let mut held = Held { bodies: self.bodies.clone(), bytes: 0 };
         let expected = self.body.size_hint().lower() as usize;
         let mut joined = Vec::new();
@@ -105,7 +130,7 @@ impl Content {
             Ok(())
         };
         self.read(max, keep).await?;
-        Ok(joined.into())
+        Ok(Whole { bytes: joined.into(), _held: held })
     }
 
     /// Stops reading it.
@@ -173,5 +198,41 @@ impl Unread {
     fn answer(self) -> Answer {
         let (status, sentence) = self.status();
         answer::text(status, sentence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use http_body_util::Empty;
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_counted_until_it_is_parsed() {
+        let (mut client, io) = tokio::io::duplex(1024);
+        client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (bodies, requests) = (Bodies::default(), AtomicUsize::new(0));
+        let count = || bodies.0.load(Ordering::Relaxed);
+        let service = service_fn(async |request: Request<Incoming>| {
+            let (head, body) = request.into_parts();
+            let mut content = Content::new(body, &head.headers, Duration::from_secs(60), &bodies);
+            let whole = content.whole(5).await.unwrap();
+            assert_eq!((&*whole, count()), (&b"hello"[..], 5));
+            drop(whole);
+            assert_eq!(count(), 0);
+            requests.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let connection = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(io), service);
+        connection.await.unwrap();
+        assert_eq!(requests.into_inner(), 1);
     }
 }

@@ -118,10 +118,11 @@ async fn publish<B: Backend>(
     let channel = channel(template, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     let message = match &handler.route.message {
         Some(template) => {
+            drop(body);
             let text = template.text(|name| arguments.value(name));
             text.map_err(|missing| refuse(StatusCode::BAD_REQUEST, &missing.to_string()))?.into()
         }
-        None => body,
+        None => body.into_bytes(),
     };
     if message.len() > limit {
         return Err(too_large(limit));

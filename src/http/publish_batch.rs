@@ -54,11 +54,14 @@ pub async fn publish<B: Backend>(
         (status, sentence) => refuse(status, sentence),
     })?;
     let destination = Destination::new(handler, arguments, key(request)?);
-    let (results, messages) = if body.len() <= BATCH_BYTES_AT_ONCE {
-        destination.prepare(&body)?
+    let is_small = body.len() <= BATCH_BYTES_AT_ONCE;
+    // The body is dropped when it is parsed.
+    let prepare = move || destination.prepare(&body);
+    let (results, messages) = if is_small {
+        prepare()?
     } else {
         // It ends early only if the runtime ends.
-        let prepared = tokio::task::spawn_blocking(move || destination.prepare(&body)).await;
+        let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.map_err(|_| unavailable("the server is ending, try again later"))??
     };
     let outcomes = backend.publish_all(messages).await.ok_or_else(|| unavailable(NO_ROOM))?;

@@ -109,7 +109,7 @@ impl Upgrade {
         }
         let why = match content.whole(hixie76::KEY3_BYTES).await {
             Ok(key3) if key3.len() == hixie76::KEY3_BYTES => {
-                self.key3 = key3;
+                self.key3 = key3.into_bytes();
                 return Ok(self);
             }
             Err(Unread::Late) => Unread::Late.status(),
