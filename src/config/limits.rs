@@ -82,8 +82,8 @@ pub const UNHEARD_BYTES_MAX: usize = 16 << 20;
 /// The maximum size of the unfinished messages of a shard's clients together, in bytes. The client whose message exceeds it is
 /// closed with 1013. Four of the largest messages fit.
 pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
-/// The maximum size of the bodies of requests that are being read or wait to be parsed, together, in bytes, for each server. Another body is then
-/// answered with 503.
+/// The maximum size of the bodies of requests that are being read or wait to be parsed, together, in bytes, for each server.
+/// Another body is then answered with 503.
 pub const UNFINISHED_BODIES_BYTES_MAX: usize = 256 << 20;
 /// How much memory is allocated at once for a body, in bytes. An announced length alone gets no more.
 pub const BODY_AHEAD_BYTES_MAX: usize = 64 << 10;

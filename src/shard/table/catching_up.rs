@@ -50,8 +50,13 @@ impl<S: Socket> Table<S> {
         self.stage_streak();
         let session = &self.sessions[slot as usize];
         if session.owes_position(self.now) {
+            let terms = session.terms();
+            let position = self.frontier(terms.hub_id);
+            if position.is_none() && terms.hub.history.is_some() {
+                // It is not known before the shard has its first plan. The timer asks again.
+                return;
+            }
             // A reload may have removed the history: then there is no position.
-            let position = self.frontier(session.terms().hub_id);
             self.act(slot, &mut Work::default(), |session, turn| session.tell_position(position, &mut turn.acts));
         }
     }
@@ -283,12 +288,15 @@ mod tests {
             gone_before: Vec::new(),
         };
         table.take_page(Answer { asker: Asker { shard: 0, key, serial: asked.serial }, page: Some(page) });
-        // Before that is due, another process takes it up.
+        // Before that is due, another process takes it up. There it is due before the positions are known.
         let record = table.records().next().unwrap().1;
         let mut next = Table::new(Arc::default());
-        next.set_frontiers([(terms.hub_id, position(3))].into_iter());
         next.take_up(line.clone(), record, Some(terms.clone()), terms.members.enter());
         (1..4).for_each(|now| next.tick(now));
+        next.flush();
+        assert!(line.heard.borrow().is_empty());
+        next.set_frontiers([(terms.hub_id, position(3))].into_iter());
+        next.tick(4);
         next.flush();
         assert!(line.heard.borrow().ends_with(b"{\"id\":\"10-3\"}"));
     }
