@@ -23,6 +23,7 @@ listen = "127.0.0.1:0"
 "/three" = { websocket = "push", channels = ["news/7", "news/*", "*/7", "other"] }
 "/user/{user}" = { websocket = "push", channels = ["user/{user}/*"] }
 "/events" = { events = "push", channels = ["news/*"] }
+"/events-of-two" = { events = "push", channels = ["news/*", "*/7"] }
 "/latest" = { websocket = "latest", channels = ["news/*"] }
 "/kept" = { events = "kept", channels = ["news/*", "other"] }
 "/kept-ws" = { websocket = "kept", channels = ["**"], envelope = true }
@@ -94,6 +95,18 @@ fn a_session_of_several_selectors_receives_each_publication_once() {
         socket.expect_nothing();
     }
     assert_eq!(metric(address, "pushd_deliveries_total"), 54);
+}
+
+#[test]
+fn a_message_that_a_stream_cannot_carry_is_counted_once() {
+    let pushd = start(CONFIG);
+    let address = pushd.address();
+    let mut events = Events::open(address, "/events-of-two");
+    let binary = ["Content-Type: application/octet-stream"];
+    assert_eq!(ask(address, "POST", "/publish/news/7", &binary, b"\0").json()["subscribers"], 0);
+    assert_eq!(publish(address, "/publish/news/7", "text"), 1);
+    events.expect("text");
+    assert_eq!(metric(address, "pushd_messages_unspeakable_total"), 1);
 }
 
 #[test]

@@ -206,15 +206,19 @@ impl Staging {
         let mut without: HashSet<Slot> = named.take_while(|_| stretches.iter().any(carries_nothing)).collect();
         for slot in slots {
             let session = &mut sessions[slot as usize];
-            let is_staged = match &stretches[session.run() as usize].frames {
-                Some(frames) if frames.is_empty() => !without.insert(slot),
+            let run = session.run() as usize;
+            let is_staged = match &stretches[run].frames {
+                Some(frames) if frames.is_empty() => without.contains(&slot),
                 Some(frames) => session.staged().ends_at(frames.end),
                 None => false,
             };
             if is_staged {
                 self.staged += 1;
-            } else {
-                self.stage_on(slot, session, stretches);
+                continue;
+            }
+            self.stage_on(slot, session, stretches);
+            if carries_nothing(&stretches[run]) {
+                without.insert(slot);
             }
         }
     }
