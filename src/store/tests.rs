@@ -71,6 +71,13 @@ impl Disk {
         self.clock.fetch_add(seconds, Ordering::Relaxed);
     }
 
+    /// Changes the database beside the store, as another program would.
+    fn beside(&self, sql: &str) -> rusqlite::Connection {
+        let db = rusqlite::Connection::open(self.database()).unwrap();
+        db.execute_batch(sql).unwrap();
+        db
+    }
+
     fn bytes(&self) -> u64 {
         fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
     }
@@ -216,6 +223,19 @@ fn only_its_owner_can_read_it() {
     }
     names.sort();
     assert_eq!(names, ["history.db", "history.db-shm", "history.db-wal", "lock"]);
+}
+
+#[test]
+fn a_hub_that_cannot_begin_does_not_stop_the_others() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", SOME).unwrap();
+    let busy = disk.beside("BEGIN IMMEDIATE");
+    assert!(open.store.hub("chat", SOME).is_err());
+    drop(busy);
+    assert!(open.store.accepts());
+    open.write(&hub.id, 1, "a", b"goes on");
+    assert_eq!(open.store.hub("chat", SOME).unwrap().next, 1);
 }
 
 #[test]

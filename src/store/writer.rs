@@ -136,21 +136,24 @@ impl Writer {
             state.refresh(db)?;
             state.write(db, commands, now)
         });
-        match &result {
-            Ok(begun) => {
-                if !begun.is_empty() {
-                    schema::checkpoint(db)?;
-                }
-            }
-            Err(_) => {
+        let mut begun = match result {
+            Ok(begun) => begun,
+            Err(error) => {
                 state.channels.clear();
                 state.is_stale = true;
                 if !db.is_autocommit() {
                     self.db = None;
                 }
+                return Err(error);
             }
+        };
+        // A reservation is only used when it does not depend on the log. Everything else is written, also if this fails.
+        if !begun.is_empty()
+            && let Err(error) = schema::checkpoint(db)
+        {
+            begun.iter_mut().for_each(|(_, answer)| *answer = Err(io_error(&error)));
         }
-        result
+        Ok(begun)
     }
 
     /// The transaction is in the log, and synced if it has to be. Now, and not before, everything that waited for it is released.
@@ -186,16 +189,6 @@ impl Writer {
 
     /// Keeps commands for the next attempt, and tells what waits for them.
     fn keep(&mut self, mut commands: Vec<Command>, error: Option<&rusqlite::Error>) {
-        if let Some(error) = error {
-            if !self.queue.is_failing() {
-                log::error!(
-                    "the store cannot be written: {error}. Publications to durable hubs are refused until it can; \
-                     it is tried every second"
-                );
-            }
-            self.queue.set_failing(true);
-            self.retry_at = Instant::now() + STORE_RETRY;
-        }
         let reason = error.map_or_else(|| "the store cannot be written".to_owned(), ToString::to_string);
         let asking = |command: &mut Command| matches!(command, Command::Begin { .. } | Command::Rebuild { .. });
         let asking: Vec<_> = commands.extract_if(.., asking).collect();
@@ -214,6 +207,24 @@ impl Writer {
             }
         }
         self.failed.append(&mut commands);
+        if let Some(error) = error {
+            self.fail(error);
+        }
+    }
+
+    /// Accepts nothing until the next attempt succeeds, if there is something to attempt.
+    fn fail(&mut self, error: &rusqlite::Error) {
+        if self.failed.is_empty() {
+            return;
+        }
+        if !self.queue.is_failing() {
+            log::error!(
+                "the store cannot be written: {error}. Publications to durable hubs are refused until it can; \
+                 it is tried every second"
+            );
+        }
+        self.queue.set_failing(true);
+        self.retry_at = Instant::now() + STORE_RETRY;
     }
 
     fn rebuild_as_asked(&mut self, commands: Vec<Command>) {
