@@ -264,7 +264,7 @@ impl Running {
     /// last check.
     fn look(&self, turns: &mut Vec<u64>) {
         if !self.server.all_shards_run() {
-            log::error!("a shard has ended unexpectedly, so the process exits");
+            log::error!("a shard or a thread of the store has ended unexpectedly, so the process exits");
             self.log.flush(LOG_CLOSE_TIMEOUT);
             std::process::exit(Exit::System.code().into());
         }

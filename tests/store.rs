@@ -20,29 +20,24 @@ const CHANNELS: [&str; 3] = ["a", "b", "c"];
 struct Acknowledge(u64, mpsc::Sender<u64>);
 
 impl Hold for Acknowledge {
-    fn failed(&self) {}
-}
-
-impl Drop for Acknowledge {
-    fn drop(&mut self) {
+    fn written(self: Box<Self>) {
         // Closed when the process ends.
         let _ = self.1.send(self.0);
     }
 }
 
 /// What becomes of a publication.
-struct Told(mpsc::Sender<bool>, std::sync::atomic::AtomicBool);
+struct Told(mpsc::Sender<bool>, bool);
 
 impl Hold for Told {
-    fn failed(&self) {
-        self.1.store(true, std::sync::atomic::Ordering::Relaxed);
+    fn written(mut self: Box<Self>) {
+        self.1 = true;
     }
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
-        let is_written = !self.1.load(std::sync::atomic::Ordering::Relaxed);
-        let _ = self.0.send(is_written);
+        let _ = self.0.send(self.1);
     }
 }
 
@@ -174,7 +169,7 @@ fn fills_its_disk() {
     let mut written = Vec::new();
     let mut offset = hub.next;
     let mut write = |written: &mut Vec<u64>| {
-        let hold = Told(told.clone(), false.into());
+        let hold = Told(told.clone(), false);
         store.append(&hub.id, entry(offset, vec![b'x'; 1000], Box::new(hold)));
         let is_written = telling.recv_timeout(Duration::from_secs(20)).unwrap();
         written.extend(is_written.then_some(offset));

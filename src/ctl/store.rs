@@ -212,26 +212,37 @@ fn time(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
-/// Counts what was written.
-struct Count(Arc<(AtomicU64, AtomicBool)>);
+/// How many messages are done with, and whether one of them could not be written.
+#[derive(Default)]
+struct Progress {
+    done: AtomicU64,
+    has_failed: AtomicBool,
+}
 
-impl Hold for Count {
-    fn failed(&self) {
-        self.0.1.store(true, Ordering::Relaxed);
+/// A message that is being written.
+struct Written {
+    progress: Arc<Progress>,
+    is_written: bool,
+}
+
+impl Hold for Written {
+    fn written(mut self: Box<Self>) {
+        self.is_written = true;
     }
 }
 
-impl Drop for Count {
+impl Drop for Written {
     fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Release);
+        self.progress.has_failed.fetch_or(!self.is_written, Ordering::Relaxed);
+        self.progress.done.fetch_add(1, Ordering::Release);
     }
 }
 
 /// Appends every line. Returns how many.
 fn import(store: &Store, hub: &str, limits: Limits, lines: impl BufRead) -> Result<u64, Fault> {
     let hub = store.hub(hub, limits).map_err(|error| Fault::io("cannot write the store", &error))?;
-    let done = Arc::new((AtomicU64::new(0), AtomicBool::new(false)));
-    let has_failed = || done.1.load(Ordering::Relaxed);
+    let progress = Arc::new(Progress::default());
+    let has_failed = || progress.has_failed.load(Ordering::Relaxed);
     let mut count = 0;
     for (number, line) in (1..).zip(lines.lines()) {
         let line = line.map_err(|error| Fault::failed(format!("line {number}: {}", reason(&error))))?;
@@ -251,11 +262,11 @@ fn import(store: &Store, hub: &str, limits: Limits, lines: impl BufRead) -> Resu
             break;
         }
         let Exported { channel, kind, payload, time, .. } = message;
-        let (offset, hold) = (hub.next + count, Box::new(Count(done.clone())));
+        let (offset, hold) = (hub.next + count, Box::new(Written { progress: progress.clone(), is_written: false }));
         store.append_at(&hub.id, Entry { offset, channel, kind, payload, key: None, hold }, time);
         count += 1;
     }
-    while done.0.load(Ordering::Acquire) < count {
+    while progress.done.load(Ordering::Acquire) < count {
         std::thread::sleep(CTL_POLL);
     }
     if has_failed() {

@@ -59,6 +59,11 @@ impl Durable {
         self.disks.get(hub).cloned()
     }
 
+    /// Whether the threads of the store run, if there is one.
+    pub(super) fn runs(&self) -> bool {
+        self.store.as_ref().is_none_or(Store::runs)
+    }
+
     /// Gives the hubs that have begun to the shards that own them, with their known keys. It must be done before these shards get the
     /// plan.
     pub(super) fn remember(&mut self, plan: &Plan, mailboxes: &[Mailbox], now: Seconds) {

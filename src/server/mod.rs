@@ -273,9 +273,9 @@ impl Server {
         format!("{connections} connections, {sessions} sessions; {published} publications, {delivered} deliveries")
     }
 
-    /// Whether every shard still runs.
+    /// Whether every shard still runs, and every thread of the store.
     pub fn all_shards_run(&self) -> bool {
-        self.shards.iter().all(|shard| !shard.is_finished())
+        self.shards.iter().all(|shard| !shard.is_finished()) && self.lasting.durable.runs()
     }
 
     /// Ends gracefully: accepts no connections, finishes requests in flight, closes sessions, and cuts off connections

@@ -22,12 +22,23 @@ pub struct Disk {
     hub: StoredHub,
 }
 
-/// A publication that waits to be written.
-struct Held(Arc<Publication>);
+/// A publication that waits to be written. What is not written is refused.
+struct Held {
+    publication: Arc<Publication>,
+    is_written: bool,
+}
 
 impl Hold for Held {
-    fn failed(&self) {
-        self.0.message.refuse();
+    fn written(mut self: Box<Self>) {
+        self.is_written = true;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.publication.message.refuse();
+        }
     }
 }
 
@@ -75,7 +86,7 @@ impl Disk {
     pub fn append(&self, publication: &Arc<Publication>, offset: u64) {
         let Message { channel, kind, payload, receipt, .. } = &publication.message;
         let key = receipt.as_ref().and_then(|receipt| receipt.key()).map(Box::from);
-        let hold = Box::new(Held(publication.clone()));
+        let hold = Box::new(Held { publication: publication.clone(), is_written: false });
         let entry = Entry { offset, channel: channel.clone(), kind: *kind, payload: payload.clone(), key, hold };
         self.store.append(&self.hub, entry);
     }

@@ -22,8 +22,13 @@ pub(super) struct State {
     pub is_stale: bool,
 }
 
-/// What a transaction answers once it is committed.
-pub(super) type Begun = Vec<(usize, io::Result<HubState>)>;
+/// What a transaction answers once it is committed, each with the place of its command.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub begun: Vec<(usize, io::Result<HubState>)>,
+    /// Publications that cannot be written, now or later.
+    pub refused: Vec<usize>,
+}
 
 pub(super) fn number_of(kind: Kind) -> i64 {
     match kind {
@@ -65,22 +70,29 @@ impl State {
     }
 
     /// Applies the commands, all or none.
-    pub fn write(&mut self, db: &Connection, commands: &[Command], now: i64) -> Result<Begun> {
-        let mut begun = Vec::new();
+    pub fn write(&mut self, db: &Connection, commands: &[Command], now: i64) -> Result<Written> {
+        let mut written = Written::default();
         for (place, command) in commands.iter().enumerate() {
             match command {
-                Command::Append(append) => self.append(db, append, now)?,
+                Command::Append(append) => {
+                    if !self.append(db, append, now)? {
+                        log::error!("store: offset {} of hub {} cannot be written", append.offset, append.hub);
+                        written.refused.push(place);
+                    }
+                }
                 Command::Complete { hub, channel, key, subscribers, .. } => {
                     complete(db, *hub, channel, key, *subscribers)?;
                 }
-                Command::Begin { name, limits, .. } => begun.push((place, self.begin(db, name, *limits, now)?)),
+                Command::Begin { name, limits, .. } => {
+                    written.begun.push((place, self.begin(db, name, *limits, now)?));
+                }
                 Command::Limits { hub, limits } => self.limit(*hub, *limits),
                 Command::Forget { id } => self.forget(db, *id)?,
                 Command::Rebuild { .. } => {}
             }
         }
         self.flush(db)?;
-        Ok(begun)
+        Ok(written)
     }
 
     /// Writes the rows of everything that has changed.
@@ -119,8 +131,9 @@ impl State {
         }
     }
 
-    fn append(&mut self, db: &Connection, append: &Append, now: i64) -> Result<()> {
-        let Some(hub) = self.hubs.iter_mut().find(|hub| hub.number == append.hub) else { return Ok(()) };
+    /// Returns whether the message is in the database: not if its hub is unknown, or another message has its offset.
+    fn append(&mut self, db: &Connection, append: &Append, now: i64) -> Result<bool> {
+        let Some(hub) = self.hubs.iter_mut().find(|hub| hub.number == append.hub) else { return Ok(false) };
         let channel = self.channels.change(db, hub, &append.channel)?;
         let (id, kind, time) =
             (message_id(hub.number, append.offset), number_of(append.kind), append.time.unwrap_or(now));
@@ -129,15 +142,17 @@ impl State {
             .prepare_cached("INSERT OR IGNORE INTO messages VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![id, channel.id, &*append.channel, kind, time, sum, &append.payload[..]])?;
         if written == 0 {
-            log::error!("store: offset {} of hub {} came twice; the first message is kept", append.offset, hub.name);
-            return Ok(());
+            // The same one may have been found in the log of a damaged database.
+            return db
+                .prepare_cached("SELECT 1 FROM messages WHERE id = ?1 AND name = ?2 AND kind = ?3 AND payload = ?4")?
+                .exists(params![id, &*append.channel, kind, &append.payload[..]]);
         }
         channel.add(append.payload.len());
         hub.last = hub.last.max(append.offset);
         if let Some(key) = &append.key {
             save_key(db, hub.number, &append.channel, key, [append.offset as i64, 0, now])?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Deletes a message whose bytes are damaged.

@@ -4,7 +4,7 @@
 //! three threads:
 //!
 //! ```text
-//! append ──► queue ──► writer: everything that is queued in one transaction, then the holds are dropped (receipts)
+//! append ──► queue ──► writer: everything that is queued in one transaction, then the holds are told (receipts)
 //! page ───► requests ─► reader: pages, and in between a check of what was written long ago
 //!                       syncer: moves the log into the database; with `sync = "100ms"` syncs the log
 //! ```
@@ -119,11 +119,11 @@ pub struct StoredKey {
     pub age: Duration,
 }
 
-/// What waits for a publication to be written. It is dropped when that is so: after the commit, with [`Sync::Always`] after the
-/// `fsync` of it.
+/// What waits for a publication to be written. If it is dropped without a call, the publication could not be written; the store
+/// writes it later if it can.
 pub trait Hold: Send {
-    /// The publication could not be written. It is dropped next. The store writes it later if it can.
-    fn failed(&self);
+    /// It is written: after the commit, with [`Sync::Always`] after the `fsync` of it.
+    fn written(self: Box<Self>);
 }
 
 /// A publication that is to be written.
@@ -189,8 +189,12 @@ impl Store {
         let reader = reader::Reader::new(&opened, requests.clone(), queue.clone(), clock.clone())?;
         let syncer = syncer::Syncer::new(&opened, sync, syncing.clone(), queue.clone())?;
         let writer = writer::Writer::new(opened.files, opened.db, sync, queue.clone(), syncing.clone(), clock)?;
+        let ended = queue::Ended(queue.clone());
         let threads = Threads {
-            writer: spawn("store-writer", move || writer.run())?,
+            writer: spawn("store-writer", move || {
+                let _ended = ended;
+                writer.run();
+            })?,
             reader: spawn("store-reader", move || reader.run())?,
             syncer: spawn("store-syncer", move || syncer.run())?,
             syncing,
@@ -248,6 +252,14 @@ impl Store {
         done: Box<dyn FnOnce() + Send>,
     ) {
         self.inner.queue.push(Command::Complete { hub: hub.number, channel, key, subscribers, done: Some(done) });
+    }
+
+    /// Whether all its threads run, or it was closed. One that has ended by a panic does nothing of what is asked any more.
+    pub fn runs(&self) -> bool {
+        let threads = self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.as_ref().is_none_or(|threads| {
+            [&threads.reader, &threads.syncer, &threads.writer].iter().all(|thread| !thread.is_finished())
+        })
     }
 
     /// Reads a page. `answer` is called on the reader's thread, once, and should not take long.

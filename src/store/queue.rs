@@ -184,10 +184,19 @@ impl Queue {
 
 /// What becomes of a command that comes after the end.
 fn refuse(command: Command) {
-    match command {
-        Command::Append(append) => append.hold.iter().for_each(|hold| hold.failed()),
-        Command::Complete { done: Some(done), .. } => done(),
-        // The other end of the answer sees that it is gone.
-        _ => {}
+    // What else waits sees that the other end is gone.
+    if let Command::Complete { done: Some(done), .. } = command {
+        done();
+    }
+}
+
+/// The writer has ended when this is dropped, also by a panic: nobody waits for it any more.
+pub(super) struct Ended(pub Arc<Queue>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.close();
+        let left = std::mem::take(&mut self.0.lock().commands);
+        left.into_iter().for_each(refuse);
     }
 }

@@ -14,18 +14,18 @@ use super::*;
 use crate::hub::Selector;
 
 /// Reports what becomes of a publication.
-struct Told(Sender<bool>, std::sync::atomic::AtomicBool);
+struct Told(Sender<bool>, bool);
 
 impl Hold for Told {
-    fn failed(&self) {
-        self.1.store(true, Ordering::Relaxed);
+    fn written(mut self: Box<Self>) {
+        self.1 = true;
     }
 }
 
 impl Drop for Told {
     fn drop(&mut self) {
         // The test may have ended.
-        let _ = self.0.send(!self.1.load(Ordering::Relaxed));
+        let _ = self.0.send(self.1);
     }
 }
 
@@ -85,7 +85,7 @@ impl Disk {
 
 impl Open {
     fn queue(&self, hub: &StoredHub, offset: u64, channel: &str, payload: &[u8], key: Option<&str>) {
-        let hold = Box::new(Told(self.told.0.clone(), false.into()));
+        let hold = Box::new(Told(self.told.0.clone(), false));
         let payload = Bytes::copy_from_slice(payload);
         let (channel, key) = (channel.into(), key.map(Into::into));
         self.store.append(hub, Entry { offset, channel, kind: Kind::Binary, payload, key, hold });
@@ -236,6 +236,43 @@ fn a_hub_that_cannot_begin_does_not_stop_the_others() {
     assert!(open.store.accepts());
     open.write(&hub.id, 1, "a", b"goes on");
     assert_eq!(open.store.hub("chat", SOME).unwrap().next, 1);
+}
+
+#[test]
+fn a_message_that_cannot_be_written_is_refused() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", SOME).unwrap().id;
+    open.write(&hub, 1, "a", b"first");
+    open.queue(&hub, 1, "a", b"other", None);
+    assert!(!open.was_written());
+    open.write(&hub, 1, "a", b"first");
+    open.queue(&StoredHub { number: 7, ..hub.clone() }, 2, "a", b"x", None);
+    assert!(!open.was_written());
+    open.write(&hub, 2, "a", b"second");
+    assert_eq!(open.offsets(&hub, &[name("a")], 0), [1, 2]);
+}
+
+#[test]
+fn a_writer_that_panics_acknowledges_nothing_and_is_noticed() {
+    let disk = Disk::new();
+    let time = disk.clock.clone();
+    let clock: Clock = Arc::new(move || match time.load(Ordering::Relaxed) {
+        0 => panic!("a fault of the writer"),
+        now => now,
+    });
+    let (store, _) = Store::open_with(&disk.path(), Sync::Always, clock).unwrap();
+    let open = Open { store, warnings: Vec::new(), told: channel() };
+    let hub = open.store.hub("news", SOME).unwrap().id;
+    open.write(&hub, 1, "a", b"x");
+    assert!(open.store.runs());
+    disk.clock.store(0, Ordering::Relaxed);
+    open.queue(&hub, 2, "a", b"y", None);
+    assert!(!open.was_written());
+    eventually("the writer is missed", || !open.store.runs());
+    assert!(!open.store.accepts() && open.store.hub("chat", SOME).is_err());
+    open.queue(&hub, 3, "a", b"z", None);
+    assert!(!open.was_written());
 }
 
 #[test]

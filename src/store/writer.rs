@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::append::{Begun, State, transaction};
+use super::append::{State, Written, transaction};
 use super::files::Files;
 use super::hubs;
 use super::queue::{Command, Queue};
@@ -119,25 +119,25 @@ impl Writer {
                 result = self.rebuild(&found).and_then(|()| self.commit(&commands));
             }
             match result {
-                Ok(begun) => self.committed(commands, begun),
+                Ok(written) => self.committed(commands, written),
                 Err(error) => self.keep(commands, Some(&error)),
             }
         }
         self.rebuild_as_asked(rebuilds);
     }
 
-    fn commit(&mut self, commands: &[Command]) -> rusqlite::Result<Begun> {
+    fn commit(&mut self, commands: &[Command]) -> rusqlite::Result<Written> {
         if self.db.is_none() {
             self.db = Some(schema::writing(&self.files.database(), self.sync)?);
         }
-        let Some(db) = &self.db else { return Ok(Vec::new()) };
+        let Some(db) = &self.db else { return Err(rusqlite::Error::InvalidPath(self.files.database())) };
         let (state, now) = (&mut self.state, (self.clock)());
         let result = transaction(db, || {
             state.refresh(db)?;
             state.write(db, commands, now)
         });
-        let mut begun = match result {
-            Ok(begun) => begun,
+        let mut written = match result {
+            Ok(written) => written,
             Err(error) => {
                 state.channels.clear();
                 state.is_stale = true;
@@ -148,23 +148,28 @@ impl Writer {
             }
         };
         // A reservation is only used when it does not depend on the log. Everything else is written, also if this fails.
-        if !begun.is_empty()
+        if !written.begun.is_empty()
             && let Err(error) = schema::checkpoint(db)
         {
-            begun.iter_mut().for_each(|(_, answer)| *answer = Err(io_error(&error)));
+            written.begun.iter_mut().for_each(|(_, answer)| *answer = Err(io_error(&error)));
         }
-        Ok(begun)
+        Ok(written)
     }
 
     /// The transaction is in the log, and synced if it has to be. Now, and not before, everything that waited for it is released.
-    fn committed(&mut self, mut commands: Vec<Command>, begun: Begun) {
+    fn committed(&mut self, mut commands: Vec<Command>, written: Written) {
         self.state.publish_written();
         self.queue.finish(&commands);
         self.queue.count_commit();
         self.written_at = Some(Instant::now());
         self.house_at = self.house_at.min(Instant::now() + STORE_REST);
         let mut bytes = 0;
-        for (place, state) in begun {
+        for place in written.refused {
+            if let Command::Append(append) = &mut commands[place] {
+                append.hold = None;
+            }
+        }
+        for (place, state) in written.begun {
             if let Command::Begin { answer, .. } = &commands[place] {
                 // The caller may have given up.
                 let _ = answer.send(state);
@@ -174,7 +179,9 @@ impl Writer {
             match command {
                 Command::Append(append) => {
                     bytes += append.payload.len() + 100;
-                    append.hold = None;
+                    if let Some(hold) = append.hold.take() {
+                        hold.written();
+                    }
                 }
                 Command::Complete { done, .. } => {
                     if let Some(done) = done.take() {
@@ -200,10 +207,8 @@ impl Writer {
             }
         }
         for command in &mut commands {
-            if let Command::Append(append) = command
-                && let Some(hold) = append.hold.take()
-            {
-                hold.failed();
+            if let Command::Append(append) = command {
+                append.hold = None;
             }
         }
         self.failed.append(&mut commands);
