@@ -54,6 +54,7 @@ impl State {
                 for hub in &mut self.hubs {
                     if let Some(known) = known.iter().find(|known| known.name == hub.name) {
                         // Positions that were given are not given again, whatever the database says.
+                        hub.is_changed = known.reserved > hub.reserved;
                         hub.reserved = hub.reserved.max(known.reserved);
                         hub.written = known.written.clone();
                         hub.written.fetch_max(hub.last, Ordering::Release);

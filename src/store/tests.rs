@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::limits::STORE_OFFSETS_RESERVED;
 use crate::hub::Selector;
 
 /// Reports what becomes of a publication.
@@ -236,6 +237,41 @@ fn a_hub_that_cannot_begin_does_not_stop_the_others() {
     assert!(open.store.accepts());
     open.write(&hub.id, 1, "a", b"goes on");
     assert_eq!(open.store.hub("chat", SOME).unwrap().next, 1);
+}
+
+#[test]
+fn what_is_reserved_by_a_transaction_that_fails_is_reserved_by_the_next_one() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", SOME).unwrap().id;
+    // It needs a reservation, which is undone.
+    let fails = "CREATE TRIGGER fails BEFORE INSERT ON hub_names BEGIN SELECT RAISE(ABORT, 'fails'); END";
+    let db = disk.beside(fails);
+    let offset = 600_000;
+    open.queue(&hub, offset, "a", b"x", None);
+    assert!(!open.was_written());
+    db.execute_batch("DROP TRIGGER fails").unwrap();
+    eventually("it is written", || hub.written() == offset);
+    let next = snapshot(&disk).open().store.hub("news", SOME).unwrap().next;
+    assert!(next > offset + STORE_OFFSETS_RESERVED, "{next}");
+}
+
+#[test]
+fn who_waits_for_a_key_does_not_wait_for_a_disk_that_fails() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", SOME).unwrap().id;
+    open.queue(&hub, 1, "a", b"x", Some("k"));
+    assert!(open.was_written());
+    let fails = "CREATE TRIGGER fails BEFORE INSERT ON keys BEGIN SELECT RAISE(ABORT, 'fails'); END";
+    let db = disk.beside(fails);
+    let (done, is_done) = channel();
+    open.store.complete_key(&hub, "a".into(), "k".into(), 7, Box::new(move || done.send(()).unwrap()));
+    is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+    assert!(!open.store.accepts());
+    db.execute_batch("DROP TRIGGER fails").unwrap();
+    eventually("it is written", || open.store.accepts());
+    assert_eq!(open.store.hub("news", SOME).unwrap().keys[0].subscribers, 7);
 }
 
 #[test]
