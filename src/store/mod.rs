@@ -241,8 +241,8 @@ impl Store {
         self.inner.queue.push(Command::Append(append));
     }
 
-    /// Completes an idempotency key with the number of subscribers. `done` is called when that is written. If it cannot be, `done`
-    /// is called when the store is closed.
+    /// Completes an idempotency key with the number of subscribers. `done` is called when that is written, or when an attempt has
+    /// failed: it is written later then.
     pub fn complete_key(
         &self,
         hub: &StoredHub,

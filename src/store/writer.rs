@@ -183,11 +183,7 @@ impl Writer {
                         hold.written();
                     }
                 }
-                Command::Complete { done, .. } => {
-                    if let Some(done) = done.take() {
-                        done();
-                    }
-                }
+                Command::Complete { done, .. } => done.take().into_iter().for_each(|done| done()),
                 _ => {}
             }
         }
@@ -200,6 +196,10 @@ impl Writer {
         let asking = |command: &mut Command| matches!(command, Command::Begin { .. } | Command::Rebuild { .. });
         let asking: Vec<_> = commands.extract_if(.., asking).collect();
         self.queue.finish(&asking);
+        // Otherwise there is nothing to try again, and nothing would end the failure.
+        if let Some(error) = error.filter(|_| !commands.is_empty()) {
+            self.fail(error);
+        }
         for command in asking {
             if let Command::Begin { answer, .. } = command {
                 let error = error.map_or_else(|| io::Error::other(reason.clone()), io_error);
@@ -207,21 +207,18 @@ impl Writer {
             }
         }
         for command in &mut commands {
-            if let Command::Append(append) = command {
-                append.hold = None;
+            match command {
+                Command::Append(append) => append.hold = None,
+                // Its message is written. The publisher need not wait for what completes the key.
+                Command::Complete { done, .. } => done.take().into_iter().for_each(|done| done()),
+                _ => {}
             }
         }
         self.failed.append(&mut commands);
-        if let Some(error) = error {
-            self.fail(error);
-        }
     }
 
-    /// Accepts nothing until the next attempt succeeds, if there is something to attempt.
+    /// Accepts nothing until the next attempt succeeds.
     fn fail(&mut self, error: &rusqlite::Error) {
-        if self.failed.is_empty() {
-            return;
-        }
         if !self.queue.is_failing() {
             log::error!(
                 "the store cannot be written: {error}. Publications to durable hubs are refused until it can; \
@@ -319,11 +316,6 @@ impl Writer {
         let lost = self.failed.iter().filter(|command| matches!(command, Command::Append(_))).count();
         if lost > 0 {
             log::error!("the store could not be written: {lost} publications, which were refused, are lost");
-        }
-        for command in self.failed.drain(..) {
-            if let Command::Complete { done: Some(done), .. } = command {
-                done();
-            }
         }
         if let Some(db) = self.db.take()
             && let Err((_, error)) = db.close()
