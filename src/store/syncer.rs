@@ -87,6 +87,8 @@ pub(super) struct Syncer {
     signal: Arc<Signal>,
     queue: Arc<Queue>,
     open: Option<(Connection, File)>,
+    /// The last sync failed.
+    has_failed: bool,
 }
 
 impl Syncer {
@@ -98,7 +100,7 @@ impl Syncer {
         };
         let files = opened.files.clone();
         let open = Some(open(&files)?);
-        Ok(Syncer { files, interval, signal, queue, open })
+        Ok(Syncer { files, interval, signal, queue, open, has_failed: false })
     }
 
     pub fn run(mut self) {
@@ -147,14 +149,20 @@ impl Syncer {
     }
 
     /// Writes the log to the disk.
-    fn sync(&self) {
-        let Some((_, log)) = &self.open else { return };
-        let result = log.sync_data();
-        self.queue.set_unsynced(result.is_err());
-        if let Err(error) = result {
+    ///
+    /// After a sync that failed, the kernel takes its pages for written: the next sync succeeds, whatever is on the disk (fsync(2)). So
+    /// what the log has is written again then, into the database. Where a commit syncs, SQLite itself writes everything again.
+    fn sync(&mut self) {
+        let Some((db, log)) = &self.open else { return };
+        let result = if self.has_failed { moved(db) } else { log.sync_data() };
+        if let Err(error) = &result
+            && !self.has_failed
+        {
             log::error!("the log of the store cannot be synced: {error}. Publications to durable hubs are refused");
-            self.signal.lock().is_unsynced = true;
         }
+        self.has_failed = result.is_err();
+        self.queue.set_unsynced(self.has_failed);
+        self.signal.lock().is_unsynced |= self.has_failed;
     }
 
     /// Closes everything, until the writer has a new database.
@@ -174,8 +182,49 @@ impl Syncer {
     }
 }
 
+/// Moves the whole log into the database, and syncs that.
+fn moved(db: &Connection) -> io::Result<()> {
+    match schema::checkpoint(db) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(io::Error::other("a reader needs it")),
+        Err(error) => Err(io_error(&error)),
+    }
+}
+
 fn open(files: &Files) -> io::Result<(Connection, File)> {
     let db = schema::beside(&files.database()).map_err(|error| io_error(&error))?;
     // The log exists once the database was read.
     Ok((db, File::open(files.log())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::opening;
+
+    #[test]
+    fn after_a_sync_that_failed_everything_is_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let sync = Sync::Every(Duration::from_millis(100));
+        let opened = opening::open(dir.path(), sync).unwrap();
+        let queue = Arc::new(Queue::default());
+        let mut syncer = Syncer::new(&opened, sync, Arc::default(), queue.clone()).unwrap();
+        let writes = "INSERT INTO hub_names VALUES(7, 'a name to look for', 0)";
+        opened.db.execute_batch(writes).unwrap();
+        let is_moved =
+            || String::from_utf8_lossy(&std::fs::read(opened.files.database()).unwrap()).contains("to look for");
+        // It has no sync.
+        let log = std::mem::replace(&mut syncer.open.as_mut().unwrap().1, File::open("/dev/null").unwrap());
+        syncer.sync();
+        assert!(!queue.accepts() && !is_moved());
+        syncer.open.as_mut().unwrap().1 = log;
+        let reader = schema::reading(&opened.files.database()).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM hub_names").unwrap();
+        opened.db.execute_batch("INSERT INTO hub_names VALUES(8, 'another one', 0)").unwrap();
+        syncer.sync();
+        assert!(!queue.accepts(), "a part of the log is still only there");
+        drop(reader);
+        syncer.sync();
+        assert!(queue.accepts() && is_moved());
+    }
 }
