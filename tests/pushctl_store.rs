@@ -7,10 +7,12 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use pushd::config::Sync;
-use pushd::store::{Limits, Store};
+use pushd::hub::Kind;
+use pushd::store::{Entry, Hold, Limits, Store};
 
 const CONFIG: &str = "
 [server.main]
@@ -112,4 +114,59 @@ fn damage_is_reported_and_changes_nothing() {
     let (code, _, err) = store(dir.path(), &["check"], "");
     assert!(code == 1 && err.contains("the message with offset 3 of hub number 1 is damaged"), "{code} {err}");
     assert!(err.contains("pushd repairs it when it starts"), "{err}");
+}
+
+struct Wait(mpsc::Sender<()>);
+
+impl Hold for Wait {
+    fn written(self: Box<Self>) {
+        self.0.send(()).unwrap();
+    }
+}
+
+/// The files of a store, but for the index, which is made again.
+fn files(store: &Path) -> Vec<(String, Vec<u8>)> {
+    let names = ["history.db", "history.db-wal", "lock"];
+    let read = |name: &str| fs::read(store.join(name)).map(|bytes| (name.to_owned(), bytes));
+    names.iter().filter_map(|name| read(name).ok()).collect()
+}
+
+#[test]
+fn a_store_that_is_looked_at_after_a_crash_stays_as_it_is() {
+    let used = tempfile::tempdir().unwrap();
+    let (open, _) = Store::open(used.path(), Sync::Every(Duration::from_millis(100))).unwrap();
+    let limits = Limits { messages: Some(30), ..Limits::default() };
+    let hub = open.hub("news", limits).unwrap().id;
+    for offset in 1..50 {
+        let (written, is_written) = mpsc::channel();
+        let (channel, payload) = ("a".into(), vec![b'x'; 1000].into());
+        let entry = Entry { offset, channel, kind: Kind::Text, payload, key: None, hold: Box::new(Wait(written)) };
+        open.append(&hub, entry);
+        is_written.recv().unwrap();
+    }
+    let dir = directory();
+    let copy = dir.path().join("store");
+    fs::create_dir(&copy).unwrap();
+    for (name, bytes) in files(used.path()) {
+        fs::write(copy.join(name), bytes).unwrap();
+    }
+    // As in a copy that has no lock.
+    fs::remove_file(copy.join("lock")).unwrap();
+    let before = files(&copy);
+    assert!(before.len() == 2 && before[1].1.len() > 100_000, "{}", before.len());
+    let stats = store(dir.path(), &["stats"], "");
+    assert!(stats.0 == 0 && stats.1.contains("hub news: 1 channels, 30 messages"), "{stats:?}");
+    assert!(files(&copy) == before);
+    // SQLite reads it up to the damage, and calls that the whole.
+    let log = OpenOptions::new().write(true).open(copy.join("history.db-wal")).unwrap();
+    log.write_all_at(b"damage", before[1].1.len() as u64 / 2).unwrap();
+    let before = files(&copy);
+    for args in [&["stats"][..], &["check"], &["export", "a"]] {
+        let (code, _, err) = store(dir.path(), args, "");
+        assert!(code == 1 && err.contains("a page in the middle of the log is damaged"), "{code} {err}");
+        assert!(err.contains("pushd repairs it when it starts"), "{err}");
+    }
+    assert!(files(&copy) == before);
+    let (_, warnings) = Store::open(&copy, Sync::Always).unwrap();
+    assert!(warnings[0].contains("clients that resume are told of a gap"), "{warnings:?}");
 }

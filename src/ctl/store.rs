@@ -94,21 +94,13 @@ impl StoreCommand {
 
     fn check(&self) -> Outcome {
         let directory = self.directory()?;
-        let log = Inspection::damage_of_log(&directory).map_err(|error| Fault::io(directory.display(), &error))?;
-        let mut damages: Vec<String> = log.into_iter().collect();
-        if damages.is_empty() {
-            match Inspection::open(&directory).map_err(refused)?.check() {
-                Ok(found) => damages.extend(found),
-                Err(error) => damages.push(error.to_string()),
-            }
-        }
+        let damages = Inspection::open(&directory).map_err(refused)?.check();
+        let damages = damages.unwrap_or_else(|error| vec![error.to_string()]);
         if damages.is_empty() {
             print(&format!("{}: the store is whole\n", directory.display()))?;
             return Ok(Exit::Clean.code());
         }
-        let what = damages.join("\n");
-        let help = "pushd repairs it when it starts: what is whole is saved, and the damaged file is kept";
-        Err(Fault::failed(format!("{}: the store is damaged: {what}\n{help}", directory.display())))
+        Err(refused(OpenError::damaged(&directory, &damages.join("\n"))))
     }
 
     fn stats(&self) -> Outcome {
@@ -186,7 +178,7 @@ fn refused(error: OpenError) -> Fault {
     let exit = match error.kind {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         io::ErrorKind::ResourceBusy => Exit::Unavailable,
-        io::ErrorKind::NotFound => return Fault::failed(error.message),
+        io::ErrorKind::NotFound | io::ErrorKind::InvalidData => return Fault::failed(error.message),
         _ => Exit::CannotCreate,
     };
     Fault::new(exit, error.message)

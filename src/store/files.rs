@@ -4,12 +4,17 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::log_file::open;
+
 const DATABASE: &str = "history.db";
 const LOCK: &str = "lock";
+/// How long the store waits before it tries a second time to lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The files of a store.
 #[derive(Debug, Clone)]
@@ -62,9 +67,25 @@ impl Files {
     /// Locks the store. `None`: another process has locked it.
     pub fn lock(&self) -> io::Result<Option<Lock>> {
         let file = private().write(true).create(true).truncate(false).open(self.directory.join(LOCK))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        let mut lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        if let Err((file, Errno::EWOULDBLOCK)) = lock {
+            // Who asks whether it is locked has it for a moment.
+            std::thread::sleep(LOCK_PAUSE);
+            lock = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        }
+        match lock {
             Ok(lock) => Ok(Some(Lock(lock))),
             Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+
+    /// Whether a process has locked the store. Changes nothing: a lock that root creates could not be opened by pushd.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        let Some(file) = open(&self.directory.join(LOCK))? else { return Ok(false) };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(true),
             Err((_, errno)) => Err(errno.into()),
         }
     }

@@ -1,22 +1,29 @@
 //! Reading a store beside a running pushd, or without one: for `pushctl store`.
+//!
+//! It changes nothing and holds up nothing. Of a log that is damaged, SQLite would read only what is before the damage and then forget the
+//! rest; such a store is left to the start of pushd. pushd may start at any time meanwhile.
 
 use std::io;
 use std::path::Path;
 
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::export::Exported;
-use super::files::{Files, Lock};
+use super::files::Files;
 use super::opening::OpenError;
 use super::schema::{self, message_id, of_message_id};
 use super::{Limits, append, hubs, io_error, log_file, verify};
+use crate::hub::Kind;
+
+/// How much an export reads at once.
+const EXPORT_STEP_BYTES: usize = 1 << 20;
 
 /// A store that is only read.
 pub struct Inspection {
     files: Files,
     db: Connection,
-    /// Held while no pushd runs.
-    lock: Option<Lock>,
+    is_in_use: bool,
 }
 
 /// What is known of a hub in a store.
@@ -44,25 +51,24 @@ impl Inspection {
     /// Opens the store in `directory`, which must exist.
     ///
     /// # Errors
-    /// There is no store, or it cannot be read.
+    /// There is no store, it cannot be read, or its log is damaged (`InvalidData`).
     pub fn open(directory: &Path) -> Result<Inspection, OpenError> {
         let found = Files::of(directory).and_then(|files| files.database().metadata().map(|_| files));
         let files = found.map_err(|error| OpenError {
             message: format!("there is no store in {}: {error}", directory.display()),
             kind: error.kind(),
         })?;
-        let lock = files.lock()?;
-        // Without a pushd the last connection moves the log into the database and removes it. One that only reads could not.
-        let db = match &lock {
-            None => schema::reading(&files.database())?,
-            Some(_) => schema::beside(&files.database())?,
-        };
-        Ok(Inspection { files, db, lock })
+        let is_in_use = files.is_locked()?;
+        if !is_in_use && let Some(found) = log_file::damage(&files.log(), &files.index())? {
+            return Err(OpenError::damaged(directory, &found));
+        }
+        let db = schema::inspecting(&files.database())?;
+        Ok(Inspection { files, db, is_in_use })
     }
 
     /// Whether a process has the store open.
     pub fn is_in_use(&self) -> bool {
-        self.lock.is_none()
+        self.is_in_use
     }
 
     /// The bytes of the database and of its log.
@@ -114,18 +120,6 @@ impl Inspection {
         Ok(lines)
     }
 
-    /// What is wrong with the log of a store that no pushd uses.
-    ///
-    /// # Errors
-    /// There is no store, or it cannot be read.
-    pub fn damage_of_log(directory: &Path) -> io::Result<Option<String>> {
-        let files = Files::of(directory)?;
-        match files.lock()? {
-            Some(_) => log_file::damage(&files.log(), &files.index()),
-            None => Ok(None),
-        }
-    }
-
     /// Calls `each` for every message of a channel, in order. Returns how many there were, or `None` if there is no such channel.
     ///
     /// # Errors
@@ -144,22 +138,33 @@ impl Inspection {
         let query = "SELECT id FROM channels WHERE hub = ?1 AND name = ?2";
         let id = self.db.query_row(query, params![hub.number, channel], |row| row.get(0)).optional().map_err(failed)?;
         let Some(id): Option<i64> = id else { return Ok(None) };
-        let query = "SELECT id, kind, time, payload FROM messages WHERE channel = ?1 ORDER BY id";
-        let mut rows = self.db.prepare(query).map_err(failed)?;
-        let messages = rows.query_map([id], |row| {
-            Ok(Exported {
-                position: Some((hub.epoch, of_message_id(row.get(0)?).1)),
-                channel: channel.into(),
-                kind: append::kind_of(row.get(1)?),
-                time: Some(row.get(2)?),
-                payload: row.get::<_, Vec<u8>>(3)?.into(),
-            })
-        });
-        let mut count = 0;
-        for message in messages.map_err(failed)? {
-            each(&message.map_err(failed)?)?;
-            count += 1;
+        let (mut after, mut count) = (0, 0);
+        loop {
+            // The state that is read must not be kept while somebody looks at the last message: the log could not be emptied.
+            let messages = self.next_messages(id, after).map_err(failed)?;
+            let Some((last, ..)) = messages.last() else { return Ok(Some(count)) };
+            after = *last;
+            for (id, kind, time, payload) in messages {
+                let position = Some((hub.epoch, of_message_id(id).1));
+                each(&Exported { position, channel: channel.into(), kind, time: Some(time), payload })?;
+                count += 1;
+            }
         }
-        Ok(Some(count))
+    }
+
+    /// The next messages of a channel, some at least if there are any.
+    fn next_messages(&self, channel: i64, after: i64) -> rusqlite::Result<Vec<(i64, Kind, i64, Bytes)>> {
+        let query = "SELECT id, kind, time, payload FROM messages WHERE channel = ?1 AND id > ?2 ORDER BY id";
+        let mut rows = self.db.prepare_cached(query)?;
+        let mut rows = rows.query([channel, after])?;
+        let (mut messages, mut bytes) = (Vec::new(), 0);
+        while bytes < EXPORT_STEP_BYTES
+            && let Some(row) = rows.next()?
+        {
+            let payload: Vec<u8> = row.get(3)?;
+            bytes += payload.len() + 100;
+            messages.push((row.get(0)?, append::kind_of(row.get(1)?), row.get(2)?, payload.into()));
+        }
+        Ok(messages)
     }
 }

@@ -51,6 +51,13 @@ impl OpenError {
         OpenError { message, kind: io::ErrorKind::ResourceBusy }
     }
 
+    /// For a store that is only looked at.
+    pub fn damaged(directory: &Path, found: &str) -> OpenError {
+        let help = "pushd repairs it when it starts: what is whole is saved, and the damaged file is kept";
+        let message = format!("{}: the store is damaged: {found}\n{help}", directory.display());
+        OpenError { message, kind: io::ErrorKind::InvalidData }
+    }
+
     fn of(directory: &Path, what: &str, error: &io::Error) -> OpenError {
         OpenError { message: format!("{what} {}: {error}", directory.display()), kind: error.kind() }
     }

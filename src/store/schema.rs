@@ -7,6 +7,7 @@
 use std::hash::Hasher as _;
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Result};
 use siphasher::sip::SipHasher13;
 
@@ -83,6 +84,13 @@ pub(super) fn reading(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let db = Connection::open_with_flags(path, flags)?;
     set_up(&db)?;
+    Ok(db)
+}
+
+/// The same without any change of the files, also where it is the only connection: the last one that closes would move the log.
+pub(super) fn inspecting(path: &Path) -> Result<Connection> {
+    let db = reading(path)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(db)
 }
 

@@ -209,6 +209,28 @@ fn a_store_has_one_process() {
 }
 
 #[test]
+fn who_looks_at_a_store_holds_up_nothing() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", SOME).unwrap();
+    open.fill(&hub, &["a"], 10, payloads);
+    let inspection = Inspection::open(&disk.path()).unwrap();
+    let empty_log = || {
+        let row = |row: &rusqlite::Row| row.get::<_, i64>(0);
+        assert_eq!(disk.beside("").query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], row), Ok(0));
+        Ok(())
+    };
+    assert_eq!(inspection.export("news", "a", |_| empty_log()).unwrap(), Some(10));
+    open.store.close();
+    assert!(inspection.is_in_use());
+    let inspection = Inspection::open(&disk.path()).unwrap();
+    assert!(!inspection.is_in_use());
+    let open = disk.open();
+    open.store.hub("news", SOME).unwrap();
+    assert_eq!(inspection.export("news", "a", |_| Ok(())).unwrap(), Some(10));
+}
+
+#[test]
 fn only_its_owner_can_read_it() {
     let disk = Disk::new();
     let open = disk.open();
