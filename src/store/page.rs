@@ -41,6 +41,12 @@ pub struct PageQuery {
     pub is_first: bool,
 }
 
+impl PageQuery {
+    fn selectors(&self) -> Vec<Arc<str>> {
+        self.channels.iter().map(|selector| selector.text.clone()).collect()
+    }
+}
+
 /// A page.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoredPage {
@@ -72,8 +78,7 @@ pub struct StoredMessage {
 impl StoredPage {
     /// The page of what cannot be read: everything is gone.
     pub(super) fn lost(query: &PageQuery) -> StoredPage {
-        let gone = query.channels.iter().map(|selector| selector.text.clone()).collect();
-        StoredPage { messages: Vec::new(), next: query.until, gone }
+        StoredPage { messages: Vec::new(), next: query.until, gone: query.selectors() }
     }
 
     fn note_gone(&mut self, name: &Arc<str>) {
@@ -106,6 +111,10 @@ pub(super) fn read(db: &Connection, query: &PageQuery, now: i64, damaged: &mut V
         if is_complete { reading.merge(&selected)? } else { reading.scan()? }
     }
     transaction.finish()?;
+    // Also of the messages on the way. No more than one name too many was noted.
+    if page.gone.len() > GAP_CHANNELS_MAX {
+        page.gone = query.selectors();
+    }
     Ok(page)
 }
 
@@ -172,9 +181,6 @@ impl Reading<'_> {
             if floor > since && !is_known || selector.is_pattern && !is_complete && self.may_have_dropped(selector)? {
                 self.page.note_gone(&selector.text);
             }
-        }
-        if self.page.gone.len() > GAP_CHANNELS_MAX {
-            self.page.gone = self.query.channels.iter().map(|selector| selector.text.clone()).collect();
         }
         Ok(())
     }

@@ -420,6 +420,32 @@ fn old_messages_are_gone_and_their_space_is_given_back() {
 }
 
 #[test]
+fn a_gap_of_many_channels_is_that_of_what_was_asked_for() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let limits = Limits { age: Some(Duration::from_secs(60)), ..Limits::default() };
+    let hub = open.store.hub("news", limits).unwrap();
+    // Too old, but not deleted yet.
+    disk.beside("CREATE TRIGGER keeps BEFORE DELETE ON messages BEGIN SELECT RAISE(ABORT, 'fails'); END");
+    let names: Vec<String> = (0..150).map(|number| format!("c/{number}")).collect();
+    open.fill(&hub, &names.iter().map(String::as_str).collect::<Vec<_>>(), 150, payloads);
+    disk.pass(60);
+    let selectors: Vec<Selector> = names.iter().map(|name| Selector::name(name.as_str())).collect();
+    let query = |channels: &[Selector]| PageQuery {
+        hub: hub.id.clone(),
+        channels: channels.into(),
+        since: 0,
+        until: 150,
+        messages: 10,
+        bytes: 1 << 20,
+        is_first: true,
+    };
+    assert_eq!(open.page(query(&[Selector::pattern("c/*")])).gone, ["c/*".into()]);
+    assert_eq!(open.page(query(&selectors)).gone.len(), 150);
+    assert_eq!(open.page(query(&selectors[..100])).gone.len(), 100);
+}
+
+#[test]
 fn a_pattern_of_many_channels_reads_the_hub_in_order() {
     let disk = Disk::new();
     let open = disk.open();
