@@ -136,8 +136,11 @@ impl State {
     fn append(&mut self, db: &Connection, append: &Append, now: i64) -> Result<bool> {
         let Some(hub) = self.hubs.iter_mut().find(|hub| hub.number == append.hub) else { return Ok(false) };
         let channel = self.channels.change(db, hub, &append.channel)?;
-        let (id, kind, time) =
-            (message_id(hub.number, append.offset), number_of(append.kind), append.time.unwrap_or(now));
+        let (id, kind, time) = (
+            message_id(hub.number, append.offset),
+            number_of(append.kind),
+            append.time.map_or(now, |time| time.min(now)),
+        );
         let sum = message_sum(id, &append.channel, kind, time, &append.payload);
         let written = db
             .prepare_cached("INSERT OR IGNORE INTO messages VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)")?

@@ -20,6 +20,8 @@ const FREE_PAGES_MIN: i64 = 256;
 pub(super) struct Expiry {
     /// Hubs whose limits may have become smaller, with the channel up to which they are done.
     sweeps: BTreeMap<u16, i64>,
+    /// Hubs that begin with very many messages whose time is still to come, with the last one of them that was looked at.
+    ahead: BTreeMap<u16, i64>,
 }
 
 impl Expiry {
@@ -51,33 +53,58 @@ impl State {
         Ok(is_more || keys == STORE_EXPIRY_STEP)
     }
 
-    /// Messages are in the order of their time, unless the clock was set back: then some are kept longer, and are in no page.
+    /// Messages are in the order of their time, unless the clock was wrong. One whose time is still to come is as old as the next one
+    /// that has another: it goes with that, and holds up nothing.
     fn expire_old(&mut self, db: &Connection, place: usize, now: i64) -> Result<bool> {
-        let hub = &mut self.hubs[place];
-        let Some(age) = hub.limits.age else { return Ok(false) };
+        let hub = &self.hubs[place];
+        let (Some(age), number) = (hub.limits.age, hub.number) else { return Ok(false) };
         let oldest = now.saturating_sub_unsigned(age.as_secs());
+        let (first, end) = (message_id(number, 0), message_id(number, schema::OFFSET_MAX));
+        let after = self.expiry.ahead.get(&number).copied().unwrap_or(first);
+        let (mut last, mut looked_at) = (None, None);
         let mut count = 0;
-        let mut last = None;
-        let (first, end) = (message_id(hub.number, 0), message_id(hub.number, schema::OFFSET_MAX));
         {
-            let mut rows = db.prepare_cached(
-                "SELECT id, name, length(payload), time FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3",
-            )?;
-            let mut rows = rows.query(params![first, end, STORE_EXPIRY_STEP as i64])?;
+            let mut rows =
+                db.prepare_cached("SELECT id, time FROM messages WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3")?;
+            let mut rows = rows.query([after, end, STORE_EXPIRY_STEP as i64])?;
             while let Some(row) = rows.next()? {
-                if row.get::<_, i64>(3)? > oldest {
-                    break;
+                let (id, time): (i64, i64) = (row.get(0)?, row.get(1)?);
+                match time {
+                    time if time <= oldest => last = Some(id),
+                    time if time <= now => break,
+                    _ => {}
                 }
-                let id: i64 = row.get(0)?;
-                let name: Arc<str> = row.get(1)?;
-                let bytes = row.get::<_, i64>(2)?.max(0) as u64;
-                self.channels.change(db, hub, &name)?.remove(of_message_id(id).1, bytes);
-                (last, count) = (Some(id), count + 1);
+                (looked_at, count) = (Some(id), count + 1);
             }
         }
-        if let Some(last) = last {
-            db.prepare_cached("DELETE FROM messages WHERE id BETWEEN ?1 AND ?2")?.execute([first, last])?;
+        let is_full = count == STORE_EXPIRY_STEP;
+        match (last, looked_at) {
+            (Some(last), _) => Ok(self.delete(db, place, (first, last))? || is_full),
+            (None, Some(ahead)) if is_full => {
+                self.expiry.ahead.insert(number, ahead);
+                Ok(true)
+            }
+            _ => Ok(false),
         }
+    }
+
+    /// Deletes the first messages of a hub. Returns whether some are left.
+    fn delete(&mut self, db: &Connection, place: usize, (first, last): (i64, i64)) -> Result<bool> {
+        let hub = &mut self.hubs[place];
+        let (mut deleted, mut count) = (first, 0);
+        {
+            let query =
+                "SELECT id, name, length(payload) FROM messages WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3";
+            let mut rows = db.prepare_cached(query)?;
+            let mut rows = rows.query(params![first, last, STORE_EXPIRY_STEP as i64])?;
+            while let Some(row) = rows.next()? {
+                let (id, name): (i64, Arc<str>) = (row.get(0)?, row.get(1)?);
+                let bytes = row.get::<_, i64>(2)?.max(0) as u64;
+                self.channels.change(db, hub, &name)?.remove(of_message_id(id).1, bytes);
+                (deleted, count) = (id, count + 1);
+            }
+        }
+        db.prepare_cached("DELETE FROM messages WHERE id BETWEEN ?1 AND ?2")?.execute([first, deleted])?;
         Ok(count == STORE_EXPIRY_STEP)
     }
 

@@ -234,7 +234,7 @@ impl Store {
         self.append_at(hub, entry, None);
     }
 
-    /// The same with the time at which it was published, in seconds since 1970; `None`: now.
+    /// The same with the time at which it was published, in seconds since 1970. `None`, or a time that is still to come: now.
     pub fn append_at(&self, hub: &StoredHub, entry: Entry, time: Option<i64>) {
         let Entry { offset, channel, kind, payload, key, hold } = entry;
         let append = Append { hub: hub.number, offset, channel, kind, payload, key, time, hold: Some(hold) };

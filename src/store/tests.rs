@@ -420,6 +420,36 @@ fn old_messages_are_gone_and_their_space_is_given_back() {
 }
 
 #[test]
+fn a_wrong_clock_does_not_stop_expiry() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let limits = Limits { age: Some(Duration::from_secs(60)), ..Limits::default() };
+    let hub = open.store.hub("news", limits).unwrap();
+    let count = || {
+        let row = |row: &rusqlite::Row| row.get::<_, i64>(0);
+        disk.beside("").query_row("SELECT count(*) FROM messages", [], row).unwrap()
+    };
+    // More than one step has. Then the clock is right again.
+    disk.pass(1_000_000);
+    open.fill(&hub, &["a"], 2500, payloads);
+    disk.pass(-1_000_000);
+    open.write(&hub.id, 2501, "b", b"right");
+    disk.pass(59);
+    open.write(&hub.id, 2502, "b", b"young");
+    assert_eq!(count(), 2502);
+    disk.pass(1);
+    eventually("only the young one is left", || count() == 1);
+    assert_eq!(open.offsets(&hub.id, &[name("a"), name("b")], 0), [2502]);
+    // One that is imported has no time to come either.
+    let hold = Box::new(Told(open.told.0.clone(), false));
+    let entry = Entry { offset: 2503, channel: "a".into(), kind: Kind::Text, payload: Bytes::new(), key: None, hold };
+    open.store.append_at(&hub.id, entry, Some(4_000_000_000));
+    assert!(open.was_written());
+    disk.pass(60);
+    eventually("it is too old", || count() == 0);
+}
+
+#[test]
 fn a_gap_of_many_channels_is_that_of_what_was_asked_for() {
     let disk = Disk::new();
     let open = disk.open();
