@@ -108,6 +108,14 @@ impl State {
         Ok(())
     }
 
+    /// The transaction was rolled back: everything is read again.
+    pub fn forget_all(&mut self) {
+        self.channels.clear();
+        self.is_stale = true;
+        // Of some channels, that they are beyond their limits is forgotten, too.
+        self.hubs.iter().for_each(|hub| self.expiry.sweep(hub.number));
+    }
+
     /// The transaction is committed: what was written can be read.
     pub fn publish_written(&self) {
         for hub in &self.hubs {

@@ -1,7 +1,8 @@
 //! The counters of channels, which make limits exact: the writer keeps those of the channels it has written last in memory.
 //!
 //! A row is written once for each channel and transaction. What is beyond the limits is deleted in the same transaction, so a
-//! channel never holds more than it may, unless its limits have just become smaller.
+//! channel never holds more than it may, unless its limits have just become smaller. That may be so much that all who wait for a commit
+//! would notice it: each transaction deletes a bounded part.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, params};
 use super::Limits;
 use super::hubs::Hub;
 use super::schema::of_message_id;
-use crate::config::limits::STORE_CHANNELS_CACHED;
+use crate::config::limits::{STORE_BATCH_MAX, STORE_CHANNELS_CACHED};
 
 /// A channel, as its row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,7 @@ pub(super) fn is_beyond(messages: u64, bytes: u64, limits: Limits) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     by_name: HashMap<(u16, Arc<str>), Channel>,
+    /// Those of the present transaction, and those that were still beyond their limits after the last one.
     changed: Vec<(u16, Arc<str>)>,
 }
 
@@ -79,14 +81,21 @@ impl Channels {
         Ok(channel)
     }
 
+    /// Between two transactions: whether channels are beyond their limits, so that the next one deletes more.
+    pub fn are_beyond(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Deletes what is beyond the limits, and writes the rows of all channels that changed.
     pub fn flush(&mut self, db: &Connection, hubs: &mut [Hub]) -> Result<()> {
         let mut update =
             db.prepare_cached("UPDATE channels SET dropped = ?2, messages = ?3, bytes = ?4 WHERE id = ?1")?;
-        for key in self.changed.drain(..) {
+        // As many as a batch adds.
+        let mut left = STORE_BATCH_MAX;
+        for key in std::mem::take(&mut self.changed) {
             let Some(channel) = self.by_name.get_mut(&key) else { continue };
             let Some(hub) = hubs.iter_mut().find(|hub| hub.number == key.0) else { continue };
-            trim(db, channel, hub.limits)?;
+            trim(db, channel, hub.limits, &mut left)?;
             let Channel { id, dropped, messages, bytes, was_empty, .. } = *channel;
             update.execute(params![id, dropped as i64, messages as i64, bytes as i64])?;
             let is_empty = messages == 0;
@@ -95,10 +104,13 @@ impl Channels {
                 (false, true) => hub.tombstones += 1,
                 _ => {}
             }
-            (channel.was_empty, channel.is_changed) = (is_empty, false);
+            (channel.was_empty, channel.is_changed) = (is_empty, channel.is_beyond(hub.limits));
+            if channel.is_changed {
+                self.changed.push(key);
+            }
         }
         if self.by_name.len() > STORE_CHANNELS_CACHED {
-            self.by_name.clear();
+            self.by_name.retain(|_, channel| channel.is_changed);
         }
         Ok(())
     }
@@ -128,7 +140,8 @@ fn find_or_create(db: &Connection, hub: &mut Hub, name: &str) -> Result<Channel>
     Ok(Channel { id, dropped: hub.floor, messages: 0, bytes: 0, is_changed: false, was_empty: true })
 }
 
-fn trim(db: &Connection, channel: &mut Channel, limits: Limits) -> Result<()> {
+/// Deletes the oldest messages that are beyond the limits, `left` at most.
+fn trim(db: &Connection, channel: &mut Channel, limits: Limits, left: &mut usize) -> Result<()> {
     if !channel.is_beyond(limits) {
         return Ok(());
     }
@@ -136,7 +149,7 @@ fn trim(db: &Connection, channel: &mut Channel, limits: Limits) -> Result<()> {
     {
         let mut rows = db.prepare_cached("SELECT id, length(payload) FROM messages WHERE channel = ?1 ORDER BY id")?;
         let mut rows = rows.query([channel.id])?;
-        while channel.is_beyond(limits) {
+        while channel.is_beyond(limits) && *left > 0 {
             let Some(row) = rows.next()? else {
                 // The counters were wrong: damage that nothing else has found.
                 (channel.messages, channel.bytes) = (0, 0);
@@ -144,7 +157,7 @@ fn trim(db: &Connection, channel: &mut Channel, limits: Limits) -> Result<()> {
             };
             let id: i64 = row.get(0)?;
             channel.remove(of_message_id(id).1, row.get::<_, i64>(1)?.max(0) as u64);
-            last = Some(id);
+            (last, *left) = (Some(id), *left - 1);
         }
     }
     if let Some(last) = last {

@@ -40,9 +40,13 @@ impl State {
     /// One step, in a transaction. Returns whether there is more to do.
     pub fn expire(&mut self, db: &Connection, now: i64) -> Result<bool> {
         let mut is_more = false;
+        // First those that earlier steps have found.
+        let are_beyond = self.channels.are_beyond();
         for place in 0..self.hubs.len() {
             is_more |= self.expire_old(db, place, now)?;
-            is_more |= self.sweep_step(db, place)?;
+            if !are_beyond {
+                is_more |= self.sweep_step(db, place)?;
+            }
             is_more |= self.forget_tombstones(db, place)?;
         }
         let oldest = now - IDEMPOTENCY_AGE.as_secs() as i64;
@@ -50,7 +54,7 @@ impl State {
             .prepare_cached("DELETE FROM keys WHERE id IN (SELECT id FROM keys WHERE time < ?1 LIMIT ?2)")?
             .execute(params![oldest, STORE_EXPIRY_STEP as i64])?;
         self.flush(db)?;
-        Ok(is_more || keys == STORE_EXPIRY_STEP)
+        Ok(is_more || keys == STORE_EXPIRY_STEP || self.channels.are_beyond())
     }
 
     /// Messages are in the order of their time, unless the clock was wrong. One whose time is still to come is as old as the next one

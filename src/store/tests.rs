@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::limits::STORE_OFFSETS_RESERVED;
+use crate::config::limits::{STORE_BATCH_MAX, STORE_OFFSETS_RESERVED};
 use crate::hub::Selector;
 
 /// Reports what becomes of a publication.
@@ -391,6 +391,37 @@ fn messages_beyond_a_limit_are_gone_and_a_gap_is_exact() {
     eventually("the limit of bytes counts", || open.offsets(&hub.id, &all, 0) == [9, 10, 11, 12]);
     assert_eq!(gone(5), ["a", "b"]);
     assert_eq!(gone(6), ["a"]);
+}
+
+#[test]
+fn a_transaction_deletes_a_bounded_part_of_what_is_beyond_smaller_limits() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", Limits::default()).unwrap();
+    (0..2).for_each(|part| {
+        let hub = HubState { next: 1 + part * 10_000, ..hub_state(&hub) };
+        open.fill(&hub, &["a", "b"], 10_000, |_| vec![7]);
+    });
+    open.store.close();
+    let db = disk.beside("");
+    let count = || db.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0)).unwrap();
+    let mut state = append::State { is_stale: true, ..append::State::default() };
+    let limits = Limits { messages: Some(10), ..Limits::default() };
+    let limit = [Command::Limits { hub: 1, limits }];
+    append::transaction(&db, || {
+        state.refresh(&db)?;
+        state.write(&db, &limit, 0)
+    })
+    .unwrap();
+    let (mut left, mut is_more) = (count(), true);
+    while is_more {
+        is_more = append::transaction(&db, || state.expire(&db, 0)).unwrap();
+        assert!(left - count() <= STORE_BATCH_MAX as i64, "{left} {}", count());
+        left = count();
+    }
+    assert_eq!(left, 20);
+    drop(db);
+    assert_eq!(verify::complete(&disk.beside("")).unwrap(), verify::Findings::default());
 }
 
 #[test]

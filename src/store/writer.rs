@@ -139,8 +139,7 @@ impl Writer {
         let mut written = match result {
             Ok(written) => written,
             Err(error) => {
-                state.channels.clear();
-                state.is_stale = true;
+                state.forget_all();
                 if !db.is_autocommit() {
                     self.db = None;
                 }
@@ -278,8 +277,7 @@ impl Writer {
             Ok(true) => self.house_at = Instant::now(),
             Ok(false) => self.house_at = Instant::now() + STORE_REST,
             Err(error) => {
-                self.state.channels.clear();
-                self.state.is_stale = true;
+                self.state.forget_all();
                 self.house_at = Instant::now() + STORE_RETRY;
                 if is_damage(&error) {
                     let _ = self.rebuild(&error.to_string());
