@@ -13,6 +13,7 @@ use common::polls::{Poll, texts};
 use common::service::Service;
 use common::wire::Wire;
 use common::{Start, until};
+use pushd::store::Inspection;
 
 const CONFIG: &str = r#"
 [daemon]
@@ -111,6 +112,24 @@ fn a_hub_that_a_reload_removes_and_another_one_brings_back_continues() {
     }
     let mut some = resume(address, &ids[1]);
     (2..ids.len()).for_each(|n| some.expect(&n.to_string()));
+}
+
+#[test]
+fn a_reload_that_cannot_begin_a_hub_changes_nothing() {
+    let service = Service::started(CONFIG);
+    let address = service.address();
+    (0..10).for_each(|n| _ = publish(address, "all", &n.to_string()));
+    // The disk does not accept a write.
+    let busy = rusqlite::Connection::open(service.path().join("store/history.db")).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let less = CONFIG.replace("messages = 5000", "messages = 2");
+    let line = service.reload(&format!("{less}[hub.more]\nhistory = {{ messages = 2 }}\ndurable = true\n"));
+    assert!(line.contains("Reload refused, nothing changed: the store cannot begin the hub more"), "{line}");
+    drop(busy);
+    until("messages are accepted", || (ask(address, "POST", "/publish/all", &[], b"10").status == 200).then_some(()));
+    // What a client gets may also come from memory.
+    let stored = Inspection::open(&service.path().join("store")).unwrap().hubs().unwrap();
+    assert_eq!((stored.len(), stored[0].messages, stored[0].limits.messages), (1, 11, Some(5000)));
 }
 
 #[test]

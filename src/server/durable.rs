@@ -32,8 +32,7 @@ impl Durable {
         let durable = || config.hubs.iter().filter(|hub| hub.durable);
         for hub in durable() {
             let Some(history) = &hub.history else { continue };
-            if let Some(disk) = self.disks.get(&hub.name) {
-                disk.set_limits(history);
+            if self.disks.contains_key(&hub.name) {
                 continue;
             }
             let store = match &self.store {
@@ -48,6 +47,12 @@ impl Durable {
             hubs.continue_from(hub.name.clone(), Position { epoch: Epoch(epoch), offset: next - 1 });
             self.disks.insert(hub.name.clone(), Disk::new(store, id));
             self.keys.push((hub.name.clone(), keys));
+        }
+        // Nothing fails any more. A reload that is refused changes no limits, because what is deleted for them does not come back.
+        for hub in durable() {
+            if let (Some(disk), Some(history)) = (self.disks.get(&hub.name), &hub.history) {
+                disk.set_limits(history);
+            }
         }
         // One that comes back later begins again: its numbering goes on above everything that was given.
         self.disks.retain(|name, _| durable().any(|hub| hub.name == *name));
