@@ -394,6 +394,25 @@ fn messages_beyond_a_limit_are_gone_and_a_gap_is_exact() {
 }
 
 #[test]
+fn old_messages_are_deleted_while_nothing_can_be_written() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let limits = Limits { age: Some(Duration::from_secs(60)), ..Limits::default() };
+    let hub = open.store.hub("news", limits).unwrap();
+    open.fill(&hub, &["a"], 10, payloads);
+    let db = disk.beside("CREATE TRIGGER fails BEFORE INSERT ON messages BEGIN SELECT RAISE(ABORT, 'fails'); END");
+    open.queue(&hub.id, 11, "a", b"x", None);
+    assert!(!open.was_written());
+    disk.pass(60);
+    let count = || db.query_row("SELECT count(*) FROM messages", [], |row| row.get::<_, i64>(0)).unwrap();
+    eventually("they are deleted", || count() == 0);
+    assert!(!open.store.accepts());
+    db.execute_batch("DROP TRIGGER fails").unwrap();
+    eventually("it is written", || open.store.accepts());
+    assert_eq!(open.offsets(&hub.id, &[name("a")], 0), [11]);
+}
+
+#[test]
 fn a_transaction_deletes_a_bounded_part_of_what_is_beyond_smaller_limits() {
     let disk = Disk::new();
     let open = disk.open();

@@ -74,7 +74,8 @@ impl Writer {
                     self.retry();
                 }
             }
-            if Instant::now() >= self.house_at && self.failed.is_empty() {
+            // Also while nothing can be written: what is deleted gives a full disk room.
+            if Instant::now() >= self.house_at {
                 self.keep_house();
             }
         }
@@ -85,7 +86,7 @@ impl Writer {
     fn patience(&self) -> Option<Duration> {
         let left = |at: Instant| Some(at.saturating_duration_since(Instant::now()));
         if !self.failed.is_empty() {
-            return left(self.retry_at);
+            return left(self.retry_at.min(self.house_at));
         }
         let is_something_left = self.written_at.is_some() || self.state.has_ages();
         if is_something_left { left(self.house_at) } else { None }
