@@ -16,7 +16,7 @@ use crate::config::HubId;
 pub const PARTITIONS: usize = 4096;
 
 /// A channel as a number. Conflation compares channels by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Topic(u64);
 
 /// One of `PARTITIONS` groups of channels. All publications of one partition are ordered by one owner.

@@ -5,6 +5,7 @@
 //! the other process has its own numbers and perhaps another configuration. Times are those of the clock of the sessions, which
 //! continues in the other process.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -191,8 +192,10 @@ impl<S: Socket> Session<S> {
         let (wished_channels, wished_patterns) = (wished.0.len() as u32, wished.1.len() as u32);
         channels.extend(wished.0);
         patterns.extend(wished.1);
-        let topics: SmallVec<[Topic; 1]> = channels.iter().map(|name| Topic::of(terms.hub_id, name)).collect();
-        let (mut waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| outbox.kept(&topics));
+        let (mut waiting, written) = self.outbox.as_ref().map_or_else(Default::default, |outbox| {
+            let topics = channels.iter().map(|name| Topic::of(terms.hub_id, name));
+            outbox.kept(&topics.zip(0..).collect())
+        });
         let mut behind: Vec<Behind> = self.catching_up().map(Behind::from).collect();
         let poll = self.polling();
         if let Some(poll) = poll {
@@ -315,9 +318,9 @@ fn together(names: &[Arc<str>], patterns: &[Arc<str>]) -> SmallVec<[Selector; 1]
 }
 
 impl Outbox {
-    /// The entries, and how much of the first one is written. `topics` are those of the session's channels, in the same order.
-    fn kept(&self, topics: &[Topic]) -> (Vec<Kept>, u64) {
-        let index = |topic: Topic| topics.iter().position(|other| *other == topic).map(|index| index as u32);
+    /// The entries, and how much of the first one is written. `indexes` are those of the session's channels.
+    fn kept(&self, indexes: &HashMap<Topic, u32>) -> (Vec<Kept>, u64) {
+        let index = |topic: Topic| indexes.get(&topic).copied();
         let dropped = |dropped: u64| dropped.min(u32::MAX.into()) as u32;
         let kept = self.entries().map(|entry| match entry {
             Entry::Frame { bytes, topic, since } => {
