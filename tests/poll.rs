@@ -353,6 +353,8 @@ fn pages_of_other_origins_may_read_an_answer_if_the_route_allows_it() {
             assert_eq!(head.field("access-control-allow-credentials"), credentials, "{target}");
             assert_eq!(head.field("vary"), Some("Origin"));
         }
+        let answer = ask(address, "GET", &format!("{path}?since=earliest"), &[&field], b"a body");
+        assert_eq!((answer.status, answer.field("access-control-allow-origin")), (400, Some(origin.as_str())));
         let answer = ask(address, "OPTIONS", path, &[&field], b"");
         assert_eq!((answer.status, answer.field("access-control-allow-origin")), (204, Some(origin.as_str())));
     }

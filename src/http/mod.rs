@@ -49,8 +49,8 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 
-use crate::config::HubId;
 use crate::config::limits::{PATH_BYTES_MAX, REFUSAL_PATIENCE};
+use crate::config::{HubId, Subscription};
 use crate::hub::presence::Attendees;
 use crate::hub::{Message, Outcome as Published, Partition, Position};
 use crate::session::Arrival;
@@ -59,6 +59,7 @@ use arguments::Arguments;
 use body::Body;
 use content::Content;
 use pages::Files;
+use reader::Reader;
 use refusals::shortened;
 use routes::Match;
 pub use site::{Handler, HubInUse, Site};
@@ -248,21 +249,17 @@ async fn outcome<B: Backend>(
             return Ok(Outcome::Upgrade(answer, Box::new(upgrade)));
         }
         Handler::Events(handler) => {
+            expect_no_content(content, &handler.route.subscription, head, site, client)?;
             let has_room = !backend.is_draining() && !client.is_reserve;
             let arrival = events::respond(handler, head, &arguments, site, client.on_loopback, has_room)?;
-            if content.is_none() {
-                return Ok(Outcome::Stream(Box::new(arrival)));
-            }
-            answer::text(StatusCode::BAD_REQUEST, "the request of an event stream has no body")
+            return Ok(Outcome::Stream(Box::new(arrival)));
         }
         Handler::Poll(handler) => {
+            expect_no_content(content, &handler.route.subscription, head, site, client)?;
             let has_room = !backend.is_draining() && !client.is_reserve;
             let position = || backend.position(handler.terms.hub_id);
             let arrival = poll::respond(handler, head, &arguments, site, client.on_loopback, has_room, position)?;
-            if content.is_none() {
-                return Ok(Outcome::Stream(Box::new(arrival)));
-            }
-            answer::text(StatusCode::BAD_REQUEST, "the request of a poll has no body")
+            return Ok(Outcome::Stream(Box::new(arrival)));
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
         Handler::Presence(handler) => presence::respond(handler, head, &arguments, site, client, backend).await?,
@@ -275,6 +272,22 @@ async fn outcome<B: Backend>(
         Handler::Ready => reading(&head.method, || status::ready(backend.is_draining())),
     };
     Ok(Outcome::Answer(answer))
+}
+
+/// Refuses a request with content where a session begins, which takes the connection.
+fn expect_no_content(
+    content: &Content,
+    subscription: &Subscription,
+    head: &Parts,
+    site: &Site,
+    client: &Client,
+) -> Result<(), Box<Answer>> {
+    if content.is_none() {
+        return Ok(());
+    }
+    let reader = Reader::check(&subscription.origins, head, &site.hosts, client.on_loopback)?;
+    reader.check_method(&head.method)?;
+    Err(reader.allowed(answer::text(StatusCode::BAD_REQUEST, "a request for an event stream or a poll has no body")))
 }
 
 fn unavailable(sentence: &str) -> Box<Answer> {
