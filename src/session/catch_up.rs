@@ -95,20 +95,16 @@ impl CatchUp {
 }
 
 impl<S: Socket> Session<S> {
-    /// Begins to catch up with subscriptions.
-    pub fn catch_up(&mut self, selectors: Arc<[Selector]>, since: Since) {
-        self.begin_catching_up(selectors, since, false);
-    }
-
-    pub(super) fn begin_catching_up(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool) {
+    /// Begins to catch up with subscriptions. `is_wished`: the client has asked for them itself.
+    pub fn catch_up(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool) {
         // A client that asks for the oldest messages knows that others were before.
         let known = selectors.iter().filter(|_| since == Since::Earliest).map(|selector| selector.text.clone());
         let gaps = known.collect();
-        self.catch_up_after(selectors, since, is_wished, gaps);
+        self.go_on_catching_up(selectors, since, is_wished, gaps);
     }
 
     /// The same for a client that has been told of these gaps.
-    pub(super) fn catch_up_after(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool, gaps: Gaps) {
+    pub(super) fn go_on_catching_up(&mut self, selectors: Arc<[Selector]>, since: Since, is_wished: bool, gaps: Gaps) {
         let catch_up = CatchUp { selectors, since, asked: None, has_told: false, is_wished, is_ended: false, gaps };
         self.state.cold.get_or_insert_default().catch_ups.push(catch_up);
     }

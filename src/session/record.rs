@@ -98,6 +98,7 @@ tagged!(Record {
     19 wished_channels,
     20 wished_patterns,
     21 owes_position,
+    // 22 to 24 were never written.
     25 identity,
 });
 
@@ -268,7 +269,7 @@ impl<S: Socket> Session<S> {
         }
         for behind in record.behind {
             let (since, gaps) = (Since::parse(&behind.since), behind.gaps.clone());
-            session.catch_up_after(behind.selectors(), since, behind.is_wished, gaps);
+            session.go_on_catching_up(behind.selectors(), since, behind.is_wished, gaps);
         }
         session
     }

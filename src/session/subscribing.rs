@@ -4,7 +4,7 @@
 
 use super::speech::Answer;
 use super::{Acts, Session, Socket};
-use crate::hub::{Seat, Selector, Since};
+use crate::hub::{Seat, Selector};
 
 /// What is known of a subscription that has not begun yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +49,6 @@ impl<S: Socket> Session<S> {
         let seats = self.state.cold.as_mut().map(|cold| std::mem::take(&mut cold.wished_seats));
         self.state.shrink_cold();
         seats.unwrap_or_default()
-    }
-
-    /// Begins to catch up with a subscription.
-    pub fn catch_up_as_wished(&mut self, selector: Selector, since: Since) {
-        self.begin_catching_up([selector].into(), since, true);
     }
 
     /// Whether the subscriptions of its route have not begun yet.

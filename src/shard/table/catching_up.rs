@@ -27,7 +27,7 @@ impl<S: Socket> Table<S> {
     /// Has a session catch up with subscriptions, which begin then.
     pub(super) fn catch_up(&mut self, key: SessionKey, selectors: Arc<[Selector]>, since: Since) {
         self.note_coming_to(key.slot, &selectors);
-        self.sessions[key.slot as usize].catch_up(selectors, since);
+        self.sessions[key.slot as usize].catch_up(selectors, since, false);
         self.asking.push(key);
     }
 

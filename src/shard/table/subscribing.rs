@@ -48,7 +48,7 @@ impl<S: Socket> Table<S> {
         self.note_coming_to(slot, std::slice::from_ref(&selector));
         if let Some(since) = since {
             let session = &mut self.sessions[slot as usize];
-            session.catch_up_as_wished(selector, since);
+            session.catch_up([selector].into(), since, true);
             return self.ask_later(slot);
         }
         let seats = self.subscribe(hub_id, std::slice::from_ref(&selector), slot);
