@@ -57,8 +57,8 @@ impl<S: Socket> Table<S> {
         match session.flush(run, self.now) {
             Ok(Flushed::Whole) => {
                 let next = session.after_writing();
-                // Almost always nothing follows.
-                if next != Written::Stay || session.is_catching_up() {
+                // Almost always nothing follows. A session that catches up has asked already: nothing waited.
+                if next != Written::Stay {
                     self.go_on(slot, next);
                 }
             }
