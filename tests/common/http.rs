@@ -34,20 +34,25 @@ impl Answer {
     /// Reads a complete response, whose body has a length or chunks.
     pub fn read(wire: &mut Wire) -> Answer {
         let mut answer = Answer::read_head(wire);
-        if answer.field("transfer-encoding") == Some("chunked") {
+        answer.read_body(wire);
+        answer
+    }
+
+    /// Reads the body, which has a length or chunks.
+    pub fn read_body(&mut self, wire: &mut Wire) {
+        if self.field("transfer-encoding") == Some("chunked") {
             loop {
                 let length = String::from_utf8(wire.take_until(b"\r\n")).unwrap();
                 let chunk = wire.take(usize::from_str_radix(length.trim(), 16).unwrap());
                 assert_eq!(wire.take(2), b"\r\n");
                 if chunk.is_empty() {
-                    return answer;
+                    return;
                 }
-                answer.body.extend(chunk);
+                self.body.extend(chunk);
             }
         }
-        let length = answer.field("content-length").map_or(0, |length| length.parse().unwrap());
-        answer.body = wire.take(length);
-        answer
+        let length = self.field("content-length").map_or(0, |length| length.parse().unwrap());
+        self.body = wire.take(length);
     }
 
     /// The value of a field that occurs at most once.

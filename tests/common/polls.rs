@@ -41,29 +41,17 @@ impl Poll {
 
     /// The whole response, which ends its connection if it says so.
     pub fn answer(mut self) -> Value {
-        let mut head = self.head().clone();
-        let mut body = Vec::new();
-        if head.field("transfer-encoding") == Some("chunked") {
-            loop {
-                let length = String::from_utf8(self.wire.take_until(b"\r\n")).unwrap();
-                let length = usize::from_str_radix(length.trim(), 16).unwrap();
-                body.extend(self.wire.take(length));
-                assert_eq!(self.wire.take(2), b"\r\n");
-                if length == 0 {
-                    break;
-                }
-            }
-        } else if let Some(length) = head.field("content-length") {
-            body = self.wire.take(length.parse().unwrap());
+        let mut answer = self.head().clone();
+        if ["transfer-encoding", "content-length"].iter().any(|name| answer.field(name).is_some()) {
+            answer.read_body(&mut self.wire);
         } else {
-            body = self.wire.take_all();
+            answer.body = self.wire.take_all();
         }
-        if head.field("connection") == Some("close") {
+        if answer.field("connection") == Some("close") {
             self.wire.expect_end();
         }
-        head.body = body;
-        assert_eq!((head.status, head.text().ends_with("}\n")), (200, true), "{head:?}");
-        head.json()
+        assert_eq!((answer.status, answer.text().ends_with("}\n")), (200, true), "{answer:?}");
+        answer.json()
     }
 }
 
