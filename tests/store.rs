@@ -50,7 +50,15 @@ fn channel_of(offset: u64) -> &'static str {
 }
 
 fn entry(offset: u64, payload: Vec<u8>, hold: Box<dyn Hold>) -> Entry {
-    Entry { offset, channel: channel_of(offset).into(), kind: Kind::Text, payload: payload.into(), key: None, hold }
+    Entry {
+        offset,
+        channel: channel_of(offset).into(),
+        kind: Kind::Text,
+        payload: payload.into(),
+        key: None,
+        progress: None,
+        hold,
+    }
 }
 
 fn all(store: &Store, hub: &pushd::store::StoredHub) -> Vec<StoredMessage> {

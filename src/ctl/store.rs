@@ -255,7 +255,7 @@ fn import(store: &Store, hub: &str, limits: Limits, lines: impl BufRead) -> Resu
         }
         let Exported { channel, kind, payload, time, .. } = message;
         let (offset, hold) = (hub.next + count, Box::new(Written { progress: progress.clone(), is_written: false }));
-        store.append_at(&hub.id, Entry { offset, channel, kind, payload, key: None, hold }, time);
+        store.append_at(&hub.id, Entry { offset, channel, kind, payload, key: None, progress: None, hold }, time);
         count += 1;
     }
     while progress.done.load(Ordering::Acquire) < count {

@@ -26,6 +26,6 @@ pub use members::{Members, Membership};
 pub use position::{Epoch, Position, Since};
 pub use presence::Presence;
 pub use publication::{Kind, Message, Publication};
-pub use receipt::{Outcome, Receipt, Report};
+pub use receipt::{Outcome, Progress, Receipt, Report};
 pub use selector::Selector;
 pub use topic::{Partition, Topic, set_topic_key};

@@ -16,6 +16,15 @@ pub struct Outcome {
     pub is_refused: bool,
 }
 
+/// How far a feed has come with a message. It is kept with the message: both or neither.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The name of the feed.
+    pub feed: Box<str>,
+    /// From where it continues after the message, as the feed reads it.
+    pub mark: Box<[u8]>,
+}
+
 /// Counts the subscribers a publication was queued for, over all shards.
 ///
 /// The count is complete when the last holder has dropped the publication: the shards, and for a hub on disk its store, which holds
@@ -25,6 +34,7 @@ pub struct Receipt {
     is_refused: AtomicBool,
     position: Option<Position>,
     key: Option<Box<str>>,
+    progress: Option<Progress>,
     report: Option<Box<dyn FnOnce(Outcome) + Send + Sync>>,
 }
 
@@ -32,7 +42,8 @@ impl Receipt {
     /// A receipt that calls `report` once, with the complete outcome.
     pub fn new(report: impl FnOnce(Outcome) + Send + Sync + 'static) -> Receipt {
         let report: Option<Box<dyn FnOnce(Outcome) + Send + Sync>> = Some(Box::new(report));
-        Receipt { reached: AtomicU64::new(0), is_refused: AtomicBool::new(false), position: None, key: None, report }
+        let (reached, is_refused) = (AtomicU64::new(0), AtomicBool::new(false));
+        Receipt { reached, is_refused, position: None, key: None, progress: None, report }
     }
 
     /// The same with a key: a message with the same key on the same channel is the same message.
@@ -40,6 +51,18 @@ impl Receipt {
     pub fn with_key(mut self, key: Option<Box<str>>) -> Receipt {
         self.key = key;
         self
+    }
+
+    /// The same with the progress of the feed that publishes the message.
+    #[must_use]
+    pub fn with_progress(mut self, progress: Progress) -> Receipt {
+        self.progress = Some(progress);
+        self
+    }
+
+    /// The progress of the feed that publishes the message.
+    pub fn progress(&self) -> Option<&Progress> {
+        self.progress.as_ref()
     }
 
     /// The key of the message.

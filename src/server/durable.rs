@@ -43,7 +43,7 @@ impl Durable {
                 message: format!("the store cannot begin the hub {}: {error}", hub.name),
                 kind: error.kind(),
             })?;
-            let HubState { id, epoch, next, keys } = state;
+            let HubState { id, epoch, next, keys, .. } = state;
             hubs.continue_from(hub.name.clone(), Position { epoch: Epoch(epoch), offset: next - 1 });
             self.disks.insert(hub.name.clone(), Disk::new(store, id));
             self.keys.push((hub.name.clone(), keys));

@@ -85,9 +85,12 @@ impl Disk {
     /// Keeps a publication.
     pub fn append(&self, publication: &Arc<Publication>, offset: u64) {
         let Message { channel, kind, payload, receipt, .. } = &publication.message;
-        let key = receipt.as_ref().and_then(|receipt| receipt.key()).map(Box::from);
+        let receipt = receipt.as_ref();
+        let key = receipt.and_then(|receipt| receipt.key()).map(Box::from);
+        let progress = receipt.and_then(|receipt| receipt.progress()).cloned();
+        let (channel, payload) = (channel.clone(), payload.clone());
         let hold = Box::new(Held { publication: publication.clone(), is_written: false });
-        let entry = Entry { offset, channel: channel.clone(), kind: *kind, payload: payload.clone(), key, hold };
+        let entry = Entry { offset, channel, kind: *kind, payload, key, progress, hold };
         self.store.append(&self.hub, entry);
     }
 

@@ -10,8 +10,8 @@ use super::expiry::Expiry;
 use super::hubs::{self, Hub};
 use super::queue::{Append, Command};
 use super::schema::{key_sum, message_id, message_sum, of_message_id};
-use super::{HubState, Limits};
-use crate::hub::Kind;
+use super::{HubState, Limits, marks};
+use crate::hub::{Kind, Progress};
 
 /// What the writer knows of the database. After a transaction that was rolled back it is read again.
 #[derive(Debug, Default)]
@@ -84,6 +84,7 @@ impl State {
                 Command::Complete { hub, channel, key, subscribers, .. } => {
                     complete(db, *hub, channel, key, *subscribers)?;
                 }
+                Command::Mark { hub, feed, mark, .. } => self.mark(db, *hub, feed, mark.as_deref())?,
                 Command::Begin { name, limits, .. } => {
                     written.begun.push((place, self.begin(db, name, *limits, now)?));
                 }
@@ -140,6 +141,14 @@ impl State {
         }
     }
 
+    fn mark(&self, db: &Connection, hub: u16, feed: &str, mark: Option<&[u8]>) -> Result<()> {
+        let Some(hub) = self.hubs.iter().find(|found| found.number == hub) else { return Ok(()) };
+        match mark {
+            Some(mark) => marks::save(db, hub.number, feed, hub.last, mark),
+            None => marks::forget(db, hub.number, feed),
+        }
+    }
+
     /// Returns whether the message is in the database: not if its hub is unknown, or another message has its offset.
     fn append(&mut self, db: &Connection, append: &Append, now: i64) -> Result<bool> {
         let Some(hub) = self.hubs.iter_mut().find(|hub| hub.number == append.hub) else { return Ok(false) };
@@ -163,6 +172,9 @@ impl State {
         hub.last = hub.last.max(append.offset);
         if let Some(key) = &append.key {
             save_key(db, hub.number, &append.channel, key, [append.offset as i64, 0, now])?;
+        }
+        if let Some(Progress { feed, mark }) = &append.progress {
+            marks::save(db, hub.number, feed, append.offset, mark)?;
         }
         Ok(true)
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 
 use super::schema::{self, HUB_MAX, message_id, of_message_id};
-use super::{HubState, Limits, StoredHub, StoredKey};
+use super::{HubState, Limits, StoredHub, StoredKey, marks};
 use crate::config::limits::{IDEMPOTENCY_AGE, STORE_OFFSETS_RESERVED};
 
 /// The bits of an epoch.
@@ -156,8 +156,8 @@ pub(super) fn begin(
     hub.limits = limits;
     hub.save(db)?;
     hub.is_changed = false;
-    let keys = keys(db, hub.number, now)?;
-    Ok(Some(HubState { id: hub.stored(), epoch: hub.epoch, next, keys }))
+    let (keys, marks) = (keys(db, hub.number, now)?, marks::read(db, hub.number)?);
+    Ok(Some(HubState { id: hub.stored(), epoch: hub.epoch, next, keys, marks }))
 }
 
 fn keys(db: &Connection, hub: u16, now: i64) -> Result<Vec<StoredKey>> {

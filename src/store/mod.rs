@@ -12,7 +12,7 @@
 //! The engine is SQLite in WAL mode. A commit goes into the log, which has checksums; readers see the last commit and never wait.
 //! Everything that is written is in `schema`; `docs/store-format.md` describes it for people.
 //!
-//! - `writer`, `append`, `hubs`, `channels`, `expiry`: what is written, in one transaction a batch
+//! - `writer`, `append`, `hubs`, `channels`, `marks`, `expiry`: what is written, in one transaction a batch
 //! - `reader`, `page`: what is read
 //! - `opening`, `verify`, `log`: whether the files are whole
 //! - `salvage`, `raw`: all rows that are whole, out of files that are not
@@ -26,6 +26,7 @@ mod files;
 mod hubs;
 mod inspection;
 mod log_file;
+mod marks;
 mod opening;
 mod page;
 mod queue;
@@ -51,7 +52,7 @@ use bytes::Bytes;
 
 use crate::config;
 use crate::config::Sync;
-use crate::hub::Kind;
+use crate::hub::{Kind, Progress};
 pub use export::Exported;
 pub use inspection::{HubFigures, Inspection};
 pub use opening::OpenError;
@@ -102,6 +103,8 @@ pub struct HubState {
     pub next: u64,
     /// The idempotency keys of the last five minutes.
     pub keys: Vec<StoredKey>,
+    /// The marks of its feeds.
+    pub marks: Vec<Progress>,
 }
 
 /// An idempotency key, with what its publisher was told.
@@ -138,6 +141,8 @@ pub struct Entry {
     pub payload: Bytes,
     /// Its idempotency key.
     pub key: Option<Box<str>>,
+    /// The progress of the feed that it comes from.
+    pub progress: Option<Progress>,
     /// What waits for it.
     pub hold: Box<dyn Hold>,
 }
@@ -236,9 +241,15 @@ impl Store {
 
     /// The same with the time at which it was published, in seconds since 1970. `None`, or a time that is still to come: now.
     pub fn append_at(&self, hub: &StoredHub, entry: Entry, time: Option<i64>) {
-        let Entry { offset, channel, kind, payload, key, hold } = entry;
-        let append = Append { hub: hub.number, offset, channel, kind, payload, key, time, hold: Some(hold) };
+        let Entry { offset, channel, kind, payload, key, progress, hold } = entry;
+        let (hub, hold) = (hub.number, Some(hold));
+        let append = Append { hub, offset, channel, kind, payload, key, progress, time, hold };
         self.inner.queue.push(Command::Append(append));
+    }
+
+    /// Keeps the mark of a feed without a message; `None`: forgets it. `hold` is dropped when that is written.
+    pub fn mark(&self, hub: &StoredHub, feed: &str, mark: Option<Box<[u8]>>, hold: Option<Box<dyn Send>>) {
+        self.inner.queue.push(Command::Mark { hub: hub.number, feed: feed.into(), mark, hold });
     }
 
     /// Completes an idempotency key with the number of subscribers. `done` is called when that is written, or when an attempt has

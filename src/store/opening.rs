@@ -111,6 +111,7 @@ pub(super) fn open(directory: &Path, sync: Sync) -> Result<Opened, OpenError> {
             schema::writing(&files.database(), sync)?
         }
     };
+    schema::add_missing(&db)?;
     Ok(Opened { files, lock, db, warnings, is_checked })
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Hold, HubState, Limits};
 use crate::config::limits::{STORE_BATCH_MAX, STORE_QUEUE_BYTES_MAX, STORE_QUEUE_ENTRIES_MAX};
-use crate::hub::Kind;
+use crate::hub::{Kind, Progress};
 
 /// A publication that is to be written.
 pub(super) struct Append {
@@ -20,6 +20,7 @@ pub(super) struct Append {
     pub kind: Kind,
     pub payload: Bytes,
     pub key: Option<Box<str>>,
+    pub progress: Option<Progress>,
     /// Seconds since 1970. `None`: when it is written.
     pub time: Option<i64>,
     /// What waits for it, until it is written or has failed.
@@ -35,6 +36,14 @@ pub(super) enum Command {
         key: Box<str>,
         subscribers: u64,
         done: Option<Box<dyn FnOnce() + Send>>,
+    },
+    /// Keeps or forgets the mark of a feed.
+    Mark {
+        hub: u16,
+        feed: Box<str>,
+        mark: Option<Box<[u8]>>,
+        /// Dropped when that is written.
+        hold: Option<Box<dyn Send>>,
     },
     Begin {
         name: String,

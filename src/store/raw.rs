@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::files::Files;
 use super::log_file::{self, FRAME, HEADER};
-use super::schema::{PAGE, hub_sum, key_sum, message_sum, name_sum};
+use super::schema::{PAGE, hub_sum, key_sum, mark_sum, message_sum, name_sum};
 
 /// The first byte of the other kinds of pages: parts of an index, the inner pages of a table, and what continues a long row (the
 /// number of the next page, which is less than 2^24 up to 64 GiB). A page of the latter kind must never be taken for a leaf: a
@@ -50,6 +50,12 @@ pub(super) enum Row<'a> {
         channel: &'a str,
         key: &'a str,
         numbers: [i64; 3],
+    },
+    Mark {
+        hub: i64,
+        feed: &'a str,
+        offset: i64,
+        mark: &'a [u8],
     },
     /// A message that is not whole.
     Broken {
@@ -264,6 +270,9 @@ fn row<'a>(id: i64, values: &[Value<'a>]) -> Option<Row<'a>> {
         ] => {
             let numbers = [offset, subscribers, time];
             (key_sum(hub, channel, key, numbers) == sum).then_some(Row::Key { hub, channel, key, numbers })
+        }
+        [Null, Number(hub), Text(feed), Number(offset), Blob(mark), Number(sum)] => {
+            (mark_sum(hub, feed, offset, mark) == sum).then_some(Row::Mark { hub, feed, offset, mark })
         }
         _ => None,
     }

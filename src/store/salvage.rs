@@ -16,7 +16,7 @@ use super::files::Files;
 use super::hubs::{Hub, random_epoch};
 use super::raw::{self, Row};
 use super::schema::{self, of_message_id};
-use super::{Limits, io_error};
+use super::{Limits, io_error, marks};
 
 /// How many damaged messages are named in the log.
 const NAMED_MAX: usize = 5;
@@ -114,6 +114,11 @@ impl Salvage {
             }
             Row::HubName { id, name } => self.hubs.entry(id as u16).or_default().name = Some(name.to_owned()),
             Row::Key { hub, channel, key, numbers } => save_key(db, hub as u16, channel, key, numbers)?,
+            Row::Mark { hub, feed, offset, mark } => {
+                let found = self.hubs.entry(hub as u16).or_default();
+                found.last = found.last.max(offset as u64);
+                marks::save(db, hub as u16, feed, offset as u64, mark)?;
+            }
         }
         Ok(())
     }

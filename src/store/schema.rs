@@ -1,6 +1,6 @@
 //! The tables of the store, the settings of its connections, and the checksum of a row.
 //!
-//! SQLite has no checksums for what is in the database file. So each row of a message, a hub and a key carries its own, and a row
+//! SQLite has no checksums for what is in the database file. So each row of a message, a hub, a key and a mark carries its own, and a row
 //! is self-contained: a message has the name of its channel. So all rows that are whole can be found again in a damaged file,
 //! whatever became of the rest (`salvage`).
 
@@ -48,15 +48,26 @@ CREATE TABLE keys(id INTEGER PRIMARY KEY, hub INTEGER NOT NULL, channel TEXT NOT
 CREATE UNIQUE INDEX keys_by_name ON keys(hub, channel, key);
 CREATE INDEX keys_by_time ON keys(time);
 ";
+/// Stores of earlier versions have no marks.
+const MARKS: &str = "
+CREATE TABLE IF NOT EXISTS marks(id INTEGER PRIMARY KEY, hub INTEGER NOT NULL, feed TEXT NOT NULL, offset INTEGER NOT NULL,
+    mark BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE UNIQUE INDEX IF NOT EXISTS marks_by_feed ON marks(hub, feed);
+";
 
 /// Creates the tables in an empty database.
 pub(super) fn create(path: &Path) -> Result<()> {
     let db = connect(path)?;
     db.execute_batch(&format!(
         "PRAGMA page_size = {PAGE}; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
-         BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; {TABLES} COMMIT;"
+         BEGIN; PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; {TABLES} {MARKS} COMMIT;"
     ))?;
     empty_log(&db).map(drop)
+}
+
+/// Adds the tables that a store of an earlier version does not have.
+pub(super) fn add_missing(db: &Connection) -> Result<()> {
+    db.execute_batch(&format!("BEGIN; {MARKS} COMMIT;"))
 }
 
 /// A connection of the writer. `Always`: a commit returns when it is on the disk.
@@ -193,6 +204,11 @@ pub(super) fn key_sum(hub: i64, channel: &str, key: &str, numbers: [i64; 3]) -> 
         sum = sum.number(number);
     }
     sum.end()
+}
+
+/// The checksum of the mark of a feed.
+pub(super) fn mark_sum(hub: i64, feed: &str, offset: i64, mark: &[u8]) -> i64 {
+    Sum::of(5).number(hub).bytes(feed.as_bytes()).number(offset).bytes(mark).end()
 }
 
 /// A connection that fills a new database, of which nothing is used if it is not completed.

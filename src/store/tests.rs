@@ -86,10 +86,25 @@ impl Disk {
 
 impl Open {
     fn queue(&self, hub: &StoredHub, offset: u64, channel: &str, payload: &[u8], key: Option<&str>) {
-        let hold = Box::new(Told(self.told.0.clone(), false));
         let payload = Bytes::copy_from_slice(payload);
-        let (channel, key) = (channel.into(), key.map(Into::into));
-        self.store.append(hub, Entry { offset, channel, kind: Kind::Binary, payload, key, hold });
+        let (channel, key, hold) = (channel.into(), key.map(Into::into), Box::new(self.hold()));
+        self.store.append(hub, Entry { offset, channel, kind: Kind::Binary, payload, key, progress: None, hold });
+    }
+
+    /// Queues a message of a feed with its mark.
+    fn queue_marked(&self, hub: &StoredHub, offset: u64, feed: &str, mark: &[u8]) {
+        let (progress, hold) = (Some(progress(feed, mark)), Box::new(self.hold()));
+        let (channel, payload) = ("a".into(), Bytes::copy_from_slice(mark));
+        self.store.append(hub, Entry { offset, channel, kind: Kind::Text, payload, key: None, progress, hold });
+    }
+
+    fn hold(&self) -> Told {
+        Told(self.told.0.clone(), false)
+    }
+
+    /// The marks that a hub has when it begins.
+    fn marks(&self, hub: &str) -> Vec<Progress> {
+        self.store.hub(hub, Limits::default()).unwrap().marks
     }
 
     /// Whether the next publication was written.
@@ -540,6 +555,85 @@ fn a_pattern_of_many_channels_reads_the_hub_in_order() {
     assert_eq!(open.offsets(&hub.id, &[Selector::pattern("x/9")], 0), [10, 1510, 3010, 4510]);
 }
 
+fn progress(feed: &str, mark: &[u8]) -> Progress {
+    Progress { feed: feed.into(), mark: mark.into() }
+}
+
+#[test]
+fn a_mark_comes_back_with_the_last_message_of_its_feed() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let [news, other] = ["news", "other"].map(|hub| open.store.hub(hub, SOME).unwrap());
+    assert_eq!(news.marks, []);
+    // The first mark of a feed has no message.
+    open.store.mark(&news.id, "idle", Some(b"begun".as_slice().into()), Some(Box::new(open.hold())));
+    assert!(open.was_written());
+    for n in 0..20 {
+        open.queue_marked(&news.id, news.next + n, "log", format!("{n}").as_bytes());
+        open.queue_marked(&other.id, other.next + n, "log", format!("other {n}").as_bytes());
+    }
+    (0..40).for_each(|_| assert!(open.was_written()));
+    let copy = snapshot(&disk);
+    assert_eq!(copy.open().marks("news"), [progress("idle", b"begun"), progress("log", b"19")]);
+    open.store.mark(&news.id, "idle", None, None);
+    open.store.close();
+    assert_eq!(disk.open().marks("news"), [progress("log", b"19")]);
+    assert_eq!(disk.open().marks("other"), [progress("log", b"other 19")]);
+}
+
+#[test]
+fn a_store_of_an_earlier_version_gets_its_table_of_marks() {
+    let disk = Disk::new();
+    disk.open().store.close();
+    let db = rusqlite::Connection::open(disk.database()).unwrap();
+    db.execute_batch("DROP TABLE marks").unwrap();
+    db.close().unwrap();
+    let open = disk.open();
+    assert_eq!((open.marks("news"), &open.warnings), (Vec::new(), &Vec::new()));
+    let hub = open.store.hub("news", SOME).unwrap();
+    open.queue_marked(&hub.id, hub.next, "log", b"one");
+    assert!(open.was_written());
+    open.store.close();
+    assert_eq!(disk.open().marks("news"), [progress("log", b"one")]);
+}
+
+#[test]
+fn a_mark_is_saved_out_of_a_damaged_store_if_it_is_whole() {
+    let mark = |n: u64| format!("the mark {n:04} {}", "x".repeat(300)).into_bytes();
+    let whole = Disk::new();
+    let open = whole.open();
+    let hub = open.store.hub("news", Limits::default()).unwrap();
+    for n in 0..500 {
+        open.queue_marked(&hub.id, hub.next + n, "log", &mark(n));
+        // Many commits leave old copies of its page in the log.
+        assert!(open.was_written());
+    }
+    let [headless, changed] = [snapshot(&whole), snapshot(&whole)];
+    open.store.close();
+    change(&headless.database(), 0, &[0x55; 100]);
+    let open = headless.open();
+    assert!(open.warnings[0].contains("were saved"), "{:?}", open.warnings);
+    assert_eq!(open.marks("news"), [progress("log", &mark(499))], "the newest of all copies");
+    open.store.close();
+    assert_eq!(headless.open().marks("news"), [progress("log", &mark(499))]);
+    // One byte of the mark, and nothing else.
+    changed.open().store.close();
+    let bytes = fs::read(changed.database()).unwrap();
+    let last = mark(499);
+    let places = (0..bytes.len() - last.len()).filter(|at| bytes[*at..].starts_with(&last));
+    let places: Vec<_> = places.collect();
+    assert_eq!(places.len(), 2, "the message and its mark");
+    for at in places {
+        change(&changed.database(), at as u64 + 20, b"y");
+    }
+    let open = changed.open();
+    assert_eq!(open.marks("news"), [], "it is not believed");
+    let hub = open.store.hub("news", Limits::default()).unwrap();
+    open.queue_marked(&hub.id, hub.next, "log", b"again");
+    assert!(open.was_written());
+    assert_eq!(open.marks("news"), [progress("log", b"again")]);
+}
+
 /// A change of the files of a store that is not open.
 type Harm = (&'static str, fn(&Path));
 
@@ -674,7 +768,7 @@ fn every_snapshot_has_what_was_acknowledged() {
 }
 
 fn hub_state(hub: &HubState) -> HubState {
-    HubState { id: hub.id.clone(), epoch: hub.epoch, next: hub.next, keys: Vec::new() }
+    HubState { id: hub.id.clone(), epoch: hub.epoch, next: hub.next, keys: Vec::new(), marks: Vec::new() }
 }
 
 #[test]

@@ -184,6 +184,7 @@ impl Writer {
                     }
                 }
                 Command::Complete { done, .. } => done.take().into_iter().for_each(|done| done()),
+                Command::Mark { hold, .. } => *hold = None,
                 _ => {}
             }
         }
