@@ -9,10 +9,12 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::unistd::{Whence, lseek};
 
 use super::mark::FileMark;
@@ -21,14 +23,21 @@ use crate::config::limits::{FEED_READ_BYTES, TAIL_REMEMBERED_BYTES};
 /// A file and the offset up to which it was read.
 pub(super) struct Followed {
     file: Arc<File>,
+    inode: u64,
     /// The offset of the next byte to read.
     at: u64,
     /// `at` is inside a line that began before the feed did.
     inside: bool,
     /// `at` is the start of a line.
     fresh: bool,
-    /// The last bytes before `at`.
+    /// The last bytes before `at`: those of the last read, and those that are remembered before it.
     before: Vec<u8>,
+}
+
+/// Opens a file to be read. A FIFO does not make it wait.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    File::options().read(true).custom_flags(flags.bits()).open(path)
 }
 
 impl Followed {
@@ -36,19 +45,32 @@ impl Followed {
     pub(super) fn from(file: File, at: u64) -> io::Result<Followed> {
         let before = bytes_before(&file, at)?;
         let inside = before.last().is_some_and(|last| *last != b'\n');
-        Ok(Followed { file: Arc::new(file), at, inside, fresh: !inside, before })
+        let inode = file.metadata()?.ino();
+        Ok(Followed { file: Arc::new(file), inode, at, inside, fresh: !inside, before })
     }
 
-    /// Continues where another process stopped.
-    pub(super) fn resume(FileMark { file, at, inside }: FileMark) -> Followed {
+    /// Continues in `file` where another process stopped.
+    pub(super) fn resume(file: Arc<File>, mark: FileMark) -> Followed {
+        let FileMark { at, inside, mut before, .. } = mark;
         // A read error is reported by the next read.
-        let before = bytes_before(&file, at).unwrap_or_default();
-        Followed { file, at, inside, fresh: !inside, before }
+        if before.is_empty() {
+            before = bytes_before(&file, at).unwrap_or_default();
+        }
+        let inode = file.metadata().map_or(mark.inode, |metadata| metadata.ino());
+        Followed { file, inode, at, inside, fresh: !inside, before }
+    }
+
+    /// Continues in the file that a process had open which is gone, if this is that file, and it was not rewritten since.
+    pub(super) fn find(file: File, mark: &FileMark) -> io::Result<Option<Followed>> {
+        let is_it = file.metadata()?.ino() == mark.inode && holds(&file, mark.at, &mark.before)?;
+        Ok(is_it.then(|| Followed::resume(Arc::new(file), mark.clone())))
     }
 
     /// The mark `unread` bytes before `at`.
     pub(super) fn mark(&self, unread: usize) -> FileMark {
-        FileMark { file: self.file.clone(), at: self.at.saturating_sub(unread as u64), inside: self.inside }
+        let Followed { file, inode, at, inside, .. } = self;
+        let (at, before) = (at.saturating_sub(unread as u64), self.remembered(unread).to_vec());
+        FileMark { file: Some(file.clone()), inode: *inode, at, inside: *inside, before }
     }
 
     pub(super) fn metadata(&self) -> io::Result<Metadata> {
@@ -57,8 +79,7 @@ impl Followed {
 
     /// Goes back to the start if the file no longer holds the bytes that were read. Returns whether it did.
     pub(super) fn restart_if_rewritten(&mut self) -> io::Result<bool> {
-        let holds =
-            self.file.metadata()?.len() >= self.at && bytes_before(&self.file, self.at)?.ends_with(&self.before);
+        let holds = holds(&self.file, self.at, self.remembered(0))?;
         if !holds {
             (self.at, self.inside, self.fresh) = (0, false, true);
             self.before.clear();
@@ -121,9 +142,20 @@ impl Followed {
     }
 
     fn remember(&mut self, bytes: &[u8]) {
-        self.before.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL_REMEMBERED_BYTES)..]);
         self.before.drain(..self.before.len().saturating_sub(TAIL_REMEMBERED_BYTES));
+        self.before.extend_from_slice(bytes);
     }
+
+    /// What is remembered of the bytes before the offset `unread` bytes before `at`.
+    fn remembered(&self, unread: usize) -> &[u8] {
+        let known = &self.before[..self.before.len().saturating_sub(unread)];
+        &known[known.len().saturating_sub(TAIL_REMEMBERED_BYTES)..]
+    }
+}
+
+/// Whether a file still holds these bytes before an offset.
+fn holds(file: &File, at: u64, before: &[u8]) -> io::Result<bool> {
+    Ok(file.metadata()?.len() >= at && bytes_before(file, at)?.ends_with(before))
 }
 
 /// The bytes before an offset, at most as many as are remembered.

@@ -17,12 +17,16 @@ pub struct Mark {
 /// A file and how far it was published.
 #[derive(Debug, Clone)]
 pub struct FileMark {
-    /// The file, whatever its name is by now.
-    pub file: Arc<File>,
+    /// The file, whatever its name is by now. `None`: it is found by its inode.
+    pub file: Option<Arc<File>>,
+    /// The inode of the file; 0 if only the file is known.
+    pub inode: u64,
     /// Where the first unpublished line begins.
     pub at: u64,
     /// That is inside a line that began before the feed did.
     pub inside: bool,
+    /// The last bytes before that. If they do not stand there any more, the file was rewritten.
+    pub before: Vec<u8>,
 }
 
 /// A mark that the feed updates and others read.
@@ -40,15 +44,11 @@ impl Bookmark {
         self.lock().clone()
     }
 
-    pub(super) fn count(&self, count: u64) {
-        self.lock().count = count;
+    pub(super) fn set(&self, mark: Mark) {
+        *self.lock() = mark;
     }
 
-    pub(super) fn begin(&self) {
-        self.lock().begun = true;
-    }
-
-    pub(super) fn file(&self, file: Option<FileMark>) {
+    pub(super) fn set_file(&self, file: Option<FileMark>) {
         self.lock().file = file;
     }
 

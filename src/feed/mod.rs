@@ -20,20 +20,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
 use crate::config::{self, HubId, Source, Template};
-use mark::Bookmark;
+use mark::{Bookmark, FileMark, Mark};
 
 mod command;
 mod followed;
 pub mod inheritance;
 mod lines;
 pub mod mark;
+mod rotated;
 mod tail;
 mod tick;
 
 /// The destination of a feed's publications.
 pub trait Outlet {
-    /// Publishes `message` on `channel` of `hub`. Waits while there is no space for it.
-    fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) -> impl Future<Output = ()>;
+    /// Publishes `message` on `channel` of `hub`. Waits while there is no space for it. The feed continues at `mark` after it.
+    fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>, mark: &Mark) -> impl Future<Output = ()>;
+
+    /// A tail has begun: it misses nothing after `mark`. Holds `beginning` until that is kept as it has to be.
+    fn begin(&self, _mark: &Mark, _beginning: Option<Beginning>) {}
 }
 
 /// A feed holds this until it has begun. When all are dropped, the receiver knows that every feed has begun.
@@ -103,9 +107,22 @@ struct Publisher<O> {
 }
 
 impl<O: Outlet> Publisher<O> {
+    /// The outlet learns from where the feed continues if nothing is published yet.
+    fn begin(&self, file: Option<FileMark>, beginning: Option<Beginning>) {
+        let mark = Mark { count: self.count, begun: true, file };
+        self.outlet.begin(&mark, beginning);
+        self.bookmark.set(mark);
+    }
+
     async fn publish(&mut self, line: &str) {
+        self.publish_from(line, None).await;
+    }
+
+    /// Publishes a line, after which a tail continues at this place.
+    async fn publish_from(&mut self, line: &str, file: Option<FileMark>) {
         let count = self.count.to_string();
         self.count += 1;
+        let mark = Mark { count: self.count, begun: true, file };
         let filled = self.message.text(|name| match name {
             "n" => Some(Cow::Borrowed(count.as_str())),
             "line" => Some(Cow::Borrowed(line)),
@@ -114,12 +131,12 @@ impl<O: Outlet> Publisher<O> {
         match filled {
             Ok(mut text) => {
                 text.truncate(text.floor_char_boundary(self.message_max.bytes()));
-                self.outlet.publish(self.hub, &self.channel, text.into_bytes()).await;
+                self.outlet.publish(self.hub, &self.channel, text.into_bytes(), &mark).await;
             }
             // The configuration refuses such a template, so this should not happen.
             Err(missing) => log::error!("feed {}: {missing}", self.name),
         }
-        self.bookmark.count(self.count);
+        self.bookmark.set(mark);
     }
 }
 

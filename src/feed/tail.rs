@@ -3,32 +3,35 @@
 //! The follower checks the file every `TAIL_INTERVAL`, on a blocking thread, and reads on while there is more:
 //! - At the start it goes to the file's end. The rest of a line that had begun there is left out.
 //! - It waits for a missing file, and reads that from its start.
-//! - If the name leads to another file (rotation), the old file is read to its end, then the new one from its start. An
-//!   empty new file does not count yet, because the writer may still write to the old one.
+//! - If the name leads to another file (rotation), the old file is read to its end, then what was rotated after it
+//!   ([`rotated`]), then the new one from its start. An empty new file does not count yet, because the writer may still
+//!   write to the old one.
 //! - A file that no longer holds the bytes that were read, because it was truncated or rewritten, is read from its
 //!   start ([`Followed`]).
+//! - If another process has stopped in a file, it is continued there: under its name, or under the one that a rotation gave
+//!   it ([`rotated`]). If it is not found, or was rewritten, the file that has the name now is read from its start.
 //! - If its file ends in one of these ways, an incomplete last line is published as it is.
 //! - Anything but a regular file is not opened; that is logged once.
 //! - A file that cannot be read at the start counts as not seen: once it can be read, its content at that time is left
 //!   out.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use nix::fcntl::OFlag;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::followed::Followed;
+use super::followed::{self, Followed};
 use super::lines::Lines;
 use super::mark::{FileMark, Mark};
-use super::{Beginning, Outlet, Publisher};
+use super::{Beginning, Outlet, Publisher, rotated};
 use crate::config::limits::TAIL_INTERVAL;
 
 pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, beginning: Beginning) {
-    let mut beginning = Some(beginning);
+    let (mut beginning, mut has_begun) = (Some(beginning), false);
     let bookmark = publisher.bookmark.clone();
     let mut follower = Follower::new(publisher.name.clone(), path, bookmark.mark());
     let mut lines = Lines::new(publisher.message_max.clone());
@@ -49,23 +52,24 @@ pub(super) async fn run<O: Outlet>(path: PathBuf, mut publisher: Publisher<O>, b
         };
         // Either the end of the file is known now, or that there is no file, or that it cannot be read; the last is not
         // waited for.
-        beginning.take();
-        if !follower.first {
-            bookmark.begin();
+        let beginning = beginning.take();
+        if !has_begun && follower.has_begun() {
+            has_begun = true;
+            let unread = if let Seen::Bytes(bytes) = &seen { bytes.len() } else { 0 };
+            publisher.begin(follower.mark(unread), beginning);
         }
         match seen {
             Seen::Bytes(bytes) => {
                 let mut bytes = bytes.as_slice();
                 while let Some(line) = lines.next(&mut bytes) {
-                    publisher.publish(&line).await;
-                    bookmark.file(follower.mark(bytes.len()));
+                    publisher.publish_from(&line, follower.mark(bytes.len())).await;
                 }
             }
             Seen::End => {
                 if let Some(line) = lines.finish() {
-                    publisher.publish(&line).await;
+                    publisher.publish_from(&line, follower.mark(0)).await;
                 }
-                bookmark.file(follower.mark(0));
+                bookmark.set_file(follower.mark(0));
             }
             Seen::Nothing => sleep(TAIL_INTERVAL).await,
         }
@@ -88,6 +92,10 @@ struct Follower {
     feed: String,
     path: PathBuf,
     open: Option<Followed>,
+    /// Where another process stopped, until its file is looked for.
+    left: Option<FileMark>,
+    /// What was rotated away after the open file, before it could be followed.
+    rotated: VecDeque<Followed>,
     /// No check has succeeded yet: a file that is found now is older than the feed.
     first: bool,
     /// The last problem that was logged, so that it is logged once.
@@ -96,8 +104,14 @@ struct Follower {
 
 impl Follower {
     fn new(feed: String, path: PathBuf, mark: Mark) -> Follower {
-        let open = mark.file.map(Followed::resume);
-        Follower { feed, path, open, first: !mark.begun, trouble: None }
+        let left = mark.file.clone().filter(|mark| mark.file.is_none());
+        let open = mark.file.and_then(|mark| Some(Followed::resume(mark.file.clone()?, mark)));
+        Follower { feed, path, open, left, rotated: VecDeque::new(), first: !mark.begun, trouble: None }
+    }
+
+    /// Whether it misses nothing from now on.
+    fn has_begun(&self) -> bool {
+        !self.first && self.left.is_none()
     }
 
     /// The mark in the open file, `unread` bytes before the end of what was read.
@@ -114,6 +128,7 @@ impl Follower {
                 }
                 Err(error) => Err(error),
             },
+            None if self.left.is_some() => self.find_left(),
             None => self.begin(),
         };
         seen.unwrap_or_else(|error| {
@@ -121,6 +136,32 @@ impl Follower {
             // The file stays open: if it was opened again, it would be read from its start.
             Seen::Nothing
         })
+    }
+
+    /// Opens the file in which another process stopped. If it is gone, the one that has its name now is read from its start.
+    fn find_left(&mut self) -> io::Result<Seen> {
+        let (current, Some(mark)) = (self.open_regular()?, self.left.clone()) else { return Ok(Seen::Nothing) };
+        let is_same = current.as_ref().is_some_and(|(_, metadata)| metadata.ino() == mark.inode);
+        let found = current.as_ref().map(|(file, _)| Followed::find(file.try_clone()?, &mark)).transpose()?;
+        self.open = found.flatten();
+        (self.first, self.left) = (false, None);
+        let (feed, path) = (&self.feed, self.path.display());
+        if self.open.is_some() {
+            log::info!("feed {feed}: continues at byte {} of {path}", mark.at);
+            return Ok(Seen::End);
+        }
+        self.rotated = rotated::find(&self.path, &mark, current);
+        self.open = self.rotated.pop_front();
+        if self.open.is_some() {
+            log::info!("feed {feed}: {path} was rotated; continues in the file that had this name before");
+        } else if is_same {
+            log::info!("feed {feed}: {path} was truncated or rewritten; it is read from its start");
+        } else {
+            log::warn!(
+                "feed {feed}: the file that was {path} is not found, so lines may be missing; continues with the one there is now"
+            );
+        }
+        if self.open.is_some() { Ok(Seen::End) } else { self.begin() }
     }
 
     /// Opens the file, if it exists: at its end if it existed before the feed, else at its start.
@@ -147,13 +188,26 @@ impl Follower {
         let is_old = |now: &Metadata| (now.dev(), now.ino()) == (old.dev(), old.ino());
         match fs::metadata(&self.path) {
             Ok(now) if !is_old(&now) && (now.len() > 0 || !now.is_file()) => {}
+            _ if !self.rotated.is_empty() => {}
             _ => return Ok(Seen::Nothing),
         }
         // The writer uses the new file, but may have written to the old one since the last read.
         if let Some(bytes) = open.read()? {
             return Ok(Seen::Bytes(bytes));
         }
-        self.open = None;
+        let mark = open.mark(0);
+        if self.rotated.is_empty() {
+            // Rotations may follow each other quickly.
+            let current = self.open_regular().unwrap_or_default();
+            self.rotated = rotated::find(&self.path, &mark, current);
+            self.rotated.pop_front();
+        }
+        self.open = self.rotated.pop_front();
+        if self.open.is_none()
+            && let Err(error) = self.begin()
+        {
+            self.complain(error.to_string());
+        }
         Ok(Seen::End)
     }
 
@@ -172,8 +226,7 @@ impl Follower {
             Err(error) if absent(&error) => return Ok(None),
             Err(error) => return Err(error),
         }
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-        match File::options().read(true).custom_flags(flags.bits()).open(&self.path) {
+        match followed::open(&self.path) {
             Ok(file) => {
                 let metadata = file.metadata()?;
                 regular(&metadata)?;

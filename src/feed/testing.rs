@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Outlet;
+use super::{Mark, Outlet};
 use crate::config::{Feed, HubId, Source, Template};
 
 /// A test that waits longer than this has failed.
@@ -24,7 +24,7 @@ pub(super) fn feed(message: &str, source: Source) -> Feed {
 pub(super) struct Queue(pub(super) mpsc::Sender<String>);
 
 impl Outlet for Queue {
-    async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
+    async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>, _: &Mark) {
         assert_eq!((hub, channel), (HubId(3), "all"));
         let text = String::from_utf8(message).expect("a feed's text is valid");
         // The test may have dropped the receiver when it had received enough.

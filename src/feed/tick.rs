@@ -26,6 +26,7 @@ mod tests {
 
     use super::*;
     use crate::config::{HubId, Source};
+    use crate::feed::Mark;
     use crate::feed::testing::feed;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -38,7 +39,7 @@ mod tests {
     }
 
     impl Outlet for Recorder<'_> {
-        async fn publish(&self, _: HubId, _: &str, message: Vec<u8>) {
+        async fn publish(&self, _: HubId, _: &str, message: Vec<u8>, _: &Mark) {
             let message = String::from_utf8(message).unwrap();
             let slow = (self.slow)(&message);
             self.received.borrow_mut().push((self.start.elapsed().as_millis(), message));

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::hubs::Hubs;
 use super::memory;
-use crate::config::Config;
-use crate::hub::{Epoch, KnownKey, Outcome, Position};
+use crate::config::{Config, Source};
+use crate::hub::{Epoch, KnownKey, Outcome, Position, Progress};
 use crate::session::Seconds;
 use crate::shard::Plan;
 use crate::shard::disk::Disk;
@@ -20,6 +20,8 @@ pub(super) struct Durable {
     disks: HashMap<String, Disk>,
     /// The keys that the store knew when hubs began that no shard has got yet.
     keys: Vec<(String, Vec<StoredKey>)>,
+    /// The marks that the store knew, by the name of the hub and that of the feed, until the feed begins.
+    marks: HashMap<(String, String), Box<[u8]>>,
 }
 
 impl Durable {
@@ -43,9 +45,18 @@ impl Durable {
                 message: format!("the store cannot begin the hub {}: {error}", hub.name),
                 kind: error.kind(),
             })?;
-            let HubState { id, epoch, next, keys, .. } = state;
+            let HubState { id, epoch, next, keys, marks } = state;
             hubs.continue_from(hub.name.clone(), Position { epoch: Epoch(epoch), offset: next - 1 });
-            self.disks.insert(hub.name.clone(), Disk::new(store, id));
+            let disk = Disk::new(store, id);
+            for Progress { feed, mark } in marks {
+                if is_tail(config, &hub.name, &feed) {
+                    self.marks.insert((hub.name.clone(), feed.into()), mark);
+                } else {
+                    // If it is configured again, it is a new one.
+                    disk.keep_mark(&feed, None, None);
+                }
+            }
+            self.disks.insert(hub.name.clone(), disk);
             self.keys.push((hub.name.clone(), keys));
         }
         // Nothing fails any more. A reload that is refused changes no limits, because what is deleted for them does not come back.
@@ -69,6 +80,11 @@ impl Durable {
         self.store.as_ref().is_none_or(Store::runs)
     }
 
+    /// What is known of the progress of a feed, if its hub has just begun.
+    pub(super) fn take_mark(&mut self, hub: &str, feed: &str) -> Option<Box<[u8]>> {
+        self.marks.remove(&(hub.to_owned(), feed.to_owned()))
+    }
+
     /// Gives the hubs that have begun to the shards that own them, with their known keys. It must be done before these shards get the
     /// plan.
     pub(super) fn remember(&mut self, plan: &Plan, mailboxes: &[Mailbox], now: Seconds) {
@@ -90,6 +106,12 @@ impl Durable {
             store.close();
         }
     }
+}
+
+/// Whether a feed of a hub is configured, and is a tail.
+fn is_tail(config: &Config, hub: &str, feed: &str) -> bool {
+    let mut feeds = config.feeds.iter().filter(|found| config.hubs[found.hub.0 as usize].name == hub);
+    feeds.any(|found| found.name == feed && matches!(found.source, Source::Tail(_)))
 }
 
 fn open(config: &Config) -> Result<Store, OpenError> {

@@ -14,11 +14,11 @@ use std::sync::mpsc::channel;
 use socket2::{SockAddr, SockRef, Socket};
 
 use super::bind::{Listeners, adopt, unlink};
-use super::feeds::StoppedFeed;
 use super::handover::{
     FEED, FILE, HISTORIES, LISTENER, ListenerState, PREFIX, RECORDS, SOCKETS, STATE, State, TRIED, read_state,
 };
 use super::presence;
+use super::progress::StoppedFeed;
 use crate::config::limits::{LINGER_BYTES_MAX, TAKE_UP_TRIES_MAX};
 use crate::config::{Config, Listen};
 use crate::session::Seconds;

@@ -16,14 +16,18 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, LocalSet};
 
+use super::durable::Durable;
+use super::progress::{self, Keeper, StoppedFeed, source_key};
 use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
 use crate::config::{Feed, HubId, Source};
 use crate::feed::mark::{Bookmark, Mark};
 use crate::feed::{self, Beginning, Limit, Outlet};
+use crate::http::HubInUse;
 use crate::hub::{Kind, Message};
+use crate::shard::disk::Disk;
 use crate::shard::mailbox::Mailbox;
 
-/// How long a feed waits before it tries a full lane again.
+/// How long a feed waits before it tries a full lane again, or a disk that accepts nothing.
 const LANE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A feed, and what it must know of its hub.
@@ -35,17 +39,24 @@ pub struct Planned {
     pub message_bytes_max: usize,
     /// Whether the hub has history. Then one shard owns all its channels.
     pub has_history: bool,
+    /// Where its progress is kept, if it is a tail of a durable hub.
+    pub disk: Option<Disk>,
+    /// What is known of its progress there, if its hub has just begun.
+    pub kept: Option<Box<[u8]>>,
 }
 
-/// A feed that has ended here, and that another process may continue.
-#[derive(Debug)]
-pub struct StoppedFeed {
-    /// NAME in `[feed.NAME]`.
-    pub name: String,
-    /// Identifies its source: the feed is continued only if its source is still the same.
-    pub source_key: Vec<u8>,
-    /// Its progress.
-    pub mark: Mark,
+impl Planned {
+    /// A feed of a configuration with these hubs.
+    pub(super) fn new(feed: &Feed, hubs: &[HubInUse], durable: &mut Durable) -> Planned {
+        let HubInUse { id, hub, .. } = &hubs[feed.hub.0 as usize];
+        Planned {
+            feed: Feed { hub: *id, ..feed.clone() },
+            message_bytes_max: hub.message_bytes_max,
+            has_history: hub.history.is_some(),
+            disk: durable.disk(&hub.name).filter(|_| is_tail(feed)),
+            kept: durable.take_mark(&hub.name, &feed.name),
+        }
+    }
 }
 
 /// The feeds that run, by name.
@@ -115,25 +126,37 @@ fn change(
     mailboxes: &Arc<[Mailbox]>,
     beginning: &Beginning,
 ) {
-    running.retain(|_, (feed, limit, outlet, task, _)| {
+    let mut ended = HashMap::new();
+    running.retain(|name, (feed, limit, outlet, task, bookmark)| {
         let stays = planned.iter().find(|planned| planned.feed == *feed);
         match stays {
             Some(Planned { message_bytes_max, has_history, .. }) => {
                 limit.set(*message_bytes_max);
                 outlet.has_history.store(*has_history, Ordering::Relaxed);
             }
-            None => task.abort(),
+            None => {
+                task.abort();
+                ended.insert(name.clone(), (feed.clone(), bookmark.mark()));
+            }
         }
         stays.is_some()
     });
-    for Planned { feed, message_bytes_max, has_history } in planned {
+    for Planned { feed, message_bytes_max, has_history, disk, kept } in planned {
         let name = feed.name.clone();
         running.entry(name).or_insert_with(|| {
-            let key = source_key(&feed.source);
-            let before = stopped.iter().position(|stopped| stopped.name == feed.name && stopped.source_key == key);
-            let mark = before.map_or_else(Mark::default, |at| stopped.swap_remove(at).mark);
-            let has_history = Arc::new(AtomicBool::new(has_history));
-            let (outlet, bookmark) = (Lanes { mailboxes: mailboxes.clone(), has_history }, Bookmark::new(mark));
+            // Another message is no reason to miss a line.
+            let is_before = |before: &Feed| before.hub == feed.hub && before.source == feed.source;
+            let before = ended.remove(&feed.name).filter(|(before, _)| is_before(before) && is_tail(before));
+            let is_new = before.is_none();
+            let mark = before.map(|(_, mark)| mark);
+            let mark = mark.or_else(|| progress::continued(&feed, &mut stopped, kept.as_deref()));
+            if mark.is_none() && disk.is_some() {
+                log::info!("feed {}: nothing is known of earlier lines; begins at the end of its file", feed.name);
+            }
+            let mark = mark.unwrap_or_default();
+            let keeper = disk.map(|disk| Keeper::new(disk, &feed, is_new));
+            let (mailboxes, has_history) = (mailboxes.clone(), Arc::new(AtomicBool::new(has_history)));
+            let (outlet, bookmark) = (Lanes { mailboxes, has_history, keeper }, Bookmark::new(mark));
             let limit = Limit::from(message_bytes_max);
             let run = feed::run(feed.clone(), limit.clone(), outlet.clone(), beginning.clone(), bookmark.clone());
             (feed, limit, outlet, tokio::task::spawn_local(run).abort_handle(), bookmark)
@@ -141,13 +164,8 @@ fn change(
     }
 }
 
-/// A feed's source as bytes that can be compared.
-fn source_key(source: &Source) -> Vec<u8> {
-    match source {
-        Source::Every(_) => b"every".to_vec(),
-        Source::Tail(path) => [b"tail ", path.as_os_str().as_encoded_bytes()].concat(),
-        Source::Command(words) => format!("command {}", words.join("\0")).into_bytes(),
-    }
+fn is_tail(feed: &Feed) -> bool {
+    matches!(feed.source, Source::Tail(_))
 }
 
 /// The outlet of a feed: the request lane of the channel's owner.
@@ -156,16 +174,30 @@ struct Lanes {
     mailboxes: Arc<[Mailbox]>,
     /// Whether the hub has history. A reload may change it.
     has_history: Arc<AtomicBool>,
+    keeper: Option<Keeper>,
 }
 
 impl Outlet for Lanes {
-    async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>) {
+    async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>, mark: &Mark) {
         let message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
         let mut message = message.ordered(self.has_history.load(Ordering::Relaxed));
+        if let Some(keeper) = &self.keeper {
+            // The owner refuses none of these messages, so that none is missing before the next one.
+            while !keeper.disk.accepts() {
+                tokio::time::sleep(LANE_PAUSE).await;
+            }
+            message = message.with_receipt(keeper.receipt(mark));
+        }
         let owner = message.partition.owner(self.mailboxes.len());
         while let Err(refused) = self.mailboxes[owner].request(message) {
             message = refused;
             tokio::time::sleep(LANE_PAUSE).await;
+        }
+    }
+
+    fn begin(&self, mark: &Mark, beginning: Option<Beginning>) {
+        if let Some(keeper) = &self.keeper {
+            keeper.begin(mark, beginning.map(|beginning| Box::new(beginning) as Box<dyn Send>));
         }
     }
 }
@@ -193,7 +225,7 @@ mod tests {
             let message = Template::parse("{line}").unwrap();
             let (hub, channel) = (HubId(0), "all".to_owned());
             let feed = Feed { name: n.to_string(), hub, channel, message, source: Source::Tail(path(n)) };
-            Planned { feed, message_bytes_max: 64, has_history: false }
+            Planned { feed, message_bytes_max: 64, has_history: false, disk: None, kept: None }
         });
         let mailboxes: Arc<[Mailbox]> = [Mailbox::default()].into();
         let running = Feeds::start(mailboxes.clone(), Vec::new()).unwrap();

@@ -25,11 +25,11 @@ use std::time::Instant;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::bind::Listeners;
-use super::feeds::{Feeds, StoppedFeed};
+use super::feeds::Feeds;
+use super::progress::{FeedState, StoppedFeed};
 use super::{DRAIN_INTERVAL, End, Server};
 use crate::config::Listen;
 use crate::config::limits::{CONFIG_BYTES_MAX, HANDOVER};
-use crate::feed::mark::{FileMark, Mark};
 use crate::shard::handover::{Packed, Step};
 use crate::shard::listener::ListenerSocket;
 use crate::shard::mailbox::{Command, Mailbox};
@@ -80,8 +80,8 @@ impl Handover {
         let listeners = self.listeners.iter().map(|(name, socket)| (name.clone(), socket.as_fd()));
         let socket_files = self.socket_files.iter().map(|(name, file)| (name.clone(), file.as_fd()));
         let files = self.feeds.iter().enumerate().filter_map(|(number, feed)| {
-            let followed = feed.mark.file.as_ref()?;
-            Some((format!("{FEED}{number}"), followed.file.as_fd()))
+            let file = feed.mark.file.as_ref()?.file.as_ref()?;
+            Some((format!("{FEED}{number}"), file.as_fd()))
         });
         let histories = self.packed.iter().enumerate();
         let histories = histories.map(|(number, packed)| (format!("{HISTORIES}{number}"), packed.histories.as_fd()));
@@ -244,19 +244,6 @@ pub(super) struct ListenerState {
 
 tagged!(ListenerState { 1 server, 2 tcp, 3 unix, 4 systemd });
 
-/// A feed without its file.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct FeedState {
-    name: String,
-    source_key: Vec<u8>,
-    count: u64,
-    begun: bool,
-    at: u64,
-    inside: bool,
-}
-
-tagged!(FeedState { 1 name, 2 source_key, 3 count, 4 begun, 5 at, 6 inside });
-
 impl State {
     fn of(listeners: &Listeners, feeds: &[StoppedFeed]) -> State {
         let listeners = listeners.iter().map(|(listen, listener)| {
@@ -269,11 +256,7 @@ impl State {
                 Listen::Systemd(name) => ListenerState { server, systemd: name.clone(), ..Default::default() },
             }
         });
-        let feeds = feeds.iter().map(|StoppedFeed { name, source_key, mark }| {
-            let (at, inside) = mark.file.as_ref().map_or((0, false), |file| (file.at, file.inside));
-            let (name, source_key) = (name.clone(), source_key.clone());
-            FeedState { name, source_key, count: mark.count, begun: mark.begun, at, inside }
-        });
+        let feeds = feeds.iter().map(|StoppedFeed { name, source_key, mark }| FeedState::of(name, source_key, mark));
         State { listeners: listeners.collect(), feeds: feeds.collect() }
     }
 }
@@ -284,15 +267,6 @@ impl ListenerState {
         let tcp = self.tcp.parse().ok().map(Listen::Tcp);
         let unix = || (!self.unix.is_empty()).then(|| Listen::Unix(OsStr::from_bytes(&self.unix).into()));
         tcp.or_else(unix).or_else(|| (!self.systemd.is_empty()).then(|| Listen::Systemd(self.systemd.clone())))
-    }
-}
-
-impl FeedState {
-    /// Adds the file that was handed over with it, if any.
-    pub(super) fn with(self, file: Option<OwnedFd>) -> StoppedFeed {
-        let FeedState { name, source_key, count, begun, at, inside } = self;
-        let file = file.map(|file| FileMark { file: Arc::new(File::from(file)), at, inside });
-        StoppedFeed { name, source_key, mark: Mark { count, begun, file } }
     }
 }
 
@@ -317,6 +291,7 @@ fn parse_state(bytes: &[u8]) -> Result<State, Damaged> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::mark::Mark;
     use crate::shard::listener::Listener;
 
     #[test]

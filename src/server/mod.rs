@@ -13,6 +13,7 @@ mod hubs;
 mod machine;
 mod memory;
 mod presence;
+mod progress;
 pub mod rehearsal;
 
 use std::collections::HashMap;
@@ -328,12 +329,8 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
     let machine = machine::names();
     let site = |server| Arc::new(Site::new(server, &in_use, &machine));
     let sites = config.servers.iter().map(|server| (server.name.clone(), site(server)));
-    let feeds = config.feeds.iter().map(|feed| {
-        let hub = &in_use[feed.hub.0 as usize];
-        let mut feed = feed.clone();
-        feed.hub = hub.id;
-        Planned { feed, message_bytes_max: hub.hub.message_bytes_max, has_history: hub.hub.history.is_some() }
-    });
+    let plan_feed = |feed| Planned::new(feed, &in_use, &mut lasting.durable);
+    let feeds = config.feeds.iter().map(plan_feed).collect();
     // The limit is raised whatever the file says, so that there are descriptors for all connections that it allows.
     let descriptors = Descriptors::find(config, shards);
     let allowed = descriptors.connections;
@@ -361,7 +358,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         gate: lasting.gate.clone(),
         files: lasting.files.clone(),
     };
-    (plan, feeds.collect())
+    (plan, feeds)
 }
 
 /// A hub as shards know it.

@@ -82,6 +82,11 @@ impl Disk {
         });
     }
 
+    /// Keeps the mark of a feed without a message; `None`: forgets it. `hold` is dropped when that is written.
+    pub fn keep_mark(&self, feed: &str, mark: Option<Box<[u8]>>, hold: Option<Box<dyn Send>>) {
+        self.store.mark(&self.hub, feed, mark, hold);
+    }
+
     /// Keeps a publication.
     pub fn append(&self, publication: &Arc<Publication>, offset: u64) {
         let Message { channel, kind, payload, receipt, .. } = &publication.message;

@@ -164,7 +164,9 @@ impl Owner {
             return Admitted::New(message, None);
         };
         if let Some(disk) = disk {
-            if !disk.accepts() {
+            // What follows a line of a feed must not be kept without it. The feed has asked the disk before it sent the line.
+            let is_of_feed = message.receipt.as_ref().is_some_and(|receipt| receipt.progress().is_some());
+            if !is_of_feed && !disk.accepts() {
                 message.refuse();
                 return Admitted::Refused;
             }
