@@ -1,9 +1,12 @@
 //! The store of the durable hubs. It is opened at the start, or by a reload that brings the first durable hub.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::mpsc::channel;
 
 use super::hubs::Hubs;
 use super::memory;
+use crate::config::limits::FEED_BEGIN;
 use crate::config::{Config, Source};
 use crate::hub::{Epoch, KnownKey, Outcome, Position, Progress};
 use crate::session::Seconds;
@@ -48,14 +51,11 @@ impl Durable {
             let HubState { id, epoch, next, keys, marks } = state;
             hubs.continue_from(hub.name.clone(), Position { epoch: Epoch(epoch), offset: next - 1 });
             let disk = Disk::new(store, id);
-            for Progress { feed, mark } in marks {
-                if is_tail(config, &hub.name, &feed) {
-                    self.marks.insert((hub.name.clone(), feed.into()), mark);
-                } else {
-                    // If it is configured again, it is a new one.
-                    disk.keep_mark(&feed, None, None);
-                }
-            }
+            let (known, others): (Vec<_>, _) =
+                marks.into_iter().partition(|progress| is_tail(config, &hub.name, &progress.feed));
+            let known = known.into_iter().map(|Progress { feed, mark }| ((hub.name.clone(), feed.into()), mark));
+            self.marks.extend(known);
+            forget(&disk, &others);
             self.disks.insert(hub.name.clone(), disk);
             self.keys.push((hub.name.clone(), keys));
         }
@@ -106,6 +106,15 @@ impl Durable {
             store.close();
         }
     }
+}
+
+/// Forgets the marks of feeds that are not configured, and waits until that is written: if one is configured again, it is a new one.
+fn forget(disk: &Disk, marks: &[Progress]) {
+    let (hold, written) = channel::<Infallible>();
+    marks.iter().for_each(|progress| disk.keep_mark(&progress.feed, None, Some(Box::new(hold.clone()))));
+    drop(hold);
+    // It fails only where the disk does, and then the marks are forgotten when their hub begins the next time.
+    let _ = written.recv_timeout(FEED_BEGIN);
 }
 
 /// Whether a feed of a hub is configured, and is a tail.
