@@ -246,12 +246,10 @@ fn a_full_disk_loses_no_line() {
     expect(address, &lines);
     for round in 0..3 {
         let filler = fill(&pushd);
-        // Many, so that some are on their way when the disk is found to be full.
-        for n in 0..200 {
-            let line = format!("{round} {n} {}", "x".repeat(500));
-            append(pushd.path(), "log", &format!("{line}\n"));
-            lines.push(line);
-        }
+        // Many at once, so that some are on their way when the disk is found to be full.
+        let many: Vec<String> = (0..2000).map(|n| format!("{round} {n} {}", "x".repeat(50))).collect();
+        append(pushd.path(), "log", &(many.join("\n") + "\n"));
+        lines.extend(many);
         until_true("a refusal", || ask(address, "POST", "/publish", &[], b"x").status == 503);
         append(pushd.path(), "log", &format!("last of {round}\n"));
         lines.push(format!("last of {round}"));

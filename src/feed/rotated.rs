@@ -51,7 +51,10 @@ fn rotated_since(path: &Path, mark: &FileMark, end: Option<u64>) -> VecDeque<Fol
     others.retain(|(other, ..)| rotation.as_ref().is_some_and(|rotation| other.is_after(rotation)));
     others.sort();
     let others = others.iter().take_while(|(.., inode)| Some(*inode) != end);
-    let others = others.map(|(_, path, _)| followed::open(path).and_then(|file| Followed::from(file, 0)));
+    let others = others.map(|(_, path, _)| {
+        let file = followed::open(path).and_then(|file| Followed::from(file, 0));
+        file.inspect_err(|error| log::warn!("cannot read {}, so its lines are missing: {error}", path.display()))
+    });
     std::iter::once(found).chain(others.flatten()).collect()
 }
 

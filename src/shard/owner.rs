@@ -274,7 +274,9 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::{Epoch, Kind};
+    use crate::config::Sync;
+    use crate::hub::{Epoch, Kind, Outcome, Progress, Receipt};
+    use crate::store::{Limits, Store};
 
     #[test]
     fn a_question_of_a_session_that_is_gone_is_not_answered() {
@@ -316,5 +318,29 @@ mod tests {
         assert_eq!(ask(Selector::name("n/1")), 100);
         // Each looks at 4,000 messages, and at as many channels that have dropped one.
         assert_eq!(ask(Selector::pattern("n/*")), 3);
+    }
+
+    /// Refused after the feed has sent it, a line would be missing before the next one.
+    #[test]
+    fn a_disk_that_accepts_nothing_refuses_no_line_of_a_feed_that_is_on_its_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&directory.path().join("store"), Sync::Always).unwrap();
+        let state = store.hub("news", Limits::default()).unwrap();
+        let limits = HistoryLimits { messages: 9, bytes: 99, age: None };
+        let beginning = Position { epoch: Epoch(state.epoch), offset: state.next - 1 };
+        let disk = Some(Disk::new(store.clone(), state.id));
+        let memory = Memory::default();
+        let mut owner = Owner::default();
+        owner.inherit(HubId(0), Some(PlannedHistory { limits, beginning, disk }.begin(&memory)), Vec::new());
+        store.close();
+        let message = |receipt| Message::new(HubId(0), "all".into(), Kind::Text, "x".into()).with_receipt(receipt);
+        let (told, outcome) = std::sync::mpsc::channel();
+        let refused = owner.admit(message(Receipt::new(move |outcome: Outcome| told.send(outcome).unwrap())), 0);
+        assert!(matches!(refused, Admitted::Refused), "{refused:?}");
+        assert!(outcome.recv().unwrap().is_refused);
+        let progress = Progress { feed: "log".into(), mark: b"mark".as_slice().into() };
+        let admitted = owner.admit(message(Receipt::new(|_| ()).with_progress(progress)), 0);
+        let Admitted::New(_, Some(position)) = admitted else { panic!("{admitted:?}") };
+        assert_eq!(position.offset, state.next, "its place is the next one");
     }
 }
