@@ -85,7 +85,8 @@ fn run(directory: &Path, sync: Sync, random: &mut Random, known: &Arc<Mutex<Know
             (known.lock().unwrap().epoch, known.lock().unwrap().given) = (hub.epoch, offset);
             let hold = Box::new(Acknowledge(offset, known.clone(), told.clone()));
             let (channel, payload) = (channel_of(offset).into(), payload(offset).into());
-            store.append(&hub.id, Entry { offset, channel, kind: Kind::Text, payload, key: None, hold });
+            store
+                .append(&hub.id, Entry { offset, channel, kind: Kind::Text, payload, key: None, progress: None, hold });
             waiting += 1;
             while waiting > random.below(60) {
                 tells.recv().unwrap();

@@ -140,7 +140,15 @@ fn a_store_that_is_looked_at_after_a_crash_stays_as_it_is() {
     for offset in 1..50 {
         let (written, is_written) = mpsc::channel();
         let (channel, payload) = ("a".into(), vec![b'x'; 1000].into());
-        let entry = Entry { offset, channel, kind: Kind::Text, payload, key: None, hold: Box::new(Wait(written)) };
+        let entry = Entry {
+            offset,
+            channel,
+            kind: Kind::Text,
+            payload,
+            key: None,
+            progress: None,
+            hold: Box::new(Wait(written)),
+        };
         open.append(&hub, entry);
         is_written.recv().unwrap();
     }

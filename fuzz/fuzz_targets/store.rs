@@ -45,7 +45,7 @@ static FILES: LazyLock<BTreeMap<PathBuf, Vec<u8>>> = LazyLock::new(|| {
         let (told, tells) = mpsc::channel();
         for offset in hub.next..hub.next + count {
             let (payload, hold) = (text(offset).into(), Box::new(Told(told.clone())));
-            let entry = Entry { offset, channel: channel(offset).into(), kind: Kind::Text, payload, key: None, hold };
+            let entry = Entry { offset, channel: channel(offset).into(), kind: Kind::Text, payload, key: None, progress: None, hold };
             store.append(&hub.id, entry);
             tells.recv().unwrap();
         }

@@ -507,7 +507,15 @@ fn a_wrong_clock_does_not_stop_expiry() {
     assert_eq!(open.offsets(&hub.id, &[name("a"), name("b")], 0), [2502]);
     // One that is imported has no time to come either.
     let hold = Box::new(Told(open.told.0.clone(), false));
-    let entry = Entry { offset: 2503, channel: "a".into(), kind: Kind::Text, payload: Bytes::new(), key: None, hold };
+    let entry = Entry {
+        offset: 2503,
+        channel: "a".into(),
+        kind: Kind::Text,
+        payload: Bytes::new(),
+        key: None,
+        progress: None,
+        hold,
+    };
     open.store.append_at(&hub.id, entry, Some(4_000_000_000));
     assert!(open.was_written());
     disk.pass(60);
