@@ -67,7 +67,7 @@ fn all(store: &Store, hub: &pushd::store::StoredHub) -> Vec<StoredMessage> {
     while since < until {
         let (answer, answered) = mpsc::channel();
         let (hub, channels) = (hub.clone(), channels.clone());
-        let query = PageQuery { hub, channels, since, until, messages: 500, bytes: 1 << 20, is_first: false };
+        let query = PageQuery { hub, channels, since, until, messages: 500, bytes: 1 << 20 };
         store.page(query, Box::new(move |page| answer.send(page).unwrap()));
         let page = answered.recv_timeout(Duration::from_secs(20)).unwrap();
         (since, messages) = (page.next, [messages, page.messages].concat());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::lane::Delivery;
 use super::mailbox::Mailbox;
-use super::owner::{Answer, Asker, Question};
+use super::owner::{Answer, Question};
 use crate::config;
 use crate::config::limits::HISTORY_PAGE_BYTES_MAX;
 use crate::hub::history::{Kept, Page};
@@ -105,12 +105,12 @@ impl Disk {
         &self,
         question: &Question,
         (since, until): (u64, u64),
-        (gone, gone_before): (Vec<Arc<str>>, Vec<Arc<str>>),
+        (mut gone, mut gone_before): (Vec<Arc<str>>, Vec<Arc<str>>),
         epoch: Epoch,
         mailboxes: Arc<[Mailbox]>,
     ) {
-        // A client that begins with the oldest message misses nothing, or is told so anyway.
-        let begins = !gone.is_empty() || question.since == Since::Earliest;
+        // A client that begins with the oldest message misses nothing, or is told of a gap in all of its channels.
+        let is_beginning = !gone.is_empty() || question.since == Since::Earliest;
         let query = PageQuery {
             hub: self.hub.clone(),
             channels: question.selectors.clone(),
@@ -118,31 +118,20 @@ impl Disk {
             until,
             messages: question.messages_max,
             bytes: HISTORY_PAGE_BYTES_MAX,
-            is_first: true,
         };
         let asker = question.asker;
-        let gaps = (gone, gone_before);
-        self.store.page(query, Box::new(move |stored| deliver(stored, asker, gaps, begins, epoch, &mailboxes)));
+        let kept = |StoredMessage { offset, channel, kind, payload, .. }| Kept { offset, channel, kind, payload };
+        let answer = move |stored: StoredPage| {
+            if is_beginning { &mut gone_before } else { &mut gone }.extend(stored.gone);
+            let page = Page {
+                messages: stored.messages.into_iter().map(kept).collect(),
+                position: Position { epoch, offset: stored.next },
+                is_end: false,
+                gone,
+                gone_before,
+            };
+            mailboxes[asker.shard].deliver(Delivery::Page(Box::new(Answer { asker, page: Some(page) })));
+        };
+        self.store.page(query, Box::new(answer));
     }
-}
-
-/// Sends a page of the store to the shard of its session.
-fn deliver(
-    stored: StoredPage,
-    asker: Asker,
-    (mut gone, mut gone_before): (Vec<Arc<str>>, Vec<Arc<str>>),
-    begins: bool,
-    epoch: Epoch,
-    mailboxes: &[Mailbox],
-) {
-    let kept = |StoredMessage { offset, channel, kind, payload, .. }| Kept { offset, channel, kind, payload };
-    if begins { &mut gone_before } else { &mut gone }.extend(stored.gone);
-    let page = Page {
-        messages: stored.messages.into_iter().map(kept).collect(),
-        position: Position { epoch, offset: stored.next },
-        is_end: false,
-        gone,
-        gone_before,
-    };
-    mailboxes[asker.shard].deliver(Delivery::Page(Box::new(Answer { asker, page: Some(page) })));
 }

@@ -1,10 +1,10 @@
 //! The hubs of a store: their numbering, their limits, and what is reserved.
 //!
 //! Offsets are reserved on disk in large blocks before any of them is given. So after a crash numbering continues above everything
-//! that was given, though the last publications may have been no longer written. A reservation is moved from the log into the
-//! database at once: not even the loss of the log makes an offset come twice.
+//! that was given, though the last publications may have been no longer written. The reservation of a hub that begins is moved from the
+//! log into the database at once, so not even the loss of the log makes an offset come twice. Later ones are made when half of one is
+//! used: long before they are needed, they are moved with everything else.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,9 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 use super::schema::{self, HUB_MAX, message_id, of_message_id};
 use super::{HubState, Limits, StoredHub, StoredKey, marks};
 use crate::config::limits::{IDEMPOTENCY_AGE, STORE_OFFSETS_RESERVED};
-
-/// The bits of an epoch.
-const EPOCH_BITS: u32 = 48;
+use crate::hub::Epoch;
 
 /// A hub, as the writer knows it.
 #[derive(Debug, Clone)]
@@ -37,17 +35,12 @@ pub(super) struct Hub {
     pub is_changed: bool,
 }
 
-/// A random epoch.
-pub(super) fn random_epoch() -> u64 {
-    RandomState::new().hash_one(0) >> (u64::BITS - EPOCH_BITS)
-}
-
 impl Hub {
     fn new(number: u16, name: &str) -> Hub {
         Hub {
             number,
             name: name.to_owned(),
-            epoch: random_epoch(),
+            epoch: Epoch::random().0,
             reserved: 0,
             floor: 0,
             limits: Limits::default(),

@@ -14,7 +14,7 @@
 //!
 //! - `writer`, `append`, `hubs`, `channels`, `marks`, `expiry`: what is written, in one transaction a batch
 //! - `reader`, `page`: what is read
-//! - `opening`, `verify`, `log`: whether the files are whole
+//! - `opening`, `verify`, `log_file`: whether the files are whole
 //! - `salvage`, `raw`: all rows that are whole, out of files that are not
 //! - `inspection`: reading a store beside a running pushd, for `pushctl store`
 

@@ -37,8 +37,6 @@ pub struct PageQuery {
     pub messages: usize,
     /// The most bytes of payloads. One message always fits.
     pub bytes: usize,
-    /// Whether to find out which channels are incomplete after `since`: for the first page of a client.
-    pub is_first: bool,
 }
 
 impl PageQuery {
@@ -55,8 +53,7 @@ pub struct StoredPage {
     /// The next page begins after this offset. `until`: nothing more is there. A page may end before with fewer messages than asked
     /// for, or none, when it has looked at many others.
     pub next: u64,
-    /// The channels that have lost a message after `since`. Where they are too many, the selectors. Empty if `is_first` is not set, but
-    /// for messages that are found to be damaged or too old on the way.
+    /// The channels that have lost a message after `since`. Where they are too many, the selectors.
     pub gone: Vec<Arc<str>>,
 }
 
@@ -105,9 +102,7 @@ pub(super) fn read(db: &Connection, query: &PageQuery, now: i64, damaged: &mut V
         let mut reading =
             Reading { db, query, limits: hub.limits, oldest: oldest(hub.limits, now), page: &mut page, damaged };
         let (selected, is_complete) = reading.select()?;
-        if query.is_first {
-            reading.note_gone(&selected, is_complete, hub.floor)?;
-        }
+        reading.note_gone(&selected, is_complete, hub.floor)?;
         if is_complete { reading.merge(&selected)? } else { reading.scan()? }
     }
     transaction.finish()?;
@@ -317,9 +312,7 @@ impl Reading<'_> {
             return Ok(true);
         }
         if time <= self.oldest {
-            if self.query.is_first {
-                self.page.note_gone(&name);
-            }
+            self.page.note_gone(&name);
             return Ok(true);
         }
         let offset = of_message_id(id).1;

@@ -75,14 +75,8 @@ impl Command {
 }
 
 #[derive(Default)]
-struct Waiting {
-    commands: Vec<Command>,
-    is_closed: bool,
-}
-
-#[derive(Default)]
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Vec<Command>>,
     changed: Condvar,
     /// Commands that are queued or being written, and the bytes of their payloads.
     entries: AtomicUsize,
@@ -90,6 +84,7 @@ pub(super) struct Queue {
     /// The last write, or the last sync beside the writer, has failed.
     is_failing: AtomicBool,
     is_unsynced: AtomicBool,
+    /// Changed only while `waiting` is locked, so nothing is queued after it.
     is_closed: AtomicBool,
     /// How often the database was replaced.
     generation: AtomicU64,
@@ -108,22 +103,22 @@ impl Queue {
 
     pub fn push(&self, command: Command) {
         let mut waiting = self.lock();
-        if waiting.is_closed {
+        if self.is_closed() {
             drop(waiting);
             return refuse(command);
         }
         self.entries.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(command.bytes(), Ordering::Relaxed);
-        waiting.commands.push(command);
+        waiting.push(command);
         // The writer waits only while there is nothing.
-        if waiting.commands.len() == 1 {
+        if waiting.len() == 1 {
             self.changed.notify_one();
         }
     }
 
     /// Waits for commands, at most for so long. `None`: closed, and nothing is left.
     pub fn take(&self, timeout: Option<Duration>) -> Option<Vec<Command>> {
-        let is_idle = |waiting: &mut Waiting| waiting.commands.is_empty() && !waiting.is_closed;
+        let is_idle = |waiting: &mut Vec<Command>| waiting.is_empty() && !self.is_closed();
         let waiting = self.lock();
         let mut waiting = match timeout {
             None => self.changed.wait_while(waiting, is_idle).unwrap_or_else(PoisonError::into_inner),
@@ -131,13 +126,13 @@ impl Queue {
                 self.changed.wait_timeout_while(waiting, timeout, is_idle).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        if waiting.commands.is_empty() && waiting.is_closed {
+        if waiting.is_empty() && self.is_closed() {
             return None;
         }
-        if waiting.commands.len() <= STORE_BATCH_MAX {
-            return Some(std::mem::take(&mut waiting.commands));
+        if waiting.len() <= STORE_BATCH_MAX {
+            return Some(std::mem::take(&mut *waiting));
         }
-        Some(waiting.commands.drain(..STORE_BATCH_MAX).collect())
+        Some(waiting.drain(..STORE_BATCH_MAX).collect())
     }
 
     /// These commands are done.
@@ -177,8 +172,8 @@ impl Queue {
     }
 
     pub fn close(&self) {
+        let _waiting = self.lock();
         self.is_closed.store(true, Ordering::Relaxed);
-        self.lock().is_closed = true;
         self.changed.notify_all();
     }
 
@@ -186,7 +181,7 @@ impl Queue {
         self.is_closed.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Command>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,7 +200,7 @@ pub(super) struct Ended(pub Arc<Queue>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.close();
-        let left = std::mem::take(&mut self.0.lock().commands);
+        let left = std::mem::take(&mut *self.0.lock());
         left.into_iter().for_each(refuse);
     }
 }

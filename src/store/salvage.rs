@@ -13,10 +13,11 @@ use rusqlite::{Connection, params};
 
 use super::append::save_key;
 use super::files::Files;
-use super::hubs::{Hub, random_epoch};
+use super::hubs::Hub;
 use super::raw::{self, Row};
 use super::schema::{self, of_message_id};
 use super::{Limits, io_error, marks};
+use crate::hub::Epoch;
 
 /// How many damaged messages are named in the log.
 const NAMED_MAX: usize = 5;
@@ -186,7 +187,7 @@ impl Found {
         Hub {
             number,
             name,
-            epoch: random_epoch(),
+            epoch: Epoch::random().0,
             reserved: self.last.max(self.reserved.max(0) as u64),
             floor: 0,
             limits: Limits { messages, bytes, age: age.map(Duration::from_secs) },

@@ -77,7 +77,8 @@ pub(super) fn writing(path: &Path, sync: Sync) -> Result<Connection> {
         Sync::Always => "FULL",
         Sync::Every(_) => "NORMAL",
     };
-    // `secure_delete`: what is deleted is overwritten.
+    // `secure_delete`: what is deleted is overwritten in pages that are written anyway. A page that becomes free keeps it until it is
+    // used again or given back.
     db.execute_batch(&format!("PRAGMA synchronous = {level}; PRAGMA secure_delete = FAST;"))?;
     Ok(db)
 }
