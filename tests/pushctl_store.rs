@@ -4,7 +4,7 @@ mod common;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -177,4 +177,21 @@ fn a_store_that_is_looked_at_after_a_crash_stays_as_it_is() {
     assert!(files(&copy) == before);
     let (_, warnings) = Store::open(&copy, Sync::Always).unwrap();
     assert!(warnings[0].contains("clients that resume are told of a gap"), "{warnings:?}");
+}
+
+#[test]
+fn root_looks_at_a_store_and_leaves_nothing_of_its_own() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return eprintln!("skipped: only root can give files away");
+    }
+    let dir = directory();
+    store(dir.path(), &["import"], LINES);
+    let files = || fs::read_dir(dir.path().join("store")).unwrap().map(|entry| entry.unwrap().path());
+    fs::remove_file(dir.path().join("store/lock")).unwrap();
+    files().for_each(|path| chown(path, Some(65534), Some(65534)).unwrap());
+    for args in [&["stats"][..], &["check"], &["export", "a"]] {
+        assert_eq!(store(dir.path(), args, "").0, 0);
+    }
+    let owners: Vec<_> = files().map(|path| (path.metadata().unwrap().uid(), path)).collect();
+    assert!(!owners.is_empty() && owners.iter().all(|(owner, _)| *owner == 65534), "{owners:?}");
 }
