@@ -20,6 +20,8 @@ pub(super) struct State {
     pub channels: Channels,
     pub expiry: Expiry,
     pub is_stale: bool,
+    /// The last transaction has left channels that are, or may be, beyond their limits.
+    pub is_behind: bool,
 }
 
 /// What a transaction answers once it is committed, each with the place of its command.
@@ -113,12 +115,14 @@ impl State {
     pub fn forget_all(&mut self) {
         self.channels.clear();
         self.is_stale = true;
-        // Of some channels, that they are beyond their limits is forgotten, too.
-        self.hubs.iter().for_each(|hub| self.expiry.sweep(hub.number));
+        if self.is_behind {
+            self.hubs.iter().for_each(|hub| self.expiry.sweep(hub.number));
+        }
     }
 
     /// The transaction is committed: what was written can be read.
-    pub fn publish_written(&self) {
+    pub fn publish_written(&mut self) {
+        self.is_behind = self.channels.are_beyond() || self.expiry.is_sweeping();
         for hub in &self.hubs {
             hub.written.fetch_max(hub.last, Ordering::Release);
         }

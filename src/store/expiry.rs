@@ -29,6 +29,11 @@ impl Expiry {
     pub fn sweep(&mut self, hub: u16) {
         self.sweeps.insert(hub, 0);
     }
+
+    /// Whether channels of some hub are still to be looked at.
+    pub fn is_sweeping(&self) -> bool {
+        !self.sweeps.is_empty()
+    }
 }
 
 impl State {

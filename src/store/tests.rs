@@ -449,7 +449,19 @@ fn a_transaction_deletes_a_bounded_part_of_what_is_beyond_smaller_limits() {
     .unwrap();
     let (mut left, mut is_more) = (count(), true);
     while is_more {
-        is_more = append::transaction(&db, || state.expire(&db, 0)).unwrap();
+        state.publish_written();
+        // What is left to do is not forgotten with a transaction that fails.
+        let fails: rusqlite::Result<()> = append::transaction(&db, || {
+            state.expire(&db, 0)?;
+            Err(rusqlite::Error::InvalidQuery)
+        });
+        assert!(fails.is_err());
+        state.forget_all();
+        is_more = append::transaction(&db, || {
+            state.refresh(&db)?;
+            state.expire(&db, 0)
+        })
+        .unwrap();
         assert!(left - count() <= STORE_BATCH_MAX as i64, "{left} {}", count());
         left = count();
     }

@@ -299,6 +299,7 @@ impl Writer {
             state.refresh(db)?;
             state.expire(db, now)
         })?;
+        state.publish_written();
         let is_more = expiry::give_back(db, is_busy)? || is_more;
         if db.total_changes() != changes && self.written_at.is_none() {
             self.written_at = Some(Instant::now());
