@@ -12,10 +12,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 
@@ -34,6 +31,13 @@ use crate::wire::{Framing, event_stream};
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// Keeps nginx from collecting an answer before it sends it on.
 pub const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const FIELDS: head::Fixed = [
+    (CONTENT_TYPE, EVENT_STREAM),
+    // Proxies must neither cache a stream nor compress it, because compression could delay events.
+    (CACHE_CONTROL, "no-store, no-transform"),
+    (X_ACCEL_BUFFERING, "no"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
 
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if a limit is reached, with
 /// the time to reconnect.
@@ -114,14 +118,7 @@ pub fn refusal(head: &[u8], connections: usize) -> Refused {
 /// The first bytes of a stream: its head, and the time to reconnect. The second is sent at once, because some proxies forward the head only
 /// with the first bytes of the body.
 fn beginning(framing: Framing, reader: Reader<'_>, sessions: usize) -> Vec<u8> {
-    let mut fields = HeaderMap::with_capacity(8);
-    stream_fields(&mut fields);
-    fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    reader.allow(&mut fields);
-    if framing == Framing::EventStream {
-        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let mut bytes = head::written(StatusCode::OK, &fields);
+    let mut bytes = head::of_session(FIELDS, reader, framing == Framing::EventStream);
     framing.block_into(|out| out.extend_from_slice(&retry(sessions)), &mut bytes);
     bytes
 }
@@ -143,16 +140,8 @@ fn retry_milliseconds(sessions: usize, random: u64) -> u32 {
 
 fn stream(body: Body) -> Answer {
     let mut answer = Response::new(body);
-    stream_fields(answer.headers_mut());
+    head::add(FIELDS, answer.headers_mut());
     answer
-}
-
-fn stream_fields(fields: &mut HeaderMap) {
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static(EVENT_STREAM));
-    // Proxies must neither cache a stream nor compress it, because compression could delay events.
-    fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
-    fields.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
-    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 #[cfg(test)]

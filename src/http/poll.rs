@@ -6,10 +6,7 @@
 //! answered with the present one, without a session.
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 
@@ -35,7 +32,7 @@ const JSON: &str = "application/json";
 /// The arguments beside those of [`resuming`].
 const WAIT: &str = "wait";
 const LIMIT: &str = "limit";
-const FIELDS: [(HeaderName, &str); 4] =
+const FIELDS: head::Fixed =
     [(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store"), (X_ACCEL_BUFFERING, "no"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if it has no position, with
@@ -91,7 +88,7 @@ pub fn respond(
         since: Some(since),
         poll: Some(polling),
         identity,
-        head: beginning(framing, reader).into(),
+        head: head::of_session(FIELDS, reader, framing == Framing::Poll).into(),
         greeting: None,
         early: Bytes::new(),
     })
@@ -116,26 +113,10 @@ fn polling(arguments: &Arguments<'_>) -> Result<Polling, String> {
     Ok(Polling { wait: wait.min(POLL_WAIT_MAX), messages_max: POLL_MESSAGES_MAX.min(messages_max) })
 }
 
-/// The head of the response that a session writes.
-fn beginning(framing: Framing, reader: Reader<'_>) -> Vec<u8> {
-    let mut fields = HeaderMap::with_capacity(8);
-    fields_into(&mut fields);
-    fields.insert(CONNECTION, HeaderValue::from_static("close"));
-    reader.allow(&mut fields);
-    if framing == Framing::Poll {
-        fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    head::written(StatusCode::OK, &fields)
-}
-
 fn answered(body: Body) -> Answer {
     let mut answer = Response::new(body);
-    fields_into(answer.headers_mut());
+    head::add(FIELDS, answer.headers_mut());
     answer
-}
-
-fn fields_into(fields: &mut HeaderMap) {
-    fields.extend(FIELDS.map(|(name, value)| (name, HeaderValue::from_static(value))));
 }
 
 #[cfg(test)]
