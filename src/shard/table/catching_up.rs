@@ -84,11 +84,12 @@ impl<S: Socket> Table<S> {
     /// that comes after the page, and nothing that is in it.
     pub fn take_page(&mut self, Answer { asker, page }: Answer) {
         let (key, slot, now) = (asker.key, asker.key.slot, self.now);
-        if self.at(key).is_none() {
-            return;
+        let Some(session) = self.at(key) else { return };
+        // What was published before the page is written before it: an answer in the page tells a position after that. Most sessions
+        // that catch up are not subscribed yet, and the streak goes on.
+        if !session.seats().is_empty() || !session.wished_seats().is_empty() {
+            self.stage_streak();
         }
-        // What was published and is staged comes before the page: an answer in it tells a position after these.
-        self.stage_streak();
         if !self.sessions[slot as usize].staged().is_empty() {
             self.flush_session(slot);
         }
