@@ -68,7 +68,7 @@ fn stored(store: &Store, hub: &StoredHub) -> Vec<(u64, String, Vec<u8>)> {
     while since < until {
         let (answer, answered) = mpsc::channel();
         let (hub, held) = (hub.clone(), channels.clone());
-        let query = PageQuery { hub, channels: held, since, until, messages: 50, bytes: 1 << 20, is_first: false };
+        let query = PageQuery { hub, channels: held, since, until, messages: 50, bytes: 1 << 20 };
         store.page(query, Box::new(move |page| answer.send(page).unwrap()));
         let page = answered.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(page.next > since, "a page goes on");
