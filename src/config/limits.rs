@@ -345,7 +345,7 @@ pub const RETRY_MIN: Duration = Duration::from_secs(2);
 pub const RETRY_MAX: Duration = Duration::from_secs(15);
 /// The sessions of a hub from which on clients wait for [`RETRY_MAX`].
 pub const RETRY_SESSIONS: usize = 100_000;
-/// How many expired messages of a hub are dropped in one turn. Each takes less than a microsecond.
+/// How many expired messages, or keys of messages, of a hub are dropped in one turn. Each takes less than a microsecond.
 pub const EXPIRED_PER_TURN_MAX: usize = 200;
 /// How much of a durable hub is kept in memory, too, in bytes: a client that was away for a short time is answered from there.
 pub const STORE_CACHE_BYTES_MAX: usize = 32 << 20;

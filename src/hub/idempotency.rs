@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::position::Position;
 use super::publication::Message;
 use super::receipt::{Outcome, Report};
-use crate::config::limits::{IDEMPOTENCY_AGE, IDEMPOTENCY_KEYS_MAX};
+use crate::config::limits::{EXPIRED_PER_TURN_MAX, IDEMPOTENCY_AGE, IDEMPOTENCY_KEYS_MAX};
 
 /// Seconds of the clock of the sessions.
 type Seconds = u32;
@@ -63,6 +63,7 @@ impl Keys {
         self.expire(now);
         let key = joined(&message.channel, key);
         if let Some(known) = self.known.get(&key)
+            && !is_too_old(known.at, now)
             && !known.may_come_again(is_written)
         {
             if let Some(report) = message.receipt.take().and_then(|receipt| receipt.into_report()) {
@@ -112,9 +113,12 @@ impl Keys {
         self.known.is_empty() && self.order.is_empty()
     }
 
-    /// Forgets the keys that are too old.
+    /// Forgets keys that are too old, some at a time.
     pub fn expire(&mut self, now: Seconds) {
-        while self.order.front().is_some_and(|(at, _)| u64::from(now.saturating_sub(*at)) > IDEMPOTENCY_AGE.as_secs()) {
+        for _ in 0..EXPIRED_PER_TURN_MAX {
+            if !self.order.front().is_some_and(|(at, _)| is_too_old(*at, now)) {
+                return;
+            }
             self.forget_oldest();
         }
     }
@@ -166,6 +170,10 @@ impl std::fmt::Debug for State {
             State::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
         }
     }
+}
+
+fn is_too_old(at: Seconds, now: Seconds) -> bool {
+    u64::from(now.saturating_sub(at)) > IDEMPOTENCY_AGE.as_secs()
 }
 
 fn joined(channel: &str, key: &str) -> Arc<str> {
