@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -60,7 +59,7 @@ impl Planned {
 }
 
 /// The feeds that run, by name.
-type Running = HashMap<String, (Feed, Limit, Lanes, AbortHandle, Bookmark)>;
+type Running = HashMap<String, (Feed, Limit, AbortHandle, Bookmark)>;
 
 /// The thread of the feeds.
 #[derive(Debug)]
@@ -89,7 +88,7 @@ impl Feeds {
             // This drops the feeds, and everything they started.
             drop(local);
             runtime.shutdown_timeout(BLOCKED_FILE);
-            let stopped = running.into_iter().map(|(name, (feed, _, _, _, bookmark))| {
+            let stopped = running.into_iter().map(|(name, (feed, _, _, bookmark))| {
                 let (source_key, mark) = (source_key(&feed.source), bookmark.mark());
                 StoppedFeed { name, source_key, mark }
             });
@@ -127,13 +126,10 @@ fn change(
     beginning: &Beginning,
 ) {
     let mut ended = HashMap::new();
-    running.retain(|name, (feed, limit, outlet, task, bookmark)| {
+    running.retain(|name, (feed, limit, task, bookmark)| {
         let stays = planned.iter().find(|planned| planned.feed == *feed);
         match stays {
-            Some(Planned { message_bytes_max, has_history, .. }) => {
-                limit.set(*message_bytes_max);
-                outlet.has_history.store(*has_history, Ordering::Relaxed);
-            }
+            Some(planned) => limit.set(planned.message_bytes_max),
             None => {
                 task.abort();
                 ended.insert(name.clone(), (feed.clone(), bookmark.mark()));
@@ -155,11 +151,11 @@ fn change(
             }
             let mark = mark.unwrap_or_default();
             let keeper = disk.map(|disk| Keeper::new(disk, &feed, is_new));
-            let (mailboxes, has_history) = (mailboxes.clone(), Arc::new(AtomicBool::new(has_history)));
-            let (outlet, bookmark) = (Lanes { mailboxes, has_history, keeper }, Bookmark::new(mark));
+            let outlet = Lanes { mailboxes: mailboxes.clone(), has_history, keeper };
+            let bookmark = Bookmark::new(mark);
             let limit = Limit::from(message_bytes_max);
-            let run = feed::run(feed.clone(), limit.clone(), outlet.clone(), beginning.clone(), bookmark.clone());
-            (feed, limit, outlet, tokio::task::spawn_local(run).abort_handle(), bookmark)
+            let run = feed::run(feed.clone(), limit.clone(), outlet, beginning.clone(), bookmark.clone());
+            (feed, limit, tokio::task::spawn_local(run).abort_handle(), bookmark)
         });
     }
 }
@@ -172,15 +168,14 @@ fn is_tail(feed: &Feed) -> bool {
 #[derive(Clone)]
 struct Lanes {
     mailboxes: Arc<[Mailbox]>,
-    /// Whether the hub has history. A reload may change it.
-    has_history: Arc<AtomicBool>,
+    has_history: bool,
     keeper: Option<Keeper>,
 }
 
 impl Outlet for Lanes {
     async fn publish(&self, hub: HubId, channel: &str, message: Vec<u8>, mark: &Mark) {
         let message = Message::new(hub, channel.into(), Kind::Text, Bytes::from(message));
-        let mut message = message.ordered(self.has_history.load(Ordering::Relaxed));
+        let mut message = message.ordered(self.has_history);
         if let Some(keeper) = &self.keeper {
             // The owner refuses none of these messages, so that none is missing before the next one.
             while !keeper.disk.accepts() {

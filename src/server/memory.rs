@@ -79,7 +79,7 @@ pub(super) fn give(hub: &PlannedHub, remembered: Option<Remembered>, keys: Vec<K
     keys.into_iter().for_each(|key| shares[owner(&key.channel)].1.push(key));
     for (mailbox, share) in mailboxes.iter().zip(shares) {
         if share.0.is_some() || !share.1.is_empty() {
-            mailbox.send(Command::Remember(hub.id, Box::new(share)));
+            mailbox.send(Command::Inherit(hub.id, Box::new(share)));
         }
     }
 }

@@ -52,7 +52,7 @@ pub enum Command {
     /// Go on with sessions of another process.
     TakeUp(Vec<Returning>),
     /// Go on with what was remembered of a hub, and with the keys of the channels that this shard owns.
-    Remember(HubId, Box<(Option<Remembered>, Vec<KnownKey>)>),
+    Inherit(HubId, Box<(Option<Remembered>, Vec<KnownKey>)>),
     /// Take a step of handing over, and say what came of it.
     HandOver(Step, Sender<io::Result<Option<Packed>>>),
     /// End now.

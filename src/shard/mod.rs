@@ -301,7 +301,7 @@ impl Shard {
     fn execute(self: &Rc<Self>, command: Command) {
         match command {
             Command::Serve(raw, early, server) => self.serve(raw, early, server),
-            Command::Own(plan) => self.relay.remember(plan.histories(), &plan.memory),
+            Command::Own(plan) => self.relay.own(plan.histories(), &plan.memory),
             Command::Plan(plan) => {
                 self.plan_histories(&plan);
                 self.plan_presence(&plan);
@@ -313,7 +313,7 @@ impl Shard {
             Command::Drain(farewell) => self.drain(farewell),
             Command::Expect(members) => self.relay.register().expect(members),
             Command::TakeUp(sessions) => self.take_up(sessions),
-            Command::Remember(hub, remembered) => {
+            Command::Inherit(hub, remembered) => {
                 let (remembered, keys) = *remembered;
                 self.relay.owner().inherit(hub, remembered, keys);
             }

@@ -111,8 +111,8 @@ pub enum Admitted {
 }
 
 impl Owner {
-    /// Goes by these hubs with history from now on, all of them owned by this shard. Others stay until [`Self::forget_others`].
-    pub fn remember<'h>(&mut self, planned: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
+    /// Owns these hubs with history from now on. Others stay until [`Self::forget_others`].
+    pub fn own<'h>(&mut self, planned: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
         self.memory = memory.clone();
         for (hub, planned) in planned {
             let remembered = self.hubs.entry(hub).or_insert_with(|| planned.begin(memory));
@@ -298,7 +298,7 @@ mod tests {
         let (hub, mut owner) = (HubId(0), Owner::default());
         let limits = HistoryLimits { messages: 1, bytes: usize::MAX, age: None };
         let beginning = Position { epoch: Epoch(7), offset: 0 };
-        owner.remember([(hub, &PlannedHistory { limits, beginning, disk: None })].into_iter(), &Memory::default());
+        owner.own([(hub, &PlannedHistory { limits, beginning, disk: None })].into_iter(), &Memory::default());
         for n in 0..8000 {
             owner.admit(Message::new(hub, format!("o/{}", n % 4000).into(), Kind::Text, "x".into()), 0);
         }

@@ -59,10 +59,10 @@ impl Relay {
         self.register.borrow_mut()
     }
 
-    /// Goes by these hubs with history from now on.
-    pub fn remember<'h>(&self, histories: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
+    /// Owns those of these hubs with history that are this shard's.
+    pub fn own<'h>(&self, histories: impl Iterator<Item = (HubId, &'h PlannedHistory)>, memory: &Memory) {
         let own = histories.filter(|(hub, _)| self.owner_of(Partition::of_hub(*hub)) == self.index);
-        self.owner().remember(own, memory);
+        self.owner().own(own, memory);
     }
 
     /// One turn: takes what came, stages it, writes it; of each only so much as a turn may.

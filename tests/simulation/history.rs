@@ -73,7 +73,7 @@ pub fn plan(remembered: &[Option<Remembered>], relay: &Relay, table: &mut Table<
         hubs.filter_map(|(hub, remembered)| Some((HubId(hub as u32), &remembered.as_ref()?.plan)))
     };
     table.set_frontiers(plans().map(|(hub, plan)| (hub, plan.beginning)));
-    relay.remember(plans(), memory);
+    relay.own(plans(), memory);
     relay.owner().forget_others(&plans().map(|(hub, _)| hub).collect());
 }
 
