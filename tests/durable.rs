@@ -4,11 +4,10 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 
 use common::events::Events;
-use common::http::{ask, metric, request};
+use common::http::{ask, metric, publish_kept as publish, request};
 use common::polls::{Poll, texts};
 use common::service::Service;
 use common::wire::Wire;
@@ -36,16 +35,6 @@ durable = true
 const SMALL_DISK: &str = "mkdir store && exec unshare -m sh -c \
     'mount -t tmpfs -o size=4m,mode=700 none store && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 
-fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
-    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["id"].as_str().unwrap().to_owned()
-}
-
-fn resume(address: SocketAddr, since: &str) -> Events {
-    Events::ask(address, "/events", &["Accept: text/event-stream", &format!("Last-Event-ID: {since}")])
-}
-
 #[test]
 fn an_acknowledged_message_outlives_a_kill() {
     let mut service = Service::started(CONFIG);
@@ -64,12 +53,12 @@ fn an_acknowledged_message_outlives_a_kill() {
         let again = ask(service.address(), "POST", "/publish/all", &key, b"0");
         assert_eq!(again.text(), first.text());
     }
-    let mut all = resume(service.address(), "earliest");
+    let mut all = Events::resume(service.address(), "/events", "earliest");
     for (n, id) in ids.iter().enumerate() {
         all.expect(&n.to_string());
         assert_eq!(all.id.as_ref(), Some(id));
     }
-    let mut some = resume(service.address(), &ids[30]);
+    let mut some = Events::resume(service.address(), "/events", &ids[30]);
     (31..ids.len()).for_each(|n| some.expect(&n.to_string()));
     service.restart();
     let last = publish(service.address(), "all", "last");
@@ -105,12 +94,12 @@ fn a_hub_that_a_reload_removes_and_another_one_brings_back_continues() {
         assert_eq!(again.text(), first.text(), "round {round}");
         ids.push(publish(address, "all", &round.to_string()));
     }
-    let mut all = resume(address, "earliest");
+    let mut all = Events::resume(address, "/events", "earliest");
     for (n, id) in ids.iter().enumerate() {
         all.expect(&n.to_string());
         assert_eq!(all.id.as_ref(), Some(id));
     }
-    let mut some = resume(address, &ids[1]);
+    let mut some = Events::resume(address, "/events", &ids[1]);
     (2..ids.len()).for_each(|n| some.expect(&n.to_string()));
 }
 

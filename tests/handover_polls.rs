@@ -2,11 +2,10 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::http::{ask, metric};
+use common::http::{metric, publish_kept as publish};
 use common::polls::{Poll, poll, position, texts};
 use common::service::Service;
 use common::until_true;
@@ -29,12 +28,6 @@ listen = "127.0.0.1:0"
 history = {{ messages = 10000 }}
 "#
     )
-}
-
-fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
-    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["id"].as_str().unwrap().to_owned()
 }
 
 #[test]

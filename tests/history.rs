@@ -3,12 +3,11 @@
 mod common;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::events::{Block, Events};
-use common::http::{ask, metric};
+use common::http::{ask, metric, publish_kept as publish};
 use common::service::Service;
 use common::wire::Wire;
 use common::ws::Ws;
@@ -30,19 +29,6 @@ listen = "127.0.0.1:0"
 [hub.news]
 history = { messages = 5 }
 "#;
-
-/// Publishes, and returns the position.
-fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
-    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let id = answer.json()["id"].as_str().unwrap().to_owned();
-    assert!((1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)));
-    id
-}
-
-fn resume(address: SocketAddr, target: &str, since: &str) -> Events {
-    Events::ask(address, target, &["Accept: text/event-stream", &format!("Last-Event-ID: {since}")])
-}
 
 fn frame(socket: &mut Ws) -> Value {
     serde_json::from_str(&socket.next_text()).unwrap()
@@ -66,15 +52,15 @@ fn a_stream_continues_where_it_ended() {
         again.expect("2");
         again.expect("3");
     }
-    let mut again = resume(address, "/events?since=earliest", &first);
+    let mut again = Events::resume(address, "/events?since=earliest", &first);
     again.expect("2");
     again.expect("3");
     let last = publish(address, "all", "4");
     again.expect("4");
     assert_eq!(again.id, Some(last.clone()));
-    let mut all = resume(address, "/events", &before);
+    let mut all = Events::resume(address, "/events", &before);
     (1..=4).for_each(|n| all.expect(&n.to_string()));
-    let mut nothing = resume(address, "/events", &last);
+    let mut nothing = Events::resume(address, "/events", &last);
     assert_eq!(nothing.expect_id(), last);
 }
 
@@ -84,19 +70,19 @@ fn a_gap_is_told_first() {
     let address = pushd.address();
     let ids: Vec<String> = (0..9).map(|n| publish(address, "a", &n.to_string())).collect();
     publish(address, "b", "x");
-    let mut stream = resume(address, "/both", &ids[2]);
+    let mut stream = Events::resume(address, "/both", &ids[2]);
     stream.expect_gap("a");
     (4..9).for_each(|n| stream.expect(&n.to_string()));
     stream.expect("x");
-    let mut complete = resume(address, "/both", &ids[3]);
+    let mut complete = Events::resume(address, "/both", &ids[3]);
     complete.expect("4");
     for unknown in ["other-1", "nonsense", "%20"] {
-        let mut stream = resume(address, "/both", unknown);
+        let mut stream = Events::resume(address, "/both", unknown);
         stream.expect_gap("a");
         stream.expect_gap("b");
         stream.expect("4");
     }
-    let mut earliest = resume(address, "/both", "earliest");
+    let mut earliest = Events::resume(address, "/both", "earliest");
     earliest.expect("4");
 }
 
@@ -138,7 +124,7 @@ fn a_long_history_comes_in_pages() {
     for n in 0..2000 {
         publish(address, "all", &format!("{n} {text}"));
     }
-    let mut stream = resume(address, "/events", "earliest");
+    let mut stream = Events::resume(address, "/events", "earliest");
     for n in 0..2000 {
         assert_eq!(stream.next(), Block::Event(None, format!("{n} {text}")));
     }
@@ -287,7 +273,7 @@ fn the_memory_goes_on_in_the_next_process() {
     for n in 1..60 {
         behind.expect(&format!("{n} {pad}"));
     }
-    let mut returning = resume(address, "/events", &ids[58]);
+    let mut returning = Events::resume(address, "/events", &ids[58]);
     for round in 0..3 {
         for stream in [&mut live, &mut behind, &mut returning] {
             stream.expect(&format!("after {round}"));

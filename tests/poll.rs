@@ -5,7 +5,7 @@ mod common;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use common::http::{Answer, ask, metric, request};
+use common::http::{Answer, ask, metric, publish_kept as publish, request};
 use common::polls::{Poll, poll, position, texts};
 use common::service::Service;
 use common::wire::Wire;
@@ -36,13 +36,6 @@ history = { messages = 5 }
 /// With the history in memory, and on disk.
 fn memory_and_disk() -> [String; 2] {
     [CONFIG.to_owned(), format!("{CONFIG}durable = true\n")]
-}
-
-/// Publishes, and returns the position.
-fn publish(address: SocketAddr, channel: &str, text: &str) -> String {
-    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()["id"].as_str().unwrap().to_owned()
 }
 
 fn now(address: SocketAddr, target: &str) -> String {

@@ -34,6 +34,11 @@ impl Events {
         Events::ask(address, target, &["Accept: text/event-stream"])
     }
 
+    /// Opens a stream from a position on, as a browser does.
+    pub fn resume(address: SocketAddr, target: &str, since: &str) -> Events {
+        Events::ask(address, target, &["Accept: text/event-stream", &format!("Last-Event-ID: {since}")])
+    }
+
     /// Opens a stream with these header fields.
     pub fn ask(address: SocketAddr, target: &str, fields: &[&str]) -> Events {
         let mut wire = Wire::connect(address);

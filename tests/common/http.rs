@@ -110,6 +110,15 @@ pub fn publish(address: SocketAddr, target: &str, message: &str) -> u64 {
     answer.json()["subscribers"].as_u64().unwrap()
 }
 
+/// Publishes a text on a channel of a hub with history, by the route `/publish/CHANNEL`. Returns its position.
+pub fn publish_kept(address: SocketAddr, channel: &str, text: &str) -> String {
+    let answer = ask(address, "POST", &format!("/publish/{channel}"), &[], text.as_bytes());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert!((1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b)));
+    id
+}
+
 /// A value of `/metrics`. `name` includes the label, if there is one.
 pub fn metric(address: SocketAddr, name: &str) -> u64 {
     let answer = get(address, "/metrics");
