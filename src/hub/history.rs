@@ -253,13 +253,18 @@ impl History {
     /// channels that were read longest ago lose their oldest messages; a hub on disk loses nothing, it only reads more from its store.
     pub fn release(&mut self, most: usize) {
         for _ in 0..most {
-            if self.is_backed || !self.memory.must_release(self.memory_used()) {
+            if !self.must_release() {
                 return;
             }
             let Some(&(_, index)) = self.unread.first() else { return };
             self.drop_oldest(index);
             self.memory.note_drop();
         }
+    }
+
+    /// Whether [`Self::release`] has something to do.
+    pub fn must_release(&self) -> bool {
+        !self.is_backed && self.memory.must_release(self.memory_used())
     }
 
     fn memory_used(&self) -> usize {

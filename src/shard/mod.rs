@@ -271,7 +271,7 @@ impl Shard {
 
     /// Whether the next turn has something to do already.
     fn has_work(&self) -> bool {
-        let waits = || self.table.borrow().has_work() || self.relay.has_publications() || self.has_ready_connections();
+        let waits = || self.table.borrow().has_work() || self.relay.has_work() || self.has_ready_connections();
         self.mailbox().has_commands() || !self.is_packed() && waits()
     }
 

@@ -212,6 +212,11 @@ impl Owner {
         });
     }
 
+    /// Whether a hub has more to release than it may in one turn: the others take memory meanwhile.
+    pub fn must_release(&self) -> bool {
+        self.memory.is_exceeded() && self.hubs.values().any(|hub| hub.history.must_release())
+    }
+
     /// Takes a question, which is answered when publications are done.
     pub fn ask(&mut self, question: Question) {
         self.questions.push_back(question);

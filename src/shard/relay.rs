@@ -111,11 +111,12 @@ impl Relay {
         }
     }
 
-    /// Whether publications or questions wait that could be taken in the next turn.
-    pub fn has_publications(&self) -> bool {
+    /// Whether something is left that could be done in the next turn: publications, questions, changes, or memory to release.
+    pub fn has_work(&self) -> bool {
         self.mailbox().deliveries().waiting() > 0
             || (self.mailbox().requests().waiting() > 0 || self.owner().has_questions()) && self.deliveries_have_room()
             || self.register().has_changes() && self.has_room()
+            || self.owner().must_release()
     }
 
     /// Answers questions of sessions that catch up, as many as a turn may.

@@ -605,7 +605,7 @@ impl World {
         let mut pipes = clients.map(|client| &client.pipe).chain(here.witnesses.iter().map(|witness| &witness.pipe));
         let ready = pipes.any(|pipe| pipe.borrow().readable || pipe.borrow().writable);
         let waits = here.table.is_held_up() || here.relay.mailbox().requests().waiting() > 0;
-        rang || ready || waits || here.table.has_work() || here.relay.has_publications()
+        rang || ready || waits || here.table.has_work() || here.relay.has_work()
     }
 
     /// A shard takes a turn.

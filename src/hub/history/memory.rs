@@ -77,7 +77,8 @@ impl Memory {
         Some(dropped - reported.swap(dropped, Ordering::Relaxed))
     }
 
-    pub(super) fn is_exceeded(&self) -> bool {
+    /// Whether the histories take more than they may.
+    pub fn is_exceeded(&self) -> bool {
         self.used() > self.0.max.load(Ordering::Relaxed)
     }
 
