@@ -125,8 +125,11 @@ fn is_tail(config: &Config, hub: &str, feed: &str) -> bool {
 
 fn open(config: &Config) -> Result<Store, OpenError> {
     let directory = config.store.dir_in(std::env::var_os("STATE_DIRECTORY").as_deref());
+    let is_new = !directory.exists();
     let (store, warnings) = Store::open(&directory, config.store.sync)?;
     warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    log::info!("Opened the store in {}", directory.display());
+    // A relative directory depends on where pushd was started, so the log says which one it is.
+    let place = directory.canonicalize().unwrap_or(directory);
+    log::info!("{} the store in {}", if is_new { "Created" } else { "Opened" }, place.display());
     Ok(store)
 }
