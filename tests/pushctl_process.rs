@@ -1,11 +1,14 @@
 //! `pushctl check`, `status`, `reload` and `stop`, from outside, against a pushd of the test.
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
+use common::until_true;
 use nix::sys::signal::{Signal, kill};
 use pushd::daemon::pidfile::Pidfile;
 use tempfile::TempDir;
@@ -70,6 +73,9 @@ impl Site {
         let line = daemon.wait_for("Listening on 127.0.0.1:");
         let port = line.split_once("127.0.0.1:").unwrap().1;
         daemon.port = port.split(' ').next().unwrap().trim().parse().unwrap();
+        // It is written a moment after that line.
+        let pidfile = self.path("run/pushd.pid");
+        until_true("the PID", || fs::read_to_string(&pidfile).is_ok_and(|pid| !pid.is_empty()));
         daemon
     }
 }
