@@ -150,6 +150,7 @@ fn a_message_that_comes_again_is_not_published_again() {
     for wrong in ["Idempotency-Key:", &format!("Idempotency-Key: {}", "x".repeat(256))] {
         assert_eq!(ask(address, "POST", "/publish/all", &[wrong], b"x").status, 400);
     }
+    assert_eq!(ask(address, "POST", "/publish/all", &[key[0], "Idempotency-Key: b"], b"x").status, 400);
 }
 
 #[test]

@@ -142,7 +142,11 @@ async fn publish<B: Backend>(
 
 /// The key of a request that may come again.
 pub fn key(request: &Parts) -> Result<Option<Box<str>>, Box<Answer>> {
-    let Some(value) = request.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let mut values = request.headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(refuse(StatusCode::BAD_REQUEST, "there is more than one Idempotency-Key"));
+    }
     // A value of other bytes is no key either.
     let key = value.to_str().unwrap_or_default();
     check_key(key).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;

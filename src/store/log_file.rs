@@ -23,23 +23,21 @@ const MAGIC: u32 = 0x377f_0682;
 
 /// What is wrong with a log. `None`: nothing that shows.
 pub(super) fn damage(log: &Path, index: &Path) -> io::Result<Option<String>> {
-    let Some(file) = open(log)? else { return Ok(None) };
+    let index = Index::read(index)?;
+    let unmoved = index.pages.saturating_sub(index.moved);
+    let missing = |pages: u64| (pages > 0).then(|| format!("{pages} pages of the log are missing or damaged"));
+    let Some(file) = open(log)? else { return Ok(missing(unmoved)) };
     let length = file.metadata()?.len();
-    if length == 0 {
-        return Ok(None);
-    }
     let mut header = [0; HEADER];
-    let is_complete = length >= HEADER as u64;
-    if is_complete {
+    if length >= HEADER as u64 {
         file.read_exact_at(&mut header, 0)?;
     }
-    let known = pages_in_index(index, &header[16..24])?;
     let mut sums = Sums { is_big_endian: word(&header, 0) == MAGIC | 1, sums: (0, 0) };
     sums.add(&header[..24]);
-    if !is_complete || word(&header, 0) & !1 != MAGIC || sums.sums != (word(&header, 24), word(&header, 28)) {
+    if word(&header, 0) & !1 != MAGIC || sums.sums != (word(&header, 24), word(&header, 28)) {
         // A crash while the first page is written leaves no page behind the header.
-        let is_first = length <= (HEADER + FRAME) as u64 && known.unwrap_or(0) == 0;
-        return Ok((!is_first).then(|| "the beginning of the log is damaged".to_owned()));
+        let is_first = length <= (HEADER + FRAME) as u64;
+        return Ok(if is_first { missing(unmoved) } else { Some("the beginning of the log is damaged".to_owned()) });
     }
     let mut frame = vec![0; FRAME];
     let (mut whole, mut is_over) = (0u64, false);
@@ -66,20 +64,34 @@ pub(super) fn damage(log: &Path, index: &Path) -> io::Result<Option<String>> {
             "a page in the middle of the log is damaged, with {behind} pages of others behind it"
         )));
     }
-    let missing = known.unwrap_or(0).saturating_sub(whole);
-    Ok((missing > 0).then(|| format!("{missing} pages at the end of the log are missing or damaged")))
+    let known = if index.salts == header[16..24] { index.pages } else { 0 };
+    Ok(missing(known.saturating_sub(whole)))
 }
 
-/// How many pages of this log the shared index knows. `None`: it is of another log.
-fn pages_in_index(index: &Path, salts: &[u8]) -> io::Result<Option<u64>> {
-    let Some(file) = open(index)? else { return Ok(None) };
-    let mut header = [0; 48];
-    if file.metadata()?.len() < header.len() as u64 {
-        return Ok(None);
+/// What the shared index knows of the log. Where there is none: nothing.
+#[derive(Default)]
+struct Index {
+    /// How many pages are committed.
+    pages: u64,
+    /// How many of them are in the database, too.
+    moved: u64,
+    /// Which log it is about.
+    salts: [u8; 8],
+}
+
+impl Index {
+    fn read(path: &Path) -> io::Result<Index> {
+        let mut bytes = [0; 100];
+        match open(path)? {
+            Some(file) if file.metadata()?.len() >= bytes.len() as u64 => file.read_exact_at(&mut bytes, 0)?,
+            _ => return Ok(Index::default()),
+        }
+        let number =
+            |at: usize| u64::from(u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]));
+        let mut salts = [0; 8];
+        salts.copy_from_slice(&bytes[32..40]);
+        Ok(Index { pages: number(16), moved: number(96), salts })
     }
-    file.read_exact_at(&mut header, 0)?;
-    let pages = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
-    Ok((header[32..40] == *salts).then_some(u64::from(pages)))
 }
 
 /// A file, if it exists.

@@ -774,6 +774,31 @@ fn a_damaged_log_gives_back_what_is_whole() {
 }
 
 #[test]
+fn a_log_that_is_gone_is_missed_by_its_index() {
+    let disk = Disk::new();
+    let open = disk.open();
+    let hub = open.store.hub("news", Limits::default()).unwrap();
+    for number in 0..50 {
+        open.write(&hub.id, hub.next + number, "a", &payloads(number));
+    }
+    for left in [None, Some(0), Some(1), Some(16), Some(31)] {
+        let copy = snapshot(&disk);
+        let [log, index] = ["history.db-wal", "history.db-shm"].map(|file| copy.path().join(file));
+        match left {
+            Some(bytes) => cut(&log, bytes),
+            None => fs::remove_file(&log).unwrap(),
+        }
+        // Who only looks leaves the index, which alone knows that something is missing.
+        let before = fs::read(&index).unwrap();
+        assert!(Inspection::open(&copy.path()).is_err_and(|error| error.message.contains("missing")), "{left:?}");
+        assert!(fs::read(&index).unwrap() == before && log.exists() == left.is_some(), "{left:?}");
+        let again = copy.open();
+        let found = again.store.hub("news", Limits::default()).unwrap();
+        assert!(found.epoch != hub.epoch && again.warnings[0].contains("missing"), "{left:?} {:?}", again.warnings);
+    }
+}
+
+#[test]
 fn every_snapshot_has_what_was_acknowledged() {
     let disk = Disk::new();
     let open = disk.open();
