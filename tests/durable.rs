@@ -69,6 +69,36 @@ fn an_acknowledged_message_outlives_a_kill() {
     assert!(!ids.contains(&last));
 }
 
+#[test]
+fn what_a_subscriber_has_received_is_not_published_again_after_a_kill() {
+    for sync in ["always", "100ms"] {
+        let mut service =
+            Service::started(&CONFIG.replace("[hub.other]", &format!("[store]\nsync = \"{sync}\"\n[hub.other]")));
+        for round in 0..15 {
+            let address = service.address();
+            let mut live = Events::open(address, "/events");
+            live.expect_id();
+            let key = format!("Idempotency-Key: {round}");
+            let (text, send) = (format!("order {round}"), ["Accept: */*", &key]);
+            let mut publisher = Wire::connect(address);
+            publisher.send(&request(address, "POST", "/publish/all", &send, text.as_bytes()));
+            // Killed as soon as one has it: the publisher may have no answer yet, and asks again.
+            live.expect(&text);
+            let received = live.id.clone().unwrap();
+            service.kill();
+            service.clear_log();
+            service.start();
+            let again = ask(service.address(), "POST", "/publish/all", &send, text.as_bytes());
+            assert_eq!(again.json()["id"], received.as_str(), "round {round}, sync {sync}");
+            let mut returning = Events::resume(service.address(), "/events", &received);
+            // It has missed nothing.
+            returning.expect_id();
+            publish(service.address(), "all", "next");
+            returning.expect("next");
+        }
+    }
+}
+
 /// Without its hub, and what needs it.
 fn without_hub(config: &str) -> String {
     let is_other =

@@ -109,6 +109,11 @@ impl History {
         self.at(self.last)
     }
 
+    /// The position of the publication that comes after `ahead` others.
+    pub fn next(&self, ahead: usize) -> Position {
+        self.at(self.last + ahead as u64 + 1)
+    }
+
     fn at(&self, offset: u64) -> Position {
         Position { epoch: self.epoch, offset }
     }

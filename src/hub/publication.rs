@@ -1,6 +1,7 @@
 //! A message on its way: first to the owner of its channel, which makes a publication of it, then to all subscribers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -82,10 +83,30 @@ pub struct Publication {
     pub position: Option<Position>,
     /// Its encodings so far.
     pub encodings: Encodings,
+    /// Whether the disk of its hub has it, or cannot write it now.
+    is_settled: AtomicBool,
+}
+
+impl Publication {
+    /// The disk has it, or cannot write it now.
+    pub fn settle(&self) {
+        self.is_settled.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// The same with a position.
+    #[must_use]
+    pub fn at(self, position: Option<Position>) -> Publication {
+        Publication { position, ..self }
+    }
 }
 
 impl From<Message> for Publication {
     fn from(message: Message) -> Publication {
-        Publication { message, position: None, encodings: Encodings::default() }
+        Publication { message, position: None, encodings: Encodings::default(), is_settled: AtomicBool::new(false) }
     }
 }

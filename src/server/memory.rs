@@ -55,7 +55,7 @@ pub(super) fn remember(histories: Vec<Written>, plan: &Plan, mailboxes: &[Mailbo
         for (hub, (history, mut keys)) in hubs.into_iter().zip(read) {
             messages += history.as_ref().map_or(0, |history| history.size().0);
             let remembered = all.entry(hub.name).or_default();
-            remembered.0 = remembered.0.take().or(history.map(|history| Remembered { history, disk: None }));
+            remembered.0 = remembered.0.take().or(history.map(Remembered::from));
             remembered.1.append(&mut keys);
         }
     }

@@ -1,8 +1,8 @@
 //! The disk of a durable hub: what its owner asks of the store.
 //!
 //! The store holds a publication until it is written. So the receipt of a publisher, which is sent when the last holder lets go, means
-//! that the message is on the disk. Subscribers do not wait for that. Nobody waits for a page of the store either: it comes by the lane
-//! of deliveries, as every page does.
+//! that the message is on the disk. The owner delivers it then, and not before. Nobody waits for a page of the store: it comes by the
+//! lane of deliveries, as every page does.
 
 use std::sync::Arc;
 
@@ -23,21 +23,27 @@ pub struct Disk {
 }
 
 /// A publication that waits to be written. What is not written is refused.
-struct Held {
+struct Held<W: FnOnce()> {
     publication: Arc<Publication>,
     is_written: bool,
+    /// Wakes the owner.
+    wake: Option<W>,
 }
 
-impl Hold for Held {
+impl<W: FnOnce() + Send> Hold for Held<W> {
     fn written(mut self: Box<Self>) {
         self.is_written = true;
     }
 }
 
-impl Drop for Held {
+impl<W: FnOnce()> Drop for Held<W> {
     fn drop(&mut self) {
         if !self.is_written {
             self.publication.message.refuse();
+        }
+        self.publication.settle();
+        if let Some(wake) = self.wake.take() {
+            wake();
         }
     }
 }
@@ -87,14 +93,14 @@ impl Disk {
         self.store.mark(&self.hub, feed, mark, hold);
     }
 
-    /// Keeps a publication.
-    pub fn append(&self, publication: &Arc<Publication>, offset: u64) {
+    /// Keeps a publication, and settles it when that is done or has failed. Then `wake` is called.
+    pub fn append(&self, publication: &Arc<Publication>, offset: u64, wake: impl FnOnce() + Send + 'static) {
         let Message { channel, kind, payload, receipt, .. } = &publication.message;
         let receipt = receipt.as_ref();
         let key = receipt.and_then(|receipt| receipt.key()).map(Box::from);
         let progress = receipt.and_then(|receipt| receipt.progress()).cloned();
         let (channel, payload) = (channel.clone(), payload.clone());
-        let hold = Box::new(Held { publication: publication.clone(), is_written: false });
+        let hold = Box::new(Held { publication: publication.clone(), is_written: false, wake: Some(wake) });
         let entry = Entry { offset, channel, kind: *kind, payload, key, progress, hold };
         self.store.append(&self.hub, entry);
     }

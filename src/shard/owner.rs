@@ -79,13 +79,22 @@ pub struct Remembered {
     pub history: History,
     /// Where all of them are, if the hub is durable.
     pub disk: Option<Disk>,
+    /// What is numbered, and waits for the disk. Nobody has heard it: a message that a crash takes away was never there.
+    waiting: VecDeque<Arc<Publication>>,
+}
+
+impl From<History> for Remembered {
+    fn from(history: History) -> Remembered {
+        Remembered { history, disk: None, waiting: VecDeque::new() }
+    }
 }
 
 impl PlannedHistory {
     /// What the hub remembers before its first publication.
     pub fn begin(&self, memory: &Memory) -> Remembered {
         let PlannedHistory { limits, beginning, disk } = self;
-        Remembered { history: History::new(*beginning, *limits, disk.is_some(), memory.clone()), disk: disk.clone() }
+        let history = History::new(*beginning, *limits, disk.is_some(), memory.clone());
+        Remembered { disk: disk.clone(), ..history.into() }
     }
 }
 
@@ -145,7 +154,7 @@ impl Owner {
         with_history.chain(others.map(|(hub, keys)| (*hub, None, Some(keys))))
     }
 
-    /// Gives a message its place in the order of its hub, and remembers it.
+    /// Gives a message its place in the order of its hub, and remembers it in memory.
     pub fn admit(&mut self, mut message: Message, now: Seconds) -> Admitted {
         if message.receipt.as_ref().is_some_and(|receipt| receipt.key().is_some()) {
             let disk = self.hubs.get(&message.hub).and_then(|remembered| remembered.disk.as_ref());
@@ -155,7 +164,7 @@ impl Owner {
                 None => return Admitted::Known,
             }
         }
-        let Some(Remembered { history, disk }) = self.hubs.get_mut(&message.hub) else {
+        let Some(Remembered { history, disk, waiting }) = self.hubs.get_mut(&message.hub) else {
             if message.has_history {
                 // Its hub is being removed here, but not yet where the message came from.
                 message.refuse();
@@ -176,20 +185,40 @@ impl Owner {
             // It may be a part of a larger buffer, which it would keep.
             message.payload = bytes::Bytes::copy_from_slice(&message.payload);
         }
-        let position = history.append(&message, now);
+        let position = match disk {
+            Some(_) => history.next(waiting.len()),
+            None => history.append(&message, now),
+        };
         if let Some(receipt) = &mut message.receipt {
             receipt.set_position(position);
         }
         Admitted::New(message, Some(position))
     }
 
-    /// Keeps a publication on the disk, if its hub is durable.
-    pub fn keep(&self, publication: &Arc<Publication>) {
-        if let Some(position) = publication.position
-            && let Some(Remembered { disk: Some(disk), .. }) = self.hubs.get(&publication.message.hub)
-        {
-            disk.append(publication, position.offset);
-        }
+    /// Keeps a publication on the disk, if its hub is durable. Returns whether it is to be delivered later: when [`Self::next_kept`]
+    /// returns it. `wake` is called when that may be so.
+    pub fn keep(&mut self, publication: &Arc<Publication>, wake: impl FnOnce() + Send + 'static) -> bool {
+        let Some(position) = publication.position else { return false };
+        let Some(remembered) = self.hubs.get_mut(&publication.message.hub) else { return false };
+        let Some(disk) = &remembered.disk else { return false };
+        disk.append(publication, position.offset, wake);
+        remembered.waiting.push_back(publication.clone());
+        true
+    }
+
+    /// The next publication that waits for a disk and is `due`. From now on it is in the history.
+    pub fn next_kept(&mut self, now: Seconds, due: impl Fn(&Publication) -> bool) -> Option<Arc<Publication>> {
+        let mut hubs = self.hubs.values_mut();
+        let hub = hubs.find(|hub| hub.waiting.front().is_some_and(|publication| due(publication)))?;
+        let publication = hub.waiting.pop_front()?;
+        let position = hub.history.append(&publication.message, now);
+        debug_assert_eq!(Some(position), publication.position);
+        Some(publication)
+    }
+
+    /// Whether a publication has waited for its disk, and need not any longer.
+    pub fn has_kept(&self) -> bool {
+        self.hubs.values().any(|hub| hub.waiting.front().is_some_and(|publication| publication.is_settled()))
     }
 
     /// Drops what has expired, some in each turn, and reports what was dropped for lack of memory.
@@ -199,7 +228,7 @@ impl Owner {
                 "histories need more than memory_max: {dropped} messages were dropped, of the channels read longest ago"
             );
         }
-        for Remembered { history, disk } in self.hubs.values_mut() {
+        for Remembered { history, disk, .. } in self.hubs.values_mut() {
             history.expire(now, EXPIRED_PER_TURN_MAX);
             match disk {
                 Some(disk) => history.release_written(disk.written(), STORE_CACHE_BYTES_MAX),
@@ -258,7 +287,7 @@ impl Owner {
         work: &mut Work,
     ) -> Option<Answer> {
         let Question { hub, selectors, since, messages_max, asker } = question;
-        let page = self.hubs.get_mut(hub).map(|Remembered { history, disk }| {
+        let page = self.hubs.get_mut(hub).map(|Remembered { history, disk, .. }| {
             let limits = PageLimits { messages: *messages_max, bytes: HISTORY_PAGE_BYTES_MAX };
             let found = history.page(selectors, *since, limits, now);
             work.spend(work::LOOKED_AT.saturating_mul(found.looked_at() as u32));

@@ -100,6 +100,7 @@ impl Relay {
         {
             self.take(delivery, table);
         }
+        self.deliver_kept(table);
         let mut work = Work::of(PRESENCE_WORK_PER_TURN);
         while !table.is_turn_full()
             && !work.is_spent()
@@ -116,6 +117,7 @@ impl Relay {
         self.mailbox().deliveries().waiting() > 0
             || (self.mailbox().requests().waiting() > 0 || self.owner().has_questions()) && self.deliveries_have_room()
             || self.register().has_changes() && self.has_room()
+            || self.owner().has_kept() && self.deliveries_have_room()
             || self.owner().must_release()
     }
 
@@ -213,10 +215,18 @@ impl Relay {
         table.is_flushing() || table.is_turn_full() || self.mailbox().requests().waiting() > 0
     }
 
-    /// Serves every request that waits, whether there is room or not. Where nobody makes requests any more, none are left.
+    /// Serves every request that waits, whether there is room or not. Where nobody makes requests any more, none are left. What waits for
+    /// a disk is delivered before it is there: the process writes it before it ends.
     pub fn serve_all<S: Socket>(&self, table: &mut Table<S>) {
         while let Some(request) = self.mailbox().requests().pop() {
             self.serve(request, table);
+            if table.is_turn_full() {
+                table.flush();
+            }
+        }
+        loop {
+            let Some(publication) = self.owner().next_kept(table.now(), |_| true) else { break };
+            self.deliver(publication, table);
             if table.is_turn_full() {
                 table.flush();
             }
@@ -253,7 +263,8 @@ impl Relay {
         }
     }
 
-    /// Makes a publication of a message, as the owner of its channel, and delivers it to all shards. The order of the channel is made here.
+    /// Makes a publication of a message, as the owner of its channel, and delivers it to all shards; if its hub is durable, when it is on
+    /// the disk. The order of the channel is made here.
     fn spread<S: Socket>(&self, message: Message, table: &mut Table<S>) {
         let (message, position) = match self.owner().admit(message, table.now()) {
             Admitted::New(message, position) => (message, position),
@@ -261,8 +272,23 @@ impl Relay {
             Admitted::Known => return,
         };
         self.mailbox().counters.published.add(1);
-        let publication = Arc::new(Publication { position, ..Publication::from(message) });
-        self.owner().keep(&publication);
+        let publication = Arc::new(Publication::from(message).at(position));
+        let (mailboxes, owner) = (self.mailboxes.clone(), self.index);
+        if !self.owner().keep(&publication, move || mailboxes[owner].bell.notify_one()) {
+            self.deliver(publication, table);
+        }
+    }
+
+    /// Delivers publications that have waited for a disk.
+    fn deliver_kept<S: Socket>(&self, table: &mut Table<S>) {
+        while !table.is_turn_full() && self.deliveries_have_room() {
+            let Some(publication) = self.owner().next_kept(table.now(), Publication::is_settled) else { return };
+            self.deliver(publication, table);
+        }
+    }
+
+    /// Delivers a publication to all shards.
+    fn deliver<S: Socket>(&self, publication: Arc<Publication>, table: &mut Table<S>) {
         for mailbox in self.others() {
             mailbox.deliver(Delivery::Publication(publication.clone()));
         }

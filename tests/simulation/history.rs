@@ -277,7 +277,7 @@ impl World {
             written.read_into(&mut after).unwrap();
             drop(before);
             for (hub, (history, keys)) in hubs.into_iter().zip(after) {
-                let remembered = history.map(|history| owner::Remembered { history, disk: None });
+                let remembered = history.map(owner::Remembered::from);
                 relay.owner().inherit(hub, remembered, keys);
             }
             self.shards[shard].relay = relay;

@@ -175,7 +175,7 @@ mod tests {
         let hub = table.session(key).unwrap().terms().hub_id;
         let message = Message::new(hub, "all".into(), Kind::Text, Bytes::from(format!("{offset}")));
         let message = message.with_receipt(receipt);
-        table.publish(Arc::new(Publication { position: Some(position(offset)), ..message.into() }));
+        table.publish(Arc::new(Publication::from(message).at(Some(position(offset)))));
     }
 
     fn heard(line: &Line) -> String {

@@ -188,7 +188,7 @@ mod tests {
 
         fn publish(&mut self, channel: &str, offset: u64) {
             let message = Message::new(self.hub, channel.into(), Kind::Text, "x".into());
-            self.table.publish(Arc::new(Publication { position: Some(position(offset)), ..message.into() }));
+            self.table.publish(Arc::new(Publication::from(message).at(Some(position(offset)))));
         }
 
         /// The offsets of everything that it has received, in the order it came. Each frame has a header of two bytes.
