@@ -79,13 +79,13 @@ pub struct Remembered {
     pub history: History,
     /// Where all of them are, if the hub is durable.
     pub disk: Option<Disk>,
-    /// What is numbered, and waits for the disk. Nobody has heard it: a message that a crash takes away was never there.
-    waiting: VecDeque<Arc<Publication>>,
+    /// How many publications are numbered, and wait for the disk.
+    waiting: usize,
 }
 
 impl From<History> for Remembered {
     fn from(history: History) -> Remembered {
-        Remembered { history, disk: None, waiting: VecDeque::new() }
+        Remembered { history, disk: None, waiting: 0 }
     }
 }
 
@@ -102,6 +102,9 @@ impl PlannedHistory {
 #[derive(Debug, Default)]
 pub struct Owner {
     hubs: HashMap<HubId, Remembered>,
+    /// What waits for a disk. All durable hubs share the store, which settles it in this order. Nobody has heard it: a message that a
+    /// crash takes away was never there.
+    waiting: VecDeque<Arc<Publication>>,
     keys: HashMap<HubId, Keys>,
     questions: VecDeque<Question>,
     /// The memory of all histories.
@@ -132,6 +135,7 @@ impl Owner {
     /// Forgets the histories of all hubs but these.
     pub fn forget_others(&mut self, planned: &HashSet<HubId>) {
         self.hubs.retain(|hub, _| planned.contains(hub));
+        self.waiting.retain(|publication| planned.contains(&publication.message.hub));
     }
 
     /// Continues with what was remembered of a hub before: by another process, or by the disk.
@@ -186,7 +190,7 @@ impl Owner {
             message.payload = bytes::Bytes::copy_from_slice(&message.payload);
         }
         let position = match disk {
-            Some(_) => history.next(waiting.len()),
+            Some(_) => history.next(*waiting),
             None => history.append(&message, now),
         };
         if let Some(receipt) = &mut message.receipt {
@@ -202,15 +206,16 @@ impl Owner {
         let Some(remembered) = self.hubs.get_mut(&publication.message.hub) else { return false };
         let Some(disk) = &remembered.disk else { return false };
         disk.append(publication, position.offset, wake);
-        remembered.waiting.push_back(publication.clone());
+        remembered.waiting += 1;
+        self.waiting.push_back(publication.clone());
         true
     }
 
     /// The next publication that waits for a disk and is `due`. From now on it is in the history.
     pub fn next_kept(&mut self, now: Seconds, due: impl Fn(&Publication) -> bool) -> Option<Arc<Publication>> {
-        let mut hubs = self.hubs.values_mut();
-        let hub = hubs.find(|hub| hub.waiting.front().is_some_and(|publication| due(publication)))?;
-        let publication = hub.waiting.pop_front()?;
+        let publication = self.waiting.pop_front_if(|publication| due(publication))?;
+        let hub = self.hubs.get_mut(&publication.message.hub)?;
+        hub.waiting -= 1;
         let position = hub.history.append(&publication.message, now);
         debug_assert_eq!(Some(position), publication.position);
         Some(publication)
@@ -218,7 +223,7 @@ impl Owner {
 
     /// Whether a publication has waited for its disk, and need not any longer.
     pub fn has_kept(&self) -> bool {
-        self.hubs.values().any(|hub| hub.waiting.front().is_some_and(|publication| publication.is_settled()))
+        self.waiting.front().is_some_and(|publication| publication.is_settled())
     }
 
     /// Drops what has expired, some in each turn, and reports what was dropped for lack of memory.
