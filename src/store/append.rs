@@ -139,7 +139,7 @@ impl State {
     }
 
     fn limit(&mut self, hub: u16, limits: Limits) {
-        if let Some(hub) = self.hubs.iter_mut().find(|found| found.number == hub) {
+        if let Some(hub) = self.hubs.iter_mut().find(|found| found.number == hub && found.limits != limits) {
             (hub.limits, hub.is_changed) = (limits, true);
             self.expiry.sweep(hub.number);
         }
