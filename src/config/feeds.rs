@@ -36,6 +36,13 @@ pub enum Source {
     Command(Vec<String>),
 }
 
+impl Source {
+    /// Whether it is the lines of a file.
+    pub fn is_tail(&self) -> bool {
+        matches!(self, Source::Tail(_))
+    }
+}
+
 /// The keys for the source. A feed has exactly one of them.
 const SOURCES: [&str; 3] = ["every", "tail", "command"];
 

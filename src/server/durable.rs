@@ -6,8 +6,8 @@ use std::sync::mpsc::channel;
 
 use super::hubs::Hubs;
 use super::memory;
+use crate::config::Config;
 use crate::config::limits::FEED_BEGIN;
-use crate::config::{Config, Source};
 use crate::hub::{Epoch, KnownKey, Outcome, Position, Progress};
 use crate::session::Seconds;
 use crate::shard::Plan;
@@ -120,7 +120,7 @@ fn forget(disk: &Disk, marks: &[Progress]) {
 /// Whether a feed of a hub is configured, and is a tail.
 fn is_tail(config: &Config, hub: &str, feed: &str) -> bool {
     let mut feeds = config.feeds.iter().filter(|found| config.hubs[found.hub.0 as usize].name == hub);
-    feeds.any(|found| found.name == feed && matches!(found.source, Source::Tail(_)))
+    feeds.any(|found| found.name == feed && found.source.is_tail())
 }
 
 fn open(config: &Config) -> Result<Store, OpenError> {

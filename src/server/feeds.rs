@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, LocalSet};
 use super::durable::Durable;
 use super::progress::{self, Keeper, StoppedFeed, source_key};
 use crate::config::limits::{BLOCKED_FILE, FEED_BEGIN};
-use crate::config::{Feed, HubId, Source};
+use crate::config::{Feed, HubId};
 use crate::feed::mark::{Bookmark, Mark};
 use crate::feed::{self, Beginning, Limit, Outlet};
 use crate::http::HubInUse;
@@ -52,7 +52,7 @@ impl Planned {
             feed: Feed { hub: *id, ..feed.clone() },
             message_bytes_max: hub.message_bytes_max,
             has_history: hub.history.is_some(),
-            disk: durable.disk(&hub.name).filter(|_| is_tail(feed)),
+            disk: durable.disk(&hub.name).filter(|_| feed.source.is_tail()),
             kept: durable.take_mark(&hub.name, &feed.name),
         }
     }
@@ -142,7 +142,7 @@ fn change(
         running.entry(name).or_insert_with(|| {
             // Another message is no reason to miss a line.
             let is_before = |before: &Feed| before.hub == feed.hub && before.source == feed.source;
-            let before = ended.remove(&feed.name).filter(|(before, _)| is_before(before) && is_tail(before));
+            let before = ended.remove(&feed.name).filter(|(before, _)| is_before(before) && before.source.is_tail());
             let is_new = before.is_none();
             let mark = before.map(|(_, mark)| mark);
             let mark = mark.or_else(|| progress::continued(&feed, &mut stopped, kept.as_deref()));
@@ -160,12 +160,7 @@ fn change(
     }
 }
 
-fn is_tail(feed: &Feed) -> bool {
-    matches!(feed.source, Source::Tail(_))
-}
-
 /// The outlet of a feed: the request lane of the channel's owner.
-#[derive(Clone)]
 struct Lanes {
     mailboxes: Arc<[Mailbox]>,
     has_history: bool,
@@ -206,7 +201,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::Template;
+    use crate::config::{Source, Template};
 
     /// So many that they cannot all have begun by chance.
     const FILES: usize = 64;

@@ -63,18 +63,18 @@ impl FeedState {
 }
 
 /// Where the progress of a feed is kept: on the disk of its hub.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) disk: Disk,
-    name: Arc<str>,
-    source_key: Arc<[u8]>,
+    name: String,
+    source_key: Vec<u8>,
     /// No message of the feed is on its way to the disk when it begins.
     is_new: bool,
 }
 
 impl Keeper {
     pub(super) fn new(disk: Disk, feed: &Feed, is_new: bool) -> Keeper {
-        Keeper { disk, name: feed.name.as_str().into(), source_key: source_key(&feed.source).into(), is_new }
+        Keeper { disk, name: feed.name.clone(), source_key: source_key(&feed.source), is_new }
     }
 
     /// Keeps where a feed begins, before it has a message. `hold` is dropped when that is done. If it goes on after a reload, the mark
@@ -87,7 +87,7 @@ impl Keeper {
 
     /// What a message carries, so that the mark is on the disk with it.
     pub(super) fn receipt(&self, mark: &Mark) -> Receipt {
-        Receipt::new(|_| ()).with_progress(Progress { feed: self.name.as_ref().into(), mark: self.written(mark) })
+        Receipt::new(|_| ()).with_progress(Progress { feed: self.name.as_str().into(), mark: self.written(mark) })
     }
 
     fn written(&self, mark: &Mark) -> Box<[u8]> {
