@@ -387,7 +387,7 @@ fn usage_errors_exit_with_64_and_help_with_0() {
         &[][..],
         &["frob"],
         &["publish"],
-        &["publish", "https://h/", "x"],
+        &["publish", "ftp://h/", "x"],
         &["publish", "127.0.0.1:8888/publish/news", "x"],
         &["publish", "--url", "http://h/p", "news", "x"],
         &["publish", "news", "--bianry"],
@@ -395,7 +395,7 @@ fn usage_errors_exit_with_64_and_help_with_0() {
         &["subscribe", "news"],
         &["subscribe", "--count", "0", "ws://h/"],
         &["subscribe", "--timeout", "soon", "ws://h/"],
-        &["connect", "wss://h/"],
+        &["connect", "wsss://h/"],
     ] {
         assert_eq!(run(args).0, 64, "{args:?}");
     }

@@ -1,4 +1,4 @@
-//! The connection to a server, over TCP or a Unix socket, and one HTTP request with its response.
+//! The connection to a server, over TCP, TLS or a Unix socket, and one HTTP request with its response.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -18,8 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use super::fault::Fault;
+use super::tls;
 use super::url::{Address, Url};
 use crate::config::duration_text;
 use crate::config::limits::{
@@ -51,12 +53,16 @@ pub(super) struct Answer {
 
 /// Connects to the address of `url`.
 pub(super) async fn dial(url: &Url) -> Result<Box<dyn Io>, Fault> {
+    let encryption = if url.tls { Some((TlsConnector::from(tls::client()?), tls::name(url)?)) } else { None };
     let connecting = async {
         Ok::<Box<dyn Io>, io::Error>(match &url.address {
             Address::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                match encryption {
+                    Some((connector, name)) => Box::new(connector.connect(name, stream).await?),
+                    None => Box::new(stream),
+                }
             }
             Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
         })
@@ -78,6 +84,7 @@ pub(super) fn unreachable(url: &Url, error: &io::Error) -> Fault {
         ErrorKind::ConnectionRefused => ". Nothing listens there: is pushd running, and on that port?",
         ErrorKind::NotFound => ". There is no such socket: is pushd running?",
         ErrorKind::PermissionDenied => ". This user may not use the socket",
+        ErrorKind::InvalidData if url.tls => tls::hint(error),
         _ => "",
     };
     Fault::new(Exit::Unavailable, format!("cannot connect to {}: {}{hint}", url.address, reason(error)))

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! publish                 url -> dial -> one request, one response
-//! subscribe  connect      url -> dial -> websocket -> talk
+//! subscribe  connect      url -> dial -> websocket -> talk          dial uses tls for https and wss
 //! check  config  diff     config; check also unit: the start of a systemd unit
 //! stop  reload  status    instance: which pidfile, whether it is locked, by which process
 //! bench                   url -> a module of its own, without the runtime
@@ -39,6 +39,7 @@ mod stop;
 mod store;
 mod subscribe;
 mod talk;
+mod tls;
 mod unit;
 mod url;
 mod websocket;

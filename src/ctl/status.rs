@@ -106,7 +106,7 @@ fn metrics_url(config: &Config) -> Option<Url> {
             Listen::Unix(path) => Some(Address::Unix(path.clone())),
             _ => None,
         })?;
-        Some(Url { address, path: route.pattern.text().to_owned() })
+        Some(Url { address, tls: false, path: route.pattern.text().to_owned() })
     })
 }
 

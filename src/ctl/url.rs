@@ -1,8 +1,8 @@
 //! URLs as people type them: `http://127.0.0.1:8888/publish/news`, `ws://[::1]:8888/ws?channel=news`,
 //! `unix:/run/pushd/main.sock:/publish/news`.
 //!
-//! `http` and `ws` mean the same here, because the command decides which protocol is used. Characters that are not
-//! allowed in a request line are percent-encoded, so that `'…?message=Grüß Gott'` works as typed.
+//! `http` and `ws` mean the same here, and so do `https` and `wss`, because the command decides which protocol is used.
+//! Characters that are not allowed in a request line are percent-encoded, so that `'…?message=Grüß Gott'` works as typed.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -20,6 +20,8 @@ const IN_PATH: &AsciiSet =
 pub(super) struct Url {
     /// Where it listens.
     pub address: Address,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
     /// The path and query of the request line.
     pub path: String,
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Address {
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
+            Address::Tcp(..) if self.tls => write!(f, "https://{}{}", self.address, self.path),
             Address::Tcp(..) => write!(f, "http://{}{}", self.address, self.path),
             Address::Unix(_) => write!(f, "{}:{}", self.address, self.path),
         }
@@ -85,16 +88,17 @@ impl FromStr for Url {
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(format!("begin with a scheme: `http://{text}` (or `ws://`, which is the same here)"));
         };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" | "ws" => {}
-            "https" | "wss" => {
-                return Err("TLS is not supported here: use the plain address behind the TLS proxy".to_owned());
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "http" | "ws" => false,
+            "https" | "wss" => true,
+            _ => {
+                let known = "http, ws, https, wss, or unix:/path/of.sock:/path";
+                return Err(format!("`{scheme}` is not supported here: use {known}"));
             }
-            _ => return Err(format!("`{scheme}` is not supported here: use http, ws, or unix:/path/of.sock:/path")),
-        }
+        };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        Ok(Url { address: tcp(authority)?, path: path_of(path)? })
+        Ok(Url { address: tcp(authority, if tls { 443 } else { 80 })?, tls, path: path_of(path)? })
     }
 }
 
@@ -105,10 +109,10 @@ fn unix(rest: &str) -> Result<Url, String> {
     if socket.is_empty() {
         return Err("name the socket, as in `unix:/run/pushd/main.sock:/publish/news`".to_owned());
     }
-    Ok(Url { address: Address::Unix(socket.into()), path: path_of(path)? })
+    Ok(Url { address: Address::Unix(socket.into()), tls: false, path: path_of(path)? })
 }
 
-fn tcp(authority: &str) -> Result<Address, String> {
+fn tcp(authority: &str, default_port: u16) -> Result<Address, String> {
     if authority.contains('@') {
         return Err("user names and passwords are not sent: leave out the part before the `@`".to_owned());
     }
@@ -135,7 +139,7 @@ fn tcp(authority: &str) -> Result<Address, String> {
         }
     }
     let port = match port {
-        "" => 80,
+        "" => default_port,
         _ => port.parse().ok().filter(|port| *port != 0).ok_or("the port is a number from 1 to 65535")?,
     };
     Ok(Address::Tcp(host.to_owned(), port))
@@ -155,7 +159,7 @@ mod tests {
 
     fn tcp_url(text: &str) -> (String, u16, String) {
         match text.parse().unwrap_or_else(|why: String| panic!("{text}: {why}")) {
-            Url { address: Address::Tcp(host, port), path } => (host, port, path),
+            Url { address: Address::Tcp(host, port), path, .. } => (host, port, path),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -169,6 +173,16 @@ mod tests {
         assert_eq!(tcp_url("http://push.example"), ("push.example".into(), 80, "/".into()));
         assert_eq!(tcp_url("ws://localhost:9876?x=1"), ("localhost".into(), 9876, "/?x=1".into()));
         assert_eq!(tcp_url("http://localhost:/"), ("localhost".into(), 80, "/".into()));
+    }
+
+    #[test]
+    fn https_and_wss_are_encrypted() {
+        assert_eq!(tcp_url("wss://push.example/ws"), ("push.example".into(), 443, "/ws".into()));
+        for text in ["https://h:9/x", "WSS://h:9/x"] {
+            let url: Url = text.parse().unwrap();
+            assert_eq!((url.tls, url.to_string().as_str()), (true, "https://h:9/x"));
+        }
+        assert!(!"http://h/".parse::<Url>().unwrap().tls && !"unix:/s".parse::<Url>().unwrap().tls);
     }
 
     #[test]
@@ -208,8 +222,6 @@ mod tests {
     fn an_error_contains_a_hint() {
         for (bad, hint) in [
             ("127.0.0.1:8888/ws", "http://127.0.0.1:8888/ws"),
-            ("https://h/", "TLS"),
-            ("wss://h/", "TLS"),
             ("ftp://h/", "ftp"),
             ("http://", "host"),
             ("http:///x", "host"),

@@ -1,9 +1,10 @@
 //! The socket of one subscriber: it connects, requests a session, then receives. Bytes to send wait while the kernel
-//! accepts no more.
+//! accepts no more. With TLS, rustls is between these bytes and the socket.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustls::ClientConnection;
 use socket2::Socket;
 
 use super::answer::Answer;
@@ -33,18 +34,19 @@ pub struct Connection {
     pub began: u64,
     /// Its progress in its stream.
     pub subscriber: Subscriber,
-    /// Bytes that the kernel has not accepted yet.
+    /// Bytes that are to be sent. With TLS they are encrypted first, and may wait as such.
     pub out: Vec<u8>,
     /// Bytes received and not consumed yet: an incomplete frame, or an incomplete response.
     pub held: Vec<u8>,
     /// Whether the epoll set waits until the socket is writable.
     pub awaits_writable: bool,
     socket: Socket,
+    tls: Option<Box<ClientConnection>>,
 }
 
 impl Connection {
     /// Uses a socket that is connecting.
-    pub fn new(socket: Socket, subscriber: Subscriber, began: u64) -> Connection {
+    pub fn new(socket: Socket, tls: Option<Box<ClientConnection>>, subscriber: Subscriber, began: u64) -> Connection {
         Connection {
             phase: Phase::Connecting,
             began,
@@ -53,6 +55,7 @@ impl Connection {
             held: Vec::new(),
             awaits_writable: true,
             socket,
+            tls,
         }
     }
 
@@ -87,7 +90,7 @@ impl Connection {
     /// The connection failed, or has ended.
     pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
         let held = self.held.len();
-        match self.socket.read(&mut buffer[held..]) {
+        match self.read_plain(&mut buffer[held..]) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 buffer[..held].copy_from_slice(&self.held);
@@ -96,6 +99,22 @@ impl Connection {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads what the server has sent, decrypted.
+    fn read_plain(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else { return self.socket.read(buffer) };
+        // A part of what the kernel has is read: it reports the rest again.
+        if tls.read_tls(&mut self.socket)? == 0 {
+            return Ok(0);
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        tls.reader().read(buffer)
+    }
+
+    /// Whether bytes wait until the kernel accepts them.
+    pub fn is_blocked(&self) -> bool {
+        !self.out.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Keeps the bytes that were not consumed.
@@ -112,8 +131,16 @@ impl Connection {
     /// # Errors
     /// The connection failed.
     pub fn flush(&mut self) -> io::Result<()> {
-        while !self.out.is_empty() {
-            match self.socket.write(&self.out) {
+        if let Some(tls) = &mut self.tls {
+            tls.writer().write_all(&self.out)?;
+            self.out.clear();
+        }
+        while self.is_blocked() {
+            let written = match &mut self.tls {
+                Some(tls) => tls.write_tls(&mut self.socket).map(|_| 0),
+                None => self.socket.write(&self.out),
+            };
+            match written {
                 Ok(written) => drop(self.out.drain(..written)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

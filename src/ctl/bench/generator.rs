@@ -123,8 +123,9 @@ impl<'a> Generator<'a> {
         let began = self.now();
         let socket = self.load.target.connect(number, self.load.connections, self.run);
         let socket = socket.map_err(|error| self.unreachable(&error))?;
+        let tls = self.load.target.encryption().map_err(|error| self.unreachable(&error))?;
         let stream = if matches!(self.load.publisher, Publisher::Echo) { number } else { 0 };
-        let connection = Connection::new(socket, self.ledger.join(stream), began);
+        let connection = Connection::new(socket, tls, self.ledger.join(stream), began);
         let event = EpollEvent::new(EpollFlags::EPOLLOUT, number as u64);
         self.epoll.add(&connection, event).map_err(|errno| self.unreachable(&errno.into()))?;
         self.connections.push(connection);
@@ -262,13 +263,13 @@ impl<'a> Generator<'a> {
     /// Writes the waiting bytes of a connection. If some remain, the epoll set waits until it is writable.
     fn flush(&mut self, number: usize) -> Result<(), Fault> {
         let connection = &mut self.connections[number];
-        if connection.phase == Phase::Gone || (connection.out.is_empty() && !connection.awaits_writable) {
+        if connection.phase == Phase::Gone || (!connection.is_blocked() && !connection.awaits_writable) {
             return Ok(());
         }
         if let Err(error) = connection.flush() {
             return self.handle_error(number, &error);
         }
-        let waits = !connection.out.is_empty();
+        let waits = connection.is_blocked();
         if mem::replace(&mut connection.awaits_writable, waits) != waits {
             let mut flags = EpollFlags::EPOLLIN;
             flags.set(EpollFlags::EPOLLOUT, waits);
@@ -356,7 +357,7 @@ impl<'a> Generator<'a> {
     fn send(&mut self, number: usize) -> Result<(), Fault> {
         let now = self.now();
         let connection = &mut self.connections[number];
-        if !self.publishing || !connection.out.is_empty() || connection.phase != Phase::Open {
+        if !self.publishing || connection.is_blocked() || connection.phase != Phase::Open {
             return Ok(());
         }
         let stream = connection.subscriber.stream;

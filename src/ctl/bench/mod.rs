@@ -126,6 +126,10 @@ impl Bench {
             let message = "--events requires --publish URL, because no messages can be sent on event streams";
             return Err(Fault::new(Exit::Usage, message));
         }
+        if self.publish.as_ref().is_some_and(|url| url.tls) {
+            let message = "--publish cannot use TLS: name a plain address of the same server";
+            return Err(Fault::new(Exit::Usage, message));
+        }
         let load = self.load()?;
         let targets = [Some(&load.target), posted(&load.publisher)].into_iter().flatten();
         for target in targets.filter(|target| !target.is_here()) {

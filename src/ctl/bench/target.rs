@@ -2,13 +2,17 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{setsockopt, sockopt};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::limits::{BENCH_DESCRIPTORS_RESERVED, BENCH_PORTS_PER_ADDRESS};
 use crate::ctl::fault::Fault;
+use crate::ctl::tls;
 use crate::ctl::url::{Address, Url};
 use crate::daemon::exit::{Exit, reason};
 
@@ -17,6 +21,7 @@ use crate::daemon::exit::{Exit, reason};
 pub struct Target {
     pub(super) url: Url,
     address: SockAddr,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 impl Target {
@@ -38,7 +43,20 @@ impl Target {
             }
             Address::Unix(path) => SockAddr::unix(path).map_err(|error| unknown(reason(&error)))?,
         };
-        Ok(Target { url: url.clone(), address })
+        let tls = if url.tls { Some((tls::client()?, tls::name(url)?)) } else { None };
+        Ok(Target { url: url.clone(), address, tls })
+    }
+
+    /// What encrypts a new connection, if the server expects that.
+    ///
+    /// # Errors
+    /// It could not be made.
+    pub fn encryption(&self) -> io::Result<Option<Box<ClientConnection>>> {
+        let Some((settings, name)) = &self.tls else { return Ok(None) };
+        let mut connection = ClientConnection::new(settings.clone(), name.clone()).map_err(io::Error::other)?;
+        // What waits is limited by the window.
+        connection.set_buffer_limit(None);
+        Ok(Some(Box::new(connection)))
     }
 
     /// Whether it is certainly this machine.
