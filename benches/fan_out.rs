@@ -4,6 +4,8 @@
 //!     cargo bench --bench fan_out -- --quick         one short repetition: a check, not a measurement
 //!     cargo bench --bench fan_out -- --echo          each client sends its own messages and receives them back
 //!     cargo bench --bench fan_out -- --events        event streams beside WebSockets, with messages posted over HTTP
+//!     cargo bench --bench fan_out -- --tls           over TLS, beside pushd without it; `{certificate}` and `{key}` in the
+//!                                                    command of another server are its files
 //!     cargo bench --bench fan_out -- --history       hubs with a history in memory beside those without (with --events too)
 //!     cargo bench --bench fan_out -- --beside 'NAME=COMMAND {port}'   another server too: it broadcasts at /, echoes at
 //!                                                    /echo, streams events at /events, and publishes at /publish
@@ -13,6 +15,8 @@
 //! common design with a task for each connection (see `task`). BENCHMARKS.md explains the columns, and when a figure is
 //! reliable.
 
+#[path = "fan_out/certificate.rs"]
+mod certificate;
 #[path = "fan_out/floor.rs"]
 mod floor;
 #[path = "fan_out/mode.rs"]
@@ -33,6 +37,7 @@ use std::time::Duration;
 use pushd::ctl::Fault;
 use pushd::ctl::bench::{Figures, Load, Target, measure};
 
+use certificate::Certificate;
 use mode::{Mode, Row};
 use processors::{pin, two_processors};
 use server::{Kind, Server};
@@ -58,10 +63,11 @@ fn main() -> ExitCode {
         return if kind == "task" { task::main() } else { floor::main(kind == "coalesce") };
     }
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let mode = match (has("--echo"), has("--events")) {
-        (true, _) => Mode::Echo,
-        (false, true) => Mode::Events,
-        (false, false) => Mode::Broadcast,
+    let mode = match (has("--echo"), has("--events"), has("--tls")) {
+        (true, _, _) => Mode::Echo,
+        (false, true, _) => Mode::Events,
+        (false, false, true) => Mode::Tls,
+        (false, false, false) => Mode::Broadcast,
     };
     let connections = mode.connections();
     // Without `--bench`, `cargo test` runs this as a check.
@@ -104,12 +110,13 @@ fn run(plan: &Plan) -> Result<(), String> {
         None => println!("One processor for server and generator: ratios say little, times nothing."),
     }
     let rows = plan.mode.rows(&plan.beside, plan.history);
+    let certificate = Certificate::new().map_err(|error| format!("no certificate could be made: {error}"))?;
     for &connections in &plan.connections {
         for &(size, window) in plan.mode.loads() {
             let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); rows.len()];
             for _ in 0..plan.repetitions {
                 for (row, runs) in rows.iter().zip(&mut runs) {
-                    let figures = one(plan, row, connections, size, window);
+                    let figures = one(plan, row, &certificate, connections, size, window);
                     runs.push(figures.map_err(|why| format!("{}: {why}", row.name))?);
                 }
             }
@@ -121,14 +128,25 @@ fn run(plan: &Plan) -> Result<(), String> {
 }
 
 /// Runs one load on a server that is started for it.
-fn one(plan: &Plan, row: &Row, connections: usize, size: usize, window: usize) -> Result<Figures, String> {
+fn one(
+    plan: &Plan,
+    row: &Row,
+    certificate: &Certificate,
+    connections: usize,
+    size: usize,
+    window: usize,
+) -> Result<Figures, String> {
     // A process and its threads inherit the CPU affinity.
     pin(plan.processors.map(|(server, _)| server))?;
-    let server = Server::start(&row.kind)?;
+    let server = Server::start(&row.kind, certificate)?;
     pin(plan.processors.map(|(_, generator)| generator))?;
     let path = plan.mode.path(row.framing);
+    let mut target = Target::parse(&format!("http://{}/{path}", server.address)).map_err(said)?;
+    if plan.mode == Mode::Tls && row.kind != Kind::Pushd {
+        target = target.with_tls(certificate.client()).map_err(said)?;
+    }
     let load = Load {
-        target: Target::parse(&format!("http://{}/{path}", server.address)).map_err(said)?,
+        target,
         framing: row.framing,
         publisher: plan.mode.publisher(&server.address).map_err(said)?,
         connections,

@@ -1,4 +1,4 @@
-//! What is measured: broadcasts of a client, echoes, or event streams beside WebSockets. Each mode has its loads and the
+//! What is measured: broadcasts of a client, with or without TLS, echoes, or event streams beside WebSockets. Each mode has its loads and the
 //! rows of its table.
 
 use pushd::ctl::Fault;
@@ -11,6 +11,8 @@ use super::server::Kind;
 pub enum Mode {
     /// The first client sends the messages, and the server broadcasts them.
     Broadcast,
+    /// The same over TLS.
+    Tls,
     /// Each client sends its own messages and receives them back.
     Echo,
     /// Messages are posted over HTTP. The clients are WebSockets or event streams.
@@ -35,14 +37,14 @@ impl Mode {
     pub fn connections(self) -> &'static [usize] {
         match self {
             Mode::Broadcast | Mode::Echo => &[100, 1000],
-            Mode::Events => &[1000],
+            Mode::Tls | Mode::Events => &[1000],
         }
     }
 
     /// Bytes of a message, and the largest number of messages in flight, for an echo on each connection.
     pub fn loads(self) -> &'static [(usize, usize)] {
         match self {
-            Mode::Broadcast => &[(64, 1), (64, 64), (1024, 64)],
+            Mode::Broadcast | Mode::Tls => &[(64, 1), (64, 64), (1024, 64)],
             Mode::Echo | Mode::Events => &[(64, 1)],
         }
     }
@@ -51,6 +53,7 @@ impl Mode {
     pub fn title(self) -> &'static str {
         match self {
             Mode::Broadcast => "",
+            Mode::Tls => "over TLS, ",
             Mode::Echo => "echo, ",
             Mode::Events => "posted over HTTP, ",
         }
@@ -66,6 +69,15 @@ impl Mode {
             rows.extend(streams);
             rows.extend(beside.iter().map(|kind| posted(kind, Framing::EventStream)));
             return rows;
+        }
+        if self == Mode::Tls {
+            let row = |kind: &Kind| Row {
+                name: kind.name().to_owned(),
+                kind: kind.clone(),
+                framing: Framing::WebSocket,
+                base: Some(format!("to {}", kind.name())),
+            };
+            return [Kind::Pushd, Kind::Tls].iter().chain(beside).map(row).collect();
         }
         let base = |kind: &Kind| match kind {
             Kind::Send => Some("to send".to_owned()),
@@ -87,7 +99,7 @@ impl Mode {
     /// How messages are sent to the server at `address`.
     pub fn publisher(self, address: &str) -> Result<Publisher, Fault> {
         Ok(match self {
-            Mode::Broadcast => Publisher::Subscriber,
+            Mode::Broadcast | Mode::Tls => Publisher::Subscriber,
             Mode::Echo => Publisher::Echo,
             Mode::Events => Publisher::Post(Target::parse(&format!("http://{address}/publish"))?),
         })

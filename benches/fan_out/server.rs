@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::certificate::Certificate;
+
 /// The configuration of pushd.
 const CONFIG: &str = r#"
 [server.main]
@@ -29,6 +31,8 @@ workers = 1
 /// The hub of the other routes, and what it has in addition to keep a history in memory. nchan keeps as much (see `benches/peers/nchan`).
 const HUB: &str = "[hub.push]\n";
 const HISTORY: &str = "history = { messages = 256, age = \"1h\" }\n";
+/// The address in it.
+const LISTEN: &str = "listen = \"127.0.0.1:0\"\n";
 /// How long a server may take to start.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -43,9 +47,12 @@ pub enum Kind {
     Pushd,
     /// The same with a history of what is published.
     History,
+    /// pushd over TLS.
+    Tls,
     /// tokio-tungstenite with a task and a channel for each connection.
     Task,
-    /// Another server: its name in the table, and the command that starts it on `{port}`. It must be one process.
+    /// Another server: its name in the table, and the command that starts it on `{port}`, for TLS with `{certificate}` and `{key}`. It
+    /// must be one process.
     Beside(String, String),
 }
 
@@ -66,6 +73,7 @@ impl Kind {
             Kind::Coalesce => "floor: coalesce",
             Kind::Pushd => "pushd",
             Kind::History => "pushd with history",
+            Kind::Tls => "pushd over TLS",
             Kind::Task => "tungstenite, tasks",
             Kind::Beside(name, _) => name,
         }
@@ -82,14 +90,15 @@ pub struct Server {
 
 impl Server {
     /// Starts a server, and waits until it listens.
-    pub fn start(kind: &Kind) -> Result<Server, String> {
+    pub fn start(kind: &Kind, certificate: &Certificate) -> Result<Server, String> {
         match kind {
             Kind::Send => Server::this("send"),
             Kind::Coalesce => Server::this("coalesce"),
             Kind::Task => Server::this("task"),
             Kind::Pushd => Server::pushd(CONFIG),
             Kind::History => Server::pushd(&CONFIG.replacen(HUB, &format!("{HUB}{HISTORY}"), 1)),
-            Kind::Beside(_, command) => Server::beside(command),
+            Kind::Tls => Server::pushd(&CONFIG.replacen(LISTEN, &format!("{LISTEN}{}\n", certificate.key()), 1)),
+            Kind::Beside(_, command) => Server::beside(&certificate.named_in(command)),
         }
         .map_err(|error| format!("cannot be started: {error}"))
     }

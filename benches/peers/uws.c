@@ -1,4 +1,5 @@
-/* The broadcaster of `uws` in C: uWebSockets without an interpreter around it. The argument is the port.
+/* The broadcaster of `uws` in C: uWebSockets without an interpreter around it. The argument is the port; after it come a
+ * certificate and its key, for TLS.
  *
  * It needs socketify's library, which contains uWebSockets (`pip install socketify`), and libuv (Debian: libuv1):
  *
@@ -34,23 +35,25 @@ void uws_app_listen_with_config(int ssl, void *app, listen_config config, void (
 void uws_app_run(int ssl, void *app);
 
 static void *app;
+static int ssl;
 
-static void open_(void *ws, void *data) { uws_ws_subscribe(0, ws, "all", 3); }
+static void open_(void *ws, void *data) { uws_ws_subscribe(ssl, ws, "all", 3); }
 static void say(void *ws, const char *message, size_t length, int opcode, void *data) {
-    uws_publish(0, app, "all", 3, message, length, opcode, false);
+    uws_publish(ssl, app, "all", 3, message, length, opcode, false);
 }
 static void echo(void *ws, const char *message, size_t length, int opcode, void *data) {
-    uws_ws_send(0, ws, message, length, opcode);
+    uws_ws_send(ssl, ws, message, length, opcode);
 }
 static void listening(void *socket, listen_config config, void *data) { if (!socket) exit(1); }
 
 int main(int count, char **arguments) {
-    if (count != 2) return 2;
-    app = uws_create_app(0, (struct options){0});
+    if (count != 2 && count != 4) return 2;
+    ssl = count == 4;
+    app = uws_create_app(ssl, ssl ? (struct options){ .cert = arguments[2], .key = arguments[3] } : (struct options){0});
     behavior all = { .max_payload = 1 << 20, .idle_timeout = 120, .max_backpressure = 16 << 20, .pings = true, .open = open_, .message = say };
     behavior own = { .max_payload = 1 << 20, .idle_timeout = 120, .max_backpressure = 16 << 20, .pings = true, .message = echo };
-    uws_ws(0, app, "/", all, NULL);
-    uws_ws(0, app, "/echo", own, NULL);
-    uws_app_listen_with_config(0, app, (listen_config){ atoi(arguments[1]), "127.0.0.1", 0 }, listening, NULL);
-    uws_app_run(0, app);
+    uws_ws(ssl, app, "/", all, NULL);
+    uws_ws(ssl, app, "/echo", own, NULL);
+    uws_app_listen_with_config(ssl, app, (listen_config){ atoi(arguments[1]), "127.0.0.1", 0 }, listening, NULL);
+    uws_app_run(ssl, app);
 }

@@ -47,6 +47,15 @@ impl Target {
         Ok(Target { url: url.clone(), address, tls })
     }
 
+    /// Uses these settings for TLS, and not those of the system.
+    ///
+    /// # Errors
+    /// The address has no name that a certificate can have.
+    pub fn with_tls(mut self, settings: Arc<ClientConfig>) -> Result<Target, Fault> {
+        self.tls = Some((settings, tls::name(&self.url)?));
+        Ok(self)
+    }
+
     /// What encrypts a new connection, if the server expects that.
     ///
     /// # Errors
