@@ -76,7 +76,7 @@ async fn a_cached_page_costs_the_same_whatever_its_size_and_an_edit_is_sent_at_o
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_path_buf();
     let asks = ["small", "large"].map(|name| Ask {
-        site: Static { root: root.clone(), listing: false, index: Vec::new() },
+        site: Static { index: Vec::new(), ..Static::plain(root.clone()) },
         uri: format!("/{name}").parse().unwrap(),
         headers: HeaderMap::from_iter([(http::header::HOST, "here".parse().unwrap())]),
     });

@@ -5,6 +5,10 @@
 
 use std::time::Duration;
 
+mod pages;
+
+pub use pages::*;
+
 /// The upper bound of `message_max`: 64 MiB. One such message times `queue_max` is already the memory of a machine.
 pub const MESSAGE_BYTES_CEILING: usize = 64 << 20;
 

@@ -6,7 +6,7 @@
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
 //!   process  store  hubs  feeds              one module for each kind of table
-//!   servers  routes, subscribing
+//!   servers  routes, subscribing, static_route
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
 //!       units  addresses  template  pattern  channel_pattern    the formats inside strings
@@ -36,6 +36,7 @@ mod routes;
 mod servers;
 mod settings;
 mod sources;
+mod static_route;
 mod store;
 mod subscribing;
 mod syntax;
@@ -58,6 +59,7 @@ pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use servers::Server;
 pub use settings::{Provenance, Setting, Settings};
 pub use sources::DROP_INS;
+pub use static_route::Static;
 pub use store::{Store, Sync};
 pub use template::Template;
 pub(crate) use text::path as key_name;
@@ -280,17 +282,6 @@ pub enum Method {
     Post,
     /// PUT
     Put,
-}
-
-/// A route that serves files.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Static {
-    /// The directory. A relative path is joined to the directory of the file already.
-    pub root: PathBuf,
-    /// Whether a directory without an index is listed.
-    pub listing: bool,
-    /// The file names served for a directory: the first that exists.
-    pub index: Vec<String>,
 }
 
 /// A route that serves the built-in page.

@@ -13,7 +13,7 @@ use super::reader::{Item, Table, listed};
 use super::report::{Problem, Span};
 use super::{
     Accept, Action, HubId, Method, OnMessage, Origins, Page, Pattern, PresenceRoute, Publish, Route, SessionLog,
-    Static, Template,
+    Template,
 };
 
 /// Reads the routes of one server.
@@ -126,11 +126,6 @@ impl<'a> Routes<'_, 'a> {
         })
     }
 
-    fn files(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Static> {
-        let (listing, index) = (table.flag("listing"), table.value("index", |item| index(*item)));
-        Some(Static { listing, index, root: item.directory()? })
-    }
-
     pub(super) fn origins(&self, table: &Table<'a>) -> Origins {
         table.item("origins").and_then(addresses::origins).unwrap_or_else(|| self.origins.clone())
     }
@@ -183,14 +178,6 @@ fn methods(item: Item<'_>) -> Option<Vec<Method>> {
         }
     }
     Some(methods)
-}
-
-fn index(item: Item<'_>) -> Option<Vec<String>> {
-    let items = item.strings()?;
-    for item in items.iter().filter(|item| item.as_text().is_some_and(|name| name.is_empty() || name.contains('/'))) {
-        item.note(item.error("this is not a file name").label("an index is a file in the directory itself"));
-    }
-    Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
 }
 
 fn switched_on(item: &Item<'_>) -> Option<()> {

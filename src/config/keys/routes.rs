@@ -130,6 +130,14 @@ pub const STATIC: Section = Section {
             AtOnce,
             "The files served for a directory: the first that exists.",
         ),
+        // On, because files are public and have no secret whose size could tell it, and each is compressed once.
+        key(
+            "compress",
+            Flag,
+            Value("true"),
+            AtOnce,
+            "Whether text is compressed if no compressed file lies beside it.",
+        ),
     ],
 };
 

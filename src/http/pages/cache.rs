@@ -6,6 +6,10 @@
 //! is while its identity is the same; otherwise it is looked up again. Only files on this machine's own file systems
 //! are cached (see `open`), so that `stat` does not wait for a network. There is one bounded cache for each thread.
 //! When it is full, it is emptied.
+//!
+//! An entry has a copy for each coding that was sent. The copy of a compressed file beside the file costs a second `stat`. Whether
+//! there are others beside it now is checked once in [`SIBLINGS_KEPT`], so that most requests do not look for files that do not
+//! exist.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -14,12 +18,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::coding::{Accepted, Available, Coding};
 use super::description::Description;
-use crate::config::limits::PAGE_CACHE_BYTES_MAX;
+use super::siblings::{self, Siblings};
+use crate::config::limits::{PAGE_CACHE_BYTES_MAX, SIBLINGS_KEPT};
 
 /// The identity of a file and of its current state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,29 +56,50 @@ impl Identity {
     }
 }
 
-/// A file that was read completely.
+/// A file that was read completely, in one coding.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// Its path below its root: decoded, links not resolved.
     pub(super) below: PathBuf,
+    pub(super) state: State,
+    pub(super) coding: Coding,
+    pub(super) copy: Copy,
+}
+
+/// What was found at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    /// The file itself.
     pub(super) identity: Identity,
+    /// The compressed files beside it.
+    pub(super) siblings: Siblings,
+    /// The codings in which it can be sent.
+    pub(super) available: Available,
+}
+
+/// What is sent in one coding.
+#[derive(Debug, Clone)]
+pub(super) struct Copy {
+    /// The file beside the original that it was read from. `None`: it is the original, or made of it.
+    pub(super) beside: Option<Identity>,
     pub(super) description: Arc<Description>,
     pub(super) bytes: Bytes,
 }
 
-/// The approximate cost of an entry beside its bytes: names, identity, header, space in the table.
+/// The approximate cost of a copy beside its bytes: names, identity, header, space in the table.
 const ENTRY_BYTES: usize = 2048;
 
 struct Entry {
     path: PathBuf,
-    identity: Identity,
-    description: Arc<Description>,
-    bytes: Bytes,
+    state: State,
+    /// When the files beside it were looked for.
+    looked: Instant,
+    copies: [Option<Copy>; Coding::COUNT],
 }
 
 #[derive(Default)]
 struct Cache {
-    /// The key is the root and the path below it, with a NUL between them: the same path may lead out of another root,
+    /// The key is the root, whether files are compressed, and the path below the root: the same path may lead out of another root,
     /// by a link that is itself a root elsewhere.
     files: HashMap<Vec<u8>, Entry>,
     bytes: usize,
@@ -84,46 +111,90 @@ thread_local! {
     static CACHE: RefCell<Cache> = RefCell::default();
 }
 
-/// The description and the bytes of the file at `below` (given in pieces), if a current copy from this `root` is
-/// cached.
-pub(super) fn find(root: &Path, below: &[&[u8]]) -> Option<(Arc<Description>, Bytes)> {
+/// The description and the bytes of the file at `below` (given in pieces), in the coding that is accepted best, if a current copy
+/// from this `root` is cached. `compress`: whether it may be sent in a coding that pushd makes.
+pub(super) fn find(
+    root: &Path,
+    below: &[&[u8]],
+    accepted: Accepted,
+    compress: bool,
+) -> Option<(Arc<Description>, Bytes)> {
     CACHE.with_borrow_mut(|Cache { files, name, .. }| {
-        write_name(name, root, below);
-        let entry = files.get(name.as_slice())?;
-        let metadata = std::fs::metadata(&entry.path).ok()?;
-        let same = metadata.is_file() && Identity::of(&metadata) == entry.identity;
-        same.then(|| (entry.description.clone(), entry.bytes.clone()))
+        write_name(name, root, compress, below);
+        let entry = files.get_mut(name.as_slice())?;
+        if current(&entry.path)? != entry.state.identity || !entry.has_same_siblings() {
+            return None;
+        }
+        let coding = accepted.best(entry.state.available);
+        let copy = entry.copies[coding as usize].as_ref()?;
+        if let Some(identity) = copy.beside
+            && current(&siblings::sibling(&entry.path, coding))? != identity
+        {
+            return None;
+        }
+        Some((copy.description.clone(), copy.bytes.clone()))
     })
 }
 
-/// Caches a file that was found below `root`.
-pub(super) fn keep(root: &Path, kept: Kept) {
-    let Kept { below, identity, description, bytes } = kept;
+/// The identity of the regular file at `path`.
+fn current(path: &Path) -> Option<Identity> {
+    let metadata = std::fs::metadata(path).ok()?;
+    metadata.is_file().then(|| Identity::of(&metadata))
+}
+
+impl Entry {
+    /// Whether the same files lie beside it as before. They are looked for only now and then.
+    fn has_same_siblings(&mut self) -> bool {
+        let now = Instant::now();
+        if now.duration_since(self.looked) < SIBLINGS_KEPT {
+            return true;
+        }
+        let is_same = Siblings::beside(&self.path) == self.state.siblings;
+        if is_same {
+            self.looked = now;
+        }
+        is_same
+    }
+
+    fn cost(&self) -> usize {
+        self.copies.iter().flatten().map(|copy| copy.bytes.len() + ENTRY_BYTES).sum()
+    }
+}
+
+/// Caches a file that was found below `root`, where files are compressed or not.
+pub(super) fn keep(root: &Path, compress: bool, kept: Kept) {
+    let Kept { below, state, coding, copy } = kept;
     let mut name = Vec::new();
-    write_name(&mut name, root, &[below.as_os_str().as_bytes()]);
+    write_name(&mut name, root, compress, &[below.as_os_str().as_bytes()]);
     CACHE.with_borrow_mut(|cache| {
-        let cost = bytes.len() + ENTRY_BYTES;
+        let cost = copy.bytes.len() + ENTRY_BYTES;
         // Entries of deleted files are not detected. They disappear when the cache is emptied.
         if cache.bytes + cost > PAGE_CACHE_BYTES_MAX {
             *cache = Cache::default();
         }
-        cache.bytes += cost;
-        let entry = Entry { path: root.join(below), identity, description, bytes };
-        if let Some(replaced) = cache.files.insert(name, entry) {
-            cache.bytes -= replaced.bytes.len() + ENTRY_BYTES;
+        let fresh = || Entry { path: root.join(&below), state, looked: Instant::now(), copies: Default::default() };
+        let entry = cache.files.entry(name).or_insert_with(fresh);
+        cache.bytes -= entry.cost();
+        if entry.state.identity != state.identity || entry.state.siblings != state.siblings {
+            *entry = fresh();
         }
+        entry.state.available = state.available;
+        entry.copies[coding as usize] = Some(copy);
+        cache.bytes += entry.cost();
     });
 }
 
-fn write_name(name: &mut Vec<u8>, root: &Path, below: &[&[u8]]) {
+fn write_name(name: &mut Vec<u8>, root: &Path, compress: bool, below: &[&[u8]]) {
     name.clear();
     name.extend_from_slice(root.as_os_str().as_bytes());
-    name.push(0);
+    // No path contains a NUL.
+    name.extend_from_slice(&[0, u8::from(compress)]);
     below.iter().for_each(|piece| name.extend_from_slice(piece));
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::description::{Origin, Sent};
     use super::*;
 
     fn identity(inode: u64) -> Identity {
@@ -142,8 +213,23 @@ mod tests {
     fn keep_as(root: &Path, below: &str, bytes: Bytes) {
         let path = root.join(below);
         let metadata = std::fs::metadata(&path).unwrap();
-        let description = Arc::new(Description::of(&metadata, &path, SystemTime::now()));
-        keep(root, Kept { below: below.into(), identity: Identity::of(&metadata), description, bytes });
+        let description = Arc::new(Description::of(whole(&metadata, &path), SystemTime::now()));
+        let state = State {
+            identity: Identity::of(&metadata),
+            siblings: Siblings::beside(&path),
+            available: Available::default(),
+        };
+        let copy = Copy { beside: None, description, bytes };
+        keep(root, true, Kept { below: below.into(), state, coding: Coding::Identity, copy });
+    }
+
+    fn whole<'f>(metadata: &'f Metadata, path: &'f Path) -> Sent<'f> {
+        let length = metadata.len();
+        Sent { metadata, path, coding: Coding::Identity, origin: Origin::Disk, length, varies: false }
+    }
+
+    fn find(root: &Path, below: &[&[u8]]) -> Option<(Arc<Description>, Bytes)> {
+        super::find(root, below, Accepted::of(&Default::default()), true)
     }
 
     #[test]

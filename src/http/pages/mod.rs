@@ -5,33 +5,32 @@
 //! 2. `path`: the rest of the path after the route's is decoded into names; hidden names and `..` are 404;
 //! 3. `open`: it is resolved below the root, by the kernel or by `beneath`; only regular files and directories exist;
 //! 4. a directory: a redirect that adds the slash, else the first existing index file, else its `listing`, else 404;
-//! 5. `condition`: 304 and 412; `range`: 206 and 416;
-//! 6. the file: a small one as a whole, a larger one as a stream from its single open file (`files`).
+//! 5. `coding`: the content coding that the request prefers: a compressed file beside it (`siblings`), one that is made of it
+//!    (`compressed`), or the file as it is;
+//! 6. `condition`: 304 and 412; `range`: 206 and 416;
+//! 7. `sending`: a small file as a whole, a larger one as a stream from its single open file (`files`).
 //!
-//! Steps 3 to 6 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
+//! Steps 3 to 7 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
 //! does not wait for it. Recently sent files are kept in the `cache` with their header (`description`). Such a file can
 //! be sent by the shard's own thread ([`at_hand`]) while it has not changed: then step 3 is a single `stat`.
 //!
 //! Listings have no entity tag, so conditions do not apply to them.
 
-use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 
-use super::body::{Body, FileStream, plain_text};
+use super::body::{Body, plain_text};
 use crate::config;
-use crate::config::limits::{FILE_CHUNK_BYTES, FILE_WHOLE_BYTES_MAX};
 
 mod beneath;
 mod cache;
+mod coding;
+mod compressed;
 mod condition;
 mod description;
 mod files;
@@ -39,14 +38,18 @@ mod listing;
 mod open;
 mod path;
 mod range;
+mod sending;
+mod siblings;
 
-use cache::{Identity, Kept};
+use cache::Kept;
+use coding::Accepted;
 use condition::{Conditions, Verdict};
-use description::{Description, is_undated};
+use description::Description;
 pub use files::Files;
 pub(super) use files::OpenFile;
 use open::{Found, Root};
 use range::Piece;
+use sending::Place;
 
 /// The methods that a static route accepts.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -86,6 +89,7 @@ struct Asked {
     /// HEAD: only the header is sent.
     head: bool,
     conditions: Conditions,
+    accepted: Accepted,
 }
 
 /// A request that can be sent to another thread.
@@ -114,15 +118,17 @@ pub fn at_hand(
         _ => return None,
     };
     let (slash, index) = if uri.path().ends_with('/') { ("/", site.index.first()?.as_str()) } else { ("", "") };
+    let accepted = Accepted::of(headers);
     // Names in the cache are plain. A path with `..` or hidden names is never among them, so it need not be checked
     // here.
     let (description, bytes) = if rest.contains('%') {
         let below = path::below(rest).ok()?;
-        cache::find(&site.root, &[below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()])?
+        let below = [below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()];
+        cache::find(&site.root, &below, accepted, site.compress)?
     } else {
-        cache::find(&site.root, &[rest.as_bytes(), index.as_bytes()])?
+        cache::find(&site.root, &[rest.as_bytes(), index.as_bytes()], accepted, site.compress)?
     };
-    let asked = Asked { head, conditions: Conditions::of(headers) };
+    let asked = Asked { head, conditions: Conditions::of(headers), accepted };
     let answer = asked.answer(&description, |part| Ok(bytes.slice(part.start as usize..part.end as usize).into()));
     Some(with_length(head, answer.unwrap_or_else(Refusal::answer)))
 }
@@ -161,7 +167,7 @@ pub async fn respond(
         return answer;
     }
     let request = Request {
-        asked: Asked { head, conditions: Conditions::of(headers) },
+        asked: Asked { head, conditions: Conditions::of(headers), accepted: Accepted::of(headers) },
         path,
         shown: uri.path().to_owned(),
         query: uri.query().map(str::to_owned),
@@ -174,7 +180,7 @@ pub async fn respond(
     let answer = match work.await {
         Ok(Ok((answer, kept))) => {
             if let Some(kept) = kept {
-                cache::keep(&site.root, kept);
+                cache::keep(&site.root, site.compress, kept);
             }
             answer
         }
@@ -204,22 +210,23 @@ fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
 
 impl Request {
     fn answer(&self, site: &config::Static, files: &Files) -> Result<Answered, Refusal> {
-        let root = Root::open(&site.root)?;
+        let place = Place { root: Root::open(&site.root)?, site, files };
         let slash = self.shown.ends_with('/');
-        match root.look(&self.path)? {
+        match place.root.look(&self.path)? {
             // `file.html/` is not `file.html`: relative links in it would be resolved wrongly.
             Found::File(..) if slash => Err(Refusal::ABSENT),
-            Found::File(file, metadata) => self.file(files, file, &metadata, &self.path),
+            Found::File(file, metadata) => self.file(&place, file, &metadata, &self.path),
             Found::Directory if !slash => Ok((self.redirect(), None)),
-            Found::Directory => self.directory(&root, site, files),
+            Found::Directory => self.directory(&place),
         }
     }
 
-    fn directory(&self, root: &Root, site: &config::Static, files: &Files) -> Result<Answered, Refusal> {
+    fn directory(&self, place: &Place<'_>) -> Result<Answered, Refusal> {
+        let Place { root, site, .. } = place;
         for name in &site.index {
             let path = self.path.join(name);
             match root.look(&path) {
-                Ok(Found::File(file, metadata)) => return self.file(files, file, &metadata, &path),
+                Ok(Found::File(file, metadata)) => return self.file(place, file, &metadata, &path),
                 Ok(Found::Directory) => {}
                 Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
                 Err(refusal) => return Err(refusal),
@@ -249,32 +256,6 @@ impl Request {
             answer.headers_mut().insert(header::LOCATION, location);
         }
         answer
-    }
-
-    /// The file at `path` below the root, or the requested part of it.
-    fn file(&self, files: &Files, file: File, metadata: &Metadata, path: &Path) -> Result<Answered, Refusal> {
-        let now = SystemTime::now();
-        let description = Arc::new(Description::of(metadata, path, now));
-        let length = description.length;
-        let mut kept = None;
-        let answer = self.asked.answer(&description, |part| {
-            let identity = Identity::of(metadata);
-            // A date in the future will become valid one day, so a description without a date must not be cached.
-            let lasts = identity.is_settled(now) && (description.validators.modified.is_some() || is_undated(metadata));
-            let keep = part == (0..length) && length <= FILE_WHOLE_BYTES_MAX && lasts && open::is_local(&file);
-            // Files that are not cached need memory for each client, so they are read in small pieces.
-            if !keep && part.end - part.start > FILE_CHUNK_BYTES as u64 {
-                let file = files.share(file, identity).ok_or(Refusal::BUSY)?;
-                return Ok(Body::File(FileStream::new(file, part.start, part.end - part.start)));
-            }
-            let bytes = read(&file, &part).map_err(|error| unreadable(&error, path))?;
-            if keep {
-                let (below, description) = (path.to_owned(), description.clone());
-                kept = Some(Kept { below, identity, description, bytes: bytes.clone() });
-            }
-            Ok(bytes.into())
-        })?;
-        Ok((answer, kept))
     }
 }
 
@@ -307,18 +288,6 @@ impl Asked {
             }
         }
     }
-}
-
-/// Reads this part of a file.
-fn read(file: &File, part: &Range<u64>) -> std::io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(part.end - part.start).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, part.start)?;
-    Ok(bytes.into())
-}
-
-fn unreadable(error: &std::io::Error, path: &Path) -> Refusal {
-    log::warn!("cannot read {}: {error}", path.display());
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the file could not be read")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The promises of a static route, tested on a real directory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http_body_util::BodyExt;
 use nix::sys::stat::Mode;
@@ -48,7 +49,7 @@ impl Fixture {
         fs::write(root.join(".env"), SECRET).unwrap();
         fs::write(root.join(".well-known/security.txt"), "Contact: x").unwrap();
         let index = vec!["index.html".to_owned(), "index.htm".to_owned()];
-        Fixture { directory, site: config::Static { root, listing: false, index } }
+        Fixture { directory, site: config::Static { index, ..config::Static::plain(root) } }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,13 @@
+//! The limits of static pages that are compressed.
+
+use std::time::Duration;
+
+/// Smaller files are not compressed while they are sent, in bytes: the header alone takes half a kilobyte.
+pub const COMPRESS_BYTES_MIN: u64 = 1024;
+/// Larger files are not compressed while they are sent, in bytes. Compressing this much takes a blocking thread some 100 ms. Most
+/// pages of a site are far smaller.
+pub const COMPRESS_BYTES_MAX: u64 = 4 << 20;
+/// The size of the cache of compressed files of the process, in bytes. When it is full, it is emptied.
+pub const COMPRESSED_BYTES_MAX: usize = 32 << 20;
+/// How long it may take until a new compressed file beside a cached one is noticed. A changed or a deleted one is noticed at once.
+pub const SIBLINGS_KEPT: Duration = Duration::from_secs(1);
