@@ -119,6 +119,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Program => list(&json!({ "type": "string" })),
         Kind::Hosts => json!({ "anyOf": [{ "enum": ["any"] }, list(&text)] }),
         Kind::Origins => json!({ "anyOf": [{ "enum": ["same", "any"] }, list(&text)] }),
+        Kind::Fields | Kind::CacheRules | Kind::ErrorPages => json!({ "type": "object", "additionalProperties": text }),
         Kind::Table(section) => json!({ "allOf": [reference(section)] }),
         Kind::TableOrOff(section) => json!({ "anyOf": [reference(section), { "const": false }] }),
         Kind::Named(section) => json!({ "type": "object", "additionalProperties": reference(section) }),

@@ -61,7 +61,7 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Path | Kind::RunPath => "path",
         Kind::LogTarget => "path or word",
         Kind::Origins | Kind::Hosts => "word or strings",
-        Kind::Table(_) | Kind::Routes => "table",
+        Kind::Table(_) | Kind::Routes | Kind::Fields | Kind::CacheRules | Kind::ErrorPages => "table",
         Kind::TableOrOff(_) => "table or false",
         Kind::Named(_) => "tables",
     }

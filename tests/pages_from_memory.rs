@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Response, Uri};
 use http_body_util::BodyExt;
 use pushd::config::Static;
 use pushd::http::body::Body;
-use pushd::http::pages;
+use pushd::http::pages::{self, Pages};
 
 /// Long enough for a loaded machine. A page is cached two seconds after its last change.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -38,20 +38,19 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 struct Ask {
-    site: Static,
+    pages: std::sync::Arc<Pages>,
     uri: Uri,
     headers: HeaderMap,
 }
 
 impl Ask {
     fn at_hand(&self) -> Option<Response<Body>> {
-        pages::at_hand(&self.site, &Method::GET, &self.uri, &self.headers, &self.uri.path()[1..])
+        pages::at_hand(&self.pages.ask(&Method::GET, &self.uri, &self.headers, &self.uri.path()[1..]))
     }
 
     async fn body(&self) -> Vec<u8> {
-        let rest = &self.uri.path()[1..];
-        let answer =
-            pages::respond(&self.site, &pages::Files::default(), &Method::GET, &self.uri, &self.headers, rest).await;
+        let ask = self.pages.ask(&Method::GET, &self.uri, &self.headers, &self.uri.path()[1..]);
+        let answer = pages::respond(&self.pages, &pages::Files::default(), &ask).await;
         assert_eq!(answer.status(), 200);
         answer.into_body().collect().await.unwrap().to_bytes().to_vec()
     }
@@ -76,7 +75,7 @@ async fn a_cached_page_costs_the_same_whatever_its_size_and_an_edit_is_sent_at_o
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().to_path_buf();
     let asks = ["small", "large"].map(|name| Ask {
-        site: Static { index: Vec::new(), ..Static::plain(root.clone()) },
+        pages: Pages::new(&Static { index: Vec::new(), ..Static::plain(root.clone()) }),
         uri: format!("/{name}").parse().unwrap(),
         headers: HeaderMap::from_iter([(http::header::HOST, "here".parse().unwrap())]),
     });

@@ -6,7 +6,8 @@
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
 //!   process  store  hubs  feeds              one module for each kind of table
-//!   servers  routes, subscribing, static_route
+//!   servers  routes, subscribing, redirect
+//!            static_route: caching, fields, glob
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
 //!       units  addresses  template  pattern  channel_pattern    the formats inside strings
@@ -18,11 +19,14 @@
 use std::path::PathBuf;
 
 mod addresses;
+mod caching;
 mod channel_pattern;
 mod differences;
 pub mod error;
 mod feeds;
+mod fields;
 mod file;
+mod glob;
 mod hub_warnings;
 mod hubs;
 pub mod keys;
@@ -31,6 +35,7 @@ mod merge;
 pub mod pattern;
 mod process;
 mod reader;
+mod redirect;
 mod report;
 mod routes;
 mod servers;
@@ -48,14 +53,17 @@ mod units;
 mod values;
 
 pub use addresses::{Hosts, Listen, Origins};
+pub use caching::Caching;
 pub use channel_pattern::ChannelPattern;
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
 pub use feeds::{Feed, Source};
 pub use file::{load, load_again, load_daemon, load_settings, parse};
+pub use glob::Glob;
 pub use hubs::{History, Hub, WhenSlow};
 pub use pattern::Pattern;
 pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
+pub use redirect::{NOT_IN_URL, REST, Redirect};
 pub use servers::Server;
 pub use settings::{Provenance, Setting, Settings};
 pub use sources::DROP_INS;
@@ -117,6 +125,8 @@ pub enum Action {
     Presence(PresenceRoute),
     /// `static = "DIRECTORY"`
     Static(Static),
+    /// `redirect = "TARGET"`
+    Redirect(Redirect),
     /// `page = "live"`: the page that is built into pushd.
     Page(Page),
     /// `metrics = true`: counters in the text format of Prometheus.
@@ -143,6 +153,7 @@ impl Action {
         match self {
             Action::Publish(publish) => Some(&publish.origins),
             Action::Presence(presence) => Some(&presence.origins),
+            Action::Static(pages) => pages.origins.as_ref(),
             other => other.subscription().map(|subscription| &subscription.origins),
         }
     }

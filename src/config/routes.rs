@@ -10,6 +10,7 @@ use super::hubs::Hubs;
 use super::keys::{self, Section};
 use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
+use super::redirect;
 use super::report::{Problem, Span};
 use super::{
     Accept, Action, HubId, Method, OnMessage, Origins, Page, Pattern, PresenceRoute, Publish, Route, SessionLog,
@@ -48,7 +49,8 @@ impl<'a> Routes<'_, 'a> {
 
     fn route(&self, item: Item<'a>) -> Option<Route> {
         let section = kind(&item);
-        let pattern = Pattern::parse(item.key(), section == Some(&keys::STATIC));
+        let is_tree = section == Some(&keys::STATIC) || redirect::is_tree(section, &item);
+        let pattern = Pattern::parse(item.key(), is_tree);
         if let Err(help) = &pattern {
             let problem = Problem::error(item.key_span(), "this is not a path that can be served");
             item.note(problem.label(help.as_str()));
@@ -56,11 +58,13 @@ impl<'a> Routes<'_, 'a> {
             let problem = Problem::error(item.key_span(), "this route can never match");
             item.note(problem.label("clients resolve `.` and `..` before they send a path"));
         }
-        let action = self.action(item.table(section?)?);
+        let parameters = pattern.as_ref().map(|pattern| pattern.names().collect::<Vec<_>>()).unwrap_or_default();
+        let action = self.action(item.table(section?)?, &parameters);
         Some(Route { pattern: pattern.ok()?, action: action? })
     }
 
-    fn action(&self, table: Table<'a>) -> Option<Action> {
+    /// The action of a route whose path has these parameters.
+    fn action(&self, table: Table<'a>, parameters: &[&str]) -> Option<Action> {
         let item = table.item(table.section().action().name)?;
         match item.key() {
             "websocket" => self.websocket(&table, &item).map(Action::WebSocket),
@@ -69,6 +73,7 @@ impl<'a> Routes<'_, 'a> {
             "publish" => self.publish(&table, &item).map(Action::Publish),
             "presence" => self.presence(&table, &item).map(Action::Presence),
             "static" => self.files(&table, &item).map(Action::Static),
+            "redirect" => self.redirect(&table, &item, parameters).map(Action::Redirect),
             "page" => item.choice(&PAGES).map(Action::Page),
             "metrics" => switched_on(&item).map(|()| Action::Metrics),
             "health" => switched_on(&item).map(|()| Action::Health),

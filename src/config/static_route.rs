@@ -1,8 +1,13 @@
 //! The `static` route: which files it serves, and how.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
-use super::reader::{Item, Table};
+use super::Origins;
+use super::addresses;
+use super::caching::{self, Caching};
+use super::fields;
+use super::reader::{Item, Table, listed};
+use super::report::Problem;
 use super::routes::Routes;
 
 /// A route that serves files.
@@ -16,12 +21,35 @@ pub struct Static {
     pub index: Vec<String>,
     /// Whether text is compressed if no compressed file lies beside it.
     pub compress: bool,
+    /// Further header fields of all answers: names in lower case, with their values.
+    pub headers: Vec<(String, String)>,
+    /// How long caches may keep which files.
+    pub cache: Caching,
+    /// The file, below the directory, that is sent to a browser for a path without a file.
+    pub fallback: Option<String>,
+    /// The files, below the directory, that are sent with answers of these statuses.
+    pub errors: Vec<(u16, String)>,
+    /// The pages of other origins whose scripts may read the files; `None`: no other origin.
+    pub origins: Option<Origins>,
 }
+
+/// The statuses that a static route answers with if it does not send a file.
+const ERRORS: [u16; 10] = [400, 401, 403, 404, 405, 412, 414, 416, 500, 503];
 
 impl Static {
     /// A route that serves the files below `root`, with the default of every key.
     pub fn plain(root: PathBuf) -> Static {
-        Static { root, listing: false, index: vec!["index.html".to_owned()], compress: true }
+        Static {
+            root,
+            listing: false,
+            index: vec!["index.html".to_owned()],
+            compress: true,
+            headers: Vec::new(),
+            cache: Caching::default(),
+            fallback: None,
+            errors: Vec::new(),
+            origins: None,
+        }
     }
 }
 
@@ -31,6 +59,11 @@ impl<'a> Routes<'_, 'a> {
             listing: table.flag("listing"),
             index: table.value("index", |item| index(*item)),
             compress: table.flag("compress"),
+            headers: table.item("headers").map(fields::read).unwrap_or_default(),
+            cache: table.item("cache").map(caching::read).unwrap_or_default(),
+            fallback: table.item("fallback").and_then(|item| file_below(&item)),
+            errors: table.item("errors").map(errors).unwrap_or_default(),
+            origins: table.item("origins").and_then(addresses::origins),
             root: item.directory()?,
         })
     }
@@ -42,4 +75,32 @@ fn index(item: Item<'_>) -> Option<Vec<String>> {
         item.note(item.error("this is not a file name").label("an index is a file in the directory itself"));
     }
     Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
+}
+
+/// The path of a file below the directory of the route.
+fn file_below(item: &Item<'_>) -> Option<String> {
+    let text = item.text("the path of a file below the directory")?;
+    let is_below = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
+    if !is_below || text.ends_with('/') || text.contains("//") {
+        let problem = item.error("this is not a file below the directory of the route");
+        item.note(problem.label("expected a path such as `index.html` or `pages/404.html`"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn errors(item: Item<'_>) -> Vec<(u16, String)> {
+    let mut errors = Vec::new();
+    for item in item.members() {
+        let status = item.key().parse().ok().filter(|status| ERRORS.contains(status));
+        if status.is_none() {
+            let problem = Problem::error(item.key_span(), "a static route does not answer with this status");
+            let known = ERRORS.map(|status| status.to_string());
+            item.note(problem.label("not one of its statuses").help(format!("expected {}", listed(known, "or"))));
+        }
+        if let (Some(file), Some(status)) = (file_below(&item), status) {
+            errors.push((status, file));
+        }
+    }
+    errors
 }

@@ -5,7 +5,7 @@
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
-//!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, [`status`] metrics and health.
+//!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
@@ -31,6 +31,7 @@ mod progress;
 mod publish;
 mod publish_batch;
 mod reader;
+mod redirect;
 mod refusals;
 mod resuming;
 pub mod routes;
@@ -157,7 +158,7 @@ fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, bac
         return None;
     }
     let (Handler::Static(pages), found) = site.find(uri.path())? else { return None };
-    let answer = pages::at_hand(pages, method, uri, headers, found.rest)?;
+    let answer = pages::at_hand(&pages.ask(method, uri, headers, found.rest).from(&site.hosts, client))?;
     log::debug!("{} {method} {} {}", client.peer, uri.path(), answer.status().as_u16());
     Some(answer)
 }
@@ -264,8 +265,10 @@ async fn outcome<B: Backend>(
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
         Handler::Presence(handler) => presence::respond(handler, head, &arguments, site, client, backend).await?,
         Handler::Static(pages) => {
-            pages::respond(pages, &backend.files(), &head.method, &head.uri, &head.headers, rest).await
+            let ask = pages.ask(&head.method, &head.uri, &head.headers, rest).from(&site.hosts, client);
+            pages::respond(pages, &backend.files(), &ask).await
         }
+        Handler::Redirect(redirect) => redirect.respond(&head.uri, &arguments, rest),
         Handler::Page(_) => reading(&head.method, || live_page(site)),
         Handler::Metrics => reading(&head.method, || status::metrics(&backend.samples())),
         Handler::Health => reading(&head.method, status::health),

@@ -34,6 +34,11 @@ pub fn check<'h>(
     Page { headers: &request.headers, hosts, on_loopback }.check(origins, is_forgeable)
 }
 
+/// The origin of the page that sent a request, if `origins` allows it.
+pub fn allowed<'h>(origins: &Origins, headers: &'h HeaderMap, hosts: &Hosts, on_loopback: bool) -> Option<&'h str> {
+    Page { headers, hosts, on_loopback }.check(origins, false).ok().flatten()
+}
+
 /// Allows the page of a checked `origin` to read the answer with these header fields (Fetch, CORS). Returns whether `origin` can stand in one.
 pub fn allow(fields: &mut HeaderMap, origin: &str) -> bool {
     let Ok(origin) = HeaderValue::from_str(origin) else { return false };

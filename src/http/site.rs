@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::content::Bodies;
 use super::hosts::Hosts;
+use super::pages::Pages;
+use super::redirect::Redirect;
 use super::refusals::Refusals;
 use super::routes::{Match, Routes};
 use crate::config::{self, Action, HubId};
@@ -56,7 +58,9 @@ pub enum Handler {
     /// Answers who is on a channel.
     Presence(Box<PresenceHandler>),
     /// Serves files.
-    Static(config::Static),
+    Static(Arc<Pages>),
+    /// Redirects.
+    Redirect(Box<Redirect>),
     /// Serves the built-in page.
     Page(config::Page),
     /// Serves metrics.
@@ -173,7 +177,8 @@ impl Site {
                 let (route, hub) = (presence.clone(), hub.clone());
                 Handler::Presence(Box::new(PresenceHandler { route, hub_id: *id, hub }))
             }
-            Action::Static(pages) => Handler::Static(pages.clone()),
+            Action::Static(pages) => Handler::Static(Pages::new(pages)),
+            Action::Redirect(redirect) => Handler::Redirect(Box::new(Redirect::new(redirect, &route.pattern))),
             Action::Page(page) => Handler::Page(*page),
             Action::Metrics => Handler::Metrics,
             Action::Health => Handler::Health,

@@ -60,7 +60,9 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Duration { .. } | Kind::DurationOrOff { .. } => quoted(["11s", "12s"]),
         Kind::DurationOrAlways { .. } => quoted(["1s", "always"]),
         Kind::Size { .. } => quoted(["512KiB", "600KiB"]),
-        Kind::Count { .. } | Kind::CountOrAuto(_) => [1, 2].map(|number| number.to_string()),
+        Kind::Count { least, .. } => [least.max(1), least.max(1) + 1].map(|number| number.to_string()),
+        Kind::CountOrAuto(_) => [1, 2].map(|number| number.to_string()),
+        Kind::Template if key.name == "redirect" => quoted(["/one", "/other"]),
         Kind::Flag => [true, false].map(|flag| flag.to_string()),
         Kind::Mask => quoted(["027", "022"]),
         Kind::Word([one, other, ..]) => quoted([one, other]),
@@ -69,6 +71,9 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
             quoted(["one", "other"])
         }
         Kind::Texts | Kind::Templates(_) | Kind::Patterns(_) => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
+        Kind::Fields => ["{ \"X-One\" = \"1\" }", "{ \"X-One\" = \"2\" }"].map(str::to_owned),
+        Kind::CacheRules => ["{ \"*\" = \"1h\" }", "{ \"*\" = \"never\" }"].map(str::to_owned),
+        Kind::ErrorPages => ["{ 404 = \"one\" }", "{ 404 = \"other\" }"].map(str::to_owned),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),
         Kind::Hosts => ["\"any\"".to_owned(), "[\"www.example.com\"]".to_owned()],

@@ -11,7 +11,7 @@ use super::units::{duration_text, size_text};
 mod routes;
 mod table;
 
-pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, STATIC, WEBSOCKET};
+pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, REDIRECT, STATIC, WEBSOCKET};
 pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
 /// The keys of one kind of table.
@@ -116,6 +116,12 @@ pub enum Kind {
     Origins,
     /// `"any"` or a list.
     Hosts,
+    /// Header fields: a table of their values by their names.
+    Fields,
+    /// A table of the time that caches may keep files, by patterns of the files.
+    CacheRules,
+    /// A table of files by statuses.
+    ErrorPages,
     /// A table.
     Table(&'static Section),
     /// A table or `false`.
@@ -186,13 +192,13 @@ impl Section {
 }
 
 /// The kinds of routes. The first key of each decides what the route does.
-pub const ROUTES: [&Section; 10] =
-    [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &PAGE, &METRICS, &HEALTH, &READY];
+pub const ROUTES: [&Section; 11] =
+    [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 19] = [
-    &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &PAGE,
-    &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED,
+pub const SECTIONS: [&Section; 20] = [
+    &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT,
+    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED,
 ];
 
 /// The words of a list that pairs each word with its value.

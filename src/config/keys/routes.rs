@@ -2,7 +2,10 @@
 
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
-use super::Kind::{Count, Flag, Hub, On, Origins, Path, Patterns, Template, Templates, Texts, Word, Words};
+use super::Kind::{
+    CacheRules, Count, ErrorPages, Fields, Flag, Hub, On, Origins, Path, Patterns, Template, Templates, Text, Texts,
+    Word, Words,
+};
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
 
@@ -137,6 +140,28 @@ pub const STATIC: Section = Section {
             Value("true"),
             AtOnce,
             "Whether text is compressed if no compressed file lies beside it.",
+        ),
+        key("headers", Fields, Nothing("none"), AtOnce, "Further header fields of the answers."),
+        // Revalidation is the default because pages change without a new name.
+        key("cache", CacheRules, Nothing("caches ask each time"), AtOnce, "How long caches may keep which files."),
+        key("fallback", Text, Nothing("404"), AtOnce, "The file that browsers get for a path without a file."),
+        key("errors", ErrorPages, Nothing("a line of text"), AtOnce, "The files sent with answers of a status."),
+        key("origins", Origins, Nothing("no other origin"), AtOnce, "Which web pages may read the files by scripts."),
+    ],
+};
+
+/// A route that redirects.
+pub const REDIRECT: Section = Section {
+    title: "a redirect route",
+    keys: &[
+        key("redirect", Template, Required, AtOnce, "Where to: a URL or a path; {rest} is the path below the route's."),
+        // A permanent one stays in browsers, where a mistake cannot be corrected.
+        key(
+            "status",
+            Count { least: 301, most: 308 },
+            Value("302"),
+            AtOnce,
+            "301 or 308: permanently; 302 or 307: for now.",
         ),
     ],
 };

@@ -99,7 +99,7 @@ struct Entry {
 
 #[derive(Default)]
 struct Cache {
-    /// The key is the root, whether files are compressed, and the path below the root: the same path may lead out of another root,
+    /// The key is the root, the flavour of the route, and the path below the root: the same path may lead out of another root,
     /// by a link that is itself a root elsewhere.
     files: HashMap<Vec<u8>, Entry>,
     bytes: usize,
@@ -112,15 +112,15 @@ thread_local! {
 }
 
 /// The description and the bytes of the file at `below` (given in pieces), in the coding that is accepted best, if a current copy
-/// from this `root` is cached. `compress`: whether it may be sent in a coding that pushd makes.
+/// from this `root` is cached for routes of this `flavour`.
 pub(super) fn find(
     root: &Path,
+    flavour: u64,
     below: &[&[u8]],
     accepted: Accepted,
-    compress: bool,
 ) -> Option<(Arc<Description>, Bytes)> {
     CACHE.with_borrow_mut(|Cache { files, name, .. }| {
-        write_name(name, root, compress, below);
+        write_name(name, root, flavour, below);
         let entry = files.get_mut(name.as_slice())?;
         if current(&entry.path)? != entry.state.identity || !entry.has_same_siblings() {
             return None;
@@ -161,11 +161,11 @@ impl Entry {
     }
 }
 
-/// Caches a file that was found below `root`, where files are compressed or not.
-pub(super) fn keep(root: &Path, compress: bool, kept: Kept) {
+/// Caches a file that was found below `root`, for routes of this `flavour`.
+pub(super) fn keep(root: &Path, flavour: u64, kept: Kept) {
     let Kept { below, state, coding, copy } = kept;
     let mut name = Vec::new();
-    write_name(&mut name, root, compress, &[below.as_os_str().as_bytes()]);
+    write_name(&mut name, root, flavour, &[below.as_os_str().as_bytes()]);
     CACHE.with_borrow_mut(|cache| {
         let cost = copy.bytes.len() + ENTRY_BYTES;
         // Entries of deleted files are not detected. They disappear when the cache is emptied.
@@ -184,11 +184,12 @@ pub(super) fn keep(root: &Path, compress: bool, kept: Kept) {
     });
 }
 
-fn write_name(name: &mut Vec<u8>, root: &Path, compress: bool, below: &[&[u8]]) {
+fn write_name(name: &mut Vec<u8>, root: &Path, flavour: u64, below: &[&[u8]]) {
     name.clear();
     name.extend_from_slice(root.as_os_str().as_bytes());
-    // No path contains a NUL.
-    name.extend_from_slice(&[0, u8::from(compress)]);
+    // No path contains a NUL, so the end of the root is known.
+    name.push(0);
+    name.extend_from_slice(&flavour.to_ne_bytes());
     below.iter().for_each(|piece| name.extend_from_slice(piece));
 }
 
@@ -213,23 +214,24 @@ mod tests {
     fn keep_as(root: &Path, below: &str, bytes: Bytes) {
         let path = root.join(below);
         let metadata = std::fs::metadata(&path).unwrap();
-        let description = Arc::new(Description::of(whole(&metadata, &path), SystemTime::now()));
+        let description = Arc::new(Description::of(&whole(&metadata, &path), SystemTime::now()));
         let state = State {
             identity: Identity::of(&metadata),
             siblings: Siblings::beside(&path),
             available: Available::default(),
         };
         let copy = Copy { beside: None, description, bytes };
-        keep(root, true, Kept { below: below.into(), state, coding: Coding::Identity, copy });
+        keep(root, 0, Kept { below: below.into(), state, coding: Coding::Identity, copy });
     }
 
     fn whole<'f>(metadata: &'f Metadata, path: &'f Path) -> Sent<'f> {
         let length = metadata.len();
-        Sent { metadata, path, coding: Coding::Identity, origin: Origin::Disk, length, varies: false }
+        let (coding, origin, cache_control) = (Coding::Identity, Origin::Disk, super::super::CACHE_CONTROL);
+        Sent { metadata, path, coding, origin, length, varies: false, cache_control }
     }
 
     fn find(root: &Path, below: &[&[u8]]) -> Option<(Arc<Description>, Bytes)> {
-        super::find(root, below, Accepted::of(&Default::default()), true)
+        super::find(root, 0, below, Accepted::of(&Default::default()))
     }
 
     #[test]

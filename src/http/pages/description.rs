@@ -14,7 +14,7 @@ use http::{Response, StatusCode};
 use super::cache::Identity;
 use super::coding::Coding;
 use super::condition::Validators;
-use super::{Body, CACHE_CONTROL, NOSNIFF};
+use super::{Body, NOSNIFF};
 
 /// The fields that a 304 has in common with the corresponding 200.
 const SHARED: [HeaderName; 4] = [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL, header::VARY];
@@ -29,7 +29,7 @@ pub(super) enum Origin {
 }
 
 /// What is sent for a file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Sent<'f> {
     /// The metadata of the file that is read.
     pub(super) metadata: &'f Metadata,
@@ -41,6 +41,7 @@ pub(super) struct Sent<'f> {
     pub(super) length: u64,
     /// Whether another request may get the file in another coding.
     pub(super) varies: bool,
+    pub(super) cache_control: HeaderValue,
 }
 
 /// A file in one of its states.
@@ -54,16 +55,16 @@ pub(super) struct Description {
 
 impl Description {
     /// The description of what is sent, at the time `now`.
-    pub(super) fn of(sent: Sent<'_>, now: SystemTime) -> Description {
-        let Sent { metadata, path, coding, length, varies, .. } = sent;
-        let validators = Validators::of(&sent, now);
+    pub(super) fn of(sent: &Sent<'_>, now: SystemTime) -> Description {
+        let &Sent { metadata, path, coding, length, varies, .. } = sent;
+        let validators = Validators::of(sent, now);
         let mut header = HeaderMap::with_capacity(12);
         set(&mut header, header::ETAG, &validators.etag);
         if let Some(modified) = validators.modified {
             let time = UNIX_EPOCH + Duration::from_secs(modified);
             set(&mut header, header::LAST_MODIFIED, &httpdate::fmt_http_date(time));
         }
-        header.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+        header.insert(header::CACHE_CONTROL, sent.cache_control.clone());
         header.insert(header::CONTENT_LENGTH, length.into());
         header.insert(header::CONTENT_TYPE, content_type(path));
         header.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);

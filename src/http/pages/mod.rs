@@ -8,7 +8,9 @@
 //! 5. `coding`: the content coding that the request prefers: a compressed file beside it (`siblings`), one that is made of it
 //!    (`compressed`), or the file as it is;
 //! 6. `condition`: 304 and 412; `range`: 206 and 416;
-//! 7. `sending`: a small file as a whole, a larger one as a stream from its single open file (`files`).
+//! 7. `sending`: a small file as a whole, a larger one as a stream from its single open file (`files`);
+//! 8. `substitute`: the fallback of the route in place of a 404, or its page for the status of an error;
+//! 9. `route`: the header fields that all answers of the route have, with those for pages of other origins (`cors`).
 //!
 //! Steps 3 to 7 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
 //! does not wait for it. Recently sent files are kept in the `cache` with their header (`description`). Such a file can
@@ -16,40 +18,36 @@
 //!
 //! Listings have no entity tag, so conditions do not apply to them.
 
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response, StatusCode, Uri};
+use http::header::{self, HeaderValue};
+use http::{Method, Response, StatusCode};
 
 use super::body::{Body, plain_text};
-use crate::config;
 
 mod beneath;
 mod cache;
 mod coding;
 mod compressed;
 mod condition;
+mod cors;
 mod description;
 mod files;
 mod listing;
 mod open;
 mod path;
 mod range;
+mod request;
+mod route;
 mod sending;
 mod siblings;
+mod substitute;
 
-use cache::Kept;
-use coding::Accepted;
-use condition::{Conditions, Verdict};
-use description::Description;
 pub use files::Files;
 pub(super) use files::OpenFile;
-use open::{Found, Root};
-use range::Piece;
-use sending::Place;
+use request::{Asked, Request};
+pub use route::{Ask, Pages};
 
 /// The methods that a static route accepts.
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -84,103 +82,91 @@ impl Refusal {
     }
 }
 
-/// The part of a request that does not depend on the file's path.
-struct Asked {
-    /// HEAD: only the header is sent.
-    head: bool,
-    conditions: Conditions,
-    accepted: Accepted,
+/// The response for a file that is cached and unchanged on the disk; `None` if [`respond`] has to look it up.
+pub fn at_hand(ask: &Ask<'_>) -> Option<Response<Body>> {
+    let asked = Asked::of(ask)?;
+    let mut answer = from_cache(ask, asked)?;
+    if ask.pages.error_page(answer.status().as_u16()).is_some() {
+        return None;
+    }
+    ask.pages.finish(ask, &mut answer);
+    Some(with_length(ask, answer))
 }
 
-/// A request that can be sent to another thread.
-struct Request {
-    asked: Asked,
-    /// The path below the root.
-    path: PathBuf,
-    /// The path as the client sent it, percent-encoded, with the slash at its end if there is one.
-    shown: String,
-    query: Option<String>,
-    arrived: Instant,
+/// Answers a request to a static route. Larger files are shared through `files`.
+pub async fn respond(pages: &Arc<Pages>, files: &Files, ask: &Ask<'_>) -> Response<Body> {
+    let mut answer = route_answer(pages, files, ask).await;
+    if answer.status() == StatusCode::NOT_FOUND && pages.route.fallback.is_some() {
+        answer = substitute::fallback(pages, files, ask).await.unwrap_or(answer);
+        route::vary(answer.headers_mut(), "Accept");
+    }
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        answer = substitute::error_page(pages, files, ask, &answer).await.unwrap_or(answer);
+    }
+    pages.finish(ask, &mut answer);
+    with_length(ask, answer)
 }
 
-/// The response for a file that is cached and unchanged on the disk; `None` if [`respond`] has to look it up. `rest` is
-/// the rest of the path in `uri` after the route's own path, still encoded, without a leading slash.
-pub fn at_hand(
-    site: &config::Static,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    rest: &str,
-) -> Option<Response<Body>> {
-    let head = match *method {
-        Method::GET => false,
-        Method::HEAD => true,
-        _ => return None,
-    };
-    let (slash, index) = if uri.path().ends_with('/') { ("/", site.index.first()?.as_str()) } else { ("", "") };
-    let accepted = Accepted::of(headers);
-    // Names in the cache are plain. A path with `..` or hidden names is never among them, so it need not be checked
-    // here.
-    let (description, bytes) = if rest.contains('%') {
-        let below = path::below(rest).ok()?;
-        let below = [below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()];
-        cache::find(&site.root, &below, accepted, site.compress)?
-    } else {
-        cache::find(&site.root, &[rest.as_bytes(), index.as_bytes()], accepted, site.compress)?
-    };
-    let asked = Asked { head, conditions: Conditions::of(headers), accepted };
-    let answer = asked.answer(&description, |part| Ok(bytes.slice(part.start as usize..part.end as usize).into()));
-    Some(with_length(head, answer.unwrap_or_else(Refusal::answer)))
-}
-
-/// Answers a request to a static route. `rest` is the rest of the path in `uri` after the route's own path, still
-/// encoded, without a leading slash. Larger files are shared through `files`.
-pub async fn respond(
-    site: &config::Static,
-    files: &Files,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    rest: &str,
-) -> Response<Body> {
-    let head = match *method {
-        Method::GET => false,
-        Method::HEAD => true,
-        Method::OPTIONS => {
-            let mut answer = Response::new(Body::empty());
-            *answer.status_mut() = StatusCode::NO_CONTENT;
-            answer.headers_mut().insert(header::ALLOW, ALLOW);
-            return answer;
-        }
-        _ => {
-            let mut answer =
-                plain_text(StatusCode::METHOD_NOT_ALLOWED, "files are read with GET or HEAD; no route publishes here");
-            answer.headers_mut().insert(header::ALLOW, ALLOW);
-            return answer;
-        }
-    };
-    let path = match path::below(rest) {
+/// The answer without what the route adds to it.
+async fn route_answer(pages: &Arc<Pages>, files: &Files, ask: &Ask<'_>) -> Response<Body> {
+    let Some(asked) = Asked::of(ask) else { return without_file(ask) };
+    let path = match path::below(ask.rest) {
         Ok(path) => path,
-        Err(refusal) => return with_length(head, refusal.answer()),
+        Err(refusal) => return refusal.answer(),
     };
-    if let Some(answer) = at_hand(site, method, uri, headers, rest) {
+    if let Some(answer) = from_cache(ask, asked.clone()) {
         return answer;
     }
-    let request = Request {
-        asked: Asked { head, conditions: Conditions::of(headers), accepted: Accepted::of(headers) },
-        path,
-        shown: uri.path().to_owned(),
-        query: uri.query().map(str::to_owned),
-        arrived: Instant::now(),
+    look_up(pages, files, Request::of(ask, asked, path)).await
+}
+
+/// The answer to a method that reads no file.
+fn without_file(ask: &Ask<'_>) -> Response<Body> {
+    let is_options = *ask.method == Method::OPTIONS;
+    let mut answer = if is_options {
+        let mut answer = Response::new(Body::empty());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        cors::preflight(ask, &mut answer);
+        answer
+    } else {
+        plain_text(StatusCode::METHOD_NOT_ALLOWED, "files are read with GET or HEAD; no route publishes here")
     };
+    answer.headers_mut().insert(header::ALLOW, ALLOW);
+    answer
+}
+
+/// The answer from the cache of this thread.
+fn from_cache(ask: &Ask<'_>, asked: Asked) -> Option<Response<Body>> {
+    let Ask { uri, rest, pages, .. } = ask;
+    let site = &pages.route;
+    let (slash, index) = if uri.path().ends_with('/') { ("/", site.index.first()?.as_str()) } else { ("", "") };
+    // Names in the cache are plain. A path with `..` or hidden names is never among them, so it need not be checked
+    // here.
+    if rest.contains('%') {
+        let below = path::below(rest).ok()?;
+        cached(pages, &[below.as_os_str().as_bytes(), slash.as_bytes(), index.as_bytes()], &asked)
+    } else {
+        cached(pages, &[rest.as_bytes(), index.as_bytes()], &asked)
+    }
+}
+
+/// The answer with the file at `below` (given in pieces), if it is in the cache of this thread.
+fn cached(pages: &Pages, below: &[&[u8]], asked: &Asked) -> Option<Response<Body>> {
+    let (description, bytes) = cache::find(&pages.route.root, pages.flavour, below, asked.accepted)?;
+    let answer = asked.answer(&description, |part| Ok(bytes.slice(part.start as usize..part.end as usize).into()));
+    Some(answer.unwrap_or_else(Refusal::answer))
+}
+
+/// The answer to a request that is looked up on the disk, on a blocking thread.
+async fn look_up(pages: &Arc<Pages>, files: &Files, request: Request) -> Response<Body> {
     let work = tokio::task::spawn_blocking({
-        let (site, files) = (site.clone(), files.clone());
-        move || request.answer(&site, &files)
+        let (pages, files) = (pages.clone(), files.clone());
+        move || request.answer(&pages, &files)
     });
-    let answer = match work.await {
+    match work.await {
         Ok(Ok((answer, kept))) => {
             if let Some(kept) = kept {
-                cache::keep(&site.root, site.compress, kept);
+                cache::keep(&pages.route.root, pages.flavour, kept);
             }
             answer
         }
@@ -189,105 +175,20 @@ pub async fn respond(
             log::error!("a static page was not served: {gone}");
             plain_text(StatusCode::INTERNAL_SERVER_ERROR, "the server failed to read this file")
         }
-    };
-    with_length(head, answer)
+    }
 }
 
-/// A response, and the file that was read for it if it is to be cached.
-type Answered = (Response<Body>, Option<Kept>);
-
 /// Sets `Content-Length`, and removes the body from the response to HEAD.
-fn with_length(head: bool, mut answer: Response<Body>) -> Response<Body> {
-    if answer.status() != StatusCode::NOT_MODIFIED && !answer.headers().contains_key(header::CONTENT_LENGTH) {
+fn with_length(ask: &Ask<'_>, mut answer: Response<Body>) -> Response<Body> {
+    let has_none = matches!(answer.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT);
+    if !has_none && !answer.headers().contains_key(header::CONTENT_LENGTH) {
         let length = http_body::Body::size_hint(answer.body()).exact().unwrap_or(0);
         answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
-    if head {
+    if *ask.method == Method::HEAD {
         *answer.body_mut() = Body::empty();
     }
     answer
-}
-
-impl Request {
-    fn answer(&self, site: &config::Static, files: &Files) -> Result<Answered, Refusal> {
-        let place = Place { root: Root::open(&site.root)?, site, files };
-        let slash = self.shown.ends_with('/');
-        match place.root.look(&self.path)? {
-            // `file.html/` is not `file.html`: relative links in it would be resolved wrongly.
-            Found::File(..) if slash => Err(Refusal::ABSENT),
-            Found::File(file, metadata) => self.file(&place, file, &metadata, &self.path),
-            Found::Directory if !slash => Ok((self.redirect(), None)),
-            Found::Directory => self.directory(&place),
-        }
-    }
-
-    fn directory(&self, place: &Place<'_>) -> Result<Answered, Refusal> {
-        let Place { root, site, .. } = place;
-        for name in &site.index {
-            let path = self.path.join(name);
-            match root.look(&path) {
-                Ok(Found::File(file, metadata)) => return self.file(place, file, &metadata, &path),
-                Ok(Found::Directory) => {}
-                Err(refusal) if refusal.status == StatusCode::NOT_FOUND => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        if !site.listing {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "this directory has no index page"));
-        }
-        let directory = listing::ListedDirectory::new(&site.root, &self.path, &self.shown);
-        let page = listing::page(root, directory, self.arrived)?;
-        let mut answer = Response::new(Body::from(page));
-        let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(header::CONTENT_SECURITY_POLICY, listing::POLICY);
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-        headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
-        Ok((answer, None))
-    }
-
-    /// Redirects to the same path with a slash. The location is relative, so that it is right behind a proxy with
-    /// another path or host. It begins with `./`, so that neither `//host` nor `a:b` is parsed as something else.
-    fn redirect(&self) -> Response<Body> {
-        let last = self.shown.rsplit('/').next().unwrap_or_default();
-        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        let mut answer = plain_text(StatusCode::MOVED_PERMANENTLY, "this is a directory: its path ends with a slash");
-        if let Ok(location) = HeaderValue::from_bytes(format!("./{last}/{query}").as_bytes()) {
-            answer.headers_mut().insert(header::LOCATION, location);
-        }
-        answer
-    }
-}
-
-impl Asked {
-    /// The response for a file. The bytes are read by `read` if they are sent.
-    fn answer(
-        &self,
-        file: &Description,
-        read: impl FnOnce(Range<u64>) -> Result<Body, Refusal>,
-    ) -> Result<Response<Body>, Refusal> {
-        let piece = match self.conditions.judge(&file.validators) {
-            Verdict::NotModified => return Ok(file.not_modified()),
-            Verdict::Failed => {
-                return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, "the file is not as the request expects it"));
-            }
-            _ if self.head => return Ok(file.whole(Body::empty())),
-            // A range is defined for GET only.
-            Verdict::Send(Some(field)) => range::piece(field, file.length),
-            Verdict::Send(None) => Piece::Whole,
-        };
-        match piece {
-            Piece::Whole => Ok(file.whole(read(0..file.length)?)),
-            Piece::Part(part) => Ok(file.part(read(part.clone())?, &part)),
-            Piece::Outside => {
-                let why = "the range begins after the end of the file";
-                let mut answer = plain_text(StatusCode::RANGE_NOT_SATISFIABLE, why);
-                let bounds = format!("bytes */{}", file.length);
-                description::set(answer.headers_mut(), header::CONTENT_RANGE, &bounds);
-                Ok(answer)
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -16,16 +16,17 @@ use super::compressed;
 use super::description::{Description, Origin, Sent, is_compressible, is_undated};
 use super::files::Files;
 use super::open::{self, Root};
+use super::request::{Answered, Request};
+use super::route::Pages;
 use super::siblings::{self, Siblings};
-use super::{Answered, Body, Refusal, Request};
-use crate::config;
+use super::{Body, Refusal};
 use crate::config::limits::{COMPRESS_BYTES_MAX, COMPRESS_BYTES_MIN, FILE_CHUNK_BYTES, FILE_WHOLE_BYTES_MAX};
 use crate::http::body::FileStream;
 
 /// Where a file is looked up.
 pub(super) struct Place<'p> {
     pub(super) root: Root,
-    pub(super) site: &'p config::Static,
+    pub(super) pages: &'p Pages,
     pub(super) files: &'p Files,
 }
 
@@ -58,8 +59,8 @@ impl Request {
     ) -> Result<Answered, Refusal> {
         let now = SystemTime::now();
         let original = Original { file, metadata, path };
-        let (identity, siblings) = (Identity::of(metadata), Siblings::beside(&place.site.root.join(path)));
-        let mut available = Available { beside: siblings.codings(), made: original.made_codings(place.site, now) };
+        let (identity, siblings) = (Identity::of(metadata), Siblings::beside(&place.pages.route.root.join(path)));
+        let mut available = Available { beside: siblings.codings(), made: original.made_codings(place.pages, now) };
         let (coding, source) = self.choose(place, &original, &mut available)?;
         let state = State { identity, siblings, available };
 
@@ -74,9 +75,10 @@ impl Request {
             coding,
             origin: if made.is_some() { Origin::Made } else { Origin::Disk },
             length: made.as_ref().map_or(metadata.len(), |bytes| bytes.len() as u64),
+            cache_control: place.pages.cache_control(path),
             varies: siblings.any() || is_compressible(path),
         };
-        let description = Arc::new(Description::of(sent, now));
+        let description = Arc::new(Description::of(&sent, now));
         let length = description.length;
         let sent_identity = Identity::of(&metadata);
         // A date in the future will become valid one day, so a description without a date must not be cached.
@@ -144,10 +146,10 @@ impl Request {
 
 impl Original<'_> {
     /// The codings that can be made of it. A file that has just changed is not compressed: a further change might not be visible.
-    fn made_codings(&self, site: &config::Static, now: SystemTime) -> Codings {
+    fn made_codings(&self, pages: &Pages, now: SystemTime) -> Codings {
         let fits = (COMPRESS_BYTES_MIN..=COMPRESS_BYTES_MAX).contains(&self.metadata.len());
         let is_settled = Identity::of(self.metadata).is_settled(now);
-        if site.compress && fits && is_settled && is_compressible(self.path) {
+        if pages.route.compress && fits && is_settled && is_compressible(self.path) {
             Codings::COMPRESSED
         } else {
             Codings::default()

@@ -9,7 +9,13 @@ use http_body_util::BodyExt;
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
 
+use std::path::PathBuf;
+
+use http::{HeaderMap, Uri};
+
+use super::open::Root;
 use super::*;
+use crate::config;
 
 const SECRET: &str = "not for the public";
 
@@ -63,7 +69,8 @@ impl Fixture {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        let answer = respond(&self.site, &Files::default(), &method, &uri, &headers, &rest).await;
+        let pages = Pages::new(&self.site);
+        let answer = respond(&pages, &Files::default(), &pages.ask(&method, &uri, &headers, &rest)).await;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes().to_vec();
         Answer { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -250,7 +257,8 @@ async fn the_number_of_files_sent_at_once_is_limited() {
     }
     let load = async |name: &str| {
         let uri: Uri = format!("/{name}").parse().unwrap();
-        respond(&fixture.site, &files, &Method::GET, &uri, &HeaderMap::new(), name).await
+        let pages = Pages::new(&fixture.site);
+        respond(&pages, &files, &pages.ask(&Method::GET, &uri, &HeaderMap::new(), name)).await
     };
     let first = load("one.bin").await;
     let again = load("one.bin").await;
@@ -405,9 +413,8 @@ async fn directories_need_a_slash_and_are_served_by_their_index() {
     assert_eq!(fixture.load("/sub/").await.text(), "second choice");
 
     // A route at `/doc`, requested without the slash.
-    let bare =
-        respond(&fixture.site, &Files::default(), &Method::GET, &"/doc?q".parse().unwrap(), &HeaderMap::new(), "")
-            .await;
+    let (pages, uri) = (Pages::new(&fixture.site), "/doc?q".parse().unwrap());
+    let bare = respond(&pages, &Files::default(), &pages.ask(&Method::GET, &uri, &HeaderMap::new(), "")).await;
     assert_eq!(bare.headers()[header::LOCATION], "./doc/?q");
     // A name that looks like a scheme, and a path that looks like a host.
     fs::create_dir(fixture.path("a:b")).unwrap();
@@ -451,9 +458,9 @@ async fn on_the_wire(site: config::Static, requests: &str) -> String {
         let site = site.clone();
         async move {
             let rest = request.uri().path().trim_start_matches('/').to_owned();
-            Ok::<_, std::convert::Infallible>(
-                respond(&site, &Files::default(), request.method(), request.uri(), request.headers(), &rest).await,
-            )
+            let pages = Pages::new(&site);
+            let ask = pages.ask(request.method(), request.uri(), request.headers(), &rest);
+            Ok::<_, std::convert::Infallible>(respond(&pages, &Files::default(), &ask).await)
         }
     });
     let connection =
