@@ -109,8 +109,11 @@ fn run(plan: &Plan) -> Result<(), String> {
         }
         None => println!("One processor for server and generator: ratios say little, times nothing."),
     }
-    let rows = plan.mode.rows(&plan.beside, plan.history);
     let certificate = Certificate::new().map_err(|error| format!("no certificate could be made: {error}"))?;
+    let rows = match plan.mode {
+        Mode::Tls => plan.mode.rows(&with_tls(&plan.beside, &certificate), plan.history),
+        _ => plan.mode.rows(&plan.beside, plan.history),
+    };
     for &connections in &plan.connections {
         for &(size, window) in plan.mode.loads() {
             let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); rows.len()];
@@ -127,6 +130,15 @@ fn run(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
+/// pushd without TLS and with it, then the other servers with the files of the certificate in their commands.
+fn with_tls(beside: &[Kind], certificate: &Certificate) -> Vec<Kind> {
+    let beside = beside.iter().map(|kind| match kind {
+        Kind::Beside(name, command) => Kind::Beside(name.clone(), certificate.named_in(command)),
+        other => other.clone(),
+    });
+    [Kind::Pushd, Kind::Tls(certificate.key())].into_iter().chain(beside).collect()
+}
+
 /// Runs one load on a server that is started for it.
 fn one(
     plan: &Plan,
@@ -138,7 +150,7 @@ fn one(
 ) -> Result<Figures, String> {
     // A process and its threads inherit the CPU affinity.
     pin(plan.processors.map(|(server, _)| server))?;
-    let server = Server::start(&row.kind, certificate)?;
+    let server = Server::start(&row.kind)?;
     pin(plan.processors.map(|(_, generator)| generator))?;
     let path = plan.mode.path(row.framing);
     let mut target = Target::parse(&format!("http://{}/{path}", server.address)).map_err(said)?;

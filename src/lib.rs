@@ -1,6 +1,7 @@
 //! pushd: a push server. Each top-level module has one task; the map is in `ARCHITECTURE.md`.
 //!
 //! - [`config`]: pure data, made from one TOML file
+//! - [`grant`]: what a client shows, and what it may do
 //! - [`hub`]: which session subscribes to which channel; no I/O
 //! - [`store`]: the history of durable hubs on disk
 //! - [`wire`]: frames of RFC 6455 and draft-76 as bytes
@@ -14,7 +15,7 @@
 //! - [`ctl`]: `pushctl`, the command line of operators and users
 //!
 //! Layers: a module imports only modules to its left (checked by `tests/tidy.rs`):
-//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `daemon`, `cli` `◄ main` only.
+//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `config ◄ grant ◄ http` · `daemon`, `cli` `◄ main` only.
 //! Exception: `ctl`, which only `pushctl` imports, uses `config`, `hub`, `store`, and the parts of `daemon` that find a process and
 //! describe a failure.
 
@@ -23,6 +24,7 @@ pub mod config;
 pub mod ctl;
 pub mod daemon;
 pub mod feed;
+pub mod grant;
 pub mod http;
 pub mod hub;
 pub mod server;

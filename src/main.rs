@@ -27,14 +27,11 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::read();
-    let outcome = if cli.print_default_config {
-        print(config::DEFAULT)
-    } else if cli.check {
-        check(&cli)
-    } else if cli.rehearse {
-        rehearse(&cli)
-    } else {
-        start(&cli)
+    let outcome = match () {
+        () if cli.print_default_config => print(config::DEFAULT),
+        () if cli.check => check(&cli),
+        () if cli.rehearse => rehearse(&cli),
+        () => start(&cli),
     };
     match outcome {
         Ok(()) => Exit::Clean.into(),
@@ -90,7 +87,8 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
 
 /// The configuration made from the file and the command line. Warnings are printed.
 fn load(cli: &Cli) -> Result<Config, Failure> {
-    let mut config = config::load(&cli.config).map_err(Failure::from)?;
+    let read = if cli.check { config::load_for_another(&cli.config) } else { config::load(&cli.config) };
+    let mut config = read.map_err(Failure::from)?;
     for warning in &config.warnings {
         journal::print(log::Level::Warn, &warning.to_string());
     }

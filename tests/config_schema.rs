@@ -110,7 +110,8 @@ fn kind(kind: Kind) -> Value {
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Words(words) => one_or_list(json!({ "enum": words })),
         Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => text,
-        Kind::Texts | Kind::Addresses => one_or_list(text),
+        Kind::Texts | Kind::Addresses | Kind::Keys | Kind::Networks => one_or_list(text),
+        Kind::Secrets => one_or_list(reference(&keys::SECRET)),
         Kind::Templates(most) | Kind::Patterns(most) => {
             let mut list = list(&text);
             list["maxItems"] = json!(most);

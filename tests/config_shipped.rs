@@ -161,6 +161,7 @@ fn area(section: &Section) -> &'static str {
         "the file" => "",
         "rotate" => "log",
         "history" => "hub",
+        "secret" => "key",
         title if title.ends_with("route") => "routes",
         title => title.trim_start_matches('[').split(['.', ']']).next().unwrap_or_default(),
     }

@@ -22,12 +22,13 @@ const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 /// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
 /// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ shard`, with `daemon`, `cli` and `ctl`
 /// beside them.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("config", &[]),
+    ("grant", &["config"]),
     ("hub", &["config"]),
     ("wire", &["config", "hub"]),
     ("session", &["config", "hub", "wire"]),
-    ("http", &["config", "hub", "wire", "session"]),
+    ("http", &["config", "grant", "hub", "wire", "session"]),
     ("shard", &["config", "hub", "wire", "session", "http", "store"]),
     ("feed", &["config"]),
     ("store", &["config", "hub"]),

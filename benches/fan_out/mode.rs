@@ -70,6 +70,7 @@ impl Mode {
             rows.extend(beside.iter().map(|kind| posted(kind, Framing::EventStream)));
             return rows;
         }
+        // The others are added by `--tls`.
         if self == Mode::Tls {
             let row = |kind: &Kind| Row {
                 name: kind.name().to_owned(),
@@ -77,7 +78,7 @@ impl Mode {
                 framing: Framing::WebSocket,
                 base: Some(format!("to {}", kind.name())),
             };
-            return [Kind::Pushd, Kind::Tls].iter().chain(beside).map(row).collect();
+            return beside.iter().map(row).collect();
         }
         let base = |kind: &Kind| match kind {
             Kind::Send => Some("to send".to_owned()),
@@ -101,7 +102,7 @@ impl Mode {
         Ok(match self {
             Mode::Broadcast | Mode::Tls => Publisher::Subscriber,
             Mode::Echo => Publisher::Echo,
-            Mode::Events => Publisher::Post(Target::parse(&format!("http://{address}/publish"))?),
+            Mode::Events => Publisher::Post(Box::new(Target::parse(&format!("http://{address}/publish"))?)),
         })
     }
 

@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::certificate::Certificate;
-
 /// The configuration of pushd.
 const CONFIG: &str = r#"
 [server.main]
@@ -47,12 +45,11 @@ pub enum Kind {
     Pushd,
     /// The same with a history of what is published.
     History,
-    /// pushd over TLS.
-    Tls,
+    /// pushd over TLS, with this line in its configuration.
+    Tls(String),
     /// tokio-tungstenite with a task and a channel for each connection.
     Task,
-    /// Another server: its name in the table, and the command that starts it on `{port}`, for TLS with `{certificate}` and `{key}`. It
-    /// must be one process.
+    /// Another server: its name in the table, and the command that starts it on `{port}`. It must be one process.
     Beside(String, String),
 }
 
@@ -73,7 +70,7 @@ impl Kind {
             Kind::Coalesce => "floor: coalesce",
             Kind::Pushd => "pushd",
             Kind::History => "pushd with history",
-            Kind::Tls => "pushd over TLS",
+            Kind::Tls(_) => "pushd over TLS",
             Kind::Task => "tungstenite, tasks",
             Kind::Beside(name, _) => name,
         }
@@ -90,15 +87,15 @@ pub struct Server {
 
 impl Server {
     /// Starts a server, and waits until it listens.
-    pub fn start(kind: &Kind, certificate: &Certificate) -> Result<Server, String> {
+    pub fn start(kind: &Kind) -> Result<Server, String> {
         match kind {
             Kind::Send => Server::this("send"),
             Kind::Coalesce => Server::this("coalesce"),
             Kind::Task => Server::this("task"),
             Kind::Pushd => Server::pushd(CONFIG),
             Kind::History => Server::pushd(&CONFIG.replacen(HUB, &format!("{HUB}{HISTORY}"), 1)),
-            Kind::Tls => Server::pushd(&CONFIG.replacen(LISTEN, &format!("{LISTEN}{}\n", certificate.key()), 1)),
-            Kind::Beside(_, command) => Server::beside(&certificate.named_in(command)),
+            Kind::Tls(line) => Server::pushd(&CONFIG.replacen(LISTEN, &format!("{LISTEN}{line}\n"), 1)),
+            Kind::Beside(_, command) => Server::beside(command),
         }
         .map_err(|error| format!("cannot be started: {error}"))
     }

@@ -34,6 +34,9 @@ _pushctl() {
             pushctl,diff)
                 cmd="pushctl__subcmd__diff"
                 ;;
+            pushctl,key)
+                cmd="pushctl__subcmd__key"
+                ;;
             pushctl,publish)
                 cmd="pushctl__subcmd__publish"
                 ;;
@@ -55,6 +58,9 @@ _pushctl() {
             pushctl__subcmd__config,show)
                 cmd="pushctl__subcmd__config__subcmd__show"
                 ;;
+            pushctl__subcmd__key,new)
+                cmd="pushctl__subcmd__key__subcmd__new"
+                ;;
             pushctl__subcmd__store,check)
                 cmd="pushctl__subcmd__store__subcmd__check"
                 ;;
@@ -74,7 +80,7 @@ _pushctl() {
 
     case "${cmd}" in
         pushctl)
-            opts="-h -V --help --version check config diff publish subscribe connect status reload stop bench store completions"
+            opts="-h -V --help --version check config diff publish key subscribe connect status reload stop bench store completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -233,14 +239,54 @@ _pushctl() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pushctl__subcmd__key)
+            opts="-h --file --help new"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pushctl__subcmd__key__subcmd__new)
+            opts="-h --file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pushctl__subcmd__publish)
-            opts="-h --url --binary --batch --help"
+            opts="-h --url --key-file --binary --batch --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --url)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -30,6 +30,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "check" -d 'Report e
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "config" -d 'Look at a configuration as a whole: the file, its drop-ins and the defaults'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "diff" -d 'Show which keys another configuration would change, and when: at once, for new connections, or by a restart'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "publish" -d 'Publish a message, and print the server\'s answer'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "key" -d 'Make a secret for a key or for tokens'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "subscribe" -d 'Print what comes over a WebSocket, one message a line'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "connect" -d 'Talk over a WebSocket: send lines, print what comes'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "status" -d 'Say whether pushd runs (exit code 0) or not (3), and a few figures from its metrics'
@@ -46,9 +47,15 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand config; and __fish_seen_
 complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s c -l config -d 'The configuration that pushd runs on' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand diff" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l url -d 'The publish route a channel goes to' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l key-file -d 'Show the key in this file' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l binary -d 'Send the bytes as a binary message'
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -l batch -d 'Send standard input as a batch: a JSON object with channel and data on each line, or an array of them. The target is the URL of a route with batch = true'
 complete -c pushctl -n "__fish_pushctl_using_subcommand publish" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand key; and not __fish_seen_subcommand_from new" -l file -d 'The file, which must not exist [default: NAME.key]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand key; and not __fish_seen_subcommand_from new" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand key; and not __fish_seen_subcommand_from new" -f -a "new" -d 'Write a new secret to a file that only this user can read, and print what to write into the configuration'
+complete -c pushctl -n "__fish_pushctl_using_subcommand key; and __fish_seen_subcommand_from new" -l file -d 'The file, which must not exist [default: NAME.key]' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand key; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l count -d 'End after N messages' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l timeout -d 'End after so long, as in 500ms, 10s, 2m; a bare number is in seconds' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l origin -d 'Connect as a page of this origin would' -r

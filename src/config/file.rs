@@ -9,6 +9,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use super::access::AccessKeys;
 use super::feeds;
 use super::hub_warnings;
 use super::hubs::Hubs;
@@ -39,6 +40,14 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// Everything that is wrong with it.
 pub fn load_again(path: &Path) -> Result<Config, Errors> {
     check(Sources::read(path, Pipes::Refused), Verify::All, |_, _| ()).map(|(config, ())| config)
+}
+
+/// The same for a process that will run elsewhere, such as a service: credentials that are not passed to this process are not missed.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_for_another(path: &Path) -> Result<Config, Errors> {
+    check(Sources::read(path, Pipes::Read), Verify::ForAnother, |_, _| ()).map(|(config, ())| config)
 }
 
 /// The same, with the value of each key and where it is set.
@@ -85,6 +94,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Errors> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verify {
     All,
+    /// All but the credentials of the service manager.
+    ForAnother,
     /// Not users and groups: the file may be for another machine.
     Directories,
     Nothing,
@@ -103,10 +114,12 @@ fn check<T>(
     if nothing {
         return Err(Errors(report.finish()));
     }
+    report.needs_credentials = verify == Verify::All;
+    report.reads_files = matches!(verify, Verify::All | Verify::ForAnother);
     let table = merged(&mut report);
     let config = read(&report, &table);
     if verify != Verify::Nothing {
-        report.note_missing(|external| verify == Verify::All || matches!(external, External::Directory(_)));
+        report.note_missing(|external| verify != Verify::Directories || matches!(external, External::Directory(_)));
     }
     let seen = report.is_good().then(|| settings(&report, &table));
     let diagnostics = report.finish();
@@ -119,12 +132,21 @@ fn check<T>(
 fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let top = Table::top(report, &keys::TOP, entries);
     let hubs = Hubs::declared(&top);
-    let servers = Servers { report, hubs: &hubs, taken: HashMap::new(), ports: HashMap::new(), routes: Vec::new() };
+    let access = AccessKeys::read(&top);
+    let servers = Servers {
+        report,
+        hubs: &hubs,
+        access: &access,
+        taken: HashMap::new(),
+        ports: HashMap::new(),
+        routes: Vec::new(),
+    };
     let (servers, routes) = servers.read(&top);
     let feeds = feeds::read(&top, &hubs);
     // With a mistake elsewhere, a hub may seem unused only because its route could not be read.
     if report.is_good() {
         hubs.note_unused(report);
+        access.note_unused(report);
         hub_warnings::note(report, &routes, &feeds);
     }
     let hubs = hubs.read();

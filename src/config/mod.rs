@@ -5,12 +5,13 @@
 //! ```text
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
-//!   process  store  hubs  feeds              one module for each kind of table
 //!   servers  routes, subscribing, redirect
 //!            static_route: caching, fields, glob
+//!   process  store  hubs  feeds  access      one module for each kind of table
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
-//!       units  addresses  template  pattern  channel_pattern    the formats inside strings
+//!       secret                                read a file that the table names
+//!       units  network  addresses  template  pattern  channel_pattern    the formats inside strings
 //! report -> error                            the messages to the operator
 //! keys  limits                               the entry of each key; bounds that no key sets
 //! settings  differences                      the value of each key and where it is set; the effect of a change
@@ -18,6 +19,7 @@
 
 use std::path::PathBuf;
 
+mod access;
 mod addresses;
 mod caching;
 mod channel_pattern;
@@ -32,12 +34,14 @@ mod hubs;
 pub mod keys;
 pub mod limits;
 mod merge;
+mod network;
 pub mod pattern;
 mod process;
 mod reader;
 mod redirect;
 mod report;
 mod routes;
+mod secret;
 mod servers;
 mod settings;
 mod sources;
@@ -52,18 +56,21 @@ mod unclosed;
 mod units;
 mod values;
 
+pub use access::AccessKey;
 pub use addresses::{Hosts, Listen, Origins};
 pub use caching::Caching;
 pub use channel_pattern::ChannelPattern;
 pub use differences::{Difference, differences};
 pub use error::{Diagnostic, Errors, Severity};
 pub use feeds::{Feed, Source};
-pub use file::{load, load_again, load_daemon, load_settings, parse};
+pub use file::{load, load_again, load_daemon, load_for_another, load_settings, parse};
 pub use glob::Glob;
 pub use hubs::{History, Hub, WhenSlow};
+pub use network::Network;
 pub use pattern::Pattern;
 pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use redirect::{NOT_IN_URL, REST, Redirect};
+pub use secret::Secret;
 pub use servers::Server;
 pub use settings::{Provenance, Setting, Settings};
 pub use sources::DROP_INS;
@@ -230,6 +237,8 @@ pub struct PresenceRoute {
     pub hub: HubId,
     /// The channel.
     pub channel: Template,
+    /// The keys that are accepted; `None`: no key is needed.
+    pub keys: Option<Vec<AccessKey>>,
     /// Which web pages may ask.
     pub origins: Origins,
 }
@@ -280,6 +289,8 @@ pub struct Publish {
     pub methods: Vec<Method>,
     /// Which web pages may publish.
     pub origins: Origins,
+    /// The keys that are accepted; `None`: no key is needed.
+    pub keys: Option<Vec<AccessKey>>,
     /// Whether a request contains several messages, each with its channel. Then the only method is POST, and `message` is `None`.
     pub batch: bool,
 }

@@ -138,6 +138,10 @@ pub(super) struct Report<'a> {
     external: RefCell<Vec<(Span, External)>>,
     /// The lines that are not TOML.
     broken: Vec<Span>,
+    /// Whether the files that the configuration names are read, too, such as those of secrets.
+    pub(super) reads_files: bool,
+    /// Whether the credentials of the service manager must be there.
+    pub(super) needs_credentials: bool,
     /// Whether a file could not be read.
     partial: bool,
     /// How many syntax errors were counted only.
@@ -149,6 +153,8 @@ impl<'a> Report<'a> {
     pub(super) fn new(files: &'a [Source], unread: Vec<Problem>) -> Report<'a> {
         Report {
             files,
+            reads_files: false,
+            needs_credentials: false,
             partial: !unread.is_empty(),
             problems: RefCell::new(unread),
             external: RefCell::default(),
@@ -337,7 +343,7 @@ impl<'a> Report<'a> {
         let start = (file.boundary(span.start) - line.start).min(source.len());
         let most =
             source[start..].char_indices().nth(limits::DIAGNOSTIC_CHARS_MAX).map_or(source.len(), |(i, _)| start + i);
-        let source = &source[..most];
+        let source = text::masked(&source[..most]);
         let end = file.boundary(span.end).saturating_sub(line.start).min(source.len()).max(start);
         let mut annotation = AnnotationKind::Primary.span(start..end);
         if !label.is_empty() {

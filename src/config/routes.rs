@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::access::AccessKeys;
 use super::addresses;
 use super::hubs::Hubs;
 use super::keys::{self, Section};
@@ -21,6 +22,8 @@ use super::{
 pub(super) struct Routes<'r, 'a> {
     /// The hubs that routes may name.
     pub(super) hubs: &'r Hubs<'a>,
+    /// The keys that routes may name.
+    pub(super) access: &'r AccessKeys<'a>,
     /// The origins of the server, for routes without a list of their own.
     pub(super) origins: Origins,
     /// The routes so far, each with the location of its path.
@@ -88,7 +91,8 @@ impl<'a> Routes<'_, 'a> {
             self.note_lack(item, hub, problem, "presence = true");
         }
         let channel = table.required("channel", "add the channel: `channel = \"{channel}\"`").and_then(|i| name(&i));
-        Some(PresenceRoute { origins: self.origins(table), hub: hub?, channel: channel? })
+        let keys = self.access.of_route(table);
+        Some(PresenceRoute { origins: self.origins(table), keys, hub: hub?, channel: channel? })
     }
 
     /// Adds a `problem` with the hub that `item` names: it lacks the entry `needed`.
@@ -125,6 +129,7 @@ impl<'a> Routes<'_, 'a> {
             message: message.and_then(|i| i.template()),
             methods,
             origins: self.origins(table),
+            keys: self.access.of_route(table),
             batch,
             hub: hub?,
             channel: channel?,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::access::AccessKeys;
 use super::addresses;
 use super::hubs::Hubs;
 use super::keys;
@@ -41,6 +42,8 @@ pub(super) struct Servers<'r, 'a> {
     pub(super) report: &'r Report<'a>,
     /// The hubs that routes may name.
     pub(super) hubs: &'r Hubs<'a>,
+    /// The keys that routes may name.
+    pub(super) access: &'r AccessKeys<'a>,
     /// The addresses in use so far, of all servers.
     pub(super) taken: HashMap<Listen, Span>,
     /// For each port, of IPv4 or IPv6: the location that listens on all addresses, and the first that listens on a single one.
@@ -68,7 +71,8 @@ impl<'a> Servers<'_, 'a> {
         let origins = table.value("origins", |item| addresses::origins(*item));
         let help = format!("add a table of what it serves: `[server.{}.routes]`", item.key());
         let routes = table.required("routes", &help).map(|item| {
-            Routes { hubs: self.hubs, origins: origins.clone(), read: Vec::new(), taken: HashMap::new() }.read(item)
+            let (hubs, access, origins) = (self.hubs, self.access, origins.clone());
+            Routes { hubs, access, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
         });
         let server = Server {
             name: item.key().to_owned(),
@@ -127,19 +131,22 @@ impl<'a> Servers<'_, 'a> {
         }
     }
 
-    /// Warns of routes where other machines may publish: pushd does not authenticate publishers.
+    /// Warns of routes where every program of other machines may publish.
     fn warn_open(&self, server: &Server, routes: &[(Span, Route)]) {
         let open = server.listen.iter().find_map(|listen| match listen {
             Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
             _ => None,
         });
         let Some(address) = open else { return };
-        for (span, route) in routes.iter().filter(|(_, route)| matches!(route.action, Action::Publish(_))) {
+        let is_open = |action: &Action| matches!(action, Action::Publish(publish) if publish.keys.is_none());
+        for (span, route) in routes.iter().filter(|(_, route)| is_open(&route.action)) {
             let title = format!("every client that reaches {address} may publish at `{}`", route.pattern);
             let problem = Problem::warning(span.clone(), title).label("open to other machines");
-            self.report.note(problem.help(
-                "move it to a server of its own on 127.0.0.1 or on a Unix socket, or put a proxy in front that authenticates clients",
-            ));
+            self.report.note(
+                problem.help(
+                    "add `keys` to the route, or move it to a server of its own on 127.0.0.1 or on a Unix socket",
+                ),
+            );
         }
     }
 }

@@ -208,9 +208,17 @@ fn written(kind: Kind, value: &DeValue<'_>, base: &Path) -> (String, String) {
         (_, _, DeValue::Integer(number)) => {
             i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number.to_string())
         }
-        (Kind::Texts | Kind::Templates(_) | Kind::Patterns(_) | Kind::Words(_) | Kind::Addresses, Some(_), _) => {
-            Some(format!("[{shown}]"))
-        }
+        (
+            Kind::Texts
+            | Kind::Keys
+            | Kind::Networks
+            | Kind::Templates(_)
+            | Kind::Patterns(_)
+            | Kind::Words(_)
+            | Kind::Addresses,
+            Some(_),
+            _,
+        ) => Some(format!("[{shown}]")),
         _ => None,
     };
     let meaning = meaning.unwrap_or_else(|| shown.clone());

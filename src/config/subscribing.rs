@@ -107,7 +107,7 @@ fn few(item: Item<'_>) -> Option<Vec<Item<'_>>> {
     };
     let mut items = item.strings()?;
     if items.len() > most {
-        item.note(item.error("too many channels for one route").label(format!("at most {most}")));
+        item.note(item.error("too many channels").label(format!("at most {most}")));
         items.truncate(most);
     }
     Some(items)
@@ -124,23 +124,30 @@ fn subscribe(item: Item<'_>, envelope: bool) -> Vec<ChannelPattern> {
         let problem = problem.label("without an envelope no message says which channel it is of");
         item.note(problem.help("add `envelope = true`"));
     }
-    let mut patterns: Vec<ChannelPattern> = Vec::new();
-    for item in few(item).unwrap_or_default() {
-        let Some(text) = item.text("a channel or a pattern of channels") else { continue };
-        if text.contains(['{', '}']) {
-            let problem = item.error("placeholders cannot be used in `subscribe`");
-            item.note(problem.label("expected a name, or a pattern with `*`"));
-            continue;
-        }
-        match ChannelPattern::parse(text) {
-            Ok(pattern) if patterns.contains(&pattern) => {
-                item.note(item.error("this channel is listed twice").label("once is enough"));
+    item.channel_patterns()
+}
+
+impl Item<'_> {
+    /// A list of channels and patterns of channels.
+    pub(super) fn channel_patterns(self) -> Vec<ChannelPattern> {
+        let mut patterns: Vec<ChannelPattern> = Vec::new();
+        for item in few(self).unwrap_or_default() {
+            let Some(text) = item.text("a channel or a pattern of channels") else { continue };
+            if text.contains(['{', '}']) {
+                let problem = item.error(format!("placeholders cannot be used in `{}`", item.key()));
+                item.note(problem.label("expected a name, or a pattern with `*`"));
+                continue;
             }
-            Ok(pattern) => patterns.push(pattern),
-            Err(mistake) => note_pattern(&item, &mistake),
+            match ChannelPattern::parse(text) {
+                Ok(pattern) if patterns.contains(&pattern) => {
+                    item.note(item.error("this channel is listed twice").label("once is enough"));
+                }
+                Ok(pattern) => patterns.push(pattern),
+                Err(mistake) => note_pattern(&item, &mistake),
+            }
         }
+        patterns
     }
-    patterns
 }
 
 /// The type of a route's events. A line break would end the field in the event stream.

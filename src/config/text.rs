@@ -38,6 +38,21 @@ pub(super) fn string(text: &str) -> String {
     quoted
 }
 
+/// A line of a file, with `*` in the place of what is quoted behind a key whose name contains `secret`: a secret should not be there, and
+/// must not be shown.
+pub(super) fn masked(line: &str) -> Cow<'_, str> {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '"' | '\'' | ' ' | '\t');
+    let Some(key) = line.find("secret") else { return Cow::Borrowed(line) };
+    let Some(sign) = line[key..].find('=').map(|at| key + at) else { return Cow::Borrowed(line) };
+    let value = line[sign + 1..].trim_start();
+    if !line[key..sign].chars().all(is_key) || !value.starts_with(['"', '\'', '[']) || value.contains('{') {
+        return Cow::Borrowed(line);
+    }
+    let start = line.len() - value.len() + 1;
+    // As many bytes, so that positions stay the same.
+    Cow::Owned(format!("{}{}", &line[..start], "*".repeat(line.len() - start)))
+}
+
 /// A value, with `rewrite` applied to every string in it.
 pub(super) fn value(value: &DeValue<'_>, rewrite: &mut dyn FnMut(&str) -> String) -> String {
     match value {
@@ -103,5 +118,20 @@ mod tests {
             assert_eq!(value(DeValue::parse(same).unwrap().get_ref(), &mut str::to_owned), same);
         }
         assert_eq!(path(&["server", "a.b", "routes", "/x"]), "server.\"a.b\".routes.\"/x\"");
+    }
+
+    #[test]
+    fn a_secret_on_a_line_is_masked() {
+        assert_eq!(masked("secret = \"hunter2\""), "secret = \"********");
+        assert_eq!(masked("x = { my_secret='ä' }"), "x = { my_secret='*****");
+        assert_eq!(masked("secret = [\"hunter2\","), "secret = [**********");
+        for open in [
+            "secret = { file = \"backend.key\" }",
+            "secret = [{ file = \"a\" }]",
+            "a secret place",
+            "# secret: = \"x\"",
+        ] {
+            assert_eq!(masked(open), open);
+        }
     }
 }

@@ -71,7 +71,7 @@ fn rehearsed(unit: &Unit, rehearsal: Rehearsal) -> Result<(), Fault> {
 
 /// The configuration at `file`. Its warnings are printed.
 pub(super) fn load(file: &Path) -> Result<Config, Fault> {
-    let config = config::load(file).map_err(Failure::from)?;
+    let config = config::load_for_another(file).map_err(Failure::from)?;
     warn(&config);
     Ok(config)
 }

@@ -7,6 +7,7 @@
 //! check  config  diff     config; check also unit: the start of a systemd unit
 //! stop  reload  status    instance: which pidfile, whether it is locked, by which process
 //! bench                   url -> a module of its own, without the runtime
+//! key                     a file with a new secret
 //! store                   the store's files, beside a running pushd or without one
 //! completions             the definition of the command line below
 //! ```
@@ -32,6 +33,7 @@ mod dial;
 mod diff;
 mod fault;
 mod instance;
+mod key;
 mod publish;
 mod reload;
 mod status;
@@ -88,6 +90,7 @@ enum Command {
     Config(config::Config),
     Diff(diff::Diff),
     Publish(publish::Publish),
+    Key(key::KeyCommand),
     Subscribe(subscribe::Subscribe),
     Connect(connect::Connect),
     Status(status::Status),
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Config(config) => config.run(),
         Command::Diff(diff) => diff.run(),
         Command::Publish(publish) => publish.run(),
+        Command::Key(key) => key.run(),
         Command::Subscribe(subscribe) => subscribe.run(),
         Command::Connect(connect) => connect.run(),
         Command::Status(status) => status.run(),

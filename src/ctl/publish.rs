@@ -1,17 +1,19 @@
 //! `pushctl publish`: sends one message to a publish route by POST.
 
 use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
-use http::Method;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::dial::{self, Answer};
 use super::fault::Fault;
 use super::url::Url;
 use super::{Outcome, block_on, print};
+use crate::config::Secret;
 use crate::config::limits::{BATCH_BYTES_MAX, MESSAGE_BYTES_CEILING};
 use crate::daemon::exit::Exit;
 
@@ -40,6 +42,10 @@ pub(super) struct Publish {
     #[arg(long, value_name = "URL", default_value = URL)]
     url: String,
 
+    /// Show the key in this file
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
     /// Send the bytes as a binary message
     #[arg(long)]
     binary: bool,
@@ -66,7 +72,8 @@ impl Publish {
         }
         let url = destination(&self.target, &self.url).map_err(|why| Fault::new(Exit::Usage, why))?;
         let message = self.read_message(&url)?;
-        block_on(publish(&url, message, self.binary))
+        let key = self.key()?;
+        block_on(publish(&url, key, message, self.binary))
     }
 
     fn send_batch(&self) -> Outcome {
@@ -83,7 +90,20 @@ impl Publish {
             super::notice("reading the messages from the terminal; Ctrl-D ends them");
         }
         let batch = read_up_to(BATCH_BYTES_MAX, "batch", input.lock())?;
-        block_on(publish_batch(&url, batch.into()))
+        let key = self.key()?;
+        block_on(publish_batch(&url, key, batch.into()))
+    }
+
+    /// The value of Authorization.
+    fn key(&self) -> Result<Option<HeaderValue>, Fault> {
+        let Some(file) = &self.key_file else { return Ok(None) };
+        let content = std::fs::read(file);
+        let content = content.map_err(|error| Fault::io(format!("cannot read {}", file.display()), &error))?;
+        let shown = [b"Bearer ", Secret::new(&content).bytes()].concat();
+        let value = HeaderValue::from_bytes(&shown);
+        let mut value = value.map_err(|_| Fault::failed(format!("{} contains no key", file.display())))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
     }
 
     fn read_message(&self, url: &Url) -> Result<Bytes, Fault> {
@@ -151,15 +171,15 @@ fn read_up_to(most: usize, what: &str, input: impl Read) -> Result<Vec<u8>, Faul
     Ok(bytes)
 }
 
-async fn publish(url: &Url, message: Bytes, binary: bool) -> Outcome {
+async fn publish(url: &Url, key: Option<HeaderValue>, message: Bytes, binary: bool) -> Outcome {
     let media_type = if binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
-    let answer = send(url, message, media_type).await?;
+    let answer = send(url, key, message, media_type).await?;
     print(&format!("{}\n", answer.trim_end()))?;
     Ok(Exit::Clean.code())
 }
 
-async fn publish_batch(url: &Url, batch: Bytes) -> Outcome {
-    let answer = send(url, batch, "application/x-ndjson").await?;
+async fn publish_batch(url: &Url, key: Option<HeaderValue>, batch: Bytes) -> Outcome {
+    let answer = send(url, key, batch, "application/x-ndjson").await?;
     print(&answer)?;
     let refused = answer.lines().filter(|line| line.starts_with("{\"error\"")).count();
     match refused {
@@ -169,12 +189,17 @@ async fn publish_batch(url: &Url, batch: Bytes) -> Outcome {
 }
 
 /// Posts a body. Returns the body of the answer.
-async fn send(url: &Url, message: Bytes, media_type: &str) -> Result<String, Fault> {
-    let request = dial::request(Method::POST, url).header(CONTENT_TYPE, media_type);
+async fn send(url: &Url, key: Option<HeaderValue>, message: Bytes, media_type: &str) -> Result<String, Fault> {
+    let is_without = key.is_none();
+    let mut request = dial::request(Method::POST, url).header(CONTENT_TYPE, media_type);
+    if let Some(key) = key {
+        request = request.header(AUTHORIZATION, key);
+    }
     let Answer { status, retry_after, body } = dial::exchange(url, request, message).await?;
     if !status.is_success() {
         let why = dial::refusal(status, retry_after.as_deref(), &body);
-        return Err(Fault::failed(format!("{url} refused it: {why}")));
+        let hint = if is_without && status == StatusCode::UNAUTHORIZED { "; --key-file FILE shows one" } else { "" };
+        return Err(Fault::failed(format!("{url} refused it: {why}{hint}")));
     }
     Ok(String::from_utf8_lossy(&body).into_owned())
 }

@@ -4,6 +4,7 @@
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
+//! - `authorization` asks for a key where a route needs one.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
 //!
@@ -12,6 +13,7 @@
 mod accept;
 pub mod answer;
 mod arguments;
+mod authorization;
 pub mod batch;
 pub mod body;
 pub mod connection;
@@ -41,6 +43,7 @@ mod subscription;
 mod upgrade;
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +139,8 @@ pub struct Client {
     pub server: Arc<str>,
     /// The peer, as the log names it.
     pub peer: String,
+    /// The address of the peer; `None`: it has none, or none is known.
+    pub address: Option<IpAddr>,
     /// Whether it came in on a loopback address or a Unix socket.
     pub on_loopback: bool,
     /// Whether it is part of the reserve. The reserve serves short requests only, such as metrics and publishing.

@@ -10,7 +10,7 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::reader::Reader;
 use super::site::PresenceHandler;
-use super::{Backend, Client, Site, subscription};
+use super::{Backend, Client, Site, authorization, subscription};
 use crate::hub::Partition;
 use crate::hub::presence::Attendees;
 
@@ -38,7 +38,7 @@ fn is_zero(more: &usize) -> bool {
 /// # Errors
 /// The answer with the reason of a refusal.
 pub async fn respond<B: Backend>(
-    PresenceHandler { route, hub_id, hub }: &PresenceHandler,
+    PresenceHandler { route, keys, hub_id, hub }: &PresenceHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,
@@ -47,6 +47,7 @@ pub async fn respond<B: Backend>(
 ) -> Result<Answer, Box<Answer>> {
     let reader = Reader::check(&route.origins, request, &site.hosts, client.on_loopback)?;
     reader.check_method(&request.method)?;
+    authorization::key(keys.as_ref(), request, site, client).map_err(|refusal| reader.allowed(*refusal))?;
     let refused = |status, why: String| reader.allowed(answer::text(status, why));
     let channel: Arc<str> =
         subscription::channel(&route.channel, arguments).map_err(|why| refused(StatusCode::BAD_REQUEST, why))?;

@@ -15,8 +15,8 @@ use super::origin;
 use super::refusals::shortened;
 use super::site::PublishHandler;
 use super::subscription::channel;
-use super::{Backend, Client, Site, publish_batch};
-use crate::config;
+use super::{Backend, Client, Site, authorization, publish_batch};
+use crate::config::{self, AccessKey};
 use crate::hub::{Kind, Message, Outcome};
 
 /// The bytes of a form besides its message: names of fields and the like. The message itself may be three times as long, with `%XX`
@@ -25,7 +25,7 @@ const FORM_OVERHEAD: usize = 1024;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The header fields that scripts of other origins may send.
-const ALLOW_HEADERS: &str = "content-type, idempotency-key";
+const ALLOW_HEADERS: &str = "authorization, content-type, idempotency-key";
 /// When a message may be published again that could not be kept, in seconds. The disk is tried every second.
 const RETRY_SECONDS: &str = "5";
 
@@ -84,8 +84,14 @@ pub async fn respond<B: Backend>(
     } else if !handler.route.methods.iter().any(|method| name(*method) == request.method.as_str()) {
         answer::method_not_allowed(&allow)
     } else {
-        let published = publish(handler, request, content, arguments, backend).await;
-        published.unwrap_or_else(|refusal| *refusal)
+        // Before the body is read: a stranger must not occupy memory.
+        match authorization::key(handler.keys.as_ref(), request, site, client) {
+            Ok(key) => {
+                let published = publish(handler, key, request, content, arguments, backend).await;
+                published.unwrap_or_else(|refusal| *refusal)
+            }
+            Err(refusal) => *refusal,
+        }
     };
     if let Some(origin) = origin {
         allow_origin(&mut answer, origin, &allow);
@@ -95,6 +101,7 @@ pub async fn respond<B: Backend>(
 
 async fn publish<B: Backend>(
     handler: &PublishHandler,
+    access: Option<&AccessKey>,
     request: &Parts,
     content: &mut Content,
     mut arguments: Arguments<'_>,
@@ -102,7 +109,7 @@ async fn publish<B: Backend>(
 ) -> Result<Answer, Box<Answer>> {
     let Some(template) = handler.route.channel.as_ref().filter(|_| !handler.route.batch) else {
         // In memory of its own, so that it does not enlarge what a connection takes.
-        return Box::pin(publish_batch::publish(handler, request, content, &arguments, backend)).await;
+        return Box::pin(publish_batch::publish(handler, access, request, content, &arguments, backend)).await;
     };
     let limit = handler.hub.message_bytes_max;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -116,6 +123,7 @@ async fn publish<B: Backend>(
         arguments.add_form(&body);
     }
     let channel = channel(template, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
+    authorization::check_channel(access, &channel).map_err(|why| refuse(StatusCode::FORBIDDEN, &why))?;
     let message = match &handler.route.message {
         Some(template) => {
             drop(body);

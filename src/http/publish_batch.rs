@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 
-use super::Backend;
 use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::batch::{self, Data, Entry, Unreadable};
@@ -17,8 +16,9 @@ use super::content::Content;
 use super::publish::{KEPT_NOWHERE, NO_ROOM, Published, Refused, key, message_too_large, refuse, unavailable};
 use super::site::PublishHandler;
 use super::subscription;
-use crate::config::HubId;
+use super::{Backend, authorization};
 use crate::config::limits::{BATCH_BYTES_AT_ONCE, BATCH_BYTES_MAX, BATCH_LINES_MAX};
+use crate::config::{AccessKey, HubId};
 use crate::hub::{Kind, Message, Outcome};
 
 /// What an entry needs besides itself to become a message.
@@ -31,6 +31,8 @@ struct Destination {
     default: Result<Arc<str>, String>,
     /// The key of the request. Each entry without a key of its own gets one that is made from it.
     key: Option<Box<str>>,
+    /// The key that was shown, which may limit the channels.
+    access: Option<AccessKey>,
 }
 
 /// The results of a batch so far: the channel of a message that is published, or why it is not published.
@@ -44,6 +46,7 @@ type Keyed = Vec<(Message, Option<Box<str>>)>;
 /// The answer, if nothing was published.
 pub async fn publish<B: Backend>(
     handler: &PublishHandler,
+    access: Option<&AccessKey>,
     request: &Parts,
     content: &mut Content,
     arguments: &Arguments<'_>,
@@ -53,7 +56,7 @@ pub async fn publish<B: Backend>(
         (StatusCode::PAYLOAD_TOO_LARGE, _) => too_large(&format!("{BATCH_BYTES_MAX} bytes")),
         (status, sentence) => refuse(status, sentence),
     })?;
-    let destination = Destination::new(handler, arguments, key(request)?);
+    let destination = Destination::new(handler, access, arguments, key(request)?);
     let is_small = body.len() <= BATCH_BYTES_AT_ONCE;
     // The body is dropped when it is parsed.
     let prepare = move || destination.prepare(&body);
@@ -72,7 +75,12 @@ pub async fn publish<B: Backend>(
 }
 
 impl Destination {
-    fn new(handler: &PublishHandler, arguments: &Arguments<'_>, key: Option<Box<str>>) -> Destination {
+    fn new(
+        handler: &PublishHandler,
+        access: Option<&AccessKey>,
+        arguments: &Arguments<'_>,
+        key: Option<Box<str>>,
+    ) -> Destination {
         let missing = || Err("the message names no channel, and the route has no default".to_owned());
         let template = handler.route.channel.as_ref();
         Destination {
@@ -81,6 +89,7 @@ impl Destination {
             message_bytes_max: handler.hub.message_bytes_max,
             default: template.map_or_else(missing, |template| subscription::channel(template, arguments)),
             key,
+            access: access.cloned(),
         }
     }
 
@@ -116,6 +125,7 @@ impl Destination {
                 None => subscription::named(name)?,
             },
         };
+        authorization::check_channel(self.access.as_ref(), &channel)?;
         let (kind, payload) = match entry.data {
             Data::Text(text) => (Kind::Text, Bytes::copy_from_slice(text.as_bytes())),
             Data::Binary(bytes) => (Kind::Binary, bytes.into()),

@@ -21,12 +21,14 @@ pub struct Refusals {
     pub origins: LimitedWarnings,
     /// Because of a name of the server: 421.
     pub hosts: LimitedWarnings,
+    /// Because of a key: 401.
+    pub keys: LimitedWarnings,
 }
 
 impl Default for Refusals {
     fn default() -> Refusals {
         let warnings = || LimitedWarnings::new(REFUSAL_LOG_INTERVAL);
-        Refusals { origins: warnings(), hosts: warnings() }
+        Refusals { origins: warnings(), hosts: warnings(), keys: warnings() }
     }
 }
 

@@ -10,6 +10,7 @@ use super::redirect::Redirect;
 use super::refusals::Refusals;
 use super::routes::{Match, Routes};
 use crate::config::{self, Action, HubId};
+use crate::grant::Keyring;
 use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
@@ -103,6 +104,8 @@ pub struct PollHandler {
 pub struct PublishHandler {
     /// The configuration of the route.
     pub route: config::Publish,
+    /// The keys that it accepts; `None`: no key is needed.
+    pub keys: Option<Keyring>,
     /// The number of the hub.
     pub hub_id: HubId,
     /// The configuration of the hub.
@@ -114,6 +117,8 @@ pub struct PublishHandler {
 pub struct PresenceHandler {
     /// The configuration of the route.
     pub route: config::PresenceRoute,
+    /// The keys that it accepts; `None`: no key is needed.
+    pub keys: Option<Keyring>,
     /// The number of the hub.
     pub hub_id: HubId,
     /// The configuration of the hub.
@@ -168,6 +173,7 @@ impl Site {
                 let hub = &hubs[publish.hub.0 as usize];
                 Handler::Publish(Box::new(PublishHandler {
                     route: publish.clone(),
+                    keys: publish.keys.as_deref().map(Keyring::new),
                     hub_id: hub.id,
                     hub: hub.hub.clone(),
                 }))
@@ -175,7 +181,8 @@ impl Site {
             Action::Presence(presence) => {
                 let HubInUse { id, hub, .. } = &hubs[presence.hub.0 as usize];
                 let (route, hub) = (presence.clone(), hub.clone());
-                Handler::Presence(Box::new(PresenceHandler { route, hub_id: *id, hub }))
+                let keys = route.keys.as_deref().map(Keyring::new);
+                Handler::Presence(Box::new(PresenceHandler { route, keys, hub_id: *id, hub }))
             }
             Action::Static(pages) => Handler::Static(Pages::new(pages)),
             Action::Redirect(redirect) => Handler::Redirect(Box::new(Redirect::new(redirect, &route.pattern))),

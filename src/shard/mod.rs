@@ -363,9 +363,8 @@ impl Shard {
 
     /// Serves HTTP on a connection, in a task of its own, until the connection ends or upgrades.
     fn serve_http(self: &Rc<Self>, stream: Stream, early: Bytes, server: Arc<str>) {
-        let (peer, on_loopback, is_reserve) =
-            (stream.remote().to_string(), stream.is_on_loopback(), stream.is_reserve());
-        let client = http::Client { server, peer, on_loopback, is_reserve };
+        let (remote, on_loopback, is_reserve) = (stream.remote(), stream.is_on_loopback(), stream.is_reserve());
+        let client = http::Client { server, peer: remote.to_string(), address: remote.ip(), on_loopback, is_reserve };
         let (edge, drain) = (edge::Edge(self.clone()), self.drain.subscribe());
         let served = async move {
             // `early` is parsed at once. If it is invalid, hyper drops its answer unless the socket is known to be writable.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,16 @@ pub struct TcpPeer {
     /// An IPv6 address, or an IPv4-mapped one. The scope is not stored; it would take four bytes more.
     address: [u8; 16],
     port: u16,
+}
+
+impl Peer {
+    /// Its address. `None`: it has none, or none is known.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Peer::Tcp(peer) if peer.port != 0 => Some(Ipv6Addr::from(peer.address).to_canonical()),
+            Peer::Tcp(_) | Peer::Unix => None,
+        }
+    }
 }
 
 impl From<SocketAddr> for TcpPeer {

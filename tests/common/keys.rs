@@ -10,16 +10,20 @@ const SOURCES: [&str; 3] = ["every", "tail", "command"];
 /// The keys of a hub that some kinds of routes need.
 const ABLE: &str = "history = { messages = 1 }\npresence = true\n";
 
+/// The keys that routes may name.
+const KEYS: &str = "[key.one]\nsecret = { file = \"one\" }\n[key.other]\nsecret = { file = \"other\" }\n";
+
 /// A file with one entry in the table `section`. It is valid if the entry is.
 pub fn around(section: &Section, entry: &str) -> String {
     match section.title {
         "the file" => format!("{entry}\n"),
         "rotate" => format!("[log]\nrotate = {{ {entry} }}\n"),
         "history" => format!("[hub.n]\nhistory = {{ {entry} }}\n"),
+        "secret" => format!("[key.n]\nsecret = {{ {entry} }}\n"),
         title if title.ends_with("route") => {
             let others = required(section, entry.split(' ').next().unwrap_or_default());
             let server = "[server.s]\nlisten = \"127.0.0.1:1\"\n";
-            format!("[hub.one]\n{ABLE}{server}[server.s.routes.\"/x\"]\n{others}{entry}\n")
+            format!("[hub.one]\n{ABLE}{KEYS}{server}[server.s.routes.\"/x\"]\n{others}{entry}\n")
         }
         title => format!("{}\n{entry}\n", title.replace("NAME", "n")),
     }
@@ -74,6 +78,9 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Fields => ["{ \"X-One\" = \"1\" }", "{ \"X-One\" = \"2\" }"].map(str::to_owned),
         Kind::CacheRules => ["{ \"*\" = \"1h\" }", "{ \"*\" = \"never\" }"].map(str::to_owned),
         Kind::ErrorPages => ["{ 404 = \"one\" }", "{ 404 = \"other\" }"].map(str::to_owned),
+        Kind::Keys => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
+        Kind::Networks => quoted(["10.0.0.0/8", "::1"]),
+        Kind::Secrets => ["one", "other"].map(|file| format!("{{ file = {file:?} }}")),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),
         Kind::Hosts => ["\"any\"".to_owned(), "[\"www.example.com\"]".to_owned()],
@@ -90,9 +97,15 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
 
 /// A valid file in which a key of `section` has this value.
 pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
-    let mut text = format!("[hub.one]\n{ABLE}[hub.other]\n{ABLE}");
+    let mut text = format!("[hub.one]\n{ABLE}[hub.other]\n{ABLE}{KEYS}");
     for table in keys::SECTIONS.into_iter().filter(|table| **table != keys::TOP) {
         let is_ours = table == section;
+        if *table == keys::SECRET {
+            if is_ours {
+                text.push_str(&format!("[key.secret]\nsecret = {{ {} = {value} }}\n", key.name));
+            }
+            continue;
+        }
         text.push_str(&match table.title {
             "rotate" => "[log.rotate]\n".to_owned(),
             "history" => "[hub.n.history]\n".to_owned(),

@@ -275,6 +275,7 @@ pub fn free_port() -> u16 {
 }
 
 /// The result of a command that ended by itself.
+#[derive(Debug)]
 pub struct Ran {
     /// Its exit status.
     pub status: ExitStatus,

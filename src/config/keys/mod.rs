@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use super::units::{duration_text, size_text};
 
+mod grants;
 mod routes;
 mod table;
 
+pub use grants::{KEY, SECRET};
 pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, REDIRECT, STATIC, WEBSOCKET};
 pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
@@ -102,6 +104,12 @@ pub enum Kind {
     Templates(usize),
     /// A list of patterns of channels, at most this many, or one alone.
     Patterns(usize),
+    /// Where a secret is: a file or a credential; several in a list.
+    Secrets,
+    /// The names of keys in a list, or one alone.
+    Keys,
+    /// Networks, as `10.0.0.0/8`, in a list, or one alone.
+    Networks,
     /// A path; a relative one begins in the directory of the file.
     Path,
     /// A path; a relative one begins in the run directory.
@@ -196,9 +204,9 @@ pub const ROUTES: [&Section; 11] =
     [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 20] = [
+pub const SECTIONS: [&Section; 22] = [
     &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT,
-    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED,
+    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET,
 ];
 
 /// The words of a list that pairs each word with its value.

@@ -3,8 +3,8 @@
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    CacheRules, Count, ErrorPages, Fields, Flag, Hub, On, Origins, Path, Patterns, Template, Templates, Text, Texts,
-    Word, Words,
+    CacheRules, Count, ErrorPages, Fields, Flag, Hub, Keys, On, Origins, Path, Patterns, Template, Templates, Text,
+    Texts, Word, Words,
 };
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
@@ -17,6 +17,10 @@ const LOG: Key =
     key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients.");
 const IDENTITY: Key =
     key("identity", Template, Nothing("none"), NewConnections, "The name of the client, for presence.");
+
+// The key of the routes that programs use.
+const KEYS: Key =
+    key("keys", Keys, Nothing("no key is needed"), AtOnce, "The keys that are accepted; one must be shown.");
 
 /// A WebSocket route.
 pub const WEBSOCKET: Section = Section {
@@ -106,6 +110,7 @@ pub const PUBLISH: Section = Section {
         key("message", Template, Nothing("the request's body"), AtOnce, "The message, made from arguments."),
         key("methods", Words(&words(&METHODS)), Value("[\"POST\"]"), AtOnce, "The request methods accepted."),
         key("batch", Flag, Value("false"), AtOnce, "Whether a request has several messages, each with its channel."),
+        KEYS,
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
     ],
 };
@@ -116,6 +121,7 @@ pub const PRESENCE: Section = Section {
     keys: &[
         key("presence", Hub, Required, AtOnce, "The hub that is asked. It needs presence."),
         key("channel", Template, Required, AtOnce, "The channel that is asked about."),
+        KEYS,
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may ask."),
     ],
 };

@@ -376,7 +376,7 @@ impl<'a> Generator<'a> {
         let poster = match self.poster.take().filter(|poster| !poster.must_reconnect()) {
             Some(poster) => self.poster.insert(poster),
             None => {
-                let poster = Poster::new(target.clone())?;
+                let poster = Poster::new((**target).clone())?;
                 // Edge-triggered: for one connection it is cheap to handle every change.
                 let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
                 let added = self.epoll.add(&poster, EpollEvent::new(flags, POSTER));

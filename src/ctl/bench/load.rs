@@ -50,7 +50,7 @@ pub enum Publisher {
     /// The first subscriber sends them, and the route broadcasts them.
     Subscriber,
     /// They are posted to this publish route.
-    Post(Target),
+    Post(Box<Target>),
     /// Each subscriber sends its own messages and receives them back.
     Echo,
 }

@@ -173,7 +173,7 @@ impl Bench {
             framing: if self.events { Framing::EventStream } else { Framing::WebSocket },
             publisher: match &self.publish {
                 _ if self.echo => Publisher::Echo,
-                Some(url) => Publisher::Post(Target::new(url)?),
+                Some(url) => Publisher::Post(Box::new(Target::new(url)?)),
                 None => Publisher::Subscriber,
             },
             connections: self.connections,

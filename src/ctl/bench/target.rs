@@ -21,7 +21,7 @@ use crate::daemon::exit::{Exit, reason};
 pub struct Target {
     pub(super) url: Url,
     address: SockAddr,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<Box<(Arc<ClientConfig>, ServerName<'static>)>>,
 }
 
 impl Target {
@@ -43,7 +43,7 @@ impl Target {
             }
             Address::Unix(path) => SockAddr::unix(path).map_err(|error| unknown(reason(&error)))?,
         };
-        let tls = if url.tls { Some((tls::client()?, tls::name(url)?)) } else { None };
+        let tls = if url.tls { Some(Box::new((tls::client()?, tls::name(url)?))) } else { None };
         Ok(Target { url: url.clone(), address, tls })
     }
 
@@ -52,7 +52,7 @@ impl Target {
     /// # Errors
     /// The address has no name that a certificate can have.
     pub fn with_tls(mut self, settings: Arc<ClientConfig>) -> Result<Target, Fault> {
-        self.tls = Some((settings, tls::name(&self.url)?));
+        self.tls = Some(Box::new((settings, tls::name(&self.url)?)));
         Ok(self)
     }
 
@@ -61,7 +61,7 @@ impl Target {
     /// # Errors
     /// It could not be made.
     pub fn encryption(&self) -> io::Result<Option<Box<ClientConnection>>> {
-        let Some((settings, name)) = &self.tls else { return Ok(None) };
+        let Some((settings, name)) = self.tls.as_deref() else { return Ok(None) };
         let mut connection = ClientConnection::new(settings.clone(), name.clone()).map_err(io::Error::other)?;
         // What waits is limited by the window.
         connection.set_buffer_limit(None);
