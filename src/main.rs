@@ -187,11 +187,10 @@ fn begin(
     let signals = Signals::install().map_err(|error| Failure::io("cannot install signal handlers", &error))?;
     let context = LogContext { foreground: cli.foreground(), prefix: cli.prefix.clone(), behalf: Behalf::of(identity) };
     let log = pushd::daemon::log::init(&config.log, context)?;
+    pushd::server::write_access_log(log.access());
     identity.map_or(Ok(()), Identity::assume)?;
     log::info!("pushd {} starting, configuration {}", env!("CARGO_PKG_VERSION"), config.provenance());
-    for warning in &config.warnings {
-        log::warn!("{}", warning.summary());
-    }
+    config.warnings.iter().for_each(|warning| log::warn!("{}", warning.summary()));
     if bound.takes_up() {
         mark_attempt();
     }

@@ -68,7 +68,7 @@ pub use glob::Glob;
 pub use hubs::{History, Hub, WhenSlow};
 pub use network::Network;
 pub use pattern::Pattern;
-pub use process::{Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
+pub use process::{AccessTarget, Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use redirect::{NOT_IN_URL, REST, Redirect};
 pub use secret::Secret;
 pub use servers::Server;

@@ -51,6 +51,17 @@ pub struct Log {
     pub format: LogFormat,
     /// When pushd itself rotates its log; `None`: never.
     pub rotate: Option<Rotate>,
+    /// Where a line for each request goes; `None`: nowhere.
+    pub access: Option<AccessTarget>,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessTarget {
+    /// A file; relative to the run directory.
+    File(PathBuf),
+    /// The log.
+    Log,
 }
 
 /// Where the log goes.
@@ -150,7 +161,23 @@ pub(super) fn log(table: &Table<'_>) -> Log {
         }
         _ => Some(rotate(&table.table("rotate"))),
     };
-    Log { target, level: table.choice("level", &LEVELS), format: table.choice("format", &FORMATS), rotate }
+    let access = table.item("access").and_then(|item| access(&item, target.as_ref()));
+    Log { access, target, level: table.choice("level", &LEVELS), format: table.choice("format", &FORMATS), rotate }
+}
+
+fn access(item: &Item<'_>, log: Option<&LogTarget>) -> Option<AccessTarget> {
+    let text = item.text("\"log\" or the path of a file")?;
+    if matches!(text, "stderr" | "stdout" | "syslog" | "-") {
+        let problem = item.error("the access log is a file, or a part of the log").label("expected \"log\" or a path");
+        item.note(problem.help(format!("write `access = \"log\"`, and `file = \"{text}\"` for the log")));
+        return None;
+    }
+    if matches!(log, Some(LogTarget::File(path)) if path.as_os_str() == text) {
+        let problem = item.error("the access log needs a file of its own").label("the log is in this file");
+        item.note(problem.help("write another path, or `access = \"log\"`"));
+        return None;
+    }
+    Some(if text == "log" { AccessTarget::Log } else { AccessTarget::File(PathBuf::from(text)) })
 }
 
 fn rotate(table: &Table<'_>) -> Rotate {

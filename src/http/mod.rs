@@ -7,10 +7,12 @@
 //! - `authorization` asks for a key where a route needs one.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
+//! - [`access`] writes a line for each request.
 //!
 //! This module does not know how sessions are stored: that is the task of the backend.
 
 mod accept;
+pub mod access;
 pub mod answer;
 mod arguments;
 mod authorization;
@@ -152,8 +154,10 @@ fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, bac
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     let length = request.body().size_hint().exact();
     if let Err(refusal) = guard::check(method, uri, request.version(), headers, length) {
-        log::debug!("{} {method} {uri} refused: {}", client.peer, refusal.why());
-        return Some(refusal.answer());
+        log::debug!("{} {method} {} refused: {}", client.peer, uri.path(), refusal.why());
+        let answer = refusal.answer();
+        access::note(&client.peer, access::Asked { method, uri, version: request.version(), headers }, &answer);
+        return Some(answer);
     }
     if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX || client.is_reserve {
         return None;
@@ -165,6 +169,7 @@ fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, bac
     let (Handler::Static(pages), found) = site.find(uri.path())? else { return None };
     let answer = pages::at_hand(&pages.ask(method, uri, headers, found.rest).from(&site.hosts, client))?;
     log::debug!("{} {method} {} {}", client.peer, uri.path(), answer.status().as_u16());
+    access::note(&client.peer, access::Asked { method, uri, version: request.version(), headers }, &answer);
     Some(answer)
 }
 
@@ -215,7 +220,12 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
     let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
     let answer = match outcome(&head, &mut content, &site, client, backend).await {
         Ok(Outcome::Answer(answer)) => answer,
-        Ok(leaving) => return leaving,
+        Ok(leaving) => {
+            let status =
+                if matches!(leaving, Outcome::Stream(_)) { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+            access::note_session(&client.peer, access::Asked::of(&head), status);
+            return leaving;
+        }
         Err(refusal) => {
             site.refusals.log(&refusal, &client.peer, head.uri.path());
             *refusal
@@ -223,6 +233,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
     };
     let answer = content.settle(answer).await;
     log::debug!("{} {} {} {}", client.peer, head.method, head.uri.path(), answer.status().as_u16());
+    access::note(&client.peer, access::Asked::of(&head), &answer);
     Outcome::Answer(answer)
 }
 

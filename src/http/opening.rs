@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{Request, StatusCode, Uri, Version};
 
 use super::resuming::LAST_EVENT_ID;
-use super::{Arguments, Backend, Handler, events, find, guard, head, poll, upgrade};
+use super::{Arguments, Backend, Handler, access, events, find, guard, head, poll, upgrade};
 use crate::config::limits::{HEADER_BYTES_MAX, HEADER_FIELDS_MAX};
 use crate::session::Arrival;
 use crate::wire::Framing;
@@ -30,6 +30,8 @@ pub struct Opening {
     head: BytesMut,
     fields: HeaderMap,
     answer: Vec<u8>,
+    /// The line of the access log for the last request that was accepted.
+    begun: Option<access::Begun>,
 }
 
 impl Opening {
@@ -66,9 +68,18 @@ impl Opening {
                 _ => None,
             }
         });
+        let status = if self.answer.is_empty() { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+        self.begun = arrival.as_ref().and_then(|_| access::Begun::of(access::Asked::of(&head), status));
         head.headers.clear();
         self.fields = mem::take(&mut head.headers);
         Some((arrival?, &self.answer))
+    }
+
+    /// Writes the line of the access log for the request that was accepted last, if the log is on.
+    pub fn note(&mut self, peer: impl FnOnce() -> String) {
+        if let Some(begun) = self.begun.take() {
+            begun.note(&peer());
+        }
     }
 
     /// Parses `bytes`, if they are exactly the head of a plain request.

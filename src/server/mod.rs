@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::config::keys::{self, Change};
 use crate::config::limits::{LINGER_ENDING, LISTENER_END};
 use crate::config::{self, Action, Config, Workers};
+pub use crate::http::access::install as write_access_log;
 use crate::http::pages::Files;
 use crate::http::{HubInUse, Site};
 use crate::hub::Members;

@@ -175,6 +175,7 @@ impl Shard {
             let written = if answer.is_empty() { Ok(0) } else { socket.try_write_vectored(&[IoSlice::new(answer)]) };
             match written {
                 Ok(count) if count == answer.len() => {
+                    opening.note(|| socket.remote().to_string());
                     edge.answered(if count == 0 { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS });
                     drop(lobby);
                     return self.adopt(socket, arrival, |poller, socket, key| poller.assign(socket, key));

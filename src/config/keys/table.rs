@@ -124,6 +124,7 @@ pub const LOG: Section = Section {
             AtOnce,
             "When pushd rotates its log file.",
         ),
+        key("access", LogTarget, Nothing("no access log"), AtOnce, "A file for a line on each request, or \"log\"."),
     ],
 };
 

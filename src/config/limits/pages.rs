@@ -1,4 +1,4 @@
-//! The limits of static pages that are compressed.
+//! The limits of static pages and of the access log.
 
 use std::time::Duration;
 
@@ -11,3 +11,8 @@ pub const COMPRESS_BYTES_MAX: u64 = 4 << 20;
 pub const COMPRESSED_BYTES_MAX: usize = 32 << 20;
 /// How long it may take until a new compressed file beside a cached one is noticed. A changed or a deleted one is noticed at once.
 pub const SIBLINGS_KEPT: Duration = Duration::from_secs(1);
+
+/// The longest target, referrer or user agent in a line of the access log, in bytes. A longer one is cut.
+pub const ACCESS_FIELD_BYTES_MAX: usize = 4096;
+/// How many lines wait for the disk, in bytes. 4 MiB are some 20,000 lines. Further ones are dropped and counted.
+pub const ACCESS_BYTES_MAX: usize = 4 << 20;

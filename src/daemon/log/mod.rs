@@ -1,7 +1,7 @@
 //! The log: the backend of the `log` facade.
 //!
 //! `line` is one event and its format; `queue` is the bounded queue to `writer`, the only thread that touches the disk;
-//! `sink` is the destination: `file` (append, rotation), a standard stream, the journal, `syslog`. Logging never waits:
+//! `sink` is the destination: `file` (append, rotation), a standard stream, the journal, `syslog`. `access` is the log of requests. Logging never waits:
 //! lines that a full queue or a full disk refuses are counted, and the log reports their number as soon as it can.
 //!
 //! Modules of this crate log at the configured level; other crates log only warnings, unless the level is `trace`.
@@ -17,12 +17,15 @@ use ::log::{Level, LevelFilter, Metadata, Record};
 use super::behalf::{self, Behalf};
 use super::exit::{Exit, Failure};
 use crate::config::limits::{LOG_CLOSE_TIMEOUT, LOG_LINES_MAX};
-use crate::config::{self, LogTarget};
+use crate::config::{self, AccessTarget, LogTarget};
+pub use access::AccessFront;
+use access::AccessLog;
 use line::Line;
 use queue::{Order, Queue};
 use sink::{Destination, Sink};
 use writer::Writer;
 
+mod access;
 mod file;
 mod line;
 mod queue;
@@ -52,6 +55,7 @@ pub struct LogHandle {
     /// The run directory at the start, so that a relative path means the same at every reload.
     base: PathBuf,
     destination: Destination,
+    access: AccessLog,
     closed: bool,
 }
 
@@ -73,8 +77,13 @@ pub fn init(config: &config::Log, context: LogContext) -> Result<LogHandle, Fail
 /// The file cannot be written to, or cannot be created.
 pub fn rehearse(config: &config::Log, context: &LogContext) -> Result<(), Failure> {
     let base = std::env::current_dir().unwrap_or_default();
-    let Destination::File(path, _) = destination(config, context, &base) else { return Ok(()) };
-    behalf::rehearse(&path).map_err(|error| Failure::create("the log", &path, &error))
+    if let Destination::File(path, _) = destination(config, context, &base) {
+        behalf::rehearse(&path).map_err(|error| Failure::create("the log", &path, &error))?;
+    }
+    if let Some(AccessTarget::File(path)) = &config.access {
+        behalf::rehearse(path).map_err(|error| Failure::create("the access log", path, &error))?;
+    }
+    Ok(())
 }
 
 /// Writes panics to the log, because a daemon's standard error is `/dev/null`. If the log is the terminal already, the
@@ -95,6 +104,8 @@ fn start(config: &config::Log, context: LogContext, lines_max: usize) -> Result<
     let base = std::env::current_dir().map_err(|error| Failure::io("cannot tell the current directory", &error))?;
     let destination = destination(config, &context, &base);
     let sink = Sink::open(&destination, config.format, config.rotate)?;
+    let mut access = AccessLog::new(&base);
+    access.apply(access.prepare(config, &context.behalf)?)?;
     let queue = Arc::new(Queue::new(lines_max));
     let writer = Writer::new(Arc::clone(&queue), sink);
     thread::Builder::new()
@@ -102,7 +113,7 @@ fn start(config: &config::Log, context: LogContext, lines_max: usize) -> Result<
         .spawn(move || writer.run())
         .map_err(|error| Failure::io("cannot start the log's thread", &error))?;
     let front = Front { queue: Arc::clone(&queue) };
-    Ok((LogHandle { queue, context, base, destination, closed: false }, front))
+    Ok((LogHandle { queue, context, base, destination, access, closed: false }, front))
 }
 
 fn destination(config: &config::Log, context: &LogContext, base: &std::path::Path) -> Destination {
@@ -120,11 +131,18 @@ impl LogHandle {
     /// SIGUSR1: opens the file again if it was moved. If it was not, and pushd rotates the log itself, rotates it.
     pub fn reopen(&self) {
         self.queue.order(Order::Reopen);
+        self.access.reopen();
+    }
+
+    /// What takes the lines of the access log, and whether it is on.
+    pub fn access(&self) -> AccessFront {
+        self.access.front()
     }
 
     /// Applies a changed configuration. If the new target cannot be opened, nothing changes.
     pub fn reconfigure(&mut self, config: &config::Log) -> Result<(), Failure> {
         let destination = destination(config, &self.context, &self.base);
+        let access = self.access.prepare(config, &self.context.behalf)?;
         if destination == self.destination {
             self.queue.order(Order::Restyle(config.format, config.rotate));
         } else {
@@ -133,7 +151,7 @@ impl LogHandle {
             self.destination = destination;
         }
         ::log::set_max_level(config.level);
-        Ok(())
+        self.access.apply(access)
     }
 
     /// Waits until everything logged so far is written, for at most `time`. Returns whether it was.
@@ -143,6 +161,7 @@ impl LogHandle {
 
     /// Like [`flush`](LogHandle::flush), and ends the writer. Call it last: lines logged later are not written.
     pub fn close(mut self, time: Duration) -> bool {
+        self.access.close(time);
         self.closed = true;
         self.settle(Order::Close, time)
     }
@@ -157,6 +176,7 @@ impl LogHandle {
 impl Drop for LogHandle {
     fn drop(&mut self) {
         if !self.closed {
+            self.access.close(LOG_CLOSE_TIMEOUT);
             self.settle(Order::Close, LOG_CLOSE_TIMEOUT);
         }
     }

@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 fn config(path: &Path) -> Log {
     let target = Some(LogTarget::File(path.to_path_buf()));
-    Log { target, level: LevelFilter::Info, format: LogFormat::Text, rotate: None }
+    Log { target, level: LevelFilter::Info, format: LogFormat::Text, rotate: None, access: None }
 }
 
 fn context() -> LogContext {
@@ -150,7 +150,7 @@ fn other_crates_are_logged_only_from_level_warn_on() {
 
 #[test]
 fn the_default_target_is_a_file_for_a_daemon_and_standard_error_otherwise() {
-    let unset = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None };
+    let unset = Log { target: None, level: LevelFilter::Info, format: LogFormat::Text, rotate: None, access: None };
     let base = Path::new("/run/here");
     assert_eq!(
         destination(&unset, &context(), base),
