@@ -6,7 +6,7 @@
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
 //!   servers  routes, subscribing, redirect
-//!            static_route: caching, fields, glob
+//!            static_route: caching, fields, glob, passwords
 //!   process  store  hubs  feeds  access      one module for each kind of table
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
@@ -35,6 +35,7 @@ pub mod keys;
 pub mod limits;
 mod merge;
 mod network;
+mod passwords;
 pub mod pattern;
 mod process;
 mod reader;
@@ -67,6 +68,7 @@ pub use file::{load, load_again, load_daemon, load_for_another, load_settings, p
 pub use glob::Glob;
 pub use hubs::{History, Hub, WhenSlow};
 pub use network::Network;
+pub use passwords::{PasswordHash, Passwords};
 pub use pattern::Pattern;
 pub use process::{AccessTarget, Daemon, Log, LogFormat, LogTarget, Rotate, Workers};
 pub use redirect::{NOT_IN_URL, REST, Redirect};

@@ -59,21 +59,31 @@ impl Eq for Secret {}
 impl<'a> Item<'a> {
     /// The secrets that it names. None of them, if the files are only parsed.
     pub(super) fn secrets(&self) -> Vec<Secret> {
-        let items = match self.value.get_ref() {
+        self.places().iter().filter_map(Item::secret).collect()
+    }
+
+    /// The tables that name a file or a credential: one, or a list of a few.
+    pub(super) fn places(&self) -> Vec<Item<'a>> {
+        match self.value.get_ref() {
             DeValue::Array(values) if (1..=SECRETS_MAX).contains(&values.len()) => {
                 values.iter().map(|value| self.with_value(value)).collect()
             }
             DeValue::Array(_) => {
                 let problem = self.error(format!("`{}` takes one secret or a few", self.key()));
                 self.note(problem.label(format!("expected 1 to {SECRETS_MAX}")));
-                return Vec::new();
+                Vec::new()
             }
             _ => vec![*self],
-        };
-        items.iter().filter_map(Item::secret).collect()
+        }
     }
 
     fn secret(&self) -> Option<Secret> {
+        let (path, named) = self.place()?;
+        self.report.reads_files.then(|| named.read_secret(&path))?
+    }
+
+    /// The file or the credential that its table names, and the value that names it.
+    pub(super) fn place(&self) -> Option<(PathBuf, Item<'a>)> {
         if self.as_text().is_some() {
             let problem =
                 self.error("a secret is not written into this file").label("anybody who reads the file sees it");
@@ -85,16 +95,15 @@ impl<'a> Item<'a> {
             return None;
         }
         let table = self.table(&keys::SECRET)?;
-        let path = match (table.item("file"), table.item("credential")) {
-            (Some(file), None) => (file.base().join(file.text("the path of a file")?), file),
-            (None, Some(credential)) => (credential.credential()?, credential),
+        match (table.item("file"), table.item("credential")) {
+            (Some(file), None) => Some((file.base().join(file.text("the path of a file")?), file)),
+            (None, Some(credential)) => Some((credential.credential()?, credential)),
             _ => {
                 let problem = self.error("a secret is in one place").label(format!("expected {EXPECTED}"));
                 self.note(problem);
-                return None;
+                None
             }
-        };
-        self.report.reads_files.then(|| path.1.read_secret(&path.0))?
+        }
     }
 
     /// The path of a credential. `None`: it has none here, or a mistake was reported.

@@ -11,6 +11,7 @@ use super::keys;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
+use super::static_route;
 use super::{Action, Hosts, Listen, Origins, Route};
 
 /// `[server.NAME]`: a set of addresses with one table of routes.
@@ -87,6 +88,7 @@ impl<'a> Servers<'_, 'a> {
         };
         let mut routes = routes?;
         self.warn_open(&server, &routes);
+        static_route::warn_unencrypted(self.report, &server.listen, &routes);
         self.routes.append(&mut routes);
         Some(server)
     }

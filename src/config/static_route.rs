@@ -2,13 +2,14 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::Origins;
 use super::addresses;
 use super::caching::{self, Caching};
 use super::fields;
+use super::passwords::{self, Passwords};
 use super::reader::{Item, Table, listed};
-use super::report::Problem;
-use super::routes::Routes;
+use super::report::{Problem, Report, Span};
+use super::routes::{Routes, warn_idle};
+use super::{Action, Listen, Origins, Route};
 
 /// A route that serves files.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,8 @@ pub struct Static {
     pub errors: Vec<(u16, String)>,
     /// The pages of other origins whose scripts may read the files; `None`: no other origin.
     pub origins: Option<Origins>,
+    /// Who may read the files; `None`: everybody.
+    pub passwords: Option<Passwords>,
 }
 
 /// The statuses that a static route answers with if it does not send a file.
@@ -49,6 +52,7 @@ impl Static {
             fallback: None,
             errors: Vec::new(),
             origins: None,
+            passwords: None,
         }
     }
 }
@@ -64,6 +68,7 @@ impl<'a> Routes<'_, 'a> {
             fallback: table.item("fallback").and_then(|item| file_below(&item)),
             errors: table.item("errors").map(errors).unwrap_or_default(),
             origins: table.item("origins").and_then(addresses::origins),
+            passwords: passwords(table),
             root: item.directory()?,
         })
     }
@@ -84,6 +89,41 @@ fn file_below(item: &Item<'_>) -> Option<String> {
     if !is_below || text.ends_with('/') || text.contains("//") {
         let problem = item.error("this is not a file below the directory of the route");
         item.note(problem.label("expected a path such as `index.html` or `pages/404.html`"));
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn passwords(table: &Table<'_>) -> Option<Passwords> {
+    let realm = table.value("realm", realm);
+    if table.item("basic_auth").is_none() {
+        warn_idle(table, "realm", "`basic_auth`");
+    }
+    table.item("basic_auth").map(|item| passwords::read(&item, realm))
+}
+
+/// Warns of passwords that other machines send without encryption.
+pub(super) fn warn_unencrypted(report: &Report<'_>, listen: &[Listen], routes: &[(Span, Route)]) {
+    let open = listen.iter().find_map(|listen| match listen {
+        Listen::Tcp(address) if !address.ip().to_canonical().is_loopback() => Some(address),
+        _ => None,
+    });
+    let Some(address) = open else { return };
+    let asks = |action: &Action| matches!(action, Action::Static(pages) if pages.passwords.is_some());
+    for (span, route) in routes.iter().filter(|(_, route)| asks(&route.action)) {
+        let title = format!("passwords for `{}` are sent to {address} without encryption", route.pattern);
+        let problem = Problem::warning(span.clone(), title).label("everybody on the way can read them");
+        report.note(problem.help("listen on 127.0.0.1 or on a Unix socket behind a proxy that has TLS"));
+    }
+}
+
+/// The text that browsers show. In the header field it stands between quotes.
+fn realm(item: &Item<'_>) -> Option<String> {
+    let text = item.text("what browsers show when they ask for the password")?;
+    if !text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        item.note(
+            item.error("this realm cannot be shown").label("expected visible ASCII without quotes and backslashes"),
+        );
         return None;
     }
     Some(text.to_owned())

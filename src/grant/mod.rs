@@ -1,11 +1,13 @@
 //! Who may do what: what a request shows, and what that allows.
 //!
 //! - [`bearer`]: what the request shows (RFC 6750).
+//! - [`passwords`]: the users of a route that asks for passwords (RFC 7617).
 //! - [`keyring`]: the keys of a route. A program that shows one may publish on the channels of that key.
 //!
-//! Pure functions. `http` asks them once for each request, and answers with what they refuse.
+//! Pure functions, but for what `passwords` remembers. `http` asks them once for each request, and answers with what they refuse.
 
 pub mod bearer;
 pub mod keyring;
+pub mod passwords;
 
 pub use keyring::Keyring;

@@ -3,8 +3,8 @@
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    CacheRules, Count, ErrorPages, Fields, Flag, Hub, Keys, On, Origins, Path, Patterns, Template, Templates, Text,
-    Texts, Word, Words,
+    CacheRules, Count, ErrorPages, Fields, Flag, Hub, Keys, On, Origins, Path, Patterns, Secrets, Template, Templates,
+    Text, Texts, Word, Words,
 };
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
@@ -153,6 +153,8 @@ pub const STATIC: Section = Section {
         key("fallback", Text, Nothing("404"), AtOnce, "The file that browsers get for a path without a file."),
         key("errors", ErrorPages, Nothing("a line of text"), AtOnce, "The files sent with answers of a status."),
         key("origins", Origins, Nothing("no other origin"), AtOnce, "Which web pages may read the files by scripts."),
+        key("basic_auth", Secrets, Nothing("everybody"), AtOnce, "The users with their passwords, as of htpasswd."),
+        key("realm", Text, Value("\"restricted\""), AtOnce, "What browsers show when they ask for the password."),
     ],
 };
 

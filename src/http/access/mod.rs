@@ -27,11 +27,14 @@ mod masking;
 
 use masking::masked;
 
+/// What writes a line.
+type Write = Box<dyn Fn(&str) + Send + Sync>;
+
 /// Where lines go.
 struct Sink {
     /// Whether the access log is on.
     on: Arc<AtomicBool>,
-    write: Box<dyn Fn(&str) + Send + Sync>,
+    write: Write,
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -58,7 +61,7 @@ impl Default for Clock {
 pub struct User(pub Arc<str>);
 
 /// Sends the lines to `write` from now on, while `on` is true. Only the first call has an effect.
-pub fn install((on, write): (Arc<AtomicBool>, Box<dyn Fn(&str) + Send + Sync>)) {
+pub fn install((on, write): (Arc<AtomicBool>, Write)) {
     // A second log of the same process would be a mistake of the program, not of the operator.
     let _ = SINK.set(Sink { on, write });
 }

@@ -1,20 +1,21 @@
 //! Static pages: the files below a directory, as they are now.
 //!
 //! A response is found in these steps, each in a module of its own:
-//! 1. the method: GET and HEAD; OPTIONS lists them, any other is 405;
-//! 2. `path`: the rest of the path after the route's is decoded into names; hidden names and `..` are 404;
-//! 3. `open`: it is resolved below the root, by the kernel or by `beneath`; only regular files and directories exist;
-//! 4. a directory: a redirect that adds the slash, else the first existing index file, else its `listing`, else 404;
-//! 5. `coding`: the content coding that the request prefers: a compressed file beside it (`siblings`), one that is made of it
+//! 1. `auth`: the password, if the route asks for one: 401;
+//! 2. the method: GET and HEAD; OPTIONS lists them, any other is 405;
+//! 3. `path`: the rest of the path after the route's is decoded into names; hidden names and `..` are 404;
+//! 4. `open`: it is resolved below the root, by the kernel or by `beneath`; only regular files and directories exist;
+//! 5. a directory: a redirect that adds the slash, else the first existing index file, else its `listing`, else 404;
+//! 6. `coding`: the content coding that the request prefers: a compressed file beside it (`siblings`), one that is made of it
 //!    (`compressed`), or the file as it is;
-//! 6. `condition`: 304 and 412; `range`: 206 and 416;
-//! 7. `sending`: a small file as a whole, a larger one as a stream from its single open file (`files`);
-//! 8. `substitute`: the fallback of the route in place of a 404, or its page for the status of an error;
-//! 9. `route`: the header fields that all answers of the route have, with those for pages of other origins (`cors`).
+//! 7. `condition`: 304 and 412; `range`: 206 and 416;
+//! 8. `sending`: a small file as a whole, a larger one as a stream from its single open file (`files`);
+//! 9. `substitute`: the fallback of the route in place of a 404, or its page for the status of an error;
+//! 10. `route`: the header fields that all answers of the route have, with those for pages of other origins (`cors`).
 //!
-//! Steps 3 to 7 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
+//! Steps 4 to 8 access the disk. They run as one task on the runtime's blocking threads, and the shard's own thread
 //! does not wait for it. Recently sent files are kept in the `cache` with their header (`description`). Such a file can
-//! be sent by the shard's own thread ([`at_hand`]) while it has not changed: then step 3 is a single `stat`.
+//! be sent by the shard's own thread ([`at_hand`]) while it has not changed: then step 4 is a single `stat`.
 //!
 //! Listings have no entity tag, so conditions do not apply to them.
 
@@ -26,6 +27,7 @@ use http::{Method, Response, StatusCode};
 
 use super::body::{Body, plain_text};
 
+mod auth;
 mod beneath;
 mod cache;
 mod coding;
@@ -44,6 +46,7 @@ mod sending;
 mod siblings;
 mod substitute;
 
+use auth::Known;
 pub use files::Files;
 pub(super) use files::OpenFile;
 use request::{Asked, Request};
@@ -84,18 +87,21 @@ impl Refusal {
 
 /// The response for a file that is cached and unchanged on the disk; `None` if [`respond`] has to look it up.
 pub fn at_hand(ask: &Ask<'_>) -> Option<Response<Body>> {
-    let asked = Asked::of(ask)?;
-    let mut answer = from_cache(ask, asked)?;
+    let Known::Yes(user) = auth::known(ask) else { return None };
+    let mut answer = from_cache(ask, Asked::of(ask)?)?;
     if ask.pages.error_page(answer.status().as_u16()).is_some() {
         return None;
     }
-    ask.pages.finish(ask, &mut answer);
+    ask.pages.finish(ask, user, &mut answer);
     Some(with_length(ask, answer))
 }
 
 /// Answers a request to a static route. Larger files are shared through `files`.
 pub async fn respond(pages: &Arc<Pages>, files: &Files, ask: &Ask<'_>) -> Response<Body> {
-    let mut answer = route_answer(pages, files, ask).await;
+    let (user, mut answer) = match auth::check(pages, ask).await {
+        Ok(user) => (user, route_answer(pages, files, ask).await),
+        Err(refusal) => (None, refusal),
+    };
     if answer.status() == StatusCode::NOT_FOUND && pages.route.fallback.is_some() {
         answer = substitute::fallback(pages, files, ask).await.unwrap_or(answer);
         route::vary(answer.headers_mut(), "Accept");
@@ -103,7 +109,7 @@ pub async fn respond(pages: &Arc<Pages>, files: &Files, ask: &Ask<'_>) -> Respon
     if answer.status().is_client_error() || answer.status().is_server_error() {
         answer = substitute::error_page(pages, files, ask, &answer).await.unwrap_or(answer);
     }
-    pages.finish(ask, &mut answer);
+    pages.finish(ask, user, &mut answer);
     with_length(ask, answer)
 }
 

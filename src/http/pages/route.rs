@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, Uri};
 
+use super::auth::Gate;
 use super::{Body, CACHE_CONTROL, cors};
 use crate::config;
 use crate::http::Client;
+use crate::http::access::User;
 use crate::http::hosts::Hosts;
 use crate::http::origin;
 
@@ -22,6 +24,8 @@ pub struct Pages {
     headers: Vec<(HeaderName, HeaderValue)>,
     /// A hash of what decides the header of a file. Routes of the same directory may differ in it.
     pub(super) flavour: u64,
+    /// Who may read the files; `None`: everybody.
+    pub(super) gate: Option<Gate>,
     /// Whether it was logged that a page of the route is missing.
     has_warned: AtomicBool,
 }
@@ -62,6 +66,7 @@ impl Pages {
         Arc::new(Pages {
             headers: route.headers.iter().filter_map(field).collect(),
             flavour: hasher.finish(),
+            gate: route.passwords.as_ref().map(Gate::new),
             route: route.clone(),
             has_warned: AtomicBool::new(false),
         })
@@ -93,8 +98,11 @@ impl Pages {
         }
     }
 
-    /// Adds the fields that every answer of the route has.
-    pub(super) fn finish(&self, ask: &Ask<'_>, answer: &mut Response<Body>) {
+    /// Adds the fields that every answer of the route has, and the user for the access log.
+    pub(super) fn finish(&self, ask: &Ask<'_>, user: Option<User>, answer: &mut Response<Body>) {
+        if let Some(user) = user {
+            answer.extensions_mut().insert(user);
+        }
         let fields = answer.headers_mut();
         if let Some(origins) = &self.route.origins {
             cors::allow(origins, ask.origin, fields);
