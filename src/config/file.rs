@@ -137,7 +137,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
         report,
         hubs: &hubs,
         access: &access,
-        taken: HashMap::new(),
+        addresses: Default::default(),
         ports: HashMap::new(),
         routes: Vec::new(),
     };

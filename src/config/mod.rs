@@ -5,7 +5,7 @@
 //! ```text
 //! sources  merge                             the files -> one table; each key keeps its location
 //! file                                       the table -> Config
-//!   servers  routes, subscribing, redirect
+//!   servers  sharing, routes, subscribing, redirect
 //!            static_route: caching, fields, glob, passwords
 //!   process  store  hubs  feeds  access      one module for each kind of table
 //!   hub_warnings                             warnings about routes and feeds of one hub
@@ -45,6 +45,7 @@ mod routes;
 mod secret;
 mod servers;
 mod settings;
+mod sharing;
 mod sources;
 mod static_route;
 mod store;

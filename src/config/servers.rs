@@ -11,6 +11,7 @@ use super::keys;
 use super::reader::{Item, Table};
 use super::report::{Problem, Report, Span};
 use super::routes::Routes;
+use super::sharing::{self, Addresses};
 use super::static_route;
 use super::{Action, Hosts, Listen, Origins, Route};
 
@@ -19,8 +20,10 @@ use super::{Action, Hosts, Listen, Origins, Route};
 pub struct Server {
     /// NAME in `[server.NAME]`.
     pub name: String,
-    /// The addresses it listens on; never empty.
+    /// The addresses it listens on. Empty: it shares those of another server.
     pub listen: Vec<Listen>,
+    /// The name of the server whose addresses it shares.
+    pub shares: Option<String>,
     /// What each path serves, in the order of the file.
     pub routes: Vec<Route>,
     /// Which web pages may connect and publish, unless a route has its own list.
@@ -37,6 +40,9 @@ pub struct Server {
     pub connections_max: Option<NonZeroUsize>,
 }
 
+/// An address that is listed already, by which server and where.
+type Again<'a> = (Item<'a>, (usize, Span));
+
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
     /// Where problems are reported.
@@ -46,7 +52,7 @@ pub(super) struct Servers<'r, 'a> {
     /// The keys that routes may name.
     pub(super) access: &'r AccessKeys<'a>,
     /// The addresses in use so far, of all servers.
-    pub(super) taken: HashMap<Listen, Span>,
+    pub(super) addresses: Addresses,
     /// For each port, of IPv4 or IPv6: the location that listens on all addresses, and the first that listens on a single one.
     pub(super) ports: HashMap<(bool, u16), [Option<Span>; 2]>,
     /// The routes of all servers so far, each with the location of its path.
@@ -68,38 +74,45 @@ impl<'a> Servers<'_, 'a> {
     fn server(&mut self, item: Item<'a>) -> Option<Server> {
         item.note_bad_name();
         let table = item.table(&keys::SERVER)?;
-        let listen = self.listen(&table);
+        let (mut listen, again) = self.listen(&table);
+        let hosts = table.item("hosts").and_then(addresses::hosts).unwrap_or(Hosts::Listed(Vec::new()));
+        let shares = self.addresses.end(&table, item.key(), &listen, &hosts, again);
         let origins = table.value("origins", |item| addresses::origins(*item));
         let help = format!("add a table of what it serves: `[server.{}.routes]`", item.key());
         let routes = table.required("routes", &help).map(|item| {
             let (hubs, access, origins) = (self.hubs, self.access, origins.clone());
             Routes { hubs, access, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
         });
-        let server = Server {
+        let mut server = Server {
+            shares,
             name: item.key().to_owned(),
             origins,
-            hosts: table.item("hosts").and_then(addresses::hosts).unwrap_or(Hosts::Listed(Vec::new())),
+            hosts,
             header_timeout: table.duration("header_timeout"),
             body_timeout: table.duration("body_timeout"),
             keep_alive: table.duration("keep_alive"),
             connections_max: table.item("connections_max").and_then(|i| i.positive()),
             routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
-            listen,
+            listen: std::mem::take(&mut listen),
         };
         let mut routes = routes?;
         self.warn_open(&server, &routes);
         static_route::warn_unencrypted(self.report, &server.listen, &routes);
+        if server.shares.is_some() {
+            server.listen.clear();
+        }
         self.routes.append(&mut routes);
         Some(server)
     }
 
-    fn listen(&mut self, table: &Table<'a>) -> Vec<Listen> {
+    /// Its addresses, and those among them that are listed already.
+    fn listen(&mut self, table: &Table<'a>) -> (Vec<Listen>, Vec<Again<'a>>) {
         let items = table.required("listen", "for example `listen = \"127.0.0.1:8888\"`").and_then(Item::strings);
-        let mut listen = Vec::new();
+        let (mut listen, mut again) = (Vec::new(), Vec::new());
         for item in items.unwrap_or_default() {
             match addresses::listen(item.as_text().unwrap_or_default(), item.base()) {
                 Ok(address) => {
-                    self.note_taken(&item, &address);
+                    again.extend(self.take(&item, &address));
                     listen.push(address);
                 }
                 Err(help) => item.note(
@@ -109,28 +122,22 @@ impl<'a> Servers<'_, 'a> {
                 ),
             }
         }
-        listen
+        (listen, again)
     }
 
-    fn note_taken(&mut self, item: &Item<'a>, address: &Listen) {
+    /// Takes an address. Returns it if it is listed already.
+    fn take(&mut self, item: &Item<'a>, address: &Listen) -> Option<Again<'a>> {
         // For port 0 the system chooses a new port each time.
         if matches!(address, Listen::Tcp(address) if address.port() == 0) {
-            return;
+            return None;
         }
-        if let Some(first) = self.taken.insert(address.clone(), item.span()) {
-            let problem = item.error("this address is listed twice").label("the second time");
-            item.note(problem.also(first, "the first time is here"));
-            return;
+        if let Err(taken) = self.addresses.take(address, item.span()) {
+            return Some((*item, taken));
         }
-        let Listen::Tcp(tcp) = address else { return };
-        let [all, one] = self.ports.entry((tcp.is_ipv4(), tcp.port())).or_default();
-        let (mine, other) = if tcp.ip().is_unspecified() { (all, one) } else { (one, all) };
-        mine.get_or_insert_with(|| item.span());
-        if let Some(other) = other {
-            let problem =
-                item.error("this address overlaps another one").label("the kernel allows only one of the two");
-            item.note(problem.also(other.clone(), "the other one is here"));
+        if let Some(other) = sharing::overlap(&mut self.ports, address, item.span()) {
+            sharing::note_overlap(item, other);
         }
+        None
     }
 
     /// Warns of routes where every program of other machines may publish.

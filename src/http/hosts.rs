@@ -110,7 +110,7 @@ fn address(name: &str) -> Option<IpAddr> {
 }
 
 /// The name without the dot of the root at its end.
-fn without_root_dot(name: &str) -> &str {
+pub(super) fn without_root_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 

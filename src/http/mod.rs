@@ -3,7 +3,7 @@
 //! - [`connection`] serves one connection, and passes its socket to the backend when a request upgrades; `linger` ends it.
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
-//! - `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
+//! - `neighbours` finds the site that a request names, `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
 //! - `authorization` asks for a key where a route needs one.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
@@ -26,6 +26,7 @@ mod guard;
 mod head;
 mod hosts;
 mod linger;
+mod neighbours;
 pub mod opening;
 mod origin;
 pub mod pages;
@@ -64,6 +65,7 @@ use answer::Answer;
 use arguments::Arguments;
 use body::Body;
 use content::Content;
+pub use neighbours::{Neighbours, sites};
 use pages::Files;
 use reader::Reader;
 use refusals::shortened;
@@ -162,7 +164,8 @@ fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, bac
     if length != Some(0) || uri.authority().is_some() || uri.path().len() > PATH_BYTES_MAX || client.is_reserve {
         return None;
     }
-    let site = backend.site(&client.server)?;
+    let front = backend.site(&client.server)?;
+    let site = front.neighbours.find(uri, headers).unwrap_or(&front);
     if !site.hosts.allow(uri, headers) {
         return None;
     }
@@ -206,10 +209,11 @@ enum Outcome {
 /// Serves one request that passed the [`guard`].
 async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backend: &B) -> Outcome {
     let (mut head, body) = request.into_parts();
-    let Some(site) = backend.site(&client.server) else {
+    let Some(front) = backend.site(&client.server) else {
         let refusal = answer::text(StatusCode::SERVICE_UNAVAILABLE, "this server is no longer configured");
         return Outcome::Answer(answer::closing(refusal));
     };
+    let site = front.neighbours.find(&head.uri, &head.headers).unwrap_or(&front);
     // The host of a URL in the target replaces Host (RFC 9112, section 3.2.2). The check of the origin uses it.
     let host = head.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     if let Some(host) = host {
@@ -218,7 +222,7 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
     // A client of the reserve must not occupy it by sending nothing.
     let body_timeout = site.server.body_timeout.min(if client.is_reserve { REFUSAL_PATIENCE } else { Duration::MAX });
     let mut content = Content::new(body, &head.headers, body_timeout, &site.bodies);
-    let answer = match outcome(&head, &mut content, &site, client, backend).await {
+    let answer = match outcome(&head, &mut content, site, client, backend).await {
         Ok(Outcome::Answer(answer)) => answer,
         Ok(leaving) => {
             let status =

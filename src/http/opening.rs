@@ -44,26 +44,27 @@ impl Opening {
         on_loopback: bool,
         backend: &B,
     ) -> Option<(Arrival, &[u8])> {
-        let site = backend.site(server)?;
+        let front = backend.site(server)?;
         let mut head = self.head(bytes)?;
+        let site = front.neighbours.find(&head.uri, &head.headers).unwrap_or(&front);
         self.answer.clear();
         let is_good = guard::check(&head.method, &head.uri, head.version, &head.headers, Some(0)).is_ok();
-        let found = is_good.then(|| find(&head, &site).ok()).flatten();
+        let found = is_good.then(|| find(&head, site).ok()).flatten();
         let arrival = found.filter(|_| !backend.is_draining()).and_then(|(handler, found)| {
             let arguments = Arguments::new(found.parameters, head.uri.query());
             match handler {
                 Handler::WebSocket(handler) => {
-                    let agreed = upgrade::agree(&head, &arguments, handler, &site, on_loopback).ok()?;
+                    let agreed = upgrade::agree(&head, &arguments, handler, site, on_loopback).ok()?;
                     if agreed.arrival.framing == Framing::Hixie76 {
                         return None;
                     }
                     head::write_into(StatusCode::SWITCHING_PROTOCOLS, agreed.answer.headers(), &mut self.answer);
                     Some(agreed.arrival)
                 }
-                Handler::Events(handler) => events::respond(handler, &head, &arguments, &site, on_loopback, true).ok(),
+                Handler::Events(handler) => events::respond(handler, &head, &arguments, site, on_loopback, true).ok(),
                 // Without a position it has no session, and hyper answers.
                 Handler::Poll(handler) => {
-                    poll::respond(handler, &head, &arguments, &site, on_loopback, true, || None).ok()
+                    poll::respond(handler, &head, &arguments, site, on_loopback, true, || None).ok()
                 }
                 _ => None,
             }

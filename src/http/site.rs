@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::content::Bodies;
 use super::hosts::Hosts;
+use super::neighbours::Neighbours;
 use super::pages::Pages;
 use super::redirect::Redirect;
 use super::refusals::Refusals;
@@ -34,6 +35,8 @@ pub struct Site {
     pub server: config::Server,
     /// The names it answers to.
     pub hosts: Hosts,
+    /// The sites that share its addresses.
+    pub neighbours: Neighbours,
     /// The logs of refused clients.
     pub refusals: Refusals,
     /// The bytes of bodies that are being read.
@@ -195,6 +198,7 @@ impl Site {
         let terms = handlers.iter().filter_map(Handler::terms).map(|terms| (terms.path.clone(), terms.clone()));
         Site {
             hosts: Hosts::new(server, machine),
+            neighbours: Neighbours::default(),
             refusals: Refusals::default(),
             bodies: Bodies::default(),
             routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),

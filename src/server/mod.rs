@@ -29,7 +29,7 @@ use crate::config::limits::{LINGER_ENDING, LISTENER_END};
 use crate::config::{self, Action, Config, Workers};
 pub use crate::http::access::install as write_access_log;
 use crate::http::pages::Files;
-use crate::http::{HubInUse, Site};
+use crate::http::{self, HubInUse};
 use crate::hub::Members;
 use crate::hub::history::Memory;
 use crate::shard::clock::Clock;
@@ -327,9 +327,7 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 /// Derives the plan of the shards and the list of feeds from a configuration.
 fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
-    let machine = machine::names();
-    let site = |server| Arc::new(Site::new(server, &in_use, &machine));
-    let sites = config.servers.iter().map(|server| (server.name.clone(), site(server)));
+    let sites = http::sites(&config.servers, &in_use, &machine::names());
     let plan_feed = |feed| Planned::new(feed, &in_use, &mut lasting.durable);
     let feeds = config.feeds.iter().map(plan_feed).collect();
     // The limit is raised whatever the file says, so that there are descriptors for all connections that it allows.
@@ -348,7 +346,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
     });
     let doors = doors.collect();
     let plan = Plan {
-        sites: sites.collect(),
+        sites,
         listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
         hubs: in_use.iter().map(|hub| planned(hub, lasting)).collect(),
         memory: lasting.memory.clone(),
