@@ -66,6 +66,32 @@ fn header_fields_are_in_every_answer_of_the_route() {
 }
 
 #[test]
+fn header_fields_of_the_server_are_in_every_answer_that_has_no_own() {
+    let routes = "\"/\" = { static = \"www\", headers = { X-Frame-Options = \"SAMEORIGIN\" } }\n\"/plain\" = { static = \"www\" }";
+    let server = "headers = { Strict-Transport-Security = \"max-age=31536000\", X-Frame-Options = \"DENY\" }";
+    let config = PLAIN.replace("\"/\" = { page = \"live\" }", routes);
+    let pushd = Start::new(&config.replace("[server.main.routes]", &format!("{server}\n[server.main.routes]")));
+    fs::create_dir(pushd.path().join("www")).unwrap();
+    fs::write(pushd.path().join("www/a.txt"), "a").unwrap();
+    let pushd = pushd.run();
+    let address = pushd.address();
+    for (path, frame) in [
+        ("/a.txt", "SAMEORIGIN"),
+        ("/plain/a.txt", "DENY"),
+        ("/plain/none", "DENY"),
+        ("/metrics", "DENY"),
+        ("/publish/all", "DENY"),
+    ] {
+        for answer in [get(address, path), get(address, path)] {
+            assert_eq!(answer.field("strict-transport-security"), Some("max-age=31536000"), "{path}");
+            assert_eq!(answer.field("x-frame-options"), Some(frame), "{path}");
+        }
+    }
+    let foreign = ask(address, "GET", "/a.txt", &["Host: evil.example"], b"");
+    assert_eq!((foreign.status, foreign.field("x-frame-options")), (421, Some("DENY")));
+}
+
+#[test]
 fn the_longest_pattern_decides_how_long_caches_keep_a_file() {
     let rules = "cache = { \"assets/**\" = \"365d immutable\", \"*.html\" = \"1h\", \"**\" = \"never\", \
                  \"assets/private/*\" = \"10m private\" }";

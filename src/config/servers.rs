@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::access::AccessKeys;
 use super::addresses;
+use super::fields;
 use super::hubs::Hubs;
 use super::keys;
 use super::reader::{Item, Table};
@@ -30,6 +31,8 @@ pub struct Server {
     pub origins: Origins,
     /// The host names it answers to.
     pub hosts: Hosts,
+    /// Further header fields of all answers but those by which sessions begin: names in lower case, with their values.
+    pub headers: Vec<(String, String)>,
     /// How long a client may take to send a request's header.
     pub header_timeout: Duration,
     /// How long a client may take to send a request's body.
@@ -88,6 +91,7 @@ impl<'a> Servers<'_, 'a> {
             name: item.key().to_owned(),
             origins,
             hosts,
+            headers: table.item("headers").map(fields::read).unwrap_or_default(),
             header_timeout: table.duration("header_timeout"),
             body_timeout: table.duration("body_timeout"),
             keep_alive: table.duration("keep_alive"),

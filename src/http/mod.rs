@@ -22,6 +22,7 @@ pub mod connection;
 mod content;
 pub mod events;
 mod extension;
+mod fields;
 mod guard;
 mod head;
 mod hosts;
@@ -170,7 +171,8 @@ fn respond_at_once<B: Backend>(request: &Request<Incoming>, client: &Client, bac
         return None;
     }
     let (Handler::Static(pages), found) = site.find(uri.path())? else { return None };
-    let answer = pages::at_hand(&pages.ask(method, uri, headers, found.rest).from(&site.hosts, client))?;
+    let mut answer = pages::at_hand(&pages.ask(method, uri, headers, found.rest).from(&site.hosts, client))?;
+    site.headers.add(answer.headers_mut());
     log::debug!("{} {method} {} {}", client.peer, uri.path(), answer.status().as_u16());
     access::note(&client.peer, access::Asked { method, uri, version: request.version(), headers }, &answer);
     Some(answer)
@@ -235,7 +237,8 @@ async fn respond<B: Backend>(request: Request<Incoming>, client: &Client, backen
             *refusal
         }
     };
-    let answer = content.settle(answer).await;
+    let mut answer = content.settle(answer).await;
+    site.headers.add(answer.headers_mut());
     log::debug!("{} {} {} {}", client.peer, head.method, head.uri.path(), answer.status().as_u16());
     access::note(&client.peer, access::Asked::of(&head), &answer);
     Outcome::Answer(answer)

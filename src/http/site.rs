@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::content::Bodies;
+use super::fields::Fields;
 use super::hosts::Hosts;
 use super::neighbours::Neighbours;
 use super::pages::Pages;
@@ -35,6 +36,8 @@ pub struct Site {
     pub server: config::Server,
     /// The names it answers to.
     pub hosts: Hosts,
+    /// Further header fields of its answers.
+    pub headers: Fields,
     /// The sites that share its addresses.
     pub neighbours: Neighbours,
     /// The logs of refused clients.
@@ -198,6 +201,7 @@ impl Site {
         let terms = handlers.iter().filter_map(Handler::terms).map(|terms| (terms.path.clone(), terms.clone()));
         Site {
             hosts: Hosts::new(server, machine),
+            headers: Fields::new(&server.headers),
             neighbours: Neighbours::default(),
             refusals: Refusals::default(),
             bodies: Bodies::default(),

@@ -7,8 +7,8 @@ use std::time;
 use super::Change::{AtOnce, NewConnections, Restart};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    Addresses, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Flag, Hosts, Hub, LogTarget, Mask, Named,
-    Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
+    Addresses, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Fields, Flag, Hosts, Hub, LogTarget,
+    Mask, Named, Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
 };
 use super::{KEY, Kind, Section, UNBOUNDED, key, words};
 use crate::config::hubs::WHEN_SLOW;
@@ -184,6 +184,7 @@ pub const SERVER: Section = Section {
             "More host names; requests for other names get 421.",
         ),
         key("origins", Origins, Value("\"same\""), NewConnections, "Which web pages may connect and publish."),
+        key("headers", Fields, Nothing("none"), AtOnce, "Further header fields of answers."),
         // A slow phone needs two seconds. An attacker would keep the connection for ever.
         key(
             "header_timeout",

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, Uri};
 
 use super::auth::Gate;
@@ -14,6 +14,7 @@ use super::{Body, CACHE_CONTROL, cors};
 use crate::config;
 use crate::http::Client;
 use crate::http::access::User;
+use crate::http::fields::Fields;
 use crate::http::hosts::Hosts;
 use crate::http::origin;
 
@@ -21,7 +22,7 @@ use crate::http::origin;
 #[derive(Debug)]
 pub struct Pages {
     pub(super) route: config::Static,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Fields,
     /// A hash of what decides the header of a file. Routes of the same directory may differ in it.
     pub(super) flavour: u64,
     /// Who may read the files; `None`: everybody.
@@ -58,13 +59,10 @@ impl<'r> Ask<'r> {
 impl Pages {
     /// Compiles a route.
     pub fn new(route: &config::Static) -> Arc<Pages> {
-        let field = |(name, value): &(String, String)| {
-            Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
-        };
         let mut hasher = DefaultHasher::new();
         (route.compress, &route.cache).hash(&mut hasher);
         Arc::new(Pages {
-            headers: route.headers.iter().filter_map(field).collect(),
+            headers: Fields::new(&route.headers),
             flavour: hasher.finish(),
             gate: route.passwords.as_ref().map(Gate::new),
             route: route.clone(),
@@ -107,9 +105,7 @@ impl Pages {
         if let Some(origins) = &self.route.origins {
             cors::allow(origins, ask.origin, fields);
         }
-        for (name, value) in &self.headers {
-            fields.insert(name.clone(), value.clone());
-        }
+        self.headers.set(fields);
     }
 }
 
