@@ -2,10 +2,11 @@
 
 use percent_encoding::{AsciiSet, CONTROLS};
 
-use super::Template;
 use super::keys::Section;
 use super::reader::{Item, Table};
+use super::report::Problem;
 use super::routes::Routes;
+use super::{Pattern, Template};
 
 /// The hole for the rest of the path below the route's own.
 pub const REST: &str = "rest";
@@ -48,6 +49,22 @@ impl<'a> Routes<'_, 'a> {
             return None;
         }
         Some(Redirect { target, status: u16::try_from(status).ok()? })
+    }
+}
+
+/// Reports a redirect of the paths of `pattern` to the same paths.
+pub(super) fn note_loop(item: &Item<'_>, pattern: &Pattern, redirect: &Redirect) {
+    let hole = |name: &str| Some(format!("{{{name}}}").into());
+    let target = redirect.target.text(hole).unwrap_or_default();
+    let (from, to) = match pattern.is_tree() {
+        true => (format!("{}/{{{REST}}}", pattern.text().trim_end_matches('/')), target),
+        false => (pattern.text().to_owned(), target),
+    };
+    if from == to {
+        let problem = Problem::error(item.key_span(), "this route redirects to itself");
+        item.note(
+            problem.label("browsers would follow it for ever").help("redirect to another path, or to another host"),
+        );
     }
 }
 

@@ -63,6 +63,9 @@ impl<'a> Routes<'_, 'a> {
         }
         let parameters = pattern.as_ref().map(|pattern| pattern.names().collect::<Vec<_>>()).unwrap_or_default();
         let action = self.action(item.table(section?)?, &parameters);
+        if let (Ok(pattern), Some(Action::Redirect(redirect))) = (&pattern, &action) {
+            redirect::note_loop(&item, pattern, redirect);
+        }
         Some(Route { pattern: pattern.ok()?, action: action? })
     }
 

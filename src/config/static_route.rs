@@ -59,17 +59,18 @@ impl Static {
 
 impl<'a> Routes<'_, 'a> {
     pub(super) fn files(&self, table: &Table<'a>, item: &Item<'a>) -> Option<Static> {
+        let root = item.directory();
         Some(Static {
             listing: table.flag("listing"),
             index: table.value("index", |item| index(*item)),
             compress: table.flag("compress"),
             headers: table.item("headers").map(fields::read).unwrap_or_default(),
             cache: table.item("cache").map(caching::read).unwrap_or_default(),
-            fallback: table.item("fallback").and_then(|item| file_below(&item)),
-            errors: table.item("errors").map(errors).unwrap_or_default(),
+            fallback: table.item("fallback").and_then(|item| file_below(&item, root.as_deref())),
+            errors: table.item("errors").map(|item| errors(item, root.as_deref())).unwrap_or_default(),
             origins: table.item("origins").and_then(addresses::origins),
             passwords: passwords(table),
-            root: item.directory()?,
+            root: root?,
         })
     }
 }
@@ -82,14 +83,20 @@ fn index(item: Item<'_>) -> Option<Vec<String>> {
     Some(items.iter().filter_map(Item::as_text).map(str::to_owned).collect())
 }
 
-/// The path of a file below the directory of the route.
-fn file_below(item: &Item<'_>) -> Option<String> {
+/// The path of a file below the directory of the route, which is `root`.
+fn file_below(item: &Item<'_>, root: Option<&Path>) -> Option<String> {
     let text = item.text("the path of a file below the directory")?;
     let is_below = Path::new(text).components().all(|part| matches!(part, Component::Normal(_)));
     if !is_below || text.ends_with('/') || text.contains("//") {
         let problem = item.error("this is not a file below the directory of the route");
         item.note(problem.label("expected a path such as `index.html` or `pages/404.html`"));
         return None;
+    }
+    let is_missing = |root: &Path| root.is_dir() && !root.join(text).is_file();
+    if item.report.reads_files && root.is_some_and(is_missing) {
+        let problem =
+            Problem::warning(item.span(), "this file does not exist").label("requests get a line of text instead");
+        item.note(problem.help("the path begins in the directory of the route"));
     }
     Some(text.to_owned())
 }
@@ -129,7 +136,7 @@ fn realm(item: &Item<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn errors(item: Item<'_>) -> Vec<(u16, String)> {
+fn errors(item: Item<'_>, root: Option<&Path>) -> Vec<(u16, String)> {
     let mut errors = Vec::new();
     for item in item.members() {
         let status = item.key().parse().ok().filter(|status| ERRORS.contains(status));
@@ -138,7 +145,7 @@ fn errors(item: Item<'_>) -> Vec<(u16, String)> {
             let known = ERRORS.map(|status| status.to_string());
             item.note(problem.label("not one of its statuses").help(format!("expected {}", listed(known, "or"))));
         }
-        if let (Some(file), Some(status)) = (file_below(&item), status) {
+        if let (Some(file), Some(status)) = (file_below(&item, root), status) {
             errors.push((status, file));
         }
     }
