@@ -4,6 +4,7 @@
 //! - [`grant`]: what a client shows, and what it may do
 //! - [`hub`]: which session subscribes to which channel; no I/O
 //! - [`store`]: the history of durable hubs on disk
+//! - [`tls`]: TLS by rustls, without sockets
 //! - [`wire`]: frames of RFC 6455 and draft-76 as bytes
 //! - [`session`]: one client after the upgrade: decoder, bounded outbox
 //! - [`shard`]: the data plane: one thread with one runtime and one table of sessions
@@ -15,7 +16,7 @@
 //! - [`ctl`]: `pushctl`, the command line of operators and users
 //!
 //! Layers: a module imports only modules to its left (checked by `tests/tidy.rs`):
-//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `config ◄ grant ◄ http` · `daemon`, `cli` `◄ main` only.
+//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `config ◄ grant, tls ◄ http` · `daemon`, `cli` `◄ main` only.
 //! Exception: `ctl`, which only `pushctl` imports, uses `config`, `hub`, `store`, and the parts of `daemon` that find a process and
 //! describe a failure.
 
@@ -31,4 +32,5 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod store;
+pub mod tls;
 pub mod wire;

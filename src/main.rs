@@ -89,8 +89,9 @@ fn rehearse(cli: &Cli) -> Result<(), Failure> {
 fn load(cli: &Cli) -> Result<Config, Failure> {
     let read = if cli.check { config::load_for_another(&cli.config) } else { config::load(&cli.config) };
     let mut config = read.map_err(Failure::from)?;
-    for warning in &config.warnings {
-        journal::print(log::Level::Warn, &warning.to_string());
+    for warning in config.warnings.iter().map(ToString::to_string).chain(config.expiring(timeout::seconds_since_1970()))
+    {
+        journal::print(log::Level::Warn, &warning);
     }
     cli.apply(&mut config)?;
     Ok(config)
@@ -259,7 +260,8 @@ impl Running {
 
     /// Checks the shards and reports to the service manager. `turns` holds the number of turns of each shard at the
     /// last check.
-    fn look(&self, turns: &mut Vec<u64>) {
+    fn look(&mut self, turns: &mut Vec<u64>) {
+        self.server.renew_certificates();
         if !self.server.all_shards_run() {
             log::error!("a shard or a thread of the store has ended unexpectedly, so the process exits");
             self.log.flush(LOG_CLOSE_TIMEOUT);

@@ -204,7 +204,7 @@ impl Backend for Server {
 
     fn adopt(&self, _: Self::Io, _: Arrival) {}
 
-    fn read_now(_: &Self::Io, _: &mut [u8]) -> io::Result<usize> {
+    fn read_now(_: &mut Self::Io, _: &mut [u8]) -> io::Result<usize> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 

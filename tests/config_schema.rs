@@ -58,6 +58,9 @@ fn table(section: &Section) -> Value {
         let batch = json!({ "properties": { "batch": { "const": true } }, "required": ["batch"] });
         table["anyOf"] = json!([{ "required": ["channel"] }, batch]);
     }
+    if *section == keys::SERVER {
+        table["anyOf"] = ["routes", "redirect"].map(|key| json!({ "required": [key] })).to_vec().into();
+    }
     if *section == keys::HISTORY {
         table["anyOf"] = ["messages", "bytes", "age"].map(|limit| json!({ "required": [limit] })).to_vec().into();
     }
@@ -111,6 +114,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Words(words) => one_or_list(json!({ "enum": words })),
         Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => text,
         Kind::Texts | Kind::Addresses | Kind::Keys | Kind::Networks => one_or_list(text),
+        Kind::Certificates => one_or_list(reference(&keys::TLS)),
         Kind::Secrets => one_or_list(reference(&keys::SECRET)),
         Kind::Templates(most) | Kind::Patterns(most) => {
             let mut list = list(&text);
@@ -206,7 +210,8 @@ fn the_parser_takes_the_words_and_bounds_of_the_table() {
                 let listed: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 let (last, others) = listed.split_last().unwrap();
                 let refused = parse(section, key, "\"nonsense\"").unwrap_err();
-                assert!(refused.contains(&format!("{} or {last}", others.join(", "))), "{refused}");
+                let or = if others.is_empty() { "" } else { " or " };
+                assert!(refused.contains(&format!("{}{or}{last}", others.join(", "))), "{refused}");
                 words_compared += 1;
                 continue;
             }

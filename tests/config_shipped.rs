@@ -162,6 +162,7 @@ fn area(section: &Section) -> &'static str {
         "rotate" => "log",
         "history" => "hub",
         "secret" => "key",
+        "tls" => "server",
         title if title.ends_with("route") => "routes",
         title => title.trim_start_matches('[').split(['.', ']']).next().unwrap_or_default(),
     }

@@ -55,6 +55,7 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Text | Kind::Mask => "string",
         Kind::Words(_) | Kind::Texts | Kind::Program | Kind::Addresses | Kind::Keys | Kind::Networks => "strings",
         Kind::Secrets => "secrets",
+        Kind::Certificates => "certificates",
         Kind::Hub => "hub",
         Kind::Template => "template",
         Kind::Templates(_) => "templates",

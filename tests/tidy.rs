@@ -22,14 +22,15 @@ const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 /// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
 /// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ shard`, with `daemon`, `cli` and `ctl`
 /// beside them.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("config", &[]),
     ("grant", &["config"]),
     ("hub", &["config"]),
+    ("tls", &["config"]),
     ("wire", &["config", "hub"]),
     ("session", &["config", "hub", "wire"]),
-    ("http", &["config", "grant", "hub", "wire", "session"]),
-    ("shard", &["config", "hub", "wire", "session", "http", "store"]),
+    ("http", &["config", "grant", "hub", "tls", "wire", "session"]),
+    ("shard", &["config", "hub", "wire", "session", "http", "store", "tls"]),
     ("feed", &["config"]),
     ("store", &["config", "hub"]),
     ("server", &["config", "hub", "wire", "session", "http", "shard", "feed", "store"]),

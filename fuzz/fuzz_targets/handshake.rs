@@ -97,7 +97,7 @@ impl Backend for Checking {
         assert!(arrival.framing != Framing::Deflate || arrival.inflates);
     }
 
-    fn read_now(_: &DuplexStream, _: &mut [u8]) -> std::io::Result<usize> {
+    fn read_now(_: &mut DuplexStream, _: &mut [u8]) -> std::io::Result<usize> {
         Err(std::io::ErrorKind::WouldBlock.into())
     }
 

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 mod pages;
+mod secure;
 
 pub use pages::*;
+pub use secure::*;
 
 /// The upper bound of `message_max`: 64 MiB. One such message times `queue_max` is already the memory of a machine.
 pub const MESSAGE_BYTES_CEILING: usize = 64 << 20;
@@ -43,13 +45,6 @@ pub const HEADER_BYTES_MAX: usize = 16 << 10;
 pub const HEADER_FIELDS_MAX: usize = 100;
 /// The longest channel name, in bytes. It fits a log line, and a million of them fit into memory.
 pub const CHANNEL_BYTES_MAX: usize = 256;
-/// The longest secret, in bytes. The longest that is of use is a few hundred, and it must fit into a header field.
-pub const SECRET_BYTES_MAX: usize = 4 << 10;
-/// A shorter secret is warned of: 256 bits, as many as the hashes that they are used with (RFC 7518, section 3.2).
-pub const SECRET_BYTES_SHORT: usize = 32;
-/// How many secrets of one key are good at once. Each is compared with each request. Two are needed while one replaces another.
-pub const SECRETS_MAX: usize = 4;
-
 /// The longest host name, in bytes: the limit of DNS (RFC 1035, without the dot of the root).
 pub const HOST_BYTES_MAX: usize = 253;
 /// How much of `/etc/hosts` is read. The machine's own names are in its first lines; long lists of blocked hosts may follow.

@@ -54,6 +54,7 @@ mod syntax;
 pub mod template;
 pub(crate) mod text;
 mod text_file;
+mod tls;
 mod unclosed;
 mod units;
 mod values;
@@ -81,6 +82,7 @@ pub use static_route::Static;
 pub use store::{Store, Sync};
 pub use template::Template;
 pub(crate) use text::path as key_name;
+pub use tls::{Certificate, Tls, Unusable};
 pub(crate) use units::{duration, duration_text, size};
 
 /// The commented default configuration, as shipped in `config/pushd.toml`.

@@ -132,12 +132,7 @@ impl<'a> Item<'a> {
         let content = match text_file::read(path, Pipes::Refused, SECRET_BYTES_MAX as u64 + 1) {
             Ok(content) => content,
             Err(error) => {
-                let why = match error.kind() {
-                    io::ErrorKind::NotFound => "there is no such file".to_owned(),
-                    io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
-                    _ => error.to_string(),
-                };
-                let problem = self.error("this secret cannot be read").label(why);
+                let problem = self.error("this secret cannot be read").label(unreadable(&error));
                 self.note(problem.help(format!(
                     "the file is {}; `pushctl key new --file PATH` makes one. A reload reads it as the user that pushd runs as",
                     path.display()
@@ -166,12 +161,26 @@ impl<'a> Item<'a> {
             let label = format!("fewer than {SECRET_BYTES_SHORT} bytes");
             self.note(problem.label(label).help("`pushctl key new --file PATH` makes one of 32 random bytes"));
         }
+        self.warn_if_open(path, "secret");
+    }
+
+    /// Warns of a file that every user can read.
+    pub(super) fn warn_if_open(&self, path: &Path, what: &str) {
         let mode = fs::metadata(path).map_or(0, |found| found.permissions().mode());
         if mode & 0o007 != 0 {
-            let problem = Problem::warning(self.span(), "every user of this machine can read this secret");
+            let problem = Problem::warning(self.span(), format!("every user of this machine can read this {what}"));
             let label = format!("its mode is {:o}", mode & 0o777);
             self.note(problem.label(label).help(format!("`chmod o= {}`", path.display())));
         }
+    }
+}
+
+/// Why a file cannot be read.
+pub(super) fn unreadable(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".to_owned(),
+        _ => error.to_string(),
     }
 }
 

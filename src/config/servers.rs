@@ -14,7 +14,7 @@ use super::report::{Problem, Report, Span};
 use super::routes::Routes;
 use super::sharing::{self, Addresses};
 use super::static_route;
-use super::{Action, Hosts, Listen, Origins, Route};
+use super::{Action, Hosts, Listen, Origins, Route, Tls};
 
 /// `[server.NAME]`: a set of addresses with one table of routes.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +41,16 @@ pub struct Server {
     pub keep_alive: Duration,
     /// The maximum number of connections; `None`: that of the process.
     pub connections_max: Option<NonZeroUsize>,
+    /// The certificates; `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// The port of https to which every request is sent. Then it has no routes. `None`: none is.
+    pub redirects: Option<u16>,
 }
 
 /// An address that is listed already, by which server and where.
 type Again<'a> = (Item<'a>, (usize, Span));
+/// The words of `redirect`.
+pub(super) const REDIRECT: [(&str, bool); 1] = [("https", true)];
 
 /// Reads every `[server.NAME]`.
 pub(super) struct Servers<'r, 'a> {
@@ -70,7 +76,11 @@ impl<'a> Servers<'_, 'a> {
             let problem = Problem::whole("no server is configured, so pushd would listen on no address").absence();
             self.report.note(problem.help("`env pushd --print-default-config` prints a file with one"));
         }
-        let servers = items.into_iter().filter_map(|item| self.server(item)).collect();
+        let mut servers: Vec<Server> = items.into_iter().filter_map(|item| self.server(item)).collect();
+        let ports = servers.iter().filter(|server| server.tls.is_some()).flat_map(|server| &server.listen);
+        let port =
+            ports.filter_map(|listen| if let Listen::Tcp(tcp) = listen { Some(tcp.port()) } else { None }).next();
+        servers.iter_mut().filter_map(|server| server.redirects.as_mut()).for_each(|to| *to = port.unwrap_or(*to));
         (servers, self.routes)
     }
 
@@ -82,7 +92,16 @@ impl<'a> Servers<'_, 'a> {
         let shares = self.addresses.end(&table, item.key(), &listen, &hosts, again);
         let origins = table.value("origins", |item| addresses::origins(*item));
         let help = format!("add a table of what it serves: `[server.{}.routes]`", item.key());
-        let routes = table.required("routes", &help).map(|item| {
+        let redirects = table.item("redirect").and_then(|item| item.choice(&REDIRECT)).unwrap_or(false);
+        let item_of_routes = match table.item("routes") {
+            None if redirects => None,
+            _ => table.required("routes", &help),
+        };
+        if let Some(item) = item_of_routes.filter(|_| redirects) {
+            let problem = Problem::error(item.key_span(), "`routes` cannot be used with `redirect`");
+            item.note(problem.label("every request is sent to https").help("remove one of the two"));
+        }
+        let routes = item_of_routes.map(|item| {
             let (hubs, access, origins) = (self.hubs, self.access, origins.clone());
             Routes { hubs, access, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
         });
@@ -96,12 +115,22 @@ impl<'a> Servers<'_, 'a> {
             body_timeout: table.duration("body_timeout"),
             keep_alive: table.duration("keep_alive"),
             connections_max: table.item("connections_max").and_then(|i| i.positive()),
-            routes: routes.as_ref().map(|routes| routes.iter().map(|(_, route)| route.clone()).collect())?,
+            tls: table.item("tls").and_then(|item| item.tls()),
+            redirects: redirects.then_some(443),
+            routes: routes.iter().flatten().map(|(_, route)| route.clone()).collect(),
             listen: std::mem::take(&mut listen),
         };
-        let mut routes = routes?;
+        let mut routes = if redirects { Vec::new() } else { routes? };
         self.warn_open(&server, &routes);
         static_route::warn_unencrypted(self.report, &server.listen, &routes);
+        if let Some(item) = table.item("tls").filter(|_| server.shares.is_some()) {
+            let problem = Problem::error(item.key_span(), "`tls` belongs to the first server with these addresses");
+            item.note(
+                problem.help(
+                    "add the certificate to the list of that server: the name that a client asks for chooses one",
+                ),
+            );
+        }
         if server.shares.is_some() {
             server.listen.clear();
         }

@@ -12,6 +12,7 @@ use crate::config::{self, Config, Settings};
 use crate::daemon::exit::{Exit, Failure};
 use crate::daemon::journal;
 use crate::daemon::privileges::Identity;
+use crate::daemon::timeout;
 
 /// Report everything wrong with a configuration (exit code 78), or that nothing is (0)
 #[derive(Debug, Args)]
@@ -84,8 +85,9 @@ pub(super) fn load_settings(file: &Path) -> Result<(Config, Vec<Settings>), Faul
 }
 
 fn warn(config: &Config) {
-    for warning in &config.warnings {
-        journal::print(log::Level::Warn, &warning.to_string());
+    let expiring = config.expiring(timeout::seconds_since_1970());
+    for warning in config.warnings.iter().map(ToString::to_string).chain(expiring) {
+        journal::print(log::Level::Warn, &warning);
     }
 }
 

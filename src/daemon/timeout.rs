@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often `goes_on` is called.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -32,6 +32,11 @@ pub fn within<T: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("it ended in a panic")),
         }
     }
+}
+
+/// The time of the system, in seconds since 1970.
+pub fn seconds_since_1970() -> i64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 #[cfg(test)]

@@ -38,7 +38,9 @@ impl Hosts {
             config::Hosts::Any => &[][..],
             config::Hosts::Listed(names) => names,
         };
-        let names = of_pages.chain(own.iter().chain(machine).map(String::as_str));
+        let certificates = server.tls.iter().flat_map(|tls| &tls.certificates);
+        let certified = certificates.flat_map(|one| &one.names).map(String::as_str);
+        let names = of_pages.chain(own.iter().chain(machine).map(String::as_str)).chain(certified);
         Hosts {
             any: server.hosts == config::Hosts::Any,
             names: names

@@ -4,6 +4,7 @@
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
 //! - `neighbours` finds the site that a request names, `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
+//! - `secure` sends every request to https. `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
 //! - `authorization` asks for a key where a route needs one.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
@@ -41,6 +42,7 @@ mod redirect;
 mod refusals;
 mod resuming;
 pub mod routes;
+mod secure;
 pub mod site;
 pub mod status;
 mod subscription;
@@ -113,7 +115,7 @@ pub trait Backend: Clone + 'static {
     ///
     /// # Errors
     /// The error of the system call; [`std::io::ErrorKind::WouldBlock`] if there is nothing.
-    fn read_now(io: &Self::Io, buffer: &mut [u8]) -> std::io::Result<usize>;
+    fn read_now(io: &mut Self::Io, buffer: &mut [u8]) -> std::io::Result<usize>;
 
     /// Limits the bytes of a connection that the kernel buffers and has not sent yet.
     fn bound_unsent(io: &Self::Io);
@@ -255,6 +257,10 @@ async fn outcome<B: Backend>(
     if head.uri.path() == "*" {
         check_name(head, site)?;
         return Ok(Outcome::Answer(answer::options(guard::ALLOW)));
+    }
+    if let Some(port) = site.server.redirects {
+        check_name(head, site)?;
+        return Ok(Outcome::Answer(secure::redirect(head, port)));
     }
     let (handler, found) = find(head, site)?;
     let rest = found.rest;

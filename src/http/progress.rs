@@ -191,7 +191,7 @@ impl http_body::Body for Outgoing {
 /// Calls of a socket besides reading and writing.
 pub(super) struct Calls<T> {
     /// See [`super::Backend::read_now`].
-    pub(super) read_now: fn(&T, &mut [u8]) -> io::Result<usize>,
+    pub(super) read_now: fn(&mut T, &mut [u8]) -> io::Result<usize>,
     /// See [`super::Backend::bound_unsent`].
     pub(super) bound_unsent: fn(&T),
 }
@@ -228,8 +228,8 @@ impl<T> Watched<T> {
     }
 
     /// Asks the kernel for bytes when the last request is read. The runtime is notified of new bytes only a moment later.
-    fn read_last(&self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match (self.calls.read_now)(&self.io, buffer.initialize_unfilled()) {
+    fn read_last(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match (self.calls.read_now)(&mut self.io, buffer.initialize_unfilled()) {
             Ok(count) => {
                 buffer.advance(count);
                 Poll::Ready(Ok(()))

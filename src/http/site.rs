@@ -16,6 +16,7 @@ use crate::grant::Keyring;
 use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
+use crate::tls::Acceptor;
 use crate::wire::Transport;
 
 /// A hub of the running server.
@@ -40,6 +41,8 @@ pub struct Site {
     pub headers: Fields,
     /// The sites that share its addresses.
     pub neighbours: Neighbours,
+    /// What encrypts its connections; `None`: nothing.
+    pub tls: Option<Acceptor>,
     /// The logs of refused clients.
     pub refusals: Refusals,
     /// The bytes of bodies that are being read.
@@ -203,6 +206,7 @@ impl Site {
             hosts: Hosts::new(server, machine),
             headers: Fields::new(&server.headers),
             neighbours: Neighbours::default(),
+            tls: server.tls.as_ref().and_then(Acceptor::new),
             refusals: Refusals::default(),
             bodies: Bodies::default(),
             routes: Routes::new(server.routes.iter().map(|route| route.pattern.clone())),

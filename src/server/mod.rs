@@ -4,8 +4,10 @@
 //! Everything here runs on the control thread and may block; shards receive commands through their mailboxes.
 
 mod bind;
+mod certificates;
 mod descriptors;
 mod durable;
+mod error;
 mod estate;
 mod feeds;
 mod handover;
@@ -17,7 +19,6 @@ mod progress;
 pub mod rehearsal;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -39,12 +40,13 @@ use crate::shard::listener::Listener;
 use crate::shard::mailbox::{Command, Farewell, Mailbox};
 use crate::shard::owner::PlannedHistory;
 use crate::shard::{self, Plan, PlannedHub};
-use crate::store::OpenError;
 use crate::wire::Close;
 use bind::{AS_OURSELVES, Listeners, bound_name};
 pub use bind::{BindAs, BindError};
+use certificates::Watch;
 use descriptors::Descriptors;
 use durable::Durable;
+pub use error::ServeError;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::{Handover, TRIED};
@@ -78,45 +80,6 @@ struct Lasting {
     durable: Durable,
 }
 
-/// Why a configuration cannot be served.
-#[derive(Debug)]
-pub enum ServeError {
-    /// An address could not be bound.
-    Bind(BindError),
-    /// The store could not be opened.
-    Store(OpenError),
-    /// The system refused something else.
-    System(io::Error),
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Bind(error) => error.fmt(f),
-            ServeError::Store(error) => error.fmt(f),
-            ServeError::System(error) => write!(f, "cannot start serving: {error}"),
-        }
-    }
-}
-
-impl From<BindError> for ServeError {
-    fn from(error: BindError) -> ServeError {
-        ServeError::Bind(error)
-    }
-}
-
-impl From<OpenError> for ServeError {
-    fn from(error: OpenError) -> ServeError {
-        ServeError::Store(error)
-    }
-}
-
-impl From<io::Error> for ServeError {
-    fn from(error: io::Error) -> ServeError {
-        ServeError::System(error)
-    }
-}
-
 /// Why a server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -142,6 +105,8 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     /// `None` once the server is about to end.
     feeds: Option<Feeds>,
+    /// The files of certificates.
+    certificates: Watch,
 }
 
 impl Bound {
@@ -195,7 +160,18 @@ impl Bound {
         feeds.change(planned_feeds);
         log_addresses(&config, &listeners);
         let began_with = config.daemon.clone();
-        Ok(Server { config, began_with, listeners, inherited, lasting, clock, mailboxes, shards, feeds: Some(feeds) })
+        Ok(Server {
+            config,
+            began_with,
+            listeners,
+            inherited,
+            lasting,
+            clock,
+            mailboxes,
+            shards,
+            feeds: Some(feeds),
+            certificates: Watch::default(),
+        })
     }
 }
 

@@ -26,6 +26,7 @@ pub mod poll;
 mod present;
 pub mod record;
 pub mod run;
+mod socket;
 pub mod speech;
 pub mod subscribing;
 mod timing;
@@ -34,7 +35,6 @@ pub mod work;
 mod writing;
 
 use std::fmt;
-use std::io::{self, IoSlice};
 use std::num::NonZero;
 use std::ops::{AddAssign, SubAssign};
 use std::sync::Arc;
@@ -52,24 +52,13 @@ use outbox::Outbox;
 use poll::{Poll, Polling};
 use present::Present;
 use run::Staged;
+pub use socket::Socket;
 use speech::Speech;
 pub use turn::{Acts, Published, Tally, Turn, Wish};
 pub use writing::{Flushed, Written};
 
 /// Seconds since the shard began. Timers of sessions need nothing finer.
 pub type Seconds = u32;
-
-/// The socket of a session. No call waits.
-pub trait Socket {
-    /// Reads what is there; `WouldBlock` if nothing is.
-    fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Writes what the kernel accepts; `WouldBlock` if it accepts nothing.
-    fn try_write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Ends the direction towards the client.
-    fn shutdown_write(&mut self);
-    /// The address of the client, as the log shows it.
-    fn peer(&self) -> String;
-}
 
 /// What a route and its hub allow a session. All sessions of the route share it; a reload replaces it.
 #[derive(Debug, Clone, PartialEq)]

@@ -73,7 +73,7 @@ impl<S: Socket> Session<S> {
     pub fn flush(&mut self, run: &Run, now: Seconds) -> io::Result<Flushed> {
         let staged = std::mem::take(&mut self.state.staged);
         if staged.is_empty() {
-            return Ok(if self.outbox.is_none() { Flushed::Whole } else { Flushed::Waiting(0) });
+            return Ok(if self.is_waiting() { Flushed::Waiting(0) } else { Flushed::Whole });
         }
         if self.outbox.is_some() {
             return Ok(self.keep(run, staged, 0, now));
@@ -91,7 +91,7 @@ impl<S: Socket> Session<S> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Flushed::Whole)
+        Ok(if self.socket.is_blocked() { Flushed::Waiting(0) } else { Flushed::Whole })
     }
 
     /// Queues what was not written.
@@ -133,6 +133,9 @@ impl<S: Socket> Session<S> {
     /// # Errors
     /// The socket is broken.
     pub fn write_waiting(&mut self, now: Seconds) -> io::Result<bool> {
+        if !self.socket.flush()? {
+            return Ok(false);
+        }
         let Some(outbox) = &mut self.outbox else { return Ok(true) };
         let before = outbox.bytes();
         let written = outbox.write_to(&mut self.socket, &self.state.terms.hub, self.state.framing);
@@ -144,13 +147,16 @@ impl<S: Socket> Session<S> {
         if is_empty {
             self.outbox = None;
         }
-        Ok(is_empty)
+        Ok(is_empty && !self.socket.is_blocked())
     }
 
     /// Everything is written.
     pub fn after_writing(&mut self) -> Written {
         match self.state.phase {
-            Phase::Leaving => Written::End,
+            Phase::Leaving => {
+                self.socket.finish();
+                Written::End
+            }
             Phase::HalfClosed => {
                 self.socket.shutdown_write();
                 Written::Stay
@@ -167,12 +173,12 @@ impl<S: Socket> Session<S> {
 
     /// Whether something is staged or waits.
     pub fn has_to_say(&self) -> bool {
-        !self.state.staged.is_empty() || self.outbox.is_some()
+        !self.state.staged.is_empty() || self.is_waiting()
     }
 
     /// Whether something waits because the kernel did not accept it.
     pub fn is_waiting(&self) -> bool {
-        self.outbox.is_some()
+        self.outbox.is_some() || self.socket.is_blocked()
     }
 
     /// Bytes that wait.

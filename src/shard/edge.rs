@@ -86,7 +86,7 @@ impl Backend for Edge {
         }
     }
 
-    fn read_now(io: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_now(io: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
         io.read_now(buffer)
     }
 
@@ -143,6 +143,14 @@ impl Backend for Edge {
             label: None,
             value: plan.memory.dropped(),
         });
+        let certificates = plan.sites.values().filter_map(|site| site.server.tls.as_ref());
+        samples.extend(certificates.flat_map(|tls| &tls.certificates).map(|one| Sample {
+            name: "pushd_tls_certificate_expiry_timestamp_seconds",
+            help: "When a certificate expires, in seconds since 1970.",
+            kind: SampleKind::Gauge,
+            label: Some(("certificate", one.certificate.display().to_string())),
+            value: u64::try_from(one.expires).unwrap_or(0),
+        }));
         // All durable hubs share the store.
         let disk = plan.hubs.iter().find_map(|hub| hub.history.as_ref()?.disk.as_ref());
         samples.extend(disk.map(|disk| Sample {
@@ -195,6 +203,10 @@ impl Shard {
         {
             log::warn!("{} could not be adopted: {error}", session.socket().peer());
             table.abandon(key);
+        }
+        if table.session(key).is_some_and(|session| session.socket().has_ended()) {
+            // The kernel does not report that again.
+            table.readable(key, true);
         }
         self.relay.relay_published(&mut table);
         self.mailbox().bell.notify_one();

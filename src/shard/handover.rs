@@ -129,6 +129,9 @@ impl Shard {
         });
         let sessions = table.records().map(|(key, record, socket)| (Some(key), Item::Session(record.into()), socket));
         for (key, item, socket) in sessions.chain(connections) {
+            if !socket.can_be_given_away() {
+                continue;
+            }
             match packer.pack(&item, socket.as_fd()) {
                 Ok(true) => keys.push(key),
                 Ok(false) => log::warn!("{} cannot be handed over: its record is too large", socket.peer()),

@@ -26,6 +26,7 @@ use super::refusal::Refusal;
 use super::socket_file::SocketFile;
 use super::stream::{Admission, Raw, is_loopback};
 use crate::config::limits::ACCEPT_BACKOFF;
+use crate::tls::Acceptor;
 
 /// The minimum time between two log lines about failures to accept.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -215,6 +216,10 @@ fn distribute(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
         Ok(counted) => counted.boxed(),
         Err(limit) => {
             shard.counters().refused.add(1);
+            if plan.sites.get(&**server).is_some_and(|site| site.tls.is_some()) {
+                // An answer would need a handshake, which costs more than the connection would.
+                return;
+            }
             let refusal = Refusal {
                 is_of_address: matches!(limit, Limit::Address),
                 has_events: plan.sites.get(&**server).is_some_and(|site| site.has_events()),
@@ -226,8 +231,13 @@ fn distribute(accepted: Accepted, server: &Arc<str>, shard: &Rc<Shard>) {
     let Some(in_shard) = mailboxes[least].connections.join(usize::MAX) else { return };
     let admission = Admission { shard: in_shard, counted };
     shard.counters().accepted.add(1);
+    let acceptor = plan.sites.get(&**server).and_then(|site| site.tls.as_ref());
     let raw = match accepted {
-        Accepted::Tcp(socket, address) => Raw::tcp(socket, address.into(), admission),
+        Accepted::Tcp(socket, address) => match acceptor.map(Acceptor::channel) {
+            None => Raw::tcp(socket, address.into(), admission),
+            Some(Ok(channel)) => Raw::tls(socket, address.into(), channel, admission),
+            Some(Err(error)) => return log::warn!("{address} could not be served: {error}"),
+        },
         Accepted::Unix(socket) => Raw::unix(socket, admission),
     };
     if least == shard.index {

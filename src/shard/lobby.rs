@@ -17,8 +17,12 @@ use slab::Slab;
 use super::Shard;
 use super::edge::Edge;
 use super::stream::Raw;
+use super::table::SessionKey;
 use super::wheel::{TIMER_MAX, Timer, Wheel};
-use crate::config::limits::{HANDSHAKES_PER_TURN, HEADER_BYTES_MAX, REFUSAL_PATIENCE, TIMERS_PER_TURN};
+use crate::config::limits::{
+    HANDSHAKES_PER_TURN, HEADER_BYTES_MAX, REFUSAL_PATIENCE, TIMERS_PER_TURN, TLS_HANDSHAKE_TIMEOUT,
+    TLS_HANDSHAKE_WEIGHT,
+};
 use crate::http::Backend;
 use crate::http::opening::Opening;
 use crate::hub::Slot;
@@ -106,12 +110,17 @@ impl Shard {
         // One more second, because the present one is not complete.
         let timeout = match socket.is_reserve() {
             true => site.server.header_timeout.min(REFUSAL_PATIENCE),
+            false if site.tls.is_some() => site.server.header_timeout.min(TLS_HANDSHAKE_TIMEOUT),
             false => site.server.header_timeout,
         };
         let timeout = timeout.as_secs_f64().ceil() as Seconds + 1;
         let peer = socket.remote();
         let slot = self.lobby.borrow_mut().add(socket, server, self.now(), timeout);
         let watched = match self.lobby.borrow().waiting.get(slot as usize) {
+            // It may have to write more of its handshake.
+            Some(waiting) if waiting.socket.is_handshaking() => {
+                self.poller.add(&waiting.socket, SessionKey::silent(slot))
+            }
             Some(waiting) => self.poller.add_silent(&waiting.socket, slot),
             None => Ok(()),
         };
@@ -126,8 +135,12 @@ impl Shard {
     /// Reads connections that have sent something, at most as many as a turn may. `ready` are those that the poller reports now.
     pub(super) fn read_lobby(self: &Rc<Self>, ready: impl Iterator<Item = Slot>) {
         self.lobby.borrow_mut().ready.extend(ready);
-        for _ in 0..HANDSHAKES_PER_TURN {
+        let mut left = HANDSHAKES_PER_TURN;
+        while left > 0 {
             let Some(slot) = self.lobby.borrow_mut().ready.pop_front() else { return };
+            let is_handshaking = |waiting: &Waiting| waiting.socket.is_handshaking();
+            let is_heavy = self.lobby.borrow().waiting.get(slot as usize).is_some_and(is_handshaking);
+            left = left.saturating_sub(if is_heavy { TLS_HANDSHAKE_WEIGHT } else { 1 });
             self.read_first(slot);
         }
     }
@@ -204,7 +217,10 @@ impl Shard {
 
     /// Puts a connection without a request in flight aside: it is kept for the next process, with the bytes that were read of its
     /// next request.
-    pub(super) fn put_aside(&self, socket: Raw, early: Bytes, server: Arc<str>) {
+    pub(super) fn put_aside(&self, mut socket: Raw, early: Bytes, server: Arc<str>) {
+        if !socket.can_be_given_away() {
+            return socket.shutdown_write();
+        }
         self.idle_connections.borrow_mut().push((socket, early, server));
         self.mailbox().aside.fetch_add(1, Ordering::Relaxed);
     }

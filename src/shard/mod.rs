@@ -12,6 +12,7 @@ pub mod counters;
 pub mod disk;
 mod draining;
 mod edge;
+mod encrypted;
 pub mod gate;
 mod gathering;
 pub mod handover;

@@ -1,5 +1,5 @@
-//! The socket of a connection: TCP or Unix. The runtime watches it while HTTP is served, the epoll set of the shard after its
-//! upgrade.
+//! The socket of a connection: TCP, with or without TLS, or Unix. The runtime watches it while HTTP is served, the epoll set of the
+//! shard before the first request and after an upgrade.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -13,11 +13,13 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::encrypted::{Encrypted, Now};
 use super::gate::Counted;
 use super::peer::{Peer, TcpPeer};
 use crate::config::limits::{KEEP_ALIVE_MAX, SEND_UNSENT_BYTES_MAX};
 use crate::hub::Membership;
 use crate::session::Socket;
+use crate::tls::Channel;
 
 /// The counts that a connection is part of. They are lowered when the connection ends.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ enum RawSocket {
     Tcp(std::net::TcpStream, TcpPeer),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
+    /// TCP with TLS.
+    Tls(Box<Encrypted<std::net::TcpStream>>),
 }
 
 /// A socket that the runtime watches.
@@ -61,6 +65,7 @@ pub struct Stream {
 enum StreamSocket {
     Tcp(TcpStream, TcpPeer),
     Unix(UnixStream),
+    Tls(Box<Encrypted<TcpStream>>),
 }
 
 impl Raw {
@@ -90,6 +95,21 @@ impl Raw {
         Raw { socket: RawSocket::Tcp(socket, peer), admission }
     }
 
+    /// A TCP socket that does not block, encrypted by `channel`.
+    pub fn tls(socket: std::net::TcpStream, peer: TcpPeer, channel: Channel, admission: Admission) -> Raw {
+        Raw { socket: RawSocket::Tls(Box::new(Encrypted { socket, peer, channel })), admission }
+    }
+
+    /// Whether it can be given to another process. What encrypts it cannot.
+    pub fn can_be_given_away(&self) -> bool {
+        !matches!(self.socket, RawSocket::Tls(_))
+    }
+
+    /// Whether its handshake of TLS is not finished yet.
+    pub fn is_handshaking(&self) -> bool {
+        matches!(&self.socket, RawSocket::Tls(encrypted) if encrypted.channel.is_handshaking())
+    }
+
     /// A Unix socket that does not block.
     pub fn unix(socket: std::os::unix::net::UnixStream, admission: Admission) -> Raw {
         Raw { socket: RawSocket::Unix(socket), admission }
@@ -100,6 +120,7 @@ impl Raw {
         match &self.socket {
             RawSocket::Tcp(socket, _) => is_loopback(socket.local_addr()),
             RawSocket::Unix(_) => true,
+            RawSocket::Tls(encrypted) => is_loopback(encrypted.socket.local_addr()),
         }
     }
 
@@ -113,6 +134,7 @@ impl Raw {
         let socket = match self.socket {
             RawSocket::Tcp(socket, peer) => StreamSocket::Tcp(TcpStream::from_std(socket)?, peer),
             RawSocket::Unix(socket) => StreamSocket::Unix(UnixStream::from_std(socket)?),
+            RawSocket::Tls(encrypted) => StreamSocket::Tls(Box::new(encrypted.with_socket(TcpStream::from_std)?)),
         };
         Ok(Stream { socket, admission: self.admission })
     }
@@ -124,6 +146,7 @@ impl Stream {
         match &self.socket {
             StreamSocket::Tcp(_, peer) => Peer::Tcp(*peer),
             StreamSocket::Unix(_) => Peer::Unix,
+            StreamSocket::Tls(encrypted) => Peer::Tcp(encrypted.peer),
         }
     }
 
@@ -132,6 +155,7 @@ impl Stream {
         match &self.socket {
             StreamSocket::Tcp(socket, _) => is_loopback(socket.local_addr()),
             StreamSocket::Unix(_) => true,
+            StreamSocket::Tls(encrypted) => is_loopback(encrypted.socket.local_addr()),
         }
     }
 
@@ -140,6 +164,7 @@ impl Stream {
         match &self.socket {
             StreamSocket::Tcp(socket, _) => socket.writable().await,
             StreamSocket::Unix(socket) => socket.writable().await,
+            StreamSocket::Tls(encrypted) => encrypted.socket.writable().await,
         }
     }
 
@@ -152,19 +177,23 @@ impl Stream {
     ///
     /// # Errors
     /// The error of the system call; [`io::ErrorKind::WouldBlock`] if there is nothing.
-    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let socket = match &self.socket {
-            StreamSocket::Tcp(socket, _) => socket.as_fd(),
-            StreamSocket::Unix(socket) => socket.as_fd(),
+    pub fn read_now(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = match &mut self.socket {
+            StreamSocket::Tcp(socket, _) => (*socket).as_fd(),
+            StreamSocket::Unix(socket) => (*socket).as_fd(),
+            StreamSocket::Tls(encrypted) => return encrypted.channel.read(&mut Now(encrypted.socket.as_fd()), buffer),
         };
         Ok(rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?.0)
     }
 
     /// Limits the bytes that the kernel buffers and has not sent yet (tcp(7), `TCP_NOTSENT_LOWAT`).
     pub fn bound_unsent(&self) {
-        if let StreamSocket::Tcp(socket, peer) = &self.socket
-            && let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(SEND_UNSENT_BYTES_MAX)
-        {
+        let (socket, peer) = match &self.socket {
+            StreamSocket::Tcp(socket, peer) => (socket, peer),
+            StreamSocket::Tls(encrypted) => (&encrypted.socket, &encrypted.peer),
+            StreamSocket::Unix(_) => return,
+        };
+        if let Err(error) = SockRef::from(socket).set_tcp_notsent_lowat(SEND_UNSENT_BYTES_MAX) {
             log::debug!("the kernel may buffer more of an answer to {peer} than it should: {error}");
         }
     }
@@ -174,6 +203,7 @@ impl Stream {
         let socket = match self.socket {
             StreamSocket::Tcp(socket, peer) => RawSocket::Tcp(socket.into_std()?, peer),
             StreamSocket::Unix(socket) => RawSocket::Unix(socket.into_std()?),
+            StreamSocket::Tls(encrypted) => RawSocket::Tls(Box::new(encrypted.with_socket(TcpStream::into_std)?)),
         };
         Ok(Raw { socket, admission: self.admission })
     }
@@ -185,6 +215,7 @@ impl Raw {
         match &self.socket {
             RawSocket::Tcp(_, peer) => Peer::Tcp(*peer),
             RawSocket::Unix(_) => Peer::Unix,
+            RawSocket::Tls(encrypted) => Peer::Tcp(encrypted.peer),
         }
     }
 
@@ -195,17 +226,17 @@ impl Raw {
     /// # Errors
     /// The error of the system call.
     pub fn probe_after(&self, ping: Duration, timeout: Duration) -> io::Result<()> {
-        match &self.socket {
-            RawSocket::Tcp(socket, _) => {
-                let idle = ping.min(KEEP_ALIVE_MAX);
-                let probes = TcpKeepalive::new().with_time(idle).with_interval(idle);
-                let socket = SockRef::from(socket);
-                socket.set_tcp_keepalive(&probes)?;
-                socket.set_tcp_user_timeout(Some(idle + timeout.min(KEEP_ALIVE_MAX)))
-            }
+        let socket = match &self.socket {
+            RawSocket::Tcp(socket, _) => socket,
+            RawSocket::Tls(encrypted) => &encrypted.socket,
             // The kernel reports the end of the other process.
-            RawSocket::Unix(_) => Ok(()),
-        }
+            RawSocket::Unix(_) => return Ok(()),
+        };
+        let idle = ping.min(KEEP_ALIVE_MAX);
+        let probes = TcpKeepalive::new().with_time(idle).with_interval(idle);
+        let socket = SockRef::from(socket);
+        socket.set_tcp_keepalive(&probes)?;
+        socket.set_tcp_user_timeout(Some(idle + timeout.min(KEEP_ALIVE_MAX)))
     }
 }
 
@@ -219,6 +250,7 @@ impl AsFd for Raw {
         match &self.socket {
             RawSocket::Tcp(socket, _) => socket.as_fd(),
             RawSocket::Unix(socket) => socket.as_fd(),
+            RawSocket::Tls(encrypted) => encrypted.socket.as_fd(),
         }
     }
 }
@@ -228,6 +260,7 @@ impl Socket for Raw {
         match &mut self.socket {
             RawSocket::Tcp(socket, _) => socket.read(buffer),
             RawSocket::Unix(socket) => socket.read(buffer),
+            RawSocket::Tls(encrypted) => encrypted.channel.read(&mut encrypted.socket, buffer),
         }
     }
 
@@ -237,14 +270,43 @@ impl Socket for Raw {
             (RawSocket::Tcp(socket, _), [slice]) => socket.write(slice),
             (RawSocket::Tcp(socket, _), slices) => socket.write_vectored(slices),
             (RawSocket::Unix(socket), slices) => socket.write_vectored(slices),
+            (RawSocket::Tls(encrypted), slices) => encrypted.channel.write(&mut encrypted.socket, slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<bool> {
+        match &mut self.socket {
+            RawSocket::Tls(encrypted) => encrypted.channel.flush(&mut encrypted.socket),
+            RawSocket::Tcp(..) | RawSocket::Unix(_) => Ok(true),
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        matches!(&self.socket, RawSocket::Tls(encrypted) if encrypted.channel.is_blocked())
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(&self.socket, RawSocket::Tls(encrypted) if encrypted.channel.has_ended())
+    }
+
+    fn finish(&mut self) {
+        if let RawSocket::Tls(encrypted) = &mut self.socket {
+            encrypted.channel.end();
+            // What the kernel does not accept now is lost with the connection.
+            let _ = encrypted.channel.flush(&mut encrypted.socket);
         }
     }
 
     fn shutdown_write(&mut self) {
         // An error means that the connection has already ended.
-        let _ = match &self.socket {
+        let _ = match &mut self.socket {
             RawSocket::Tcp(socket, _) => socket.shutdown(Shutdown::Write),
             RawSocket::Unix(socket) => socket.shutdown(Shutdown::Write),
+            RawSocket::Tls(encrypted) => {
+                encrypted.channel.end();
+                let sent = encrypted.channel.flush(&mut encrypted.socket);
+                sent.and_then(|_| encrypted.socket.shutdown(Shutdown::Write))
+            }
         };
     }
 
@@ -258,6 +320,7 @@ impl AsyncRead for Stream {
         match &mut self.get_mut().socket {
             StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_read(cx, buffer),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
+            StreamSocket::Tls(encrypted) => encrypted.poll_read(cx, buffer),
         }
     }
 }
@@ -267,6 +330,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().socket {
             StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_write(cx, bytes),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_write(cx, bytes),
+            StreamSocket::Tls(encrypted) => encrypted.poll_write(cx, &[IoSlice::new(bytes)]),
         }
     }
 
@@ -278,6 +342,7 @@ impl AsyncWrite for Stream {
         match &mut self.get_mut().socket {
             StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_write_vectored(cx, slices),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            StreamSocket::Tls(encrypted) => encrypted.poll_write(cx, slices),
         }
     }
 
@@ -285,14 +350,18 @@ impl AsyncWrite for Stream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            StreamSocket::Tcp(..) | StreamSocket::Unix(_) => Poll::Ready(Ok(())),
+            StreamSocket::Tls(encrypted) => encrypted.poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
             StreamSocket::Tcp(socket, _) => Pin::new(socket).poll_shutdown(cx),
             StreamSocket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            StreamSocket::Tls(encrypted) => encrypted.poll_shutdown(cx),
         }
     }
 }

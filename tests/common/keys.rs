@@ -20,6 +20,7 @@ pub fn around(section: &Section, entry: &str) -> String {
         "rotate" => format!("[log]\nrotate = {{ {entry} }}\n"),
         "history" => format!("[hub.n]\nhistory = {{ {entry} }}\n"),
         "secret" => format!("[key.n]\nsecret = {{ {entry} }}\n"),
+        "tls" => format!("[server.n]\ntls = {{ {entry} }}\n"),
         title if title.ends_with("route") => {
             let others = required(section, entry.split(' ').next().unwrap_or_default());
             let server = "[server.s]\nlisten = \"127.0.0.1:1\"\n";
@@ -80,6 +81,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::ErrorPages => ["{ 404 = \"one\" }", "{ 404 = \"other\" }"].map(str::to_owned),
         Kind::Keys => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
         Kind::Networks => quoted(["10.0.0.0/8", "::1"]),
+        Kind::Certificates => ["one", "other"].map(|file| format!("{{ certificate = {file:?}, key = \"key\" }}")),
         Kind::Secrets => ["one", "other"].map(|file| format!("{{ file = {file:?} }}")),
         Kind::Program => ["[\"one\"]", "[\"one\", \"2\"]"].map(str::to_owned),
         Kind::Addresses => quoted(["127.0.0.1:11", "127.0.0.1:12"]),
@@ -103,6 +105,16 @@ pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
         if *table == keys::SECRET {
             if is_ours {
                 text.push_str(&format!("[key.secret]\nsecret = {{ {} = {value} }}\n", key.name));
+            }
+            continue;
+        }
+        if *table == keys::TLS {
+            if is_ours {
+                let others = required(table, key.name).replace('\n', ", ");
+                text.push_str(&format!(
+                    "[server.tls]\nlisten = \"127.0.0.1:9\"\nredirect = \"https\"\ntls = {{ {others}{} = {value} }}\n",
+                    key.name
+                ));
             }
             continue;
         }

@@ -9,6 +9,7 @@ pub mod events;
 pub mod http;
 pub mod polls;
 pub mod service;
+pub mod tls;
 pub mod wire;
 pub mod ws;
 

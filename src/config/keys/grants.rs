@@ -1,9 +1,26 @@
-//! The entries of the keys that say who may do what.
+//! The entries of the keys that say who may do what, and of certificates.
 
 use super::Change::AtOnce;
 use super::Fallback::{Nothing, Required};
 use super::Kind::{Networks, Path, Patterns, Secrets, Text};
 use super::{Section, key};
+
+/// `tls`
+pub const TLS: Section = Section {
+    title: "tls",
+    keys: &[
+        key("certificate", Path, Required, AtOnce, "The file of the certificate, with the chain behind it."),
+        key("key", Path, Required, AtOnce, "The file of its private key."),
+        key("ocsp", Path, Nothing("none"), AtOnce, "The file of an OCSP response that is sent with the certificate."),
+        key(
+            "client_ca",
+            Path,
+            Nothing("clients need none"),
+            AtOnce,
+            "Who must have signed the certificate of a client.",
+        ),
+    ],
+};
 
 /// `[key.NAME]`
 pub const KEY: Section = Section {

@@ -12,7 +12,7 @@ mod grants;
 mod routes;
 mod table;
 
-pub use grants::{KEY, SECRET};
+pub use grants::{KEY, SECRET, TLS};
 pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, REDIRECT, STATIC, WEBSOCKET};
 pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
@@ -104,6 +104,8 @@ pub enum Kind {
     Templates(usize),
     /// A list of patterns of channels, at most this many, or one alone.
     Patterns(usize),
+    /// A certificate with its key; several in a list.
+    Certificates,
     /// Where a secret is: a file or a credential; several in a list.
     Secrets,
     /// The names of keys in a list, or one alone.
@@ -204,9 +206,9 @@ pub const ROUTES: [&Section; 11] =
     [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 22] = [
+pub const SECTIONS: [&Section; 23] = [
     &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT,
-    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET,
+    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET, &TLS,
 ];
 
 /// The words of a list that pairs each word with its value.

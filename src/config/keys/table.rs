@@ -7,13 +7,14 @@ use std::time;
 use super::Change::{AtOnce, NewConnections, Restart};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    Addresses, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Fields, Flag, Hosts, Hub, LogTarget,
-    Mask, Named, Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
+    Addresses, Certificates, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Fields, Flag, Hosts, Hub,
+    LogTarget, Mask, Named, Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
 };
 use super::{KEY, Kind, Section, UNBOUNDED, key, words};
 use crate::config::hubs::WHEN_SLOW;
 use crate::config::limits::MESSAGE_BYTES_CEILING;
 use crate::config::process::{FORMATS, LEVELS};
+use crate::config::servers::REDIRECT;
 
 const SECOND: time::Duration = time::Duration::from_secs(1);
 /// The longest duration that can be set. Every sum with a clock stays far below its end.
@@ -215,7 +216,21 @@ pub const SERVER: Section = Section {
             NewConnections,
             "The maximum number of connections to this server.",
         ),
-        key("routes", Routes, Required, AtOnce, "What each path serves."),
+        key(
+            "tls",
+            Certificates,
+            Nothing("plain HTTP"),
+            NewConnections,
+            "The certificate for https, or a list of several.",
+        ),
+        key(
+            "redirect",
+            Word(&words(&REDIRECT)),
+            Nothing("none"),
+            AtOnce,
+            "Sends every request to the same address with https; then there are no routes.",
+        ),
+        key("routes", Routes, Nothing("only with redirect"), AtOnce, "What each path serves."),
     ],
 };
 

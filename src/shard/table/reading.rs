@@ -156,7 +156,9 @@ impl<S: Socket> Table<S> {
                     let is_ending = self.sessions[slot as usize].is_ending();
                     self.hear(slot, &mut buffer[..count], slice);
                     // Less than there was room for: nothing more is there (epoll(7), edge-triggered use).
-                    if count < most && !is_ending {
+                    let has_ended =
+                        self.sessions.get(slot as usize).is_some_and(|session| session.socket().has_ended());
+                    if count < most && !is_ending && !has_ended {
                         return;
                     }
                 }
