@@ -122,7 +122,9 @@ impl<'a> Servers<'_, 'a> {
         };
         let mut routes = if redirects { Vec::new() } else { routes? };
         self.warn_open(&server, &routes);
-        static_route::warn_unencrypted(self.report, &server.listen, &routes);
+        if server.tls.is_none() {
+            static_route::warn_unencrypted(self.report, &server.listen, &routes);
+        }
         if let Some(item) = table.item("tls").filter(|_| server.shares.is_some()) {
             let problem = Problem::error(item.key_span(), "`tls` belongs to the first server with these addresses");
             item.note(

@@ -120,7 +120,10 @@ pub(super) fn warn_unencrypted(report: &Report<'_>, listen: &[Listen], routes: &
     for (span, route) in routes.iter().filter(|(_, route)| asks(&route.action)) {
         let title = format!("passwords for `{}` are sent to {address} without encryption", route.pattern);
         let problem = Problem::warning(span.clone(), title).label("everybody on the way can read them");
-        report.note(problem.help("listen on 127.0.0.1 or on a Unix socket behind a proxy that has TLS"));
+        report
+            .note(problem.help(
+                "add `tls` to the server, or listen on 127.0.0.1 or on a Unix socket behind a proxy that has it",
+            ));
     }
 }
 

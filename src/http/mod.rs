@@ -3,8 +3,8 @@
 //! - [`connection`] serves one connection, and passes its socket to the backend when a request upgrades; `linger` ends it.
 //!   [`opening`] answers the usual handshake without hyper.
 //! - `guard` checks each request where hyper is too lenient. `content` reads the content of each request, used or not.
-//! - `neighbours` finds the site that a request names, `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
-//! - `secure` sends every request to https. `hosts` decides which names the server answers to, `origin` which pages may use a route, `reader` which may read an answer.
+//! - `neighbours` finds the site that a request names, `hosts` decides which names the server answers to, `origin` which pages may use a
+//!   route, `reader` which may read an answer. `secure` sends every request to https.
 //! - `authorization` asks for a key where a route needs one.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
