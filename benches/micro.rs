@@ -157,6 +157,7 @@ fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
         since: None,
         poll: None,
         identity: None,
+        granted: None,
         to: channel.clone(),
         head: Bytes::new(),
         greeting: None,

@@ -57,6 +57,7 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Secrets => "secrets",
         Kind::Certificates => "certificates",
         Kind::Hub => "hub",
+        Kind::Tokens => "name",
         Kind::Template => "template",
         Kind::Templates(_) => "templates",
         Kind::Patterns(_) => "patterns",

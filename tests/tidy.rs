@@ -36,7 +36,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("server", &["config", "hub", "wire", "session", "http", "shard", "feed", "store"]),
     ("daemon", &["config"]),
     ("cli", &["config", "daemon"]),
-    ("ctl", &["config", "hub", "store", "daemon"]),
+    ("ctl", &["config", "grant", "hub", "store", "daemon"]),
     ("main", &["config", "server", "daemon", "cli"]),
     ("bin", &["config", "daemon", "ctl"]),
 ];

@@ -31,6 +31,7 @@ complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "config" -d 'Look at
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "diff" -d 'Show which keys another configuration would change, and when: at once, for new connections, or by a restart'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "publish" -d 'Publish a message, and print the server\'s answer'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "key" -d 'Make a secret for a key or for tokens'
+complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "token" -d 'Make a token from the secret in the configuration, or look at one'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "subscribe" -d 'Print what comes over a WebSocket, one message a line'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "connect" -d 'Talk over a WebSocket: send lines, print what comes'
 complete -c pushctl -n "__fish_pushctl_needs_command" -f -a "status" -d 'Say whether pushd runs (exit code 0) or not (3), and a few figures from its metrics'
@@ -56,6 +57,20 @@ complete -c pushctl -n "__fish_pushctl_using_subcommand key; and not __fish_seen
 complete -c pushctl -n "__fish_pushctl_using_subcommand key; and not __fish_seen_subcommand_from new" -f -a "new" -d 'Write a new secret to a file that only this user can read, and print what to write into the configuration'
 complete -c pushctl -n "__fish_pushctl_using_subcommand key; and __fish_seen_subcommand_from new" -l file -d 'The file, which must not exist [default: NAME.key]' -r -F
 complete -c pushctl -n "__fish_pushctl_using_subcommand key; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -s c -l config -d 'The configuration' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -l name -d 'NAME in [token.NAME]; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -l ttl -d 'How long a new token is good' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -f -a "make" -d 'Print a token with these claims, signed with the first secret'
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and not __fish_seen_subcommand_from make check" -f -a "check" -d 'Print what a token says, and whether it is good (exit code 1 if not)'
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from make" -s c -l config -d 'The configuration' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from make" -l name -d 'NAME in [token.NAME]; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from make" -l ttl -d 'How long a new token is good' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from make" -s h -l help -d 'Print help'
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from check" -s c -l config -d 'The configuration' -r -F
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from check" -l name -d 'NAME in [token.NAME]; needed where there are several' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from check" -l ttl -d 'How long a new token is good' -r
+complete -c pushctl -n "__fish_pushctl_using_subcommand token; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help'
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l count -d 'End after N messages' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l timeout -d 'End after so long, as in 500ms, 10s, 2m; a bare number is in seconds' -r
 complete -c pushctl -n "__fish_pushctl_using_subcommand subscribe" -l origin -d 'Connect as a page of this origin would' -r

@@ -24,6 +24,7 @@ use super::sources::Sources;
 use super::store;
 use super::text::shown;
 use super::text_file::Pipes;
+use super::tokens::TokenTables;
 use super::{Config, Daemon, Errors};
 
 /// Reads and checks the file at `path` and its drop-ins, and whether the directories and users in them exist.
@@ -133,10 +134,12 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let top = Table::top(report, &keys::TOP, entries);
     let hubs = Hubs::declared(&top);
     let access = AccessKeys::read(&top);
+    let tokens = TokenTables::read(&top);
     let servers = Servers {
         report,
         hubs: &hubs,
         access: &access,
+        tokens: &tokens,
         addresses: Default::default(),
         ports: HashMap::new(),
         routes: Vec::new(),
@@ -147,6 +150,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     if report.is_good() {
         hubs.note_unused(report);
         access.note_unused(report);
+        tokens.note_unused(report);
         hub_warnings::note(report, &routes, &feeds);
     }
     let hubs = hubs.read();

@@ -10,6 +10,7 @@
 //!   process  store  hubs  feeds  access      one module for each kind of table
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
+//!   tls  tokens                              certificates, and what tokens are checked with
 //!       secret                                read a file that the table names
 //!       units  network  addresses  template  pattern  channel_pattern    the formats inside strings
 //! report -> error                            the messages to the operator
@@ -55,6 +56,7 @@ pub mod template;
 pub(crate) mod text;
 mod text_file;
 mod tls;
+mod tokens;
 mod unclosed;
 mod units;
 mod values;
@@ -83,6 +85,7 @@ pub use store::{Store, Sync};
 pub use template::Template;
 pub(crate) use text::path as key_name;
 pub use tls::{Certificate, Tls, Unusable};
+pub use tokens::{CLAIM, TokenKeys, Tokens, public_key};
 pub(crate) use units::{duration, duration_text, size};
 
 /// The commented default configuration, as shipped in `config/pushd.toml`.
@@ -160,6 +163,29 @@ impl Action {
         }
     }
 
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        match self {
+            Action::Publish(publish) => publish.tokens.as_ref(),
+            Action::Presence(presence) => presence.tokens.as_ref(),
+            other => other.subscription()?.tokens.as_ref(),
+        }
+    }
+
+    /// The templates that requests fill.
+    pub fn templates(&self) -> Vec<&Template> {
+        let own: [Option<&Template>; 3] = match self {
+            Action::WebSocket(socket) => [&socket.to, &socket.greeting, &socket.identity].map(Option::as_ref),
+            Action::Events(events) => [events.identity.as_ref(), None, None],
+            Action::Poll(poll) => [poll.identity.as_ref(), None, None],
+            Action::Publish(publish) => [publish.channel.as_ref(), publish.message.as_ref(), None],
+            Action::Presence(presence) => [Some(&presence.channel), None, None],
+            _ => [None; 3],
+        };
+        let channels = self.subscription().map(|subscription| &subscription.channels);
+        own.into_iter().flatten().chain(channels.into_iter().flatten()).collect()
+    }
+
     /// The web pages that may use it, if it checks them.
     pub fn origins(&self) -> Option<&Origins> {
         match self {
@@ -212,6 +238,8 @@ pub struct Subscription {
     pub origins: Origins,
     /// What is logged at level info about its clients.
     pub log: SessionLog,
+    /// The tokens that are accepted; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
 }
 
 /// A route that answers with an event stream (`text/event-stream`).
@@ -244,6 +272,8 @@ pub struct PresenceRoute {
     pub channel: Template,
     /// The keys that are accepted; `None`: no key is needed.
     pub keys: Option<Vec<AccessKey>>,
+    /// The tokens that are accepted; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
     /// Which web pages may ask.
     pub origins: Origins,
 }
@@ -296,6 +326,8 @@ pub struct Publish {
     pub origins: Origins,
     /// The keys that are accepted; `None`: no key is needed.
     pub keys: Option<Vec<AccessKey>>,
+    /// The tokens that are accepted; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
     /// Whether a request contains several messages, each with its channel. Then the only method is POST, and `message` is `None`.
     pub batch: bool,
 }

@@ -177,6 +177,11 @@ impl<'a> Item<'a> {
         self.key_start..self.key_end
     }
 
+    /// Whether the files that the configuration names are read, too.
+    pub(super) fn reads_files(&self) -> bool {
+        self.report.reads_files
+    }
+
     /// The location of its value.
     pub(super) fn span(&self) -> Span {
         self.value.span()

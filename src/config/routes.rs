@@ -13,6 +13,7 @@ use super::pattern::Paths;
 use super::reader::{Item, Table, listed};
 use super::redirect;
 use super::report::{Problem, Span};
+use super::tokens::{CLAIM, TokenTables};
 use super::{
     Accept, Action, HubId, Method, OnMessage, Origins, Page, Pattern, PresenceRoute, Publish, Route, SessionLog,
     Template,
@@ -24,6 +25,8 @@ pub(super) struct Routes<'r, 'a> {
     pub(super) hubs: &'r Hubs<'a>,
     /// The keys that routes may name.
     pub(super) access: &'r AccessKeys<'a>,
+    /// The tokens that routes may name.
+    pub(super) tokens: &'r TokenTables<'a>,
     /// The origins of the server, for routes without a list of their own.
     pub(super) origins: Origins,
     /// The routes so far, each with the location of its path.
@@ -63,6 +66,7 @@ impl<'a> Routes<'_, 'a> {
         }
         let parameters = pattern.as_ref().map(|pattern| pattern.names().collect::<Vec<_>>()).unwrap_or_default();
         let action = self.action(item.table(section?)?, &parameters);
+        action.iter().for_each(|action| note_claims_without_token(&item, action));
         if let (Ok(pattern), Some(Action::Redirect(redirect))) = (&pattern, &action) {
             redirect::note_loop(&item, pattern, redirect);
         }
@@ -95,7 +99,13 @@ impl<'a> Routes<'_, 'a> {
         }
         let channel = table.required("channel", "add the channel: `channel = \"{channel}\"`").and_then(|i| name(&i));
         let keys = self.access.of_route(table);
-        Some(PresenceRoute { origins: self.origins(table), keys, hub: hub?, channel: channel? })
+        Some(PresenceRoute {
+            origins: self.origins(table),
+            keys,
+            tokens: self.tokens.of_route(table),
+            hub: hub?,
+            channel: channel?,
+        })
     }
 
     /// Adds a `problem` with the hub that `item` names: it lacks the entry `needed`.
@@ -133,6 +143,7 @@ impl<'a> Routes<'_, 'a> {
             methods,
             origins: self.origins(table),
             keys: self.access.of_route(table),
+            tokens: self.tokens.of_route(table),
             batch,
             hub: hub?,
             channel: channel?,
@@ -180,6 +191,16 @@ fn kind(item: &Item<'_>) -> Option<&'static Section> {
             item.note(problem);
             None
         }
+    }
+}
+
+/// Reports a template with a claim where no token has any.
+fn note_claims_without_token(item: &Item<'_>, action: &Action) {
+    let mut claims = action.templates().into_iter().flat_map(Template::names).filter(|name| name.starts_with(CLAIM));
+    let has_tokens = item.members().iter().any(|member| member.key() == "tokens");
+    if let Some(name) = claims.next().filter(|_| !has_tokens) {
+        let problem = Problem::error(item.key_span(), format!("`{{{name}}}` has no value here"));
+        item.note(problem.label("this route accepts no tokens").help("add `tokens = \"NAME\"`, and `[token.NAME]`"));
     }
 }
 

@@ -14,6 +14,7 @@ use super::report::{Problem, Report, Span};
 use super::routes::Routes;
 use super::sharing::{self, Addresses};
 use super::static_route;
+use super::tokens::TokenTables;
 use super::{Action, Hosts, Listen, Origins, Route, Tls};
 
 /// `[server.NAME]`: a set of addresses with one table of routes.
@@ -60,6 +61,8 @@ pub(super) struct Servers<'r, 'a> {
     pub(super) hubs: &'r Hubs<'a>,
     /// The keys that routes may name.
     pub(super) access: &'r AccessKeys<'a>,
+    /// The tokens that routes may name.
+    pub(super) tokens: &'r TokenTables<'a>,
     /// The addresses in use so far, of all servers.
     pub(super) addresses: Addresses,
     /// For each port, of IPv4 or IPv6: the location that listens on all addresses, and the first that listens on a single one.
@@ -102,8 +105,8 @@ impl<'a> Servers<'_, 'a> {
             item.note(problem.label("every request is sent to https").help("remove one of the two"));
         }
         let routes = item_of_routes.map(|item| {
-            let (hubs, access, origins) = (self.hubs, self.access, origins.clone());
-            Routes { hubs, access, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
+            let (hubs, access, tokens, origins) = (self.hubs, self.access, self.tokens, origins.clone());
+            Routes { hubs, access, tokens, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
         });
         let mut server = Server {
             shares,
@@ -182,13 +185,13 @@ impl<'a> Servers<'_, 'a> {
             _ => None,
         });
         let Some(address) = open else { return };
-        let is_open = |action: &Action| matches!(action, Action::Publish(publish) if publish.keys.is_none());
+        let is_open = |action: &Action| matches!(action, Action::Publish(publish) if publish.keys.is_none() && publish.tokens.is_none());
         for (span, route) in routes.iter().filter(|(_, route)| is_open(&route.action)) {
             let title = format!("every client that reaches {address} may publish at `{}`", route.pattern);
             let problem = Problem::warning(span.clone(), title).label("open to other machines");
             self.report.note(
                 problem.help(
-                    "add `keys` to the route, or move it to a server of its own on 127.0.0.1 or on a Unix socket",
+                    "add `keys` or `tokens` to the route, or move it to a server of its own on 127.0.0.1 or on a Unix socket",
                 ),
             );
         }

@@ -67,7 +67,8 @@ impl<'a> Routes<'_, 'a> {
         let channels = table.value("channels", |item| channels(*item));
         let origins = self.origins(table);
         let log = table.choice("log", &SESSION_LOG);
-        Some(Subscription { hub: hub?, channels, origins, log })
+        let tokens = self.tokens.of_route(table);
+        Some(Subscription { hub: hub?, channels, origins, log, tokens })
     }
 
     fn identity(&self, table: &Table<'a>, subscription: Option<&Subscription>) -> Option<Template> {

@@ -11,6 +11,7 @@ use std::fmt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::channel_pattern::{self, ChannelPattern};
+use super::tokens::CLAIM;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,7 +255,9 @@ impl Part {
             Some((name, default)) => (name, Some(default.to_owned())),
             None => (inside, None),
         };
-        let name = parameter_name(&format!("{{{inside}}}"), name).map_err(|what| TemplateError { at, what })?;
+        // A claim of a token is no parameter of a request.
+        let bare = name.strip_prefix(CLAIM).unwrap_or(name);
+        parameter_name(&format!("{{{inside}}}"), bare).map_err(|what| TemplateError { at, what })?;
         Ok(Part::Hole { name: name.to_owned(), default })
     }
 }

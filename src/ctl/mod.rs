@@ -8,6 +8,7 @@
 //! stop  reload  status    instance: which pidfile, whether it is locked, by which process
 //! bench                   url -> a module of its own, without the runtime
 //! key                     a file with a new secret
+//! token                   config; grant makes the verdict
 //! store                   the store's files, beside a running pushd or without one
 //! completions             the definition of the command line below
 //! ```
@@ -42,6 +43,7 @@ mod store;
 mod subscribe;
 mod talk;
 mod tls;
+mod token;
 mod unit;
 mod url;
 mod websocket;
@@ -91,6 +93,7 @@ enum Command {
     Diff(diff::Diff),
     Publish(publish::Publish),
     Key(key::KeyCommand),
+    Token(token::TokenCommand),
     Subscribe(subscribe::Subscribe),
     Connect(connect::Connect),
     Status(status::Status),
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Diff(diff) => diff.run(),
         Command::Publish(publish) => publish.run(),
         Command::Key(key) => key.run(),
+        Command::Token(token) => token.run(),
         Command::Subscribe(subscribe) => subscribe.run(),
         Command::Connect(connect) => connect.run(),
         Command::Status(status) => status.run(),

@@ -22,7 +22,7 @@ use super::arguments::Arguments;
 use super::body::Body;
 use super::reader::Reader;
 use super::site::EventsHandler;
-use super::{Site, head, resuming, subscription};
+use super::{Site, authorization, head, resuming, subscription};
 use crate::config::limits::{HEADER_FIELDS_MAX, RETRY_MAX, RETRY_MIN, RETRY_SESSIONS};
 use crate::session::Arrival;
 use crate::wire::{Framing, event_stream};
@@ -42,7 +42,7 @@ const FIELDS: head::Fixed = [
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if a limit is reached, with
 /// the time to reconnect.
 pub fn respond(
-    EventsHandler { route, terms }: &EventsHandler,
+    EventsHandler { route, terms, tokens }: &EventsHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,
@@ -55,8 +55,12 @@ pub fn respond(
         let why = "this path answers with text/event-stream, which the request does not accept";
         return Err(reader.allowed(answer::text(StatusCode::NOT_ACCEPTABLE, why)));
     }
+    let tokens = tokens.as_ref();
+    let token = authorization::token(tokens, request, arguments).map_err(|refusal| reader.allowed(*refusal))?;
     let channels = subscription::channels(&route.subscription.channels, arguments)
         .map_err(|why| reader.allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
+    authorization::check_channels(tokens, token, &channels)
+        .map_err(|why| reader.allowed(answer::text(StatusCode::FORBIDDEN, why)))?;
     let identity = subscription::identity(route.identity.as_ref(), terms, arguments)
         .map_err(|why| reader.allowed(answer::text(StatusCode::BAD_REQUEST, why)))?;
     if request.method == Method::HEAD {
@@ -81,6 +85,7 @@ pub fn respond(
         since: resuming::since(&request.headers, arguments),
         poll: None,
         identity,
+        granted: authorization::granted(tokens, token),
         head: beginning.into(),
         greeting: None,
         early: Bytes::new(),

@@ -18,7 +18,7 @@ use super::events::X_ACCEL_BUFFERING;
 use super::reader::Reader;
 use super::refusals::shortened;
 use super::site::PollHandler;
-use super::{Site, head, resuming, subscription};
+use super::{Site, authorization, head, resuming, subscription};
 use crate::config;
 use crate::config::limits::{POLL_MESSAGES_DEFAULT, POLL_MESSAGES_MAX, POLL_WAIT_DEFAULT, POLL_WAIT_MAX};
 use crate::hub::{Position, Since};
@@ -38,7 +38,7 @@ const FIELDS: head::Fixed =
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if it has no position, with
 /// the present one, which `position` tells.
 pub fn respond(
-    PollHandler { route, terms }: &PollHandler,
+    PollHandler { route, terms, tokens }: &PollHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,
@@ -54,7 +54,10 @@ pub fn respond(
         return Err(refused(StatusCode::NOT_ACCEPTABLE, why.to_owned()));
     }
     let bad = |why| refused(StatusCode::BAD_REQUEST, why);
+    let tokens = tokens.as_ref();
+    let token = authorization::token(tokens, request, arguments).map_err(|refusal| reader.allowed(*refusal))?;
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad)?;
+    authorization::check_channels(tokens, token, &channels).map_err(|why| refused(StatusCode::FORBIDDEN, why))?;
     let identity = subscription::identity(route.identity.as_ref(), terms, arguments).map_err(bad)?;
     let polling = polling(arguments).map_err(bad)?;
     if terms.hub.history.is_none() {
@@ -88,6 +91,7 @@ pub fn respond(
         since: Some(since),
         poll: Some(polling),
         identity,
+        granted: authorization::granted(tokens, token),
         head: head::of_session(FIELDS, reader, framing == Framing::Poll).into(),
         greeting: None,
         early: Bytes::new(),

@@ -11,8 +11,8 @@ use super::arguments::Arguments;
 use super::reader::Reader;
 use super::site::PresenceHandler;
 use super::{Backend, Client, Site, authorization, subscription};
-use crate::hub::Partition;
 use crate::hub::presence::Attendees;
+use crate::hub::{Partition, Selector};
 
 #[derive(Serialize)]
 struct Present<'a> {
@@ -38,7 +38,7 @@ fn is_zero(more: &usize) -> bool {
 /// # Errors
 /// The answer with the reason of a refusal.
 pub async fn respond<B: Backend>(
-    PresenceHandler { route, keys, hub_id, hub }: &PresenceHandler,
+    PresenceHandler { route, keys, tokens, hub_id, hub }: &PresenceHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,
@@ -48,9 +48,13 @@ pub async fn respond<B: Backend>(
     let reader = Reader::check(&route.origins, request, &site.hosts, client.on_loopback)?;
     reader.check_method(&request.method)?;
     authorization::key(keys.as_ref(), request, site, client).map_err(|refusal| reader.allowed(*refusal))?;
+    let tokens = tokens.as_ref();
+    let token = authorization::token(tokens, request, arguments).map_err(|refusal| reader.allowed(*refusal))?;
     let refused = |status, why: String| reader.allowed(answer::text(status, why));
     let channel: Arc<str> =
         subscription::channel(&route.channel, arguments).map_err(|why| refused(StatusCode::BAD_REQUEST, why))?;
+    authorization::check_channels(tokens, token, &[Selector::name(channel.clone())])
+        .map_err(|why| refused(StatusCode::FORBIDDEN, why))?;
     if !hub.presence {
         // Only a restart adds presence to a hub.
         let why = format!("hub {} has no presence until the server is restarted, try again later", hub.name);

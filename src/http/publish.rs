@@ -17,7 +17,7 @@ use super::site::PublishHandler;
 use super::subscription::channel;
 use super::{Backend, Client, Site, authorization, publish_batch};
 use crate::config::{self, AccessKey};
-use crate::hub::{Kind, Message, Outcome};
+use crate::hub::{Kind, Message, Outcome, Selector};
 
 /// The bytes of a form besides its message: names of fields and the like. The message itself may be three times as long, with `%XX`
 /// for each byte.
@@ -85,7 +85,9 @@ pub async fn respond<B: Backend>(
         answer::method_not_allowed(&allow)
     } else {
         // Before the body is read: a stranger must not occupy memory.
-        match authorization::key(handler.keys.as_ref(), request, site, client) {
+        let key = authorization::key(handler.keys.as_ref(), request, site, client);
+        let shown = authorization::token(handler.tokens.as_ref(), request, &arguments).map(|_| ());
+        match key.and_then(|key| shown.map(|()| key)) {
             Ok(key) => {
                 let published = publish(handler, key, request, content, arguments, backend).await;
                 published.unwrap_or_else(|refusal| *refusal)
@@ -124,6 +126,8 @@ async fn publish<B: Backend>(
     }
     let channel = channel(template, &arguments).map_err(|why| refuse(StatusCode::BAD_REQUEST, &why))?;
     authorization::check_channel(access, &channel).map_err(|why| refuse(StatusCode::FORBIDDEN, &why))?;
+    authorization::check_channels(handler.tokens.as_ref(), arguments.token(), &[Selector::name(channel.clone())])
+        .map_err(|why| refuse(StatusCode::FORBIDDEN, &why))?;
     let message = match &handler.route.message {
         Some(template) => {
             drop(body);

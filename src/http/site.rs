@@ -11,8 +11,8 @@ use super::pages::Pages;
 use super::redirect::Redirect;
 use super::refusals::Refusals;
 use super::routes::{Match, Routes};
-use crate::config::{self, Action, HubId};
-use crate::grant::Keyring;
+use crate::config::{self, Action, CLAIM, HubId, Template};
+use crate::grant::{Keyring, Verifier};
 use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
@@ -81,6 +81,24 @@ pub enum Handler {
     Ready,
 }
 
+/// The tokens of a route.
+#[derive(Debug)]
+pub struct Tokens {
+    /// Checks them.
+    pub verifier: Verifier,
+    /// The claims that its templates need.
+    pub claims: Vec<String>,
+}
+
+impl Tokens {
+    /// Those of a route with this action.
+    fn of(action: &Action) -> Option<Tokens> {
+        let needed = action.templates().into_iter().flat_map(Template::needs);
+        let claims = needed.filter_map(|name| name.strip_prefix(CLAIM)).map(str::to_owned).collect();
+        Some(Tokens { verifier: Verifier::new(action.tokens()?), claims })
+    }
+}
+
 /// A route that upgrades.
 #[derive(Debug)]
 pub struct WebSocketHandler {
@@ -88,6 +106,8 @@ pub struct WebSocketHandler {
     pub route: config::WebSocket,
     /// The terms of its sessions.
     pub terms: Arc<Terms>,
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
 }
 
 /// A route that answers with event streams.
@@ -97,6 +117,8 @@ pub struct EventsHandler {
     pub route: config::Events,
     /// The terms of its sessions.
     pub terms: Arc<Terms>,
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
 }
 
 /// A route that answers polls.
@@ -106,6 +128,8 @@ pub struct PollHandler {
     pub route: config::Poll,
     /// The terms of its sessions.
     pub terms: Arc<Terms>,
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
 }
 
 /// A route that publishes, with its hub.
@@ -115,6 +139,8 @@ pub struct PublishHandler {
     pub route: config::Publish,
     /// The keys that it accepts; `None`: no key is needed.
     pub keys: Option<Keyring>,
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
     /// The number of the hub.
     pub hub_id: HubId,
     /// The configuration of the hub.
@@ -128,6 +154,8 @@ pub struct PresenceHandler {
     pub route: config::PresenceRoute,
     /// The keys that it accepts; `None`: no key is needed.
     pub keys: Option<Keyring>,
+    /// The tokens that it accepts; `None`: no token is needed.
+    pub tokens: Option<Tokens>,
     /// The number of the hub.
     pub hub_id: HubId,
     /// The configuration of the hub.
@@ -146,52 +174,74 @@ impl Handler {
     }
 }
 
+/// The terms of the sessions of a route.
+fn terms(
+    server: &config::Server,
+    route: &config::Route,
+    subscription: &config::Subscription,
+    hub: &HubInUse,
+    transport: Transport,
+    speech: Speech,
+) -> Arc<Terms> {
+    Arc::new(Terms {
+        server: server.name.clone(),
+        path: route.pattern.text().to_owned(),
+        transport,
+        log: subscription.log,
+        speech,
+        hub_id: hub.id,
+        hub: hub.hub.clone(),
+        members: hub.members.clone(),
+        token_keys: subscription.tokens.as_ref().map(|tokens| Verifier::new(tokens).key_numbers()),
+    })
+}
+
 impl Site {
     /// The site of `server`, on a machine with the names `machine`. Its routes refer to hubs by their index in `hubs`.
     pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
         let terms = |route: &config::Route, subscription: &config::Subscription, transport, speech| {
-            let hub = &hubs[subscription.hub.0 as usize];
-            Arc::new(Terms {
-                server: server.name.clone(),
-                path: route.pattern.text().to_owned(),
-                transport,
-                log: subscription.log,
-                speech,
-                hub_id: hub.id,
-                hub: hub.hub.clone(),
-                members: hub.members.clone(),
-            })
+            terms(server, route, subscription, &hubs[subscription.hub.0 as usize], transport, speech)
         };
         let handler = |route: &config::Route| match &route.action {
             Action::WebSocket(socket) => {
                 let speech = Speech::Plain(Plain::from(socket));
                 let terms = terms(route, &socket.subscription, Transport::WebSocket, speech);
-                Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms }))
+                Handler::WebSocket(Box::new(WebSocketHandler {
+                    route: socket.clone(),
+                    terms,
+                    tokens: Tokens::of(&route.action),
+                }))
             }
             Action::Events(events) => {
                 let speech = Speech::Plain(Plain::receiving(events.event.clone()));
                 let terms = terms(route, &events.subscription, Transport::EventStream, speech);
-                Handler::Events(Box::new(EventsHandler { route: events.clone(), terms }))
+                Handler::Events(Box::new(EventsHandler {
+                    route: events.clone(),
+                    terms,
+                    tokens: Tokens::of(&route.action),
+                }))
             }
             Action::Poll(poll) => {
                 let speech = Speech::Plain(Plain::receiving(None));
                 let terms = terms(route, &poll.subscription, Transport::Poll, speech);
-                Handler::Poll(Box::new(PollHandler { route: poll.clone(), terms }))
+                Handler::Poll(Box::new(PollHandler { route: poll.clone(), terms, tokens: Tokens::of(&route.action) }))
             }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
                 Handler::Publish(Box::new(PublishHandler {
                     route: publish.clone(),
                     keys: publish.keys.as_deref().map(Keyring::new),
+                    tokens: Tokens::of(&route.action),
                     hub_id: hub.id,
                     hub: hub.hub.clone(),
                 }))
             }
             Action::Presence(presence) => {
                 let HubInUse { id, hub, .. } = &hubs[presence.hub.0 as usize];
+                let tokens = Tokens::of(&route.action);
                 let (route, hub) = (presence.clone(), hub.clone());
                 let keys = route.keys.as_deref().map(Keyring::new);
-                Handler::Presence(Box::new(PresenceHandler { route, keys, hub_id: *id, hub }))
+                Handler::Presence(Box::new(PresenceHandler { route, keys, tokens, hub_id: *id, hub }))
             }
             Action::Static(pages) => Handler::Static(Pages::new(pages)),
             Action::Redirect(redirect) => Handler::Redirect(Box::new(Redirect::new(redirect, &route.pattern))),

@@ -56,8 +56,15 @@ pub fn identity(
     terms: &Terms,
     arguments: &Arguments<'_>,
 ) -> Result<Option<Arc<str>>, String> {
-    let Some(template) = template.filter(|_| terms.hub.presence) else { return Ok(None) };
-    let identity = template.text(|name| arguments.value(name)).map_err(|missing| missing.to_string())?;
+    let filled = |template: &Template| template.text(|name| arguments.value(name));
+    let identity = match template.filter(|_| terms.hub.presence) {
+        Some(template) => filled(template).map_err(|missing| missing.to_string())?,
+        // The subject of a token is who the client is.
+        None => match arguments.token().filter(|_| terms.hub.presence).and_then(|token| token.text("sub")) {
+            Some(subject) => subject,
+            None => return Ok(None),
+        },
+    };
     match identity.len() {
         0 => Ok(None),
         _ if identity.contains(char::is_control) => Err("an identity has no control characters".to_owned()),

@@ -17,7 +17,7 @@ use super::content::{Content, Unread};
 use super::extension;
 use super::origin;
 use super::site::WebSocketHandler;
-use super::{resuming, subscription};
+use super::{authorization, resuming, subscription};
 use crate::config;
 use crate::session::Arrival;
 use crate::wire::{Framing, hixie76};
@@ -42,7 +42,7 @@ pub struct Upgrade {
 pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
-    WebSocketHandler { route, terms }: &WebSocketHandler,
+    WebSocketHandler { route, terms, tokens }: &WebSocketHandler,
     site: &Site,
     on_loopback: bool,
 ) -> Result<Upgrade, Box<Answer>> {
@@ -50,7 +50,11 @@ pub fn agree(
     let mut framing = check_handshake(request, route)?;
     origin::check(&route.subscription.origins, request, &site.hosts, on_loopback, false)
         .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
+    let tokens = tokens.as_ref();
+    let token = authorization::token(tokens, request, arguments)?;
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad_request)?;
+    authorization::check_channels(tokens, token, &channels)
+        .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
     let to = match &route.to {
         Some(template) => subscription::channel(template, arguments).map_err(bad_request)?,
         None => channels[0].text.clone(),
@@ -75,6 +79,7 @@ pub fn agree(
         since: route.envelope.then(|| resuming::since(headers, arguments)).flatten(),
         poll: None,
         identity,
+        granted: authorization::granted(tokens, token),
         to,
         head: Bytes::new(),
         greeting,

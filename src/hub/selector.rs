@@ -25,6 +25,14 @@ impl Selector {
         Selector { text: pattern.into(), is_pattern: true }
     }
 
+    /// Whether one of these patterns stands for all that is selected.
+    pub fn is_one_of(&self, allowed: &[ChannelPattern]) -> bool {
+        match ChannelPattern::parse(&self.text).ok().filter(|_| self.is_pattern) {
+            Some(pattern) => allowed.iter().any(|one| one.covers(&pattern)),
+            None => !self.is_pattern && allowed.iter().any(|one| one.matches(&self.text)),
+        }
+    }
+
     /// Whether a channel is selected.
     pub fn selects(&self, channel: &str) -> bool {
         if self.is_pattern { ChannelPattern::text_matches(&self.text, channel) } else { *self.text == *channel }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::codec::{Codec, Event};
 use super::ending::BY_THE_CLIENT;
 use super::outbox::Outbox;
-use super::speech::Ask;
+use super::speech::{Answer, Ask};
 use super::turn::{Acts, Turn, Wish};
 use super::{Phase, Reading, Seconds, Session, Socket, State, work};
 use crate::config::SessionLog;
@@ -15,6 +15,9 @@ use crate::config::limits::{ANSWERS_WAITING_MAX, LOG_MESSAGE_BYTES_MAX, TURN_BYT
 use crate::hub::{Kind, Message};
 use crate::wire::Close;
 use crate::wire::rfc6455;
+
+/// The answer to a request for a channel that the client's token does not allow.
+const NOT_GRANTED: &str = "your token does not allow it";
 
 impl<S: Socket> Session<S> {
     /// Its socket has something to read. `ending`: the client's end was reported, so it is read up to that. Returns whether it is to be
@@ -244,6 +247,11 @@ impl State {
                 let payload = Bytes::copy_from_slice(&message);
                 let message = Message::new(terms.hub_id, self.to.clone(), kind, payload);
                 acts.published.push(message.ordered(terms.hub.history.is_some()));
+            }
+            Ask::Subscribe(selector, _) if !self.grants(&selector) => {
+                let answer = Answer::Refused(&selector.text, NOT_GRANTED);
+                let framing = self.framing;
+                self.reply(acts, |out| terms.speech.answer_into(framing, &answer, out));
             }
             Ask::Subscribe(selector, since) => self.wish(Wish::Subscribe(selector, since), acts),
             Ask::Unsubscribe(selector) => self.wish(Wish::Unsubscribe(selector), acts),

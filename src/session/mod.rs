@@ -9,6 +9,7 @@
 //! - [`poll`]: a poll ends with its first answer.
 //! - [`subscribing`]: the subscriptions that the client has asked for itself.
 //! - `present`: on which channels with presence it is, and under which name.
+//! - [`granted`]: what its token allows, and until when.
 //! - `timing`: pings, deadlines, and [`Session::next_due`], the next moment at which something must be done.
 //! - `ending`: the ways a session is closed.
 //! - [`record`]: it is written for another process, and resumed there.
@@ -20,6 +21,7 @@ mod allowance;
 pub mod catch_up;
 pub mod codec;
 pub mod ending;
+pub mod granted;
 mod hearing;
 mod outbox;
 pub mod poll;
@@ -48,6 +50,7 @@ use crate::wire::{Framing, Transport};
 use allowance::Allowance;
 use catch_up::CatchUp;
 use codec::Codec;
+pub use granted::Granted;
 use outbox::Outbox;
 use poll::{Poll, Polling};
 use present::Present;
@@ -79,6 +82,8 @@ pub struct Terms {
     pub hub: config::Hub,
     /// The sessions of the hub.
     pub members: Members,
+    /// The numbers of the keys that sign the tokens of the route; `None`: no token is needed.
+    pub token_keys: Option<Vec<u64>>,
 }
 
 /// A client whose session is about to begin: everything it needs except the socket.
@@ -100,6 +105,8 @@ pub struct Arrival {
     pub poll: Option<Polling>,
     /// Its name for presence.
     pub identity: Option<Arc<str>>,
+    /// What its token allows, if it showed one. Its time counts from now.
+    pub granted: Option<Box<Granted>>,
     /// The channel its messages are published on.
     pub to: Arc<str>,
     /// The head of a response that lasts, which is sent before everything else.
@@ -194,6 +201,8 @@ struct Cold {
     wished_seats: Vec<Seat>,
     /// Its name for presence, and where it is present.
     present: Present,
+    /// What its token allows.
+    granted: Option<Box<Granted>>,
 }
 
 /// How much memory a session holds beside its outbox, in bytes.
@@ -222,9 +231,10 @@ impl SubAssign for Held {
 impl<S: Socket> Session<S> {
     /// A new session, not subscribed to anything yet.
     pub fn new(socket: S, arrival: Arrival, generation: u32, now: Seconds) -> Self {
-        let Arrival { framing, inflates, terms, membership, to, identity, .. } = arrival;
+        let Arrival { framing, inflates, terms, membership, to, identity, granted, .. } = arrival;
         let mut state = State::new(framing, terms, to, membership, generation, now);
         state.set_identity(identity);
+        state.begin_granted(granted, now);
         Session { socket, codec: Codec::new(framing, inflates), outbox: None, state }
     }
 
@@ -357,9 +367,9 @@ impl State {
     /// Drops the cold state if nothing is in it.
     fn shrink_cold(&mut self) {
         let is_used = |cold: &Cold| {
-            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, present, .. } = cold;
+            let Cold { unheard, dismissed, catch_ups, wished_seats, poll, present, granted, .. } = cold;
             let has_bytes = !unheard.is_empty() || dismissed.is_some();
-            let is_behind = !catch_ups.is_empty() || poll.is_some();
+            let is_behind = !catch_ups.is_empty() || poll.is_some() || granted.is_some();
             has_bytes || is_behind || !wished_seats.is_empty() || !present.is_empty()
         };
         if !self.cold.as_deref().is_some_and(is_used) {

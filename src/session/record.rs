@@ -16,9 +16,9 @@ use super::catch_up::{CatchUp, POSITION_SECONDS};
 use super::codec::Codec;
 use super::outbox::{Entry, Outbox};
 use super::speech::{Plain, Speech};
-use super::{Phase, Reading, Seconds, Session, Socket, State, Terms};
+use super::{Granted, Phase, Reading, Seconds, Session, Socket, State, Terms};
 use crate::config::limits::{CHANNEL_BYTES_MAX, IDENTITY_BYTES_MAX};
-use crate::config::{self, HubId, SessionLog};
+use crate::config::{self, ChannelPattern, HubId, SessionLog};
 use crate::hub::{Members, Membership, Position, Selector, Since, Topic};
 use crate::wire::Framing;
 use crate::wire::fields::Damaged;
@@ -74,6 +74,14 @@ pub struct Record {
     pub owes_position: bool,
     /// Its name for presence. Empty: it has none.
     pub identity: Arc<str>,
+    /// When its token expires; 0: it has none.
+    pub token_expires: Seconds,
+    /// The number of the key that signed its token.
+    pub token_key: u64,
+    /// The channels that its token allows.
+    pub token_allows: Vec<Arc<str>>,
+    /// Whether its token allows only these.
+    pub token_limits: bool,
 }
 
 tagged!(Record {
@@ -100,6 +108,10 @@ tagged!(Record {
     21 owes_position,
     // 22 to 24 were never written.
     25 identity,
+    26 token_expires,
+    27 token_key,
+    28 token_allows,
+    29 token_limits,
 });
 
 /// Subscriptions of a session that catches up.
@@ -176,6 +188,7 @@ impl Terms {
             hub_id: HubId(u32::MAX),
             hub,
             members: Members::default(),
+            token_keys: None,
         }
     }
 }
@@ -230,6 +243,16 @@ impl<S: Socket> Session<S> {
             wished_patterns,
             owes_position: poll.is_none() && self.state.position_due != Seconds::MAX,
             identity: self.identity().cloned().unwrap_or_default(),
+            token_expires: self.granted().map_or(0, |granted| granted.expires),
+            token_key: self.granted().map_or(0, |granted| granted.key),
+            token_allows: self
+                .granted()
+                .and_then(|granted| granted.allowed.as_ref())
+                .into_iter()
+                .flatten()
+                .map(|pattern| pattern.as_str().into())
+                .collect(),
+            token_limits: self.granted().is_some_and(|granted| granted.allowed.is_some()),
         }
     }
 
@@ -247,6 +270,10 @@ impl<S: Socket> Session<S> {
         let (framing, inflates, phase) = (record.framing, record.inflates, record.phase);
         let mut state = State::new(framing, terms, record.to, membership, generation, now);
         state.set_identity(Some(record.identity).filter(|identity| !identity.is_empty()));
+        let allows = record.token_allows.iter().filter_map(|text| ChannelPattern::parse(text).ok()).collect();
+        let (expires, key) = (record.token_expires, record.token_key);
+        let granted = Granted { expires, key, allowed: record.token_limits.then_some(allows) };
+        state.set_granted((expires > 0).then(|| Box::new(granted)));
         state.phase = record.phase;
         state.heard = record.heard.min(now);
         state.pinged = record.pinged.and_then(|pinged| NonZero::new(pinged.min(now)));
@@ -390,6 +417,8 @@ mod tests {
             (answer_due, messages_max) in any::<(Seconds, u32)>(),
             (wished_channels, wished_patterns) in (0..4u32, 0..4u32),
             identity in "[a-zä]{0,8}",
+            (token_expires, token_key, token_limits) in any::<(Seconds, u64, bool)>(),
+            token_allows in vec("[a-z*/]{0,8}", 0..3),
         ) -> Record {
             let channels: SmallVec<[Arc<str>; 1]> = channels.into_iter().map(Arc::from).collect();
             let to = channels[0].clone();
@@ -398,6 +427,7 @@ mod tests {
                 behind, patterns: patterns.into_iter().map(Arc::from).collect(), answer_due, messages_max, wished_channels,
                 wished_patterns, owes_position,
                 identity: identity.into(),
+                token_expires, token_key, token_allows: token_allows.into_iter().map(Arc::from).collect(), token_limits,
             };
             record.waiting.retain(|kept| *kept != Kept { dropped: 0, bytes: Bytes::new(), ..kept.clone() });
             record.written = record.waiting.first().map_or(0, |kept| kept.bytes.len() as u64 / 2);
@@ -479,6 +509,10 @@ mod tests {
                 20 => expected.wished_patterns = 0,
                 21 => expected.owes_position = false,
                 25 => expected.identity = "".into(),
+                26 => expected.token_expires = 0,
+                27 => expected.token_key = 0,
+                28 => expected.token_allows.clear(),
+                29 => expected.token_limits = false,
                 tag => prop_assert!(false, "tag {} is written but missing in this test", tag),
             }
             prop_assert_eq!(<Record as Field>::read(&message(&all)), Ok(expected));

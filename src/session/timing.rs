@@ -14,7 +14,9 @@ impl<S: Socket> Session<S> {
         }
         let is_behind = self.state.framing.is_poll() && self.is_catching_up();
         let position_due = Some(self.state.position_due).filter(|due| *due != Seconds::MAX && !is_behind);
-        [self.state.ping_due(self.is_waiting()), self.message_deadline(now), position_due].into_iter().flatten().min()
+        let expires = self.state.granted().map(|granted| granted.expires);
+        let dues = [self.state.ping_due(self.is_waiting()), self.message_deadline(now), position_due, expires];
+        dues.into_iter().flatten().min()
     }
 
     /// When its timer fires. A timer that fires at another time is outdated.
@@ -38,6 +40,9 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open || self.state.is_queued() {
             return None;
         }
+        if self.state.granted().is_some_and(|granted| granted.expires <= now) {
+            return Some(Close::TOKEN_EXPIRED);
+        }
         // A reload may have switched pings off.
         let pinged = self.state.unanswered_ping(self.is_waiting()).filter(|_| self.state.terms.hub.ping.is_some());
         if pinged.is_some_and(|pinged| pinged + self.state.pong_timeout() <= now) {
@@ -50,6 +55,8 @@ impl<S: Socket> Session<S> {
     pub fn expire(&mut self, close: &Close, acts: &mut Acts<'_>) {
         if *close == Close::NO_PONG {
             acts.tally.silent += 1;
+            self.close(close, acts);
+        } else if *close == Close::TOKEN_EXPIRED {
             self.close(close, acts);
         } else {
             self.fail(close, acts);

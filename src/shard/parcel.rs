@@ -270,6 +270,10 @@ mod tests {
             wished_channels: 1,
             wished_patterns: 0,
             owes_position: true,
+            token_expires: 99,
+            token_key: 1 << 60,
+            token_allows: vec!["news/*".into()],
+            token_limits: true,
         }
     }
 

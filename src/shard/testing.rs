@@ -27,6 +27,7 @@ pub(super) fn arrival(route: &str, hub: &str) -> Arrival {
         since: None,
         poll: None,
         identity: None,
+        granted: None,
         to,
         head: Bytes::new(),
         greeting: None,
@@ -52,6 +53,7 @@ pub(super) fn terms(route: &str, hub: &str) -> Arc<Terms> {
         hub_id,
         hub,
         members,
+        token_keys: None,
     })
 }
 

@@ -35,6 +35,10 @@ impl Close {
     pub const TOO_MUCH: Close = Close::fixed(1008, "too many bytes (bytes_per_second)");
     /// The unfinished messages of all clients together are too large (1013 of the IANA registry).
     pub const TOO_MUCH_UNFINISHED: Close = Close::fixed(1013, "too much is unfinished at once, try again later");
+    /// The token of the client has expired.
+    pub const TOKEN_EXPIRED: Close = Close::fixed(1008, "token expired");
+    /// The key that signed the token of the client is no longer accepted.
+    pub const TOKEN_REVOKED: Close = Close::fixed(1008, "token revoked");
     /// A ping was not answered in time.
     pub const NO_PONG: Close = Close::fixed(1008, "no answer to a ping");
 

@@ -11,7 +11,7 @@ const SOURCES: [&str; 3] = ["every", "tail", "command"];
 const ABLE: &str = "history = { messages = 1 }\npresence = true\n";
 
 /// The keys that routes may name.
-const KEYS: &str = "[key.one]\nsecret = { file = \"one\" }\n[key.other]\nsecret = { file = \"other\" }\n";
+const KEYS: &str = "[token.one]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[token.other]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[key.one]\nsecret = { file = \"one\" }\n[key.other]\nsecret = { file = \"other\" }\n";
 
 /// A file with one entry in the table `section`. It is valid if the entry is.
 pub fn around(section: &Section, entry: &str) -> String {
@@ -44,6 +44,10 @@ fn needed(section: &Section, key: &str) -> String {
         ("a publish route", _) if key != "channel" => "channel = \"one\"",
         ("a websocket route", "subscribe") => "envelope = true",
         ("[hub.NAME]", "presence_channel") => "presence = true",
+        ("[token.NAME]", "secret") => "",
+        ("[token.NAME]", "algorithm") => "secret = { file = \"one\" }",
+        ("[token.NAME]", "public_key" | "jwks") => "",
+        ("[token.NAME]", _) => "secret = { file = \"one\" }",
         _ => return String::new(),
     };
     format!("{entry}\n")
@@ -72,6 +76,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Mask => quoted(["027", "022"]),
         Kind::Word([one, other, ..]) => quoted([one, other]),
         Kind::Words([one, other, ..]) => [format!("[{one:?}]"), format!("[{one:?}, {other:?}]")],
+        Kind::Text if key.name == "channels" => quoted(["token.one", "token.other"]),
         Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => {
             quoted(["one", "other"])
         }
@@ -80,6 +85,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::CacheRules => ["{ \"*\" = \"1h\" }", "{ \"*\" = \"never\" }"].map(str::to_owned),
         Kind::ErrorPages => ["{ 404 = \"one\" }", "{ 404 = \"other\" }"].map(str::to_owned),
         Kind::Keys => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
+        Kind::Tokens => quoted(["one", "other"]),
         Kind::Networks => quoted(["10.0.0.0/8", "::1"]),
         Kind::Certificates => ["one", "other"].map(|file| format!("{{ certificate = {file:?}, key = \"key\" }}")),
         Kind::Secrets => ["one", "other"].map(|file| format!("{{ file = {file:?} }}")),
@@ -125,6 +131,10 @@ pub fn with_value(section: &Section, key: &Key, value: &str) -> String {
             title => format!("{}\n", title.replace("NAME", "n")),
         });
         text.push_str(&required(table, if is_ours { key.name } else { "" }));
+        if is_ours && *table == keys::TOKEN && ["public_key", "jwks"].contains(&key.name) {
+            let start = text.rfind("HS256").unwrap();
+            text.replace_range(start..start + 5, "RS256");
+        }
         text.push_str(&needed(table, if is_ours { key.name } else { "" }));
         if *table == keys::FEED {
             text.push_str(match key.name {

@@ -86,6 +86,7 @@ fn terms(on_message: OnMessage) -> Arc<Terms> {
         hub_id: HubId(0),
         hub,
         members: Members::default(),
+        token_keys: None,
     })
 }
 
@@ -106,6 +107,7 @@ impl Sinks {
                 since: None,
                 poll: None,
                 identity: None,
+                granted: None,
                 to: channels[0].clone(),
                 head: Bytes::new(),
                 greeting: None,

@@ -121,6 +121,7 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
             channels: vec![Template::parse("all").unwrap()],
             origins: Origins::Any,
             log: SessionLog::Off,
+            tokens: None,
         },
         on_message,
         to: None,
@@ -147,5 +148,6 @@ fn terms(path: String, route: WebSocket, hub: Hub, members: Members) -> Arc<Term
         hub_id: route.subscription.hub,
         hub,
         members,
+        token_keys: None,
     })
 }

@@ -923,6 +923,7 @@ fn arrival(
         since,
         poll: None,
         identity: None,
+        granted: None,
         to,
         head,
         greeting,

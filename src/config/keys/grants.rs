@@ -1,9 +1,10 @@
 //! The entries of the keys that say who may do what, and of certificates.
 
-use super::Change::AtOnce;
-use super::Fallback::{Nothing, Required};
-use super::Kind::{Networks, Path, Patterns, Secrets, Text};
-use super::{Section, key};
+use super::Change::{AtOnce, NewConnections};
+use super::Fallback::{Nothing, Required, Value};
+use super::Kind::{Duration, Networks, Path, Patterns, Secrets, Text, Word};
+use super::{Section, key, words};
+use crate::config::tokens::ALGORITHMS;
 
 /// `tls`
 pub const TLS: Section = Section {
@@ -36,6 +37,47 @@ pub const KEY: Section = Section {
         // A backend publishes on kinds of channels, not on single ones. Each message is checked against all of them.
         key("publish", Patterns(100), Nothing("all"), AtOnce, "The channels it may publish on."),
         key("addresses", Networks, Nothing("all"), AtOnce, "The addresses from which it is accepted."),
+    ],
+};
+
+/// `[token.NAME]`
+pub const TOKEN: Section = Section {
+    title: "[token.NAME]",
+    keys: &[
+        key("algorithm", Word(&words(&ALGORITHMS)), Required, AtOnce, "The algorithm of the signature."),
+        key(
+            "secret",
+            Secrets,
+            Nothing("a public key"),
+            AtOnce,
+            "Where the secret of HS256, HS384 or HS512 is; several while it is replaced.",
+        ),
+        key(
+            "public_key",
+            Path,
+            Nothing("a secret"),
+            AtOnce,
+            "The file with the public key of the other algorithms, in PEM.",
+        ),
+        key("jwks", Path, Nothing("one key"), AtOnce, "The file with several public keys, as a JSON Web Key Set."),
+        key("issuer", Text, Nothing("any"), NewConnections, "What `iss` must be."),
+        key("audience", Text, Nothing("any"), NewConnections, "What `aud` must be, or contain."),
+        // A machine that is ten seconds wrong has no working clock service.
+        key(
+            "leeway",
+            Duration { least: std::time::Duration::ZERO, most: std::time::Duration::from_secs(3600) },
+            Value("\"5s\""),
+            NewConnections,
+            "How much the clocks may differ.",
+        ),
+        key("cookie", Text, Nothing("none"), NewConnections, "The cookie in which a token may come, too."),
+        key(
+            "channels",
+            Text,
+            Nothing("all of the route"),
+            NewConnections,
+            "The claim that lists the channels a client may subscribe to.",
+        ),
     ],
 };
 

@@ -12,7 +12,7 @@ mod grants;
 mod routes;
 mod table;
 
-pub use grants::{KEY, SECRET, TLS};
+pub use grants::{KEY, SECRET, TLS, TOKEN};
 pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, REDIRECT, STATIC, WEBSOCKET};
 pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
@@ -108,6 +108,8 @@ pub enum Kind {
     Certificates,
     /// Where a secret is: a file or a credential; several in a list.
     Secrets,
+    /// The name of a table of tokens.
+    Tokens,
     /// The names of keys in a list, or one alone.
     Keys,
     /// Networks, as `10.0.0.0/8`, in a list, or one alone.
@@ -206,9 +208,9 @@ pub const ROUTES: [&Section; 11] =
     [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 23] = [
+pub const SECTIONS: [&Section; 24] = [
     &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT,
-    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET, &TLS,
+    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET, &TLS, &TOKEN,
 ];
 
 /// The words of a list that pairs each word with its value.

@@ -4,7 +4,7 @@ use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
     CacheRules, Count, ErrorPages, Fields, Flag, Hub, Keys, On, Origins, Path, Patterns, Secrets, Template, Templates,
-    Text, Texts, Word, Words,
+    Text, Texts, Tokens, Word, Words,
 };
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
@@ -17,6 +17,15 @@ const LOG: Key =
     key("log", Word(&words(&SESSION_LOG)), Value("\"off\""), AtOnce, "What is logged about the route's clients.");
 const IDENTITY: Key =
     key("identity", Template, Nothing("none"), NewConnections, "The name of the client, for presence.");
+
+// The key of all routes that know who a client is.
+const TOKENS: Key = key(
+    "tokens",
+    Tokens,
+    Nothing("no token is needed"),
+    NewConnections,
+    "The tokens that are accepted; one must be shown.",
+);
 
 // The key of the routes that programs use.
 const KEYS: Key =
@@ -71,6 +80,7 @@ pub const WEBSOCKET: Section = Section {
             "The maximum number of subscriptions by requests of one client.",
         ),
         IDENTITY,
+        TOKENS,
         ORIGINS,
         LOG,
     ],
@@ -84,6 +94,7 @@ pub const EVENTS: Section = Section {
         CHANNELS,
         key("event", Template, Nothing("message"), AtOnce, "The type of the events; {channel} is the channel."),
         IDENTITY,
+        TOKENS,
         ORIGINS,
         LOG,
     ],
@@ -96,6 +107,7 @@ pub const POLL: Section = Section {
         key("poll", Hub, Required, AtOnce, "The hub whose messages are asked for. It needs a history."),
         CHANNELS,
         IDENTITY,
+        TOKENS,
         ORIGINS,
         LOG,
     ],
@@ -111,6 +123,7 @@ pub const PUBLISH: Section = Section {
         key("methods", Words(&words(&METHODS)), Value("[\"POST\"]"), AtOnce, "The request methods accepted."),
         key("batch", Flag, Value("false"), AtOnce, "Whether a request has several messages, each with its channel."),
         KEYS,
+        TOKENS,
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
     ],
 };
@@ -122,6 +135,7 @@ pub const PRESENCE: Section = Section {
         key("presence", Hub, Required, AtOnce, "The hub that is asked. It needs presence."),
         key("channel", Template, Required, AtOnce, "The channel that is asked about."),
         KEYS,
+        TOKENS,
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may ask."),
     ],
 };

@@ -21,5 +21,9 @@ pub const TLS_UNSENT_BYTES_MAX: usize = 64 << 10;
 pub const SECRET_BYTES_MAX: usize = 4 << 10;
 /// A shorter secret is warned of: 256 bits, as many as the hashes that they are used with (RFC 7518, section 3.2).
 pub const SECRET_BYTES_SHORT: usize = 32;
+/// The longest token. Proxies and servers accept some 8 KiB in a header field.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// The largest file of public keys.
+pub const TOKEN_KEYS_BYTES_MAX: usize = 256 << 10;
 /// How many secrets of one key are good at once. Each is compared with each request. Two are needed while one replaces another.
 pub const SECRETS_MAX: usize = 4;

@@ -117,6 +117,7 @@ impl<S: Socket> Table<S> {
         let before = session.encoding();
         let allows_the_same = session.terms().speech.allows_the_same(&terms.speech);
         session.set_terms(terms);
+        let is_revoked = session.is_revoked();
         if session.encoding() != before {
             // What is staged in the old run is written first.
             self.flush_session(slot);
@@ -125,6 +126,10 @@ impl<S: Socket> Table<S> {
         if session.encoding() != before {
             self.staging.leave(session.run());
             session.set_run(self.staging.join(session.encoding()));
+        }
+        if is_revoked {
+            self.send_away(slot, &Close::TOKEN_REVOKED);
+            return 0;
         }
         // The new terms may ask for something sooner.
         self.arm(slot);
