@@ -5,6 +5,7 @@
 //!     cargo bench --bench micro -- decode      those with this in their names
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -144,7 +145,7 @@ fn site() -> Site {
         members: Members::default(),
     };
     let hubs: Vec<HubInUse> = config.hubs.iter().enumerate().map(in_use).collect();
-    Site::new(&config.servers[0], &hubs, &[])
+    Site::new(&config.servers[0], &hubs, &[], &HashMap::new())
 }
 
 fn arrival(terms: &Arc<Terms>, channel: &Arc<str>) -> Arrival {
@@ -258,7 +259,7 @@ fn find_a_long_path_among_routes(bencher: Bencher<'_, '_>, routes: usize) {
         file += &format!("\"/{{name}}/{route}\" = {{ health = true }}\n");
     }
     let config = config::parse(Path::new("x.toml"), &file).unwrap_or_else(|errors| panic!("{errors}"));
-    let site = Site::new(&config.servers[0], &[], &[]);
+    let site = Site::new(&config.servers[0], &[], &[], &HashMap::new());
     let path = format!("/{}", "%61".repeat(PATH_BYTES_MAX / 3 - 1));
     bencher.bench_local(|| site.find(black_box(&path)).is_some());
 }

@@ -211,6 +211,7 @@ mod tests {
             servers: Vec::new(),
             hubs: Vec::new(),
             feeds: Vec::new(),
+            hooks: Vec::new(),
             files: Vec::new(),
             warnings: Vec::new(),
         }

@@ -16,7 +16,7 @@
 //! - [`ctl`]: `pushctl`, the command line of operators and users
 //!
 //! Layers: a module imports only modules to its left (checked by `tests/tidy.rs`):
-//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `config ◄ grant, tls ◄ http` · `daemon`, `cli` `◄ main` only.
+//! `config ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main` · `config ◄ feed ◄ server` · `config ◄ hub ◄ store ◄ shard` · `config ◄ grant, hook, tls ◄ http` · `daemon`, `cli` `◄ main` only.
 //! Exception: `ctl`, which only `pushctl` imports, uses `config`, `hub`, `store`, and the parts of `daemon` that find a process and
 //! describe a failure.
 
@@ -26,6 +26,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod feed;
 pub mod grant;
+pub mod hook;
 pub mod http;
 pub mod hub;
 pub mod server;

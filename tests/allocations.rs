@@ -11,6 +11,7 @@ mod sinks;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -241,7 +242,7 @@ fn a_handshake_allocates_little_and_keeps_less() {
         channels = [\"{channel=all}\"] }\n[hub.push]\n";
     let config = config::parse(std::path::Path::new("/"), file).unwrap();
     let hub = HubInUse { id: HubId(0), hub: config.hubs[0].clone(), members: Members::default() };
-    let server = Server(Arc::new(Site::new(&config.servers[0], &[hub], &[])));
+    let server = Server(Arc::new(Site::new(&config.servers[0], &[hub], &[], &HashMap::new())));
     let (mut opening, mut table) = (Opening::default(), Table::new(Arc::default()));
     let mut open = || {
         let (arrival, answer) = opening.agree(REQUEST.as_bytes(), "main", true, &server).unwrap();

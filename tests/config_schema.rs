@@ -112,7 +112,15 @@ fn kind(kind: Kind) -> Value {
         }
         Kind::Word(words) => json!({ "enum": words }),
         Kind::Words(words) => one_or_list(json!({ "enum": words })),
-        Kind::Text | Kind::Hub | Kind::Tokens | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => text,
+        Kind::Text
+        | Kind::Hub
+        | Kind::Hook
+        | Kind::Tokens
+        | Kind::Url
+        | Kind::Template
+        | Kind::Path
+        | Kind::RunPath
+        | Kind::LogTarget => text,
         Kind::Texts | Kind::Addresses | Kind::Keys | Kind::Networks => one_or_list(text),
         Kind::Certificates => one_or_list(reference(&keys::TLS)),
         Kind::Secrets => one_or_list(reference(&keys::SECRET)),

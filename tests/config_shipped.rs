@@ -240,7 +240,8 @@ fn the_defaults_that_the_default_file_shows_change_nothing() {
     let has_default = |name: &str| {
         let mut keys = keys::SECTIONS.iter().flat_map(|section| section.keys).filter(|key| key.name == name);
         // The log has another default in the foreground: see below.
-        name == "file" || keys.any(|key| matches!(key.fallback, Fallback::Value(_)))
+        // `headers` has one only in a hook, and the example is that of a server.
+        name == "file" || name != "headers" && keys.any(|key| matches!(key.fallback, Fallback::Value(_)))
     };
     let shown: String = config::DEFAULT
         .lines()

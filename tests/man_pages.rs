@@ -58,6 +58,8 @@ fn type_of(kind: Kind) -> &'static str {
         Kind::Certificates => "certificates",
         Kind::Hub => "hub",
         Kind::Tokens => "name",
+        Kind::Hook => "hook",
+        Kind::Url => "url",
         Kind::Template => "template",
         Kind::Templates(_) => "templates",
         Kind::Patterns(_) => "patterns",

@@ -22,18 +22,19 @@ const SLEEP_MARKERS: [&str; 2] = ["deadline", "paused"];
 /// The top-level modules of `src`, and the modules each may import. A module imports only modules to its left: `config
 /// ◄ hub ◄ wire ◄ session ◄ http ◄ shard ◄ server ◄ main`, `config ◄ feed ◄ server`, `config ◄ hub ◄ store ◄ shard`, with `daemon`, `cli` and `ctl`
 /// beside them.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("config", &[]),
     ("grant", &["config"]),
+    ("hook", &["config"]),
     ("hub", &["config"]),
     ("tls", &["config"]),
     ("wire", &["config", "hub"]),
     ("session", &["config", "hub", "wire"]),
-    ("http", &["config", "grant", "hub", "tls", "wire", "session"]),
-    ("shard", &["config", "hub", "wire", "session", "http", "store", "tls"]),
+    ("http", &["config", "grant", "hook", "hub", "tls", "wire", "session"]),
+    ("shard", &["config", "hook", "hub", "wire", "session", "http", "store", "tls"]),
     ("feed", &["config"]),
     ("store", &["config", "hub"]),
-    ("server", &["config", "hub", "wire", "session", "http", "shard", "feed", "store"]),
+    ("server", &["config", "hook", "hub", "wire", "session", "http", "shard", "feed", "store"]),
     ("daemon", &["config"]),
     ("cli", &["config", "daemon"]),
     ("ctl", &["config", "grant", "hub", "store", "daemon"]),

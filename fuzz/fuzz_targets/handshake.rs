@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -53,7 +54,7 @@ static SITE: LazyLock<Arc<Site>> = LazyLock::new(|| {
         hub: hub.clone(),
         members: Members::default(),
     });
-    Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>(), &[]))
+    Arc::new(Site::new(&config.servers[0], &hubs.collect::<Vec<_>>(), &[], &HashMap::new()))
 });
 
 /// A backend that checks what it gets.

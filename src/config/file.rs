@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use super::access::AccessKeys;
 use super::feeds;
+use super::hooks::Hooks;
 use super::hub_warnings;
 use super::hubs::Hubs;
 use super::keys;
@@ -135,11 +136,13 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
     let hubs = Hubs::declared(&top);
     let access = AccessKeys::read(&top);
     let tokens = TokenTables::read(&top);
+    let hooks = Hooks::read(&top);
     let servers = Servers {
         report,
         hubs: &hubs,
         access: &access,
         tokens: &tokens,
+        hooks: &hooks,
         addresses: Default::default(),
         ports: HashMap::new(),
         routes: Vec::new(),
@@ -151,6 +154,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
         hubs.note_unused(report);
         access.note_unused(report);
         tokens.note_unused(report);
+        hooks.note_unused(report);
         hub_warnings::note(report, &routes, &feeds);
     }
     let hubs = hubs.read();
@@ -165,6 +169,7 @@ fn read(report: &Report<'_>, entries: &DeTable<'_>) -> Config {
         store,
         servers,
         hubs,
+        hooks: hooks.into_hooks(),
         feeds: feeds.into_iter().map(|(_, feed)| feed).collect(),
         files: report.files().iter().map(|file| file.path.clone()).collect(),
         warnings: Vec::new(),

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+mod hooks;
 mod pages;
 mod secure;
 
+pub use hooks::*;
 pub use pages::*;
 pub use secure::*;
 

@@ -7,7 +7,7 @@
 //! file                                       the table -> Config
 //!   servers  sharing, routes, subscribing, redirect
 //!            static_route: caching, fields, glob, passwords
-//!   process  store  hubs  feeds  access      one module for each kind of table
+//!   process  store  hubs  feeds  access  hooks      one module for each kind of table
 //!   hub_warnings                             warnings about routes and feeds of one hub
 //!     reader, values                         read one value, report a mistake, continue
 //!   tls  tokens                              certificates, and what tokens are checked with
@@ -19,6 +19,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 mod access;
 mod addresses;
@@ -30,6 +31,7 @@ mod feeds;
 mod fields;
 mod file;
 mod glob;
+mod hooks;
 mod hub_warnings;
 mod hubs;
 pub mod keys;
@@ -70,6 +72,7 @@ pub use error::{Diagnostic, Errors, Severity};
 pub use feeds::{Feed, Source};
 pub use file::{load, load_again, load_daemon, load_for_another, load_settings, parse};
 pub use glob::Glob;
+pub use hooks::{Hook, OnError};
 pub use hubs::{History, Hub, WhenSlow};
 pub use network::Network;
 pub use passwords::{PasswordHash, Passwords};
@@ -106,6 +109,8 @@ pub struct Config {
     pub hubs: Vec<Hub>,
     /// `[feed.NAME]`, in the order of the file.
     pub feeds: Vec<Feed>,
+    /// `[hook.NAME]`, in the order of the file.
+    pub hooks: Vec<Hook>,
     /// The files it was read from: the one that was named, then its drop-ins.
     pub files: Vec<PathBuf>,
     /// What is allowed, but may be a mistake.
@@ -240,6 +245,8 @@ pub struct Subscription {
     pub log: SessionLog,
     /// The tokens that are accepted; `None`: no token is needed.
     pub tokens: Option<Tokens>,
+    /// The name of the hook that is asked whether a client may connect; `None`: every client may.
+    pub hook: Option<Arc<str>>,
 }
 
 /// A route that answers with an event stream (`text/event-stream`).
@@ -328,6 +335,8 @@ pub struct Publish {
     pub keys: Option<Vec<AccessKey>>,
     /// The tokens that are accepted; `None`: no token is needed.
     pub tokens: Option<Tokens>,
+    /// The name of the hook that is asked about each message; `None`: all are published.
+    pub hook: Option<Arc<str>>,
     /// Whether a request contains several messages, each with its channel. Then the only method is POST, and `message` is `None`.
     pub batch: bool,
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::access::AccessKeys;
 use super::addresses;
+use super::hooks::Hooks;
 use super::hubs::Hubs;
 use super::keys::{self, Section};
 use super::pattern::Paths;
@@ -27,6 +28,8 @@ pub(super) struct Routes<'r, 'a> {
     pub(super) access: &'r AccessKeys<'a>,
     /// The tokens that routes may name.
     pub(super) tokens: &'r TokenTables<'a>,
+    /// The hooks that routes may name.
+    pub(super) hooks: &'r Hooks<'a>,
     /// The origins of the server, for routes without a list of their own.
     pub(super) origins: Origins,
     /// The routes so far, each with the location of its path.
@@ -144,6 +147,7 @@ impl<'a> Routes<'_, 'a> {
             origins: self.origins(table),
             keys: self.access.of_route(table),
             tokens: self.tokens.of_route(table),
+            hook: self.hooks.of_route(table, "publish"),
             batch,
             hub: hub?,
             channel: channel?,

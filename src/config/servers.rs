@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::access::AccessKeys;
 use super::addresses;
 use super::fields;
+use super::hooks::Hooks;
 use super::hubs::Hubs;
 use super::keys;
 use super::reader::{Item, Table};
@@ -63,6 +64,8 @@ pub(super) struct Servers<'r, 'a> {
     pub(super) access: &'r AccessKeys<'a>,
     /// The tokens that routes may name.
     pub(super) tokens: &'r TokenTables<'a>,
+    /// The hooks that routes may name.
+    pub(super) hooks: &'r Hooks<'a>,
     /// The addresses in use so far, of all servers.
     pub(super) addresses: Addresses,
     /// For each port, of IPv4 or IPv6: the location that listens on all addresses, and the first that listens on a single one.
@@ -105,8 +108,9 @@ impl<'a> Servers<'_, 'a> {
             item.note(problem.label("every request is sent to https").help("remove one of the two"));
         }
         let routes = item_of_routes.map(|item| {
-            let (hubs, access, tokens, origins) = (self.hubs, self.access, self.tokens, origins.clone());
-            Routes { hubs, access, tokens, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
+            let (hubs, access, tokens, hooks) = (self.hubs, self.access, self.tokens, self.hooks);
+            let origins = origins.clone();
+            Routes { hubs, access, tokens, hooks, origins, read: Vec::new(), taken: HashMap::new() }.read(item)
         });
         let mut server = Server {
             shares,

@@ -26,6 +26,9 @@ impl<'a> Routes<'_, 'a> {
         if on_message == OnMessage::Broadcast && to.is_none() && first.is_some_and(Template::is_pattern) {
             note_no_channel(table);
         }
+        if on_message == OnMessage::Broadcast {
+            self.hooks.note_unasked(table);
+        }
         let envelope = table.flag("envelope");
         Some(WebSocket {
             on_message,
@@ -68,7 +71,8 @@ impl<'a> Routes<'_, 'a> {
         let origins = self.origins(table);
         let log = table.choice("log", &SESSION_LOG);
         let tokens = self.tokens.of_route(table);
-        Some(Subscription { hub: hub?, channels, origins, log, tokens })
+        let hook = self.hooks.of_route(table, "connect");
+        Some(Subscription { hub: hub?, channels, origins, log, tokens, hook })
     }
 
     fn identity(&self, table: &Table<'a>, subscription: Option<&Subscription>) -> Option<Template> {

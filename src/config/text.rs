@@ -42,6 +42,9 @@ pub(super) fn string(text: &str) -> String {
 /// must not be shown.
 pub(super) fn masked(line: &str) -> Cow<'_, str> {
     let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '"' | '\'' | ' ' | '\t');
+    if let Some((start, end)) = user_of_url(line) {
+        return Cow::Owned(format!("{}{}{}", &line[..start], "*".repeat(end - start), &line[end..]));
+    }
     let Some(key) = line.find("secret") else { return Cow::Borrowed(line) };
     let Some(sign) = line[key..].find('=').map(|at| key + at) else { return Cow::Borrowed(line) };
     let value = line[sign + 1..].trim_start();
@@ -51,6 +54,13 @@ pub(super) fn masked(line: &str) -> Cow<'_, str> {
     let start = line.len() - value.len() + 1;
     // As many bytes, so that positions stay the same.
     Cow::Owned(format!("{}{}", &line[..start], "*".repeat(line.len() - start)))
+}
+
+/// Where the user and the password of a URL are, if it has some.
+fn user_of_url(line: &str) -> Option<(usize, usize)> {
+    let start = line.find("://")? + 3;
+    let authority = line[start..].split(['/', '"', '\'', '?', '#', ' ']).next()?;
+    Some((start, start + authority.rfind('@')?))
 }
 
 /// A value, with `rewrite` applied to every string in it.
@@ -125,7 +135,9 @@ mod tests {
         assert_eq!(masked("secret = \"hunter2\""), "secret = \"********");
         assert_eq!(masked("x = { my_secret='ä' }"), "x = { my_secret='*****");
         assert_eq!(masked("secret = [\"hunter2\","), "secret = [**********");
+        assert_eq!(masked("connect = \"http://me:it@host/a@b\""), "connect = \"http://*****@host/a@b\"");
         for open in [
+            "connect = \"http://host/a@b\"",
             "secret = { file = \"backend.key\" }",
             "secret = [{ file = \"a\" }]",
             "a secret place",

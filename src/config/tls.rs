@@ -182,7 +182,7 @@ impl Item<'_> {
         for item in items {
             let table = item.table(&keys::TLS)?;
             if let Some(item) = table.item("client_ca") {
-                client_ca = item.client_ca();
+                client_ca = item.authorities("client_ca");
             }
             let ocsp = table.item("ocsp").and_then(|item| item.path());
             let help = |key: &str| format!("add the file: `{key} = \"PATH\"`");
@@ -213,12 +213,13 @@ impl Item<'_> {
         Some(self.base().join(self.text("the path of a file")?))
     }
 
-    fn client_ca(&self) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
+    /// The certificates in the file that it names. None, if the files are only parsed.
+    pub(super) fn authorities(&self, key: &'static str) -> Option<(PathBuf, Vec<CertificateDer<'static>>)> {
         let path = self.path()?;
         if !self.report.reads_files {
             return Some((path, Vec::new()));
         }
-        match chain("client_ca", &path) {
+        match chain(key, &path) {
             Ok(chain) => Some((path, chain)),
             Err(Unusable { what, why, .. }) => {
                 self.note(self.error(what).label(why));

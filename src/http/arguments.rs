@@ -30,6 +30,12 @@ impl<'r> Arguments<'r> {
         self.form = form_urlencoded::parse(body).into_owned().collect();
     }
 
+    /// All of them but the fields of a form.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let query = self.query.iter().map(|(name, value)| (name.as_ref(), value.as_ref()));
+        query.chain(self.path.iter().map(|(name, value)| (*name, value.as_str())))
+    }
+
     /// Notes the token that the request shows.
     pub fn set_token(&self, token: Token) -> &Token {
         self.token.get_or_init(|| token)

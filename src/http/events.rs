@@ -42,7 +42,7 @@ const FIELDS: head::Fixed = [
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if a limit is reached, with
 /// the time to reconnect.
 pub fn respond(
-    EventsHandler { route, terms, tokens }: &EventsHandler,
+    EventsHandler { route, terms, tokens, .. }: &EventsHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,
@@ -68,7 +68,7 @@ pub fn respond(
     }
     let membership = if has_room { subscription::join(terms).ok() } else { None };
     let Some(membership) = membership else {
-        return Err(reader.allowed(answer::closing(stream(Body::from(retry(terms.members.count()))))));
+        return Err(reader.allowed(later(terms.members.count())));
     };
     let framing = match request.version {
         Version::HTTP_10 => Framing::BareEventStream,
@@ -90,6 +90,11 @@ pub fn respond(
         greeting: None,
         early: Bytes::new(),
     })
+}
+
+/// A stream that ends at once, with the time to reconnect.
+pub fn later(sessions: usize) -> Answer {
+    answer::closing(stream(Body::from(retry(sessions))))
 }
 
 /// What the request of a refused connection is.

@@ -6,6 +6,7 @@
 //! - `neighbours` finds the site that a request names, `hosts` decides which names the server answers to, `origin` which pages may use a
 //!   route, `reader` which may read an answer. `secure` sends every request to https.
 //! - `authorization` asks for a key where a route needs one.
+//! - `hooked` asks the backend where a route has a hook.
 //! - `upgrade` is the WebSocket handshake, [`events`] the event streams, `poll` the polls, `publish` publishing, [`batch`] and
 //!   `publish_batch` publishing several messages, `presence` who is on a channel, [`pages`] the files, `redirect` what has moved, [`status`] metrics and health.
 //! - [`access`] writes a line for each request.
@@ -26,6 +27,7 @@ mod extension;
 mod fields;
 mod guard;
 mod head;
+mod hooked;
 mod hosts;
 mod linger;
 mod neighbours;
@@ -275,6 +277,10 @@ async fn outcome<B: Backend>(
         Handler::WebSocket(handler) => {
             let agreed = upgrade::agree(head, &arguments, handler, site, client.on_loopback)?;
             let mut upgrade = agreed.with_content(content).await?;
+            let hook = handler.hook.as_ref();
+            if let Err(refused) = hooked::connect(hook, head, &arguments, &mut upgrade.arrival, client).await {
+                return Ok(Outcome::Answer(refused.answer()));
+            }
             let answer = std::mem::replace(&mut upgrade.answer, Response::new(Body::empty()));
             return Ok(Outcome::Upgrade(answer, Box::new(upgrade)));
         }
@@ -282,14 +288,16 @@ async fn outcome<B: Backend>(
             expect_no_content(content, &handler.route.subscription, head, site, client)?;
             let has_room = !backend.is_draining() && !client.is_reserve;
             let arrival = events::respond(handler, head, &arguments, site, client.on_loopback, has_room)?;
-            return Ok(Outcome::Stream(Box::new(arrival)));
+            let (hook, subscription) = (handler.hook.as_ref(), &handler.route.subscription);
+            return hooked::stream(hook, subscription, head, &arguments, arrival, site, client).await;
         }
         Handler::Poll(handler) => {
             expect_no_content(content, &handler.route.subscription, head, site, client)?;
             let has_room = !backend.is_draining() && !client.is_reserve;
             let position = || backend.position(handler.terms.hub_id);
             let arrival = poll::respond(handler, head, &arguments, site, client.on_loopback, has_room, position)?;
-            return Ok(Outcome::Stream(Box::new(arrival)));
+            let (hook, subscription) = (handler.hook.as_ref(), &handler.route.subscription);
+            return hooked::stream(hook, subscription, head, &arguments, arrival, site, client).await;
         }
         Handler::Publish(handler) => publish::respond(handler, head, content, arguments, site, client, backend).await,
         Handler::Presence(handler) => presence::respond(handler, head, &arguments, site, client, backend).await?,

@@ -13,18 +13,24 @@ use super::hosts::{split_port, without_root_dot};
 use super::{HubInUse, Site};
 use crate::config::limits::HOST_BYTES_MAX;
 use crate::config::{self, Server};
+use crate::hook::Hook;
 
 /// The sites that share the addresses of a server, by their names in lower case.
 #[derive(Debug, Default)]
 pub struct Neighbours(HashMap<Box<[u8]>, Arc<Site>>);
 
-/// The sites of all servers, by their names. Routes refer to hubs by their index in `hubs`.
-pub fn sites(servers: &[Server], hubs: &[HubInUse], machine: &[String]) -> HashMap<String, Arc<Site>> {
+/// The sites of all servers, by their names. Routes refer to hubs by their index in `hubs`, and to hooks by their names.
+pub fn sites(
+    servers: &[Server],
+    hubs: &[HubInUse],
+    machine: &[String],
+    hooks: &HashMap<Arc<str>, Arc<Hook>>,
+) -> HashMap<String, Arc<Site>> {
     // Those that share addresses first: the site that has the addresses finds them.
     let (fronts, beside): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.shares.is_none());
-    let beside: Vec<_> = beside.into_iter().map(|server| Arc::new(Site::new(server, hubs, machine))).collect();
+    let beside: Vec<_> = beside.into_iter().map(|server| Arc::new(Site::new(server, hubs, machine, hooks))).collect();
     let fronts = fronts.into_iter().map(|server| {
-        let mut site = Site::new(server, hubs, machine);
+        let mut site = Site::new(server, hubs, machine, hooks);
         site.neighbours = Neighbours::of(server, &beside);
         Arc::new(site)
     });

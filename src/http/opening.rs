@@ -53,6 +53,8 @@ impl Opening {
         let arrival = found.filter(|_| !backend.is_draining()).and_then(|(handler, found)| {
             let arguments = Arguments::new(found.parameters, head.uri.query());
             match handler {
+                // The backend is asked, which takes time.
+                handler if handler.waits() => None,
                 Handler::WebSocket(handler) => {
                     let agreed = upgrade::agree(&head, &arguments, handler, site, on_loopback).ok()?;
                     if agreed.arrival.framing == Framing::Hixie76 {

@@ -38,7 +38,7 @@ const FIELDS: head::Fixed =
 /// Makes a session of a request, or answers it at once: with an error, with the header fields only, or, if it has no position, with
 /// the present one, which `position` tells.
 pub fn respond(
-    PollHandler { route, terms, tokens }: &PollHandler,
+    PollHandler { route, terms, tokens, .. }: &PollHandler,
     request: &Parts,
     arguments: &Arguments<'_>,
     site: &Site,

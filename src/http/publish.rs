@@ -15,7 +15,7 @@ use super::origin;
 use super::refusals::shortened;
 use super::site::PublishHandler;
 use super::subscription::channel;
-use super::{Backend, Client, Site, authorization, publish_batch};
+use super::{Backend, Client, Site, authorization, hooked, publish_batch};
 use crate::config::{self, AccessKey};
 use crate::hub::{Kind, Message, Outcome, Selector};
 
@@ -89,7 +89,7 @@ pub async fn respond<B: Backend>(
         let shown = authorization::token(handler.tokens.as_ref(), request, &arguments).map(|_| ());
         match key.and_then(|key| shown.map(|()| key)) {
             Ok(key) => {
-                let published = publish(handler, key, request, content, arguments, backend).await;
+                let published = publish(handler, key, request, content, arguments, client, backend).await;
                 published.unwrap_or_else(|refusal| *refusal)
             }
             Err(refusal) => *refusal,
@@ -107,11 +107,12 @@ async fn publish<B: Backend>(
     request: &Parts,
     content: &mut Content,
     mut arguments: Arguments<'_>,
+    client: &Client,
     backend: &B,
 ) -> Result<Answer, Box<Answer>> {
     let Some(template) = handler.route.channel.as_ref().filter(|_| !handler.route.batch) else {
         // In memory of its own, so that it does not enlarge what a connection takes.
-        return Box::pin(publish_batch::publish(handler, access, request, content, &arguments, backend)).await;
+        return Box::pin(publish_batch::publish(handler, access, request, content, &arguments, client, backend)).await;
     };
     let limit = handler.hub.message_bytes_max;
     let content_type = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -144,8 +145,12 @@ async fn publish<B: Backend>(
         let why = "the message is not UTF-8; Content-Type: application/octet-stream would send it as binary";
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
+    let key = key(request)?;
+    let Some((kind, message)) = hooked::publish(handler, request, client, &channel, kind, message).await? else {
+        return Ok(answer::json(StatusCode::OK, &Published::new(&channel, Outcome::default())));
+    };
     let message = Message::new(handler.hub_id, channel.clone(), kind, message).ordered(handler.hub.history.is_some());
-    match backend.publish(message, key(request)?).await {
+    match backend.publish(message, key).await {
         Some(outcome) if outcome.is_refused => Err(unavailable(KEPT_NOWHERE)),
         Some(outcome) => Ok(answer::json(StatusCode::OK, &Published::new(&channel, outcome))),
         None => Err(unavailable(NO_ROOM)),

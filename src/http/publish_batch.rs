@@ -13,10 +13,11 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::batch::{self, Data, Entry, Unreadable};
 use super::content::Content;
+use super::hooked::Asked;
 use super::publish::{KEPT_NOWHERE, NO_ROOM, Published, Refused, key, message_too_large, refuse, unavailable};
 use super::site::PublishHandler;
 use super::subscription;
-use super::{Backend, authorization};
+use super::{Backend, Client, authorization, hooked};
 use crate::config::limits::{BATCH_BYTES_AT_ONCE, BATCH_BYTES_MAX, BATCH_LINES_MAX};
 use crate::config::{AccessKey, HubId};
 use crate::hub::{Kind, Message, Outcome};
@@ -50,6 +51,7 @@ pub async fn publish<B: Backend>(
     request: &Parts,
     content: &mut Content,
     arguments: &Arguments<'_>,
+    client: &Client,
     backend: &B,
 ) -> Result<Answer, Box<Answer>> {
     let body = content.whole(BATCH_BYTES_MAX).await.map_err(|unread| match unread.status() {
@@ -60,18 +62,37 @@ pub async fn publish<B: Backend>(
     let is_small = body.len() <= BATCH_BYTES_AT_ONCE;
     // The body is dropped when it is parsed.
     let prepare = move || destination.prepare(&body);
-    let (results, messages) = if is_small {
+    let (mut results, messages) = if is_small {
         prepare()?
     } else {
         // It ends early only if the runtime ends.
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.map_err(|_| unavailable("the server is ending, try again later"))??
     };
+    let (messages, skipped) = asked(hooked::publish_all(handler, request, client, messages).await?, &mut results);
     let outcomes = backend.publish_all(messages).await.ok_or_else(|| unavailable(NO_ROOM))?;
     if !outcomes.is_empty() && outcomes.iter().all(|outcome| is_refused(outcome.as_ref())) {
         return Err(unavailable(KEPT_NOWHERE));
     }
-    Ok(answer::with_type(StatusCode::OK, "application/x-ndjson", lines(results, outcomes)))
+    Ok(answer::with_type(StatusCode::OK, "application/x-ndjson", lines(results, outcomes, &skipped)))
+}
+
+/// Takes what a hook says of the messages. Those that are refused leave `results`. Returns those that are published, and the numbers of
+/// those that only seem to be, counted among those that are not refused.
+fn asked(said: Vec<Asked<(Message, Option<Box<str>>)>>, results: &mut Results) -> (Keyed, Vec<usize>) {
+    let (mut messages, mut skipped, mut number) = (Vec::with_capacity(said.len()), Vec::new(), 0);
+    for (said, result) in said.into_iter().zip(results.iter_mut().filter(|result| result.is_ok())) {
+        match said {
+            Ok(Some(message)) => messages.push(message),
+            Ok(None) => skipped.push(number),
+            Err(why) => {
+                *result = Err(why);
+                continue;
+            }
+        }
+        number += 1;
+    }
+    (messages, skipped)
 }
 
 impl Destination {
@@ -142,8 +163,11 @@ impl Destination {
 }
 
 /// The answer: a line for each entry, in their order.
-fn lines(results: Results, outcomes: Vec<Option<Outcome>>) -> String {
+fn lines(results: Results, mut outcomes: Vec<Option<Outcome>>, skipped: &[usize]) -> String {
     let mut text = Vec::new();
+    for number in skipped {
+        outcomes.insert(*number, Some(Outcome::default()));
+    }
     let mut outcomes = outcomes.into_iter();
     for result in results {
         // This does not fail: all values have string keys, and the bytes are in memory.

@@ -13,6 +13,7 @@ use super::refusals::Refusals;
 use super::routes::{Match, Routes};
 use crate::config::{self, Action, CLAIM, HubId, Template};
 use crate::grant::{Keyring, Verifier};
+use crate::hook::Hook;
 use crate::hub::Members;
 use crate::session::Terms;
 use crate::session::speech::{Plain, Speech};
@@ -108,6 +109,8 @@ pub struct WebSocketHandler {
     pub terms: Arc<Terms>,
     /// The tokens that it accepts; `None`: no token is needed.
     pub tokens: Option<Tokens>,
+    /// The hook that is asked whether a client may connect.
+    pub hook: Option<Arc<Hook>>,
 }
 
 /// A route that answers with event streams.
@@ -119,6 +122,8 @@ pub struct EventsHandler {
     pub terms: Arc<Terms>,
     /// The tokens that it accepts; `None`: no token is needed.
     pub tokens: Option<Tokens>,
+    /// The hook that is asked whether a client may connect.
+    pub hook: Option<Arc<Hook>>,
 }
 
 /// A route that answers polls.
@@ -130,6 +135,8 @@ pub struct PollHandler {
     pub terms: Arc<Terms>,
     /// The tokens that it accepts; `None`: no token is needed.
     pub tokens: Option<Tokens>,
+    /// The hook that is asked whether a client may connect.
+    pub hook: Option<Arc<Hook>>,
 }
 
 /// A route that publishes, with its hub.
@@ -145,6 +152,8 @@ pub struct PublishHandler {
     pub hub_id: HubId,
     /// The configuration of the hub.
     pub hub: config::Hub,
+    /// The hook that is asked whether a message is published.
+    pub hook: Option<Arc<Hook>>,
 }
 
 /// A route that answers who is on a channel, with its hub.
@@ -163,6 +172,16 @@ pub struct PresenceHandler {
 }
 
 impl Handler {
+    /// Whether a client must wait for the answer of a hook before its session begins.
+    pub fn waits(&self) -> bool {
+        match self {
+            Handler::WebSocket(handler) => handler.hook.is_some(),
+            Handler::Events(handler) => handler.hook.is_some(),
+            Handler::Poll(handler) => handler.hook.is_some(),
+            _ => false,
+        }
+    }
+
     /// The terms of its sessions, if it has sessions.
     fn terms(&self) -> Option<&Arc<Terms>> {
         match self {
@@ -197,8 +216,15 @@ fn terms(
 }
 
 impl Site {
-    /// The site of `server`, on a machine with the names `machine`. Its routes refer to hubs by their index in `hubs`.
-    pub fn new(server: &config::Server, hubs: &[HubInUse], machine: &[String]) -> Site {
+    /// The site of `server`, on a machine with the names `machine`. Its routes refer to hubs by their index in `hubs`,
+    /// and to hooks by their names.
+    pub fn new(
+        server: &config::Server,
+        hubs: &[HubInUse],
+        machine: &[String],
+        hooks: &HashMap<Arc<str>, Arc<Hook>>,
+    ) -> Site {
+        let hook = |name: &Option<Arc<str>>| name.as_ref().map(|name| hooks[name].clone());
         let terms = |route: &config::Route, subscription: &config::Subscription, transport, speech| {
             terms(server, route, subscription, &hubs[subscription.hub.0 as usize], transport, speech)
         };
@@ -206,25 +232,20 @@ impl Site {
             Action::WebSocket(socket) => {
                 let speech = Speech::Plain(Plain::from(socket));
                 let terms = terms(route, &socket.subscription, Transport::WebSocket, speech);
-                Handler::WebSocket(Box::new(WebSocketHandler {
-                    route: socket.clone(),
-                    terms,
-                    tokens: Tokens::of(&route.action),
-                }))
+                let (tokens, hook) = (Tokens::of(&route.action), hook(&socket.subscription.hook));
+                Handler::WebSocket(Box::new(WebSocketHandler { route: socket.clone(), terms, tokens, hook }))
             }
             Action::Events(events) => {
                 let speech = Speech::Plain(Plain::receiving(events.event.clone()));
                 let terms = terms(route, &events.subscription, Transport::EventStream, speech);
-                Handler::Events(Box::new(EventsHandler {
-                    route: events.clone(),
-                    terms,
-                    tokens: Tokens::of(&route.action),
-                }))
+                let (tokens, hook) = (Tokens::of(&route.action), hook(&events.subscription.hook));
+                Handler::Events(Box::new(EventsHandler { route: events.clone(), terms, tokens, hook }))
             }
             Action::Poll(poll) => {
                 let speech = Speech::Plain(Plain::receiving(None));
                 let terms = terms(route, &poll.subscription, Transport::Poll, speech);
-                Handler::Poll(Box::new(PollHandler { route: poll.clone(), terms, tokens: Tokens::of(&route.action) }))
+                let (tokens, hook) = (Tokens::of(&route.action), hook(&poll.subscription.hook));
+                Handler::Poll(Box::new(PollHandler { route: poll.clone(), terms, tokens, hook }))
             }
             Action::Publish(publish) => {
                 let hub = &hubs[publish.hub.0 as usize];
@@ -234,6 +255,7 @@ impl Site {
                     tokens: Tokens::of(&route.action),
                     hub_id: hub.id,
                     hub: hub.hub.clone(),
+                    hook: hook(&publish.hook),
                 }))
             }
             Action::Presence(presence) => {

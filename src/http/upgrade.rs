@@ -42,7 +42,7 @@ pub struct Upgrade {
 pub fn agree(
     request: &Parts,
     arguments: &Arguments<'_>,
-    WebSocketHandler { route, terms, tokens }: &WebSocketHandler,
+    WebSocketHandler { route, terms, tokens, .. }: &WebSocketHandler,
     site: &Site,
     on_loopback: bool,
 ) -> Result<Upgrade, Box<Answer>> {

@@ -11,6 +11,7 @@ mod error;
 mod estate;
 mod feeds;
 mod handover;
+mod hooks;
 mod hubs;
 mod machine;
 mod memory;
@@ -50,6 +51,7 @@ pub use error::ServeError;
 pub use estate::Inherited;
 use feeds::{Feeds, Planned};
 pub use handover::{Handover, TRIED};
+use hooks::Hooks;
 use hubs::Hubs;
 
 /// How often to check whether all connections have ended.
@@ -78,6 +80,8 @@ struct Lasting {
     memory: Memory,
     /// The durable hubs.
     durable: Durable,
+    /// The hooks, and the thread that asks.
+    hooks: Hooks,
 }
 
 /// Why a server ends.
@@ -138,6 +142,7 @@ impl Bound {
             Workers::Count(count) => count.into(),
         };
         let histories = inherited.histories(&mut lasting.hubs);
+        lasting.hooks.begin(&config.hooks)?;
         lasting.durable.begin(&config, &mut lasting.hubs)?;
         let (plan, planned_feeds) = compile(&config, workers, &listeners, &mut lasting);
         let plan = Arc::new(plan);
@@ -184,6 +189,7 @@ impl Server {
     pub fn reload(&mut self, mut config: Config) -> Result<Vec<String>, ServeError> {
         let listeners = bind::bind(&config, &self.listeners, &self.inherited, AS_OURSELVES)?;
         let fixed = self.keep_fixed(&mut config);
+        self.lasting.hooks.begin(&config.hooks)?;
         self.lasting.durable.begin(&config, &mut self.lasting.hubs)?;
         let (plan, planned_feeds) = compile(&config, self.mailboxes.len(), &listeners, &mut self.lasting);
         let plan = Arc::new(plan);
@@ -303,7 +309,7 @@ fn stop(mailboxes: &[Mailbox], shards: Vec<JoinHandle<()>>) {
 /// Derives the plan of the shards and the list of feeds from a configuration.
 fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut Lasting) -> (Plan, Vec<Planned>) {
     let in_use: Vec<HubInUse> = lasting.hubs.number(&config.hubs);
-    let sites = http::sites(&config.servers, &in_use, &machine::names());
+    let sites = http::sites(&config.servers, &in_use, &machine::names(), lasting.hooks.by_name());
     let plan_feed = |feed| Planned::new(feed, &in_use, &mut lasting.durable);
     let feeds = config.feeds.iter().map(plan_feed).collect();
     // The limit is raised whatever the file says, so that there are descriptors for all connections that it allows.
@@ -332,6 +338,7 @@ fn compile(config: &Config, shards: usize, listeners: &Listeners, lasting: &mut 
         doors,
         gate: lasting.gate.clone(),
         files: lasting.files.clone(),
+        hooks: lasting.hooks.sorted(),
     };
     (plan, feeds)
 }

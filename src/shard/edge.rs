@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -16,6 +17,7 @@ use super::poller::Poller;
 use super::stream::{Raw, Stream};
 use super::table::SessionKey;
 use crate::config::HubId;
+use crate::hook::Hook;
 use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::presence::Attendees;
@@ -151,6 +153,7 @@ impl Backend for Edge {
             label: Some(("certificate", one.certificate.display().to_string())),
             value: u64::try_from(one.expires).unwrap_or(0),
         }));
+        samples.extend(of_hooks(&plan.hooks));
         // All durable hubs share the store.
         let disk = plan.hubs.iter().find_map(|hub| hub.history.as_ref()?.disk.as_ref());
         samples.extend(disk.map(|disk| Sample {
@@ -166,6 +169,35 @@ impl Backend for Edge {
     fn is_draining(&self) -> bool {
         self.0.ending.get()
     }
+}
+
+/// The figures of hooks.
+fn of_hooks(hooks: &[Arc<Hook>]) -> impl Iterator<Item = Sample> {
+    type Figure = fn(&Hook) -> u64;
+    let figures: [(_, _, _, Figure); 4] = [
+        ("pushd_hook_questions_total", "Questions to the backend.", SampleKind::Counter, |hook| {
+            hook.figures().asked.load(Ordering::Relaxed)
+        }),
+        ("pushd_hook_failures_total", "Questions without an answer that can be used.", SampleKind::Counter, |hook| {
+            hook.figures().failed.load(Ordering::Relaxed)
+        }),
+        ("pushd_hook_refusals_total", "Requests that the backend refused.", SampleKind::Counter, |hook| {
+            hook.figures().refused.load(Ordering::Relaxed)
+        }),
+        (
+            "pushd_hook_open",
+            "Whether the backend failed too often, and is not asked for a while.",
+            SampleKind::Gauge,
+            |hook| u64::from(hook.is_open()),
+        ),
+    ];
+    figures.into_iter().flat_map(move |(name, help, kind, figure)| {
+        let sample = move |hook: &Arc<Hook>| {
+            let label = Some(("hook", hook.config.name.to_string()));
+            Sample { name, help, kind, label, value: figure(hook) }
+        };
+        hooks.iter().map(sample)
+    })
 }
 
 impl Shard {

@@ -53,6 +53,7 @@ use tokio::task::LocalSet;
 
 use crate::config::limits::{BLOCKED_FILE, BLOCKING_THREADS_MAX, COMMANDS_PER_TURN};
 use crate::config::{HubId, Template};
+use crate::hook::Hook;
 use crate::http::pages::Files;
 use crate::http::{self, Site};
 use crate::hub::Members;
@@ -97,6 +98,8 @@ pub struct Plan {
     pub gate: Gate,
     /// The files that are being sent. All plans share it.
     pub files: Files,
+    /// The hooks, for their figures.
+    pub hooks: Vec<Arc<Hook>>,
 }
 
 /// A hub, as shards know it.

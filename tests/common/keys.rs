@@ -10,8 +10,10 @@ const SOURCES: [&str; 3] = ["every", "tail", "command"];
 /// The keys of a hub that some kinds of routes need.
 const ABLE: &str = "history = { messages = 1 }\npresence = true\n";
 
-/// The keys that routes may name.
-const KEYS: &str = "[token.one]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[token.other]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[key.one]\nsecret = { file = \"one\" }\n[key.other]\nsecret = { file = \"other\" }\n";
+/// The keys, tokens and hooks that routes may name.
+const KEYS: &str = "[token.one]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[token.other]\nalgorithm = \"HS256\"\nsecret = { file = \"one\" }\n[key.one]\nsecret = { file = \"one\" }\n[key.other]\nsecret = { file = \"other\" }\n\
+    [hook.one]\nconnect = \"http://localhost/\"\npublish = \"http://localhost/\"\n\
+    [hook.other]\nconnect = \"http://localhost/\"\npublish = \"http://localhost/\"\n";
 
 /// A file with one entry in the table `section`. It is valid if the entry is.
 pub fn around(section: &Section, entry: &str) -> String {
@@ -77,7 +79,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::Word([one, other, ..]) => quoted([one, other]),
         Kind::Words([one, other, ..]) => [format!("[{one:?}]"), format!("[{one:?}, {other:?}]")],
         Kind::Text if key.name == "channels" => quoted(["token.one", "token.other"]),
-        Kind::Text | Kind::Hub | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => {
+        Kind::Text | Kind::Hub | Kind::Hook | Kind::Template | Kind::Path | Kind::RunPath | Kind::LogTarget => {
             quoted(["one", "other"])
         }
         Kind::Texts | Kind::Templates(_) | Kind::Patterns(_) => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
@@ -86,6 +88,7 @@ pub fn two_values(key: &Key) -> Option<[String; 2]> {
         Kind::ErrorPages => ["{ 404 = \"one\" }", "{ 404 = \"other\" }"].map(str::to_owned),
         Kind::Keys => ["[\"one\"]", "[\"other\"]"].map(str::to_owned),
         Kind::Tokens => quoted(["one", "other"]),
+        Kind::Url => quoted(["http://localhost/1", "https://localhost/2"]),
         Kind::Networks => quoted(["10.0.0.0/8", "::1"]),
         Kind::Certificates => ["one", "other"].map(|file| format!("{{ certificate = {file:?}, key = \"key\" }}")),
         Kind::Secrets => ["one", "other"].map(|file| format!("{{ file = {file:?} }}")),

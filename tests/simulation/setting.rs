@@ -122,6 +122,7 @@ fn route(hub: HubId, on_message: OnMessage) -> WebSocket {
             origins: Origins::Any,
             log: SessionLog::Off,
             tokens: None,
+            hook: None,
         },
         on_message,
         to: None,

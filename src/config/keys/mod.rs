@@ -9,10 +9,12 @@ use std::time::Duration;
 use super::units::{duration_text, size_text};
 
 mod grants;
+mod hooks;
 mod routes;
 mod table;
 
 pub use grants::{KEY, SECRET, TLS, TOKEN};
+pub use hooks::HOOK;
 pub use routes::{EVENTS, HEALTH, METRICS, PAGE, POLL, PRESENCE, PUBLISH, READY, REDIRECT, STATIC, WEBSOCKET};
 pub use table::{DAEMON, FEED, HISTORY, HUB, LOG, ROTATE, SERVER, STORE, TOP};
 
@@ -112,6 +114,10 @@ pub enum Kind {
     Tokens,
     /// The names of keys in a list, or one alone.
     Keys,
+    /// The name of a hook.
+    Hook,
+    /// An `http` or `https` address.
+    Url,
     /// Networks, as `10.0.0.0/8`, in a list, or one alone.
     Networks,
     /// A path; a relative one begins in the directory of the file.
@@ -208,9 +214,9 @@ pub const ROUTES: [&Section; 11] =
     [&WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT, &PAGE, &METRICS, &HEALTH, &READY];
 
 /// Every kind of table.
-pub const SECTIONS: [&Section; 24] = [
+pub const SECTIONS: [&Section; 25] = [
     &TOP, &DAEMON, &LOG, &ROTATE, &STORE, &SERVER, &WEBSOCKET, &EVENTS, &POLL, &PUBLISH, &PRESENCE, &STATIC, &REDIRECT,
-    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &SECRET, &TLS, &TOKEN,
+    &PAGE, &METRICS, &HEALTH, &READY, &HUB, &HISTORY, &FEED, &KEY, &HOOK, &SECRET, &TLS, &TOKEN,
 ];
 
 /// The words of a list that pairs each word with its value.

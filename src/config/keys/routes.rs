@@ -3,8 +3,8 @@
 use super::Change::{AtOnce, NewConnections};
 use super::Fallback::{Nothing, Required, Value};
 use super::Kind::{
-    CacheRules, Count, ErrorPages, Fields, Flag, Hub, Keys, On, Origins, Path, Patterns, Secrets, Template, Templates,
-    Text, Texts, Tokens, Word, Words,
+    CacheRules, Count, ErrorPages, Fields, Flag, Hook, Hub, Keys, On, Origins, Path, Patterns, Secrets, Template,
+    Templates, Text, Texts, Tokens, Word, Words,
 };
 use super::{Key, Section, key, words};
 use crate::config::routes::{ACCEPT, METHODS, ON_MESSAGE, PAGES, SESSION_LOG};
@@ -26,6 +26,8 @@ const TOKENS: Key = key(
     NewConnections,
     "The tokens that are accepted; one must be shown.",
 );
+// The key of the routes on which the backend decides.
+const HOOK: Key = key("hook", Hook, Nothing("none"), AtOnce, "The hook that is asked, and decides.");
 
 // The key of the routes that programs use.
 const KEYS: Key =
@@ -81,6 +83,7 @@ pub const WEBSOCKET: Section = Section {
         ),
         IDENTITY,
         TOKENS,
+        HOOK,
         ORIGINS,
         LOG,
     ],
@@ -95,6 +98,7 @@ pub const EVENTS: Section = Section {
         key("event", Template, Nothing("message"), AtOnce, "The type of the events; {channel} is the channel."),
         IDENTITY,
         TOKENS,
+        HOOK,
         ORIGINS,
         LOG,
     ],
@@ -108,6 +112,7 @@ pub const POLL: Section = Section {
         CHANNELS,
         IDENTITY,
         TOKENS,
+        HOOK,
         ORIGINS,
         LOG,
     ],
@@ -124,6 +129,7 @@ pub const PUBLISH: Section = Section {
         key("batch", Flag, Value("false"), AtOnce, "Whether a request has several messages, each with its channel."),
         KEYS,
         TOKENS,
+        HOOK,
         key("origins", Origins, Nothing("the server's"), AtOnce, "Which web pages may publish."),
     ],
 };

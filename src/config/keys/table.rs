@@ -10,7 +10,7 @@ use super::Kind::{
     Addresses, Certificates, Count, CountOrAuto, Duration, DurationOrAlways, DurationOrOff, Fields, Flag, Hosts, Hub,
     LogTarget, Mask, Named, Origins, Path, Program, Routes, RunPath, Size, Table, TableOrOff, Template, Text, Word,
 };
-use super::{KEY, Kind, Section, TOKEN, UNBOUNDED, key, words};
+use super::{HOOK, KEY, Kind, Section, TOKEN, UNBOUNDED, key, words};
 use crate::config::hubs::WHEN_SLOW;
 use crate::config::limits::MESSAGE_BYTES_CEILING;
 use crate::config::process::{FORMATS, LEVELS};
@@ -50,6 +50,7 @@ pub const TOP: Section = Section {
         ),
         key("key", Named(&KEY), Nothing("none"), AtOnce, "Secrets that programs show to publish."),
         key("token", Named(&TOKEN), Nothing("none"), AtOnce, "Tokens that a backend signs for its users."),
+        key("hook", Named(&HOOK), Nothing("none"), AtOnce, "Addresses of the backend that decide."),
     ],
 };
 
