@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use common::events::{Block, Events};
 use common::http::{ask, get, metric, publish};
@@ -233,11 +233,20 @@ fn a_client_that_the_backend_refuses_gets_its_reason() {
         assert_eq!((answer.status, answer.text()), (403, "go away\n"));
         assert_eq!(get(address, "/poll/all?since=earliest").status, 403);
     }
-    // A session that must end cannot begin, whatever on_error says.
+    // A session whose time is over does not begin, whatever on_error says.
     backend.reply(says(&json!({ "result": { "expire_at": 1_700_000_000 } })));
     assert_eq!(Ws::ask(address, "/ws/all", &[]).0.status, 403);
     assert_eq!(metric(address, "pushd_sessions"), 0);
-    assert_eq!(metric(address, "pushd_hook_refusals_total{hook=\"site\"}"), 7);
+    assert_eq!(metric(address, "pushd_hook_refusals_total{hook=\"site\"}"), 6);
+}
+
+#[test]
+fn a_session_ends_when_the_backend_says() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let backend = Backend::start(says(&json!({ "result": { "expire_at": now + 2 } })));
+    let pushd = start(&config(&backend, ""));
+    let mut client = Ws::open(pushd.address(), "/ws/all");
+    client.expect_close(1008, "token expired");
 }
 
 #[test]
@@ -314,7 +323,7 @@ fn questions_are_signed() {
     let (time, signatures) = signature.strip_prefix("t=").unwrap().split_once(',').unwrap();
     let signatures: Vec<_> = signatures.split(',').map(|it| it.strip_prefix("v1=").unwrap()).collect();
     assert_eq!(signatures.len(), 2);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     assert!(now.abs_diff(time.parse().unwrap()) < 30);
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
     let signed = [format!("{time}.").as_bytes(), &question.body].concat();

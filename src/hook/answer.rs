@@ -36,6 +36,8 @@ pub struct Connected {
     pub channels: Vec<String>,
     /// What it receives first.
     pub greeting: Option<String>,
+    /// When its session ends, in seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// What is published.
@@ -109,11 +111,6 @@ pub fn connect(body: &[u8]) -> Result<Said<Connected>, String> {
         Ok(result) => result,
         Err(refusal) => return Ok(Said::No(refusal)),
     };
-    // To let the client stay for ever would be wrong, whatever `on_error` says.
-    if result.expire_at.is_some_and(|at| at != 0) {
-        let reason = "the backend's answer has `expire_at`, which is not supported".to_owned();
-        return Ok(Said::No(Refusal { code: 0, reason }));
-    }
     let channels = result.channels.unwrap_or_default();
     if channels.len() > HOOK_CHANNELS_MAX {
         return Err(format!("the answer has more than {HOOK_CHANNELS_MAX} channels"));
@@ -132,6 +129,8 @@ pub fn connect(body: &[u8]) -> Result<Said<Connected>, String> {
         user: result.user.filter(|user| !user.is_empty()),
         channels,
         greeting: result.data.map(text_of),
+        // A negative one is over, too.
+        expires: result.expire_at.filter(|at| *at != 0).map(|at| u64::try_from(at).unwrap_or(0)),
     }))
 }
 
@@ -180,12 +179,15 @@ mod tests {
             br#"{"result":{"user":"42","channels":["a","b"],"data":{"x":1},"expire_at":0,"unknown":[]},"error":null}"#;
         let channels = vec!["a".to_owned(), "b".to_owned()];
         let (user, greeting) = (Some("42".to_owned()), Some("{\"x\":1}".to_owned()));
-        assert_eq!(connect(answer), Ok(Said::Yes(Connected { user, channels, greeting })));
+        assert_eq!(connect(answer), Ok(Said::Yes(Connected { user, channels, greeting, expires: None })));
         assert_eq!(connect(br#"{"error":{"code":1000,"message":"no\r\nway"}}"#), no(1000, "noway"));
         assert_eq!(connect(br#"{"disconnect":{"code":4500,"reason":"banned"},"result":{}}"#), no(4500, "banned"));
         assert_eq!(connect(br#"{"disconnect":{}}"#), no(0, "the backend refuses this"));
-        let expiring = connect(br#"{"result":{"expire_at":1700000000}}"#);
-        assert_eq!(expiring, no(0, "the backend's answer has `expire_at`, which is not supported"));
+        for (at, expires) in [(1_700_000_000, 1_700_000_000), (-1, 0)] {
+            let answer = format!("{{\"result\":{{\"expire_at\":{at}}}}}");
+            let connected = Connected { expires: Some(expires), ..Connected::default() };
+            assert_eq!(connect(answer.as_bytes()), Ok(Said::Yes(connected)));
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! refused anyway costs the backend nothing.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use crate::hook::question::{About, Data, Question};
 use crate::hook::{Hook, Verdict, answer as said};
 use crate::hub::{Kind, Message, Selector};
 use crate::session::Arrival;
+use crate::session::granted::Granted;
 use crate::wire::Transport;
 
 /// Why a client is refused if the backend gives no answer.
@@ -57,7 +59,7 @@ pub async fn connect(
     client: &Client,
 ) -> Result<(), Refused> {
     let Some(hook) = hook else { return Ok(()) };
-    let arguments = arguments.all().map(|(name, value)| (name.to_owned(), Value::from(value)));
+    let values = arguments.all().map(|(name, value)| (name.to_owned(), Value::from(value)));
     let question = Question {
         fields: passed_on(hook, head, false),
         about: About {
@@ -66,18 +68,15 @@ pub async fn connect(
                 Transport::EventStream => "sse",
                 Transport::Poll => "poll",
             },
-            user: arrival.identity.as_deref().unwrap_or_default().to_owned(),
+            user: arrival.identity.as_deref().map_or_else(|| user(arguments), str::to_owned),
             channels: arrival.channels.iter().map(|channel| channel.text.to_string()).collect(),
             ..about(head, client)
         },
-        data: Data::Arguments(arguments.collect()),
+        data: Data::Arguments(values.collect()),
     };
     // In memory of its own, so that it does not enlarge what a connection takes.
     match Box::pin(hook.connect(question)).await {
-        Verdict::Allowed(connected) => {
-            admit(arrival, connected);
-            Ok(())
-        }
+        Verdict::Allowed(connected) => admit(arrival, connected),
         Verdict::Refused(refusal) => {
             log::debug!(
                 "{} refused by the hook {}: {} {}",
@@ -115,7 +114,19 @@ pub async fn stream(
 }
 
 /// Adds what the backend says.
-fn admit(arrival: &mut Arrival, connected: said::Connected) {
+fn admit(arrival: &mut Arrival, connected: said::Connected) -> Result<(), Refused> {
+    if let Some(expires) = connected.expires {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let left = expires.saturating_sub(now).min(u64::from(u32::MAX / 2)) as u32;
+        if left == 0 {
+            return Err(Refused::Denied("the time of this session is over".to_owned()));
+        }
+        match &mut arrival.granted {
+            // The token may expire sooner.
+            Some(granted) => granted.expires = granted.expires.min(left),
+            none => *none = Some(Box::new(Granted { expires: left, key: 0, allowed: None })),
+        }
+    }
     if let Some(user) = connected.user.filter(|_| arrival.terms.hub.presence) {
         arrival.identity = Some(user.into());
     }
@@ -128,6 +139,7 @@ fn admit(arrival: &mut Arrival, connected: said::Connected) {
     if arrival.framing.transport() == Transport::WebSocket && connected.greeting.is_some() {
         arrival.greeting = connected.greeting;
     }
+    Ok(())
 }
 
 /// Asks the hook of a publish route, if it has one, about a message. Returns what is published; `None`: nothing, and the publisher is
@@ -138,13 +150,14 @@ fn admit(arrival: &mut Arrival, connected: said::Connected) {
 pub async fn publish(
     handler: &PublishHandler,
     head: &Parts,
+    arguments: &Arguments<'_>,
     client: &Client,
     channel: &str,
     kind: Kind,
     message: Bytes,
 ) -> Result<Option<(Kind, Bytes)>, Box<Answer>> {
     let Some(hook) = &handler.hook else { return Ok(Some((kind, message))) };
-    let asked = ask(hook, handler, head, client, channel, kind, message);
+    let asked = ask(hook, handler, head, arguments, client, channel, kind, message);
     Box::pin(asked).await.map_err(|(status, why)| match status {
         StatusCode::SERVICE_UNAVAILABLE => unavailable(&why),
         status => refuse(status, &why),
@@ -161,6 +174,7 @@ pub type Asked<T> = Result<Option<T>, String>;
 pub async fn publish_all<K>(
     handler: &PublishHandler,
     head: &Parts,
+    arguments: &Arguments<'_>,
     client: &Client,
     messages: Vec<(Message, K)>,
 ) -> Result<Vec<Asked<(Message, K)>>, Box<Answer>> {
@@ -171,7 +185,7 @@ pub async fn publish_all<K>(
     }
     let asked = futures_util::stream::iter(messages).map(|(mut message, key)| async move {
         let payload = message.payload.clone();
-        match ask(hook, handler, head, client, &message.channel, message.kind, payload).await {
+        match ask(hook, handler, head, arguments, client, &message.channel, message.kind, payload).await {
             Ok(Some((kind, payload))) => {
                 (message.kind, message.payload) = (kind, payload);
                 Ok(Some((message, key)))
@@ -187,6 +201,7 @@ async fn ask(
     hook: &Arc<Hook>,
     handler: &PublishHandler,
     head: &Parts,
+    arguments: &Arguments<'_>,
     client: &Client,
     channel: &str,
     kind: Kind,
@@ -198,7 +213,13 @@ async fn ask(
     };
     let question = Question {
         fields: passed_on(hook, head, handler.keys.is_some()),
-        about: About { encoding, channel: Some(channel.to_owned()), transport: "http", ..about(head, client) },
+        about: About {
+            user: user(arguments),
+            encoding,
+            channel: Some(channel.to_owned()),
+            transport: "http",
+            ..about(head, client)
+        },
         data,
     };
     let answered = match hook.publish(question).await {
@@ -220,6 +241,11 @@ async fn ask(
         ));
     }
     Ok(Some((kind, message)))
+}
+
+/// The user that a token names.
+fn user(arguments: &Arguments<'_>) -> String {
+    arguments.token().and_then(|token| token.text("sub")).unwrap_or_default()
 }
 
 fn about(head: &Parts, client: &Client) -> About {

@@ -146,7 +146,8 @@ async fn publish<B: Backend>(
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
     let key = key(request)?;
-    let Some((kind, message)) = hooked::publish(handler, request, client, &channel, kind, message).await? else {
+    let Some((kind, message)) = hooked::publish(handler, request, &arguments, client, &channel, kind, message).await?
+    else {
         return Ok(answer::json(StatusCode::OK, &Published::new(&channel, Outcome::default())));
     };
     let message = Message::new(handler.hub_id, channel.clone(), kind, message).ordered(handler.hub.history.is_some());

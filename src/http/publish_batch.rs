@@ -69,7 +69,8 @@ pub async fn publish<B: Backend>(
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.map_err(|_| unavailable("the server is ending, try again later"))??
     };
-    let (messages, skipped) = asked(hooked::publish_all(handler, request, client, messages).await?, &mut results);
+    let (messages, skipped) =
+        asked(hooked::publish_all(handler, request, arguments, client, messages).await?, &mut results);
     let outcomes = backend.publish_all(messages).await.ok_or_else(|| unavailable(NO_ROOM))?;
     if !outcomes.is_empty() && outcomes.iter().all(|outcome| is_refused(outcome.as_ref())) {
         return Err(unavailable(KEPT_NOWHERE));
