@@ -12,8 +12,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use common::events::{Block, Events};
 use common::http::{ask, get, metric, publish};
+use common::tls::{Certificate, certificate};
 use common::ws::Ws;
 use common::{Pushd, Start, start, until_true};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// The secret of the signatures.
@@ -63,6 +67,13 @@ struct Backend {
 
 impl Backend {
     fn start(reply: Reply) -> Backend {
+        Backend::start_as(reply, |stream| stream)
+    }
+
+    fn start_as<S: Read + Write + Send + 'static>(
+        reply: Reply,
+        wrap: impl Fn(TcpStream) -> S + Send + 'static,
+    ) -> Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, reply) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(reply)));
         let (sender, questions) = channel();
@@ -70,10 +81,25 @@ impl Backend {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (sender, reply) = (sender.clone(), shared.clone());
-                std::thread::spawn(move || serve(&mut stream.unwrap(), &sender, &reply));
+                let mut stream = wrap(stream.unwrap());
+                std::thread::spawn(move || serve(&mut stream, &sender, &reply));
             }
         });
         Backend { address, reply, questions }
+    }
+
+    /// The same with TLS.
+    fn start_with_tls(certificate: &Certificate, reply: Reply) -> Backend {
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap();
+        let settings = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der.clone()], key);
+        let settings = Arc::new(settings.unwrap());
+        Backend::start_as(reply, move |stream| {
+            StreamOwned::new(ServerConnection::new(settings.clone()).unwrap(), stream)
+        })
     }
 
     fn reply(&self, reply: Reply) {
@@ -90,7 +116,7 @@ impl Backend {
 }
 
 /// Serves one connection, with all its requests.
-fn serve(stream: &mut TcpStream, sender: &Sender<Question>, reply: &Mutex<Reply>) -> Option<()> {
+fn serve(stream: &mut (impl Read + Write), sender: &Sender<Question>, reply: &Mutex<Reply>) -> Option<()> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -331,6 +357,27 @@ fn questions_are_signed() {
         aws_lc_rs::hmac::sign(&key, &signed).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(signatures[0], expected);
     assert!(!pushd.log().contains(SECRET));
+}
+
+#[test]
+fn a_backend_with_https_shows_a_certificate_that_is_trusted() {
+    let (good, other) = (certificate(&["localhost"]), certificate(&["localhost"]));
+    let backend = Backend::start_with_tls(&good, says(&json!({ "result": {} })));
+    let port = backend.address.port();
+    let text = config(&backend, "ca = \"good.pem\"")
+        .replace(&format!("http://127.0.0.1:{port}"), &format!("https://localhost:{port}"));
+    let start = Start::new(&text);
+    good.write(start.path(), "good");
+    other.write(start.path(), "other");
+    let pushd = start.run();
+    assert_eq!(post(&pushd, "/publish/news", "x").status, 200);
+    assert_eq!(backend.question().json()["data"], "x");
+    // Another certificate, and those of the system, do not sign it.
+    for ca in ["ca = \"other.pem\"", ""] {
+        pushd.reload(&text.replace("ca = \"good.pem\"", ca));
+        assert_eq!(post(&pushd, "/publish/news", "x").status, 503, "{ca}");
+        backend.is_not_asked();
+    }
 }
 
 #[test]

@@ -142,22 +142,32 @@ fn admit(arrival: &mut Arrival, connected: said::Connected) -> Result<(), Refuse
     Ok(())
 }
 
+/// A request to a publish route.
+#[derive(Clone, Copy)]
+pub struct Publishing<'r> {
+    /// The route.
+    pub handler: &'r PublishHandler,
+    /// The request.
+    pub head: &'r Parts,
+    /// Its arguments.
+    pub arguments: &'r Arguments<'r>,
+    /// Its connection.
+    pub client: &'r Client,
+}
+
 /// Asks the hook of a publish route, if it has one, about a message. Returns what is published; `None`: nothing, and the publisher is
 /// told that it is.
 ///
 /// # Errors
 /// The answer to the publisher.
 pub async fn publish(
-    handler: &PublishHandler,
-    head: &Parts,
-    arguments: &Arguments<'_>,
-    client: &Client,
+    request: Publishing<'_>,
     channel: &str,
     kind: Kind,
     message: Bytes,
 ) -> Result<Option<(Kind, Bytes)>, Box<Answer>> {
-    let Some(hook) = &handler.hook else { return Ok(Some((kind, message))) };
-    let asked = ask(hook, handler, head, arguments, client, channel, kind, message);
+    let Some(hook) = &request.handler.hook else { return Ok(Some((kind, message))) };
+    let asked = ask(hook, request, channel, kind, message);
     Box::pin(asked).await.map_err(|(status, why)| match status {
         StatusCode::SERVICE_UNAVAILABLE => unavailable(&why),
         status => refuse(status, &why),
@@ -172,20 +182,19 @@ pub type Asked<T> = Result<Option<T>, String>;
 /// # Errors
 /// The answer to the publisher if they are too many.
 pub async fn publish_all<K>(
-    handler: &PublishHandler,
-    head: &Parts,
-    arguments: &Arguments<'_>,
-    client: &Client,
+    request: Publishing<'_>,
     messages: Vec<(Message, K)>,
 ) -> Result<Vec<Asked<(Message, K)>>, Box<Answer>> {
-    let Some(hook) = &handler.hook else { return Ok(messages.into_iter().map(|message| Ok(Some(message))).collect()) };
+    let Some(hook) = &request.handler.hook else {
+        return Ok(messages.into_iter().map(|message| Ok(Some(message))).collect());
+    };
     if messages.len() > HOOK_BATCH_MESSAGES_MAX {
         let why = format!("a batch on a route with a hook may have at most {HOOK_BATCH_MESSAGES_MAX} messages");
         return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, &why));
     }
     let asked = futures_util::stream::iter(messages).map(|(mut message, key)| async move {
         let payload = message.payload.clone();
-        match ask(hook, handler, head, arguments, client, &message.channel, message.kind, payload).await {
+        match ask(hook, request, &message.channel, message.kind, payload).await {
             Ok(Some((kind, payload))) => {
                 (message.kind, message.payload) = (kind, payload);
                 Ok(Some((message, key)))
@@ -199,14 +208,12 @@ pub async fn publish_all<K>(
 
 async fn ask(
     hook: &Arc<Hook>,
-    handler: &PublishHandler,
-    head: &Parts,
-    arguments: &Arguments<'_>,
-    client: &Client,
+    request: Publishing<'_>,
     channel: &str,
     kind: Kind,
     message: Bytes,
 ) -> Result<Option<(Kind, Bytes)>, (StatusCode, String)> {
+    let Publishing { handler, head, arguments, client } = request;
     let (encoding, data) = match kind {
         Kind::Text => ("json", Data::Text(message.clone())),
         Kind::Binary => ("binary", Data::Binary(message.clone())),

@@ -11,6 +11,7 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::batch::check_key;
 use super::content::Content;
+use super::hooked::Publishing;
 use super::origin;
 use super::refusals::shortened;
 use super::site::PublishHandler;
@@ -146,8 +147,8 @@ async fn publish<B: Backend>(
         return Err(refuse(StatusCode::BAD_REQUEST, why));
     }
     let key = key(request)?;
-    let Some((kind, message)) = hooked::publish(handler, request, &arguments, client, &channel, kind, message).await?
-    else {
+    let asking = Publishing { handler, head: request, arguments: &arguments, client };
+    let Some((kind, message)) = hooked::publish(asking, &channel, kind, message).await? else {
         return Ok(answer::json(StatusCode::OK, &Published::new(&channel, Outcome::default())));
     };
     let message = Message::new(handler.hub_id, channel.clone(), kind, message).ordered(handler.hub.history.is_some());

@@ -13,7 +13,7 @@ use super::answer::{self, Answer};
 use super::arguments::Arguments;
 use super::batch::{self, Data, Entry, Unreadable};
 use super::content::Content;
-use super::hooked::Asked;
+use super::hooked::{Asked, Publishing};
 use super::publish::{KEPT_NOWHERE, NO_ROOM, Published, Refused, key, message_too_large, refuse, unavailable};
 use super::site::PublishHandler;
 use super::subscription;
@@ -69,8 +69,10 @@ pub async fn publish<B: Backend>(
         let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.map_err(|_| unavailable("the server is ending, try again later"))??
     };
-    let (messages, skipped) =
-        asked(hooked::publish_all(handler, request, arguments, client, messages).await?, &mut results);
+    let (messages, skipped) = asked(
+        hooked::publish_all(Publishing { handler, head: request, arguments, client }, messages).await?,
+        &mut results,
+    );
     let outcomes = backend.publish_all(messages).await.ok_or_else(|| unavailable(NO_ROOM))?;
     if !outcomes.is_empty() && outcomes.iter().all(|outcome| is_refused(outcome.as_ref())) {
         return Err(unavailable(KEPT_NOWHERE));
