@@ -143,8 +143,13 @@ thread_local! {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&options, request)) = data.split_first() else { return };
-    let origin =
-        Client { server: "main".into(), peer: "fuzz".to_owned(), on_loopback: options & 1 == 1, is_reserve: false };
+    let origin = Client {
+        server: "main".into(),
+        peer: "fuzz".to_owned(),
+        address: None,
+        on_loopback: options & 1 == 1,
+        is_reserve: false,
+    };
     RUNTIME.with(|runtime| {
         runtime.block_on(async {
             let (mut client, server) = duplex(1 << 20);

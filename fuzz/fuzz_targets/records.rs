@@ -56,6 +56,7 @@ fn terms() -> Arc<Terms> {
         hub_id,
         hub,
         members,
+        token_keys: None,
     })
 }
 
