@@ -386,7 +386,10 @@ fn an_admitted_page_may_read_the_response() {
             assert_eq!(answer.field("access-control-allow-origin"), origin, "{method} {path}");
             if status == 200 {
                 assert_eq!(answer.field("access-control-allow-methods"), Some("GET, POST, OPTIONS"));
-                assert_eq!(answer.field("access-control-allow-headers"), Some("content-type, idempotency-key"));
+                assert_eq!(
+                    answer.field("access-control-allow-headers"),
+                    Some("authorization, content-type, idempotency-key")
+                );
                 assert_eq!(answer.field("vary"), Some("Origin"));
             }
         }
