@@ -254,6 +254,24 @@ fn a_handshake_may_come_byte_by_byte_and_ends_in_order() {
     assert_eq!(client.take_all(), b"");
 }
 
+/// Records that contain nothing: the client is disconnected, and its neighbours are served.
+#[test]
+fn a_flood_of_empty_records_ends() {
+    let server = start();
+    let mut flood = server.connect();
+    flood.handshake().unwrap();
+    let mut socket = flood.socket().try_clone().unwrap();
+    // In TLS 1.3 a change_cipher_spec has no meaning behind the handshake. A client may not send it any more.
+    let records = [20, 3, 3, 0, 1, 1].repeat(20_000);
+    // The connection may be gone before all is sent.
+    let _ = socket.write_all(&records);
+    let mut rest = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut rest) {
+        assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it was not disconnected");
+    }
+    assert_eq!(server.publish(b"neighbours are served"), 0);
+}
+
 #[test]
 fn a_plain_server_redirects_to_https() {
     let server = start();

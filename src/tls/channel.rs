@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use rustls::ServerConnection;
 
-use crate::config::limits::TLS_UNSENT_BYTES_MAX;
+use crate::config::limits::{TLS_EMPTY_READS_MAX, TLS_UNSENT_BYTES_MAX};
 
 /// The part of the slices behind the first `count` bytes, up to the end of a slice. `None`: nothing is there.
 fn behind<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> Option<&'s [u8]> {
@@ -47,7 +47,7 @@ impl Channel {
     pub fn read(&mut self, io: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
         // The rest of a handshake may wait.
         self.flush(io)?;
-        let mut filled = 0;
+        let (mut filled, mut empty) = (0, 0);
         while filled < buffer.len() {
             match self.connection.reader().read(&mut buffer[filled..]) {
                 Ok(0) => {
@@ -59,10 +59,18 @@ impl Channel {
                     self.has_ended = true;
                     return Ok(filled);
                 }
-                Ok(count) => filled += count,
+                Ok(count) => {
+                    filled += count;
+                    empty = 0;
+                }
+                // A client could keep this shard busy with records that contain nothing.
+                Err(_) if empty > TLS_EMPTY_READS_MAX => return Err(ErrorKind::InvalidData.into()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => match self.receive(io) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock && filled > 0 => return Ok(filled),
-                    received => received?,
+                    received => {
+                        received?;
+                        empty += 1;
+                    }
                 },
                 Err(error) => return Err(error),
             }

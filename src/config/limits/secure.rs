@@ -14,6 +14,8 @@ pub const CERTIFICATE_WATCH: Duration = Duration::from_secs(5);
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A step of a handshake of TLS counts as so many requests in a turn. A signature takes 0.1 to 1 ms, and must not delay deliveries.
 pub const TLS_HANDSHAKE_WEIGHT: usize = 20;
+/// How often a connection is read at once without anything in it for the protocol above: a handshake takes four, each of some 4 KiB.
+pub const TLS_EMPTY_READS_MAX: usize = 64;
 /// Encrypted bytes of a connection that wait because the kernel accepts no more, as plain bytes.
 pub const TLS_UNSENT_BYTES_MAX: usize = 64 << 10;
 
