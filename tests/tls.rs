@@ -254,6 +254,23 @@ fn a_handshake_may_come_byte_by_byte_and_ends_in_order() {
     assert_eq!(client.take_all(), b"");
 }
 
+/// A page of plain HTTP is not the server's own: somebody on the way could have written it.
+#[test]
+fn only_pages_of_https_are_its_own() {
+    let server = start();
+    for (origin, status) in [("https://localhost", 101), ("http://localhost", 403), ("https://evil.example", 403)] {
+        let mut client = server.connect();
+        let (head, _) = client.ask(
+            &format!(
+                "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nOrigin: {origin}\r\n\
+                 Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            ),
+            b"",
+        );
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {head}");
+    }
+}
+
 /// Records that contain nothing: the client is disconnected, and its neighbours are served.
 #[test]
 fn a_flood_of_empty_records_ends() {

@@ -237,7 +237,13 @@ fn sessions_end_when_their_token_does() {
     let brief = token(json!({ "sub": "7", "exp": now() - 3 }));
     let mut socket = Ws::open(address, &format!("/ws?token={brief}"));
     let mut events = Events::open(address, &format!("/events?token={brief}"));
+    // One that is not over yet ends when it expires, whatever the leeway.
+    let soon = token(json!({ "sub": "8", "exp": now() + 1 }));
+    let began = std::time::Instant::now();
+    let mut ending = Ws::open(address, &format!("/ws?token={soon}"));
     let mut lasting = Ws::open(address, &format!("/ws?token={}", user("7")));
+    ending.expect_close(1008, "token expired");
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     events.expect_id();
     socket.expect_close(1008, "token expired");
     events.expect_end("token expired");

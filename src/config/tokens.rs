@@ -111,6 +111,10 @@ impl<'a> TokenTables<'a> {
     /// The tokens that `tokens` names in the table of a route.
     pub(super) fn of_route(&self, table: &Table<'a>) -> Option<Tokens> {
         let item = table.item("tokens")?;
+        if table.section().key("keys").is_some() && table.item("keys").is_some() {
+            let problem = Problem::error(item.key_span(), "a route takes keys or tokens").label("it has `keys`, too");
+            item.note(problem.help("both come as `Authorization: Bearer`: use two routes"));
+        }
         let name = item.text("the name of a table of tokens")?;
         let Some(declared) = self.declared.iter().find(|declared| declared.item.key() == name) else {
             let known = self.declared.iter().map(|declared| declared.item.key());

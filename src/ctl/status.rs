@@ -99,7 +99,8 @@ async fn metrics(url: &Url) -> Result<String, Fault> {
 
 /// The metrics route of the first server that has one and can be reached.
 fn metrics_url(config: &Config) -> Option<Url> {
-    config.servers.iter().find_map(|server| {
+    // A certificate is for the public name of a server, not for the address that it is reached by here.
+    config.servers.iter().filter(|server| server.tls.is_none()).find_map(|server| {
         let route = server.routes.iter().find(|route| route.action == Action::Metrics)?;
         let address = server.listen.iter().find_map(|listen| match listen {
             Listen::Tcp(address) if address.port() != 0 => Some(reachable(*address)),

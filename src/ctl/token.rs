@@ -148,7 +148,7 @@ fn look(tokens: &Tokens, token: &str) -> Outcome {
     let shown = part("header") + &part("claims");
     let (verdict, code) = match Verifier::new(tokens).verify(token) {
         Ok(good) => {
-            let left = good.expires as i64 - timeout::seconds_since_1970();
+            let left = (good.expires + good.leeway) as i64 - timeout::seconds_since_1970();
             (format!("good: [token.{}] accepts it for {left} s more", tokens.name), Exit::Clean.code())
         }
         Err(bad) => (format!("not good: {}", bad.0), FAILED),

@@ -36,8 +36,10 @@ struct Key {
 pub struct Token {
     /// What it says.
     pub claims: Map<String, Value>,
-    /// When it is no longer good, in seconds since 1970, leeway included.
+    /// When it expires, in seconds since 1970.
     pub expires: u64,
+    /// How many seconds later it is still accepted, because clocks differ.
+    pub leeway: u64,
     /// The key that signed it.
     pub key: u64,
 }
@@ -130,7 +132,7 @@ impl Verifier {
     fn token(&self, claims: Map<String, Value>, key: u64) -> Result<Token, Bad> {
         // It is a number: the validation has seen that.
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or(0.0) as u64;
-        Ok(Token { claims, expires: expires.saturating_add(self.tokens.leeway.as_secs()), key })
+        Ok(Token { claims, expires, leeway: self.tokens.leeway.as_secs(), key })
     }
 }
 

@@ -143,6 +143,9 @@ pub fn check_channels(tokens: Option<&Tokens>, token: Option<&Token>, channels: 
 pub fn granted(tokens: Option<&Tokens>, token: Option<&Token>) -> Option<Box<Granted>> {
     let token = token?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let expires = token.expires.saturating_sub(now).min(u64::from(u32::MAX / 2)) as u32;
+    // A session that begins when the token has expired already lasts as long as the token is accepted.
+    let ends = if token.expires > now { token.expires } else { token.expires.saturating_add(token.leeway) };
+    // One more second, because the present one is not complete.
+    let expires = ends.saturating_sub(now).saturating_add(1).min(u64::from(u32::MAX / 2)) as u32;
     Some(Box::new(Granted { expires, key: token.key, allowed: allowed(tokens, Some(token)) }))
 }

@@ -21,6 +21,8 @@ use crate::config::{self, Origins};
 #[derive(Debug)]
 pub struct Hosts {
     any: bool,
+    /// Whether the server has TLS: then only pages with `https` are its own.
+    pub is_secure: bool,
     /// In lower case, without a port and without the dot of the root.
     names: HashSet<Box<[u8]>>,
 }
@@ -43,6 +45,7 @@ impl Hosts {
         let names = of_pages.chain(own.iter().chain(machine).map(String::as_str)).chain(certified);
         Hosts {
             any: server.hosts == config::Hosts::Any,
+            is_secure: server.tls.is_some(),
             names: names
                 .map(|name| without_root_dot(name).to_ascii_lowercase().into_bytes().into_boxed_slice())
                 .collect(),

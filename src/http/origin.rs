@@ -89,7 +89,9 @@ impl<'h> Page<'h, '_> {
             Origins::Listed(list) if list.binary_search(&origin.to_ascii_lowercase()).is_ok() => true,
             Origins::Same | Origins::Listed(_) => {
                 let host = self.text(&HOST).unwrap_or("");
-                let same = is_same(origin, host, self.on_loopback);
+                // Somebody on the way can write a page of plain HTTP.
+                let is_forgeable = self.hosts.is_secure && (origin.starts_with("http:") || origin.starts_with("ws:"));
+                let same = !is_forgeable && is_same(origin, host, self.on_loopback);
                 // If a server answers to any name, an equal name proves nothing on a loopback address.
                 same && (!self.on_loopback || self.hosts.is_own(host))
             }

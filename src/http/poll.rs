@@ -5,6 +5,8 @@
 //! polls are programs, not an `EventSource`, so a limit that is reached is a 503 with `Retry-After`. A GET without a position is
 //! answered with the present one, without a session.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
@@ -76,6 +78,10 @@ pub fn respond(
         let position = position().ok_or_else(|| full("the server is starting, try again later".to_owned()))?;
         return Err(reader.allowed(answered(Body::from(said::nothing(Since::After(position))))));
     };
+    let granted = authorization::granted(tokens, token);
+    let wait =
+        granted.as_ref().map_or(polling.wait, |granted| polling.wait.min(Duration::from_secs(granted.expires.into())));
+    let polling = Polling { wait, ..polling };
     let membership = subscription::join(terms).map_err(full)?;
     let framing = match request.version {
         Version::HTTP_10 => Framing::BarePoll,
@@ -91,7 +97,7 @@ pub fn respond(
         since: Some(since),
         poll: Some(polling),
         identity,
-        granted: authorization::granted(tokens, token),
+        granted,
         head: head::of_session(FIELDS, reader, framing == Framing::Poll).into(),
         greeting: None,
         early: Bytes::new(),

@@ -14,7 +14,7 @@ impl<S: Socket> Session<S> {
         }
         let is_behind = self.state.framing.is_poll() && self.is_catching_up();
         let position_due = Some(self.state.position_due).filter(|due| *due != Seconds::MAX && !is_behind);
-        let expires = self.state.granted().map(|granted| granted.expires);
+        let expires = self.state.granted().filter(|_| !self.state.framing.is_poll()).map(|granted| granted.expires);
         let dues = [self.state.ping_due(self.is_waiting()), self.message_deadline(now), position_due, expires];
         dues.into_iter().flatten().min()
     }
@@ -40,7 +40,9 @@ impl<S: Socket> Session<S> {
         if self.state.phase != Phase::Open || self.state.is_queued() {
             return None;
         }
-        if self.state.granted().is_some_and(|granted| granted.expires <= now) {
+        // A poll does not wait longer than its token is good.
+        let expires = self.state.granted().filter(|_| !self.state.framing.is_poll()).map(|granted| granted.expires);
+        if expires.is_some_and(|expires| expires <= now) {
             return Some(Close::TOKEN_EXPIRED);
         }
         // A reload may have switched pings off.
