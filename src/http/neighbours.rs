@@ -28,7 +28,13 @@ pub fn sites(
 ) -> HashMap<String, Arc<Site>> {
     // Those that share addresses first: the site that has the addresses finds them.
     let (fronts, beside): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.shares.is_none());
-    let beside: Vec<_> = beside.into_iter().map(|server| Arc::new(Site::new(server, hubs, machine, hooks))).collect();
+    let has_tls = |name: &str| servers.iter().any(|server| server.name == name && server.tls.is_some());
+    let beside = beside.into_iter().map(|server| {
+        let mut site = Site::new(server, hubs, machine, hooks);
+        site.hosts.is_secure = server.shares.as_deref().is_some_and(has_tls);
+        Arc::new(site)
+    });
+    let beside: Vec<_> = beside.collect();
     let fronts = fronts.into_iter().map(|server| {
         let mut site = Site::new(server, hubs, machine, hooks);
         site.neighbours = Neighbours::of(server, &beside);
