@@ -111,6 +111,25 @@ fn both_versions_are_spoken_and_the_name_decides_the_certificate() {
     }
 }
 
+/// The names of certificates are names of the server, also those that a star stands for.
+#[test]
+fn requests_may_name_what_a_certificate_is_for() {
+    let server = start();
+    for (host, status) in [
+        ("one.example", 404),
+        ("x.other.example", 404),
+        ("X.Other.Example.:443", 404),
+        ("other.example", 421),
+        ("x.y.other.example", 421),
+        (".other.example", 421),
+        ("evil.example", 421),
+    ] {
+        let mut client = server.connect();
+        let (head, _) = client.ask(&format!("GET /nothing HTTP/1.1\r\nHost: {host}\r\n\r\n"), b"");
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {head}");
+    }
+}
+
 #[test]
 fn a_protocol_that_is_not_offered_is_refused() {
     let server = start();

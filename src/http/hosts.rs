@@ -69,7 +69,17 @@ impl Hosts {
         let Some(lower) = lower.get_mut(..name.len()) else { return false };
         lower.copy_from_slice(name.as_bytes());
         lower.make_ascii_lowercase();
-        self.names.contains(&*lower)
+        if self.names.contains(&*lower) {
+            return true;
+        }
+        // A certificate for `*.example.com` is for each name of one more label.
+        match lower.iter().position(|byte| *byte == b'.') {
+            Some(dot @ 1..) => {
+                lower[dot - 1] = b'*';
+                self.names.contains(&lower[dot - 1..])
+            }
+            _ => false,
+        }
     }
 
     /// Why a request is not answered, and the setting that would allow it.
