@@ -273,6 +273,28 @@ fn a_handshake_may_come_byte_by_byte_and_ends_in_order() {
     assert_eq!(client.take_all(), b"");
 }
 
+/// What came before a record that cannot be decrypted is not lost.
+#[test]
+fn a_message_before_a_bad_record_is_heard() {
+    let server = start();
+    let mut other = server.connect();
+    other.open("/ws");
+    for bad in [&[0x17, 3, 3, 0, 32][..], b"GET / HTTP/1.1\r\n"] {
+        let mut client = server.connect();
+        client.open("/ws");
+        let mut bytes = client.encrypted(&common::ws::frame(0x81, b"before"));
+        bytes.extend_from_slice(bad);
+        bytes.extend_from_slice(&[7; 32]);
+        (&mut client.socket()).write_all(&bytes).unwrap();
+        assert_eq!(other.next_frame().1, b"before");
+        let mut rest = Vec::new();
+        if let Err(error) = (&mut client.socket()).read_to_end(&mut rest) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it was not disconnected");
+        }
+    }
+    until_true("the other is alone", || metric(server.pushd.address_of("inside"), "pushd_sessions") == 1);
+}
+
 /// A page of plain HTTP is not the server's own: somebody on the way could have written it.
 #[test]
 fn only_pages_of_https_are_its_own() {

@@ -24,14 +24,16 @@ fn behind<'s>(slices: &'s [IoSlice<'_>], mut count: usize) -> Option<&'s [u8]> {
 #[derive(Debug)]
 pub struct Channel {
     connection: ServerConnection,
-    /// The client has ended its side, in order or not.
+    /// The client has ended its side, in order or not, or the connection has failed.
     has_ended: bool,
+    /// Why the connection has failed. It is returned when what came before has been read.
+    failure: Option<io::Error>,
 }
 
 impl Channel {
     pub(super) fn new(mut connection: ServerConnection) -> Channel {
         connection.set_buffer_limit(Some(TLS_UNSENT_BYTES_MAX));
-        Channel { connection, has_ended: false }
+        Channel { connection, has_ended: false, failure: None }
     }
 
     /// Whether the handshake is not finished yet.
@@ -45,8 +47,11 @@ impl Channel {
     /// [`ErrorKind::WouldBlock`] if nothing is there, or the handshake is not finished. Any other error ends the connection; the client
     /// was told why where that is possible.
     pub fn read(&mut self, io: &mut (impl Read + Write), buffer: &mut [u8]) -> io::Result<usize> {
-        // The rest of a handshake may wait.
-        self.flush(io)?;
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        // The rest of a handshake may wait. Whether the client still reads, writing shows: what it has sent is read all the same.
+        let _ = self.flush(io);
         let (mut filled, mut empty) = (0, 0);
         while filled < buffer.len() {
             match self.connection.reader().read(&mut buffer[filled..]) {
@@ -67,10 +72,17 @@ impl Channel {
                 Err(_) if empty > TLS_EMPTY_READS_MAX => return Err(ErrorKind::InvalidData.into()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => match self.receive(io) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock && filled > 0 => return Ok(filled),
-                    received => {
-                        received?;
-                        empty += 1;
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+                    Err(error) => {
+                        // What came before it is decrypted already, and is read first.
+                        filled += self.connection.reader().read(&mut buffer[filled..]).unwrap_or(0);
+                        if filled == 0 {
+                            return Err(error);
+                        }
+                        (self.has_ended, self.failure) = (true, Some(error));
+                        return Ok(filled);
                     }
+                    Ok(()) => empty += 1,
                 },
                 Err(error) => return Err(error),
             }
@@ -83,7 +95,7 @@ impl Channel {
         let count = self.connection.read_tls(io)?;
         let processed = self.connection.process_new_packets();
         // An alert, or a part of the handshake. What is not accepted follows later.
-        self.flush(io)?;
+        let _ = self.flush(io);
         processed.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         if count == 0 && self.connection.is_handshaking() {
             return Err(ErrorKind::UnexpectedEof.into());

@@ -92,6 +92,16 @@ impl Tls {
         self.0.flush().unwrap();
     }
 
+    /// What would be sent for these bytes.
+    pub fn encrypted(&mut self, bytes: &[u8]) -> Vec<u8> {
+        self.0.conn.writer().write_all(bytes).unwrap();
+        let mut out = Vec::new();
+        while self.0.conn.wants_write() {
+            self.0.conn.write_tls(&mut out).unwrap();
+        }
+        out
+    }
+
     /// Says that nothing more follows.
     pub fn end(&mut self) {
         self.0.conn.send_close_notify();
