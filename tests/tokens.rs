@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use common::events::Events;
 use common::http::{Answer, ask, get};
+use common::service::Service;
 use common::wire::Wire;
 use common::ws::{Ws, handshake};
 use common::{Pushd, Start, run};
@@ -34,6 +35,9 @@ listen = "127.0.0.1:0"
 "/patient" = { websocket = "push", channels = ["user/{token.sub}"], tokens = "patient" }
 "/chosen/{channel}" = { websocket = "push", channels = ["{channel}"], tokens = "limited", envelope = true, subscribe = ["**"] }
 "/mine" = { publish = "push", channel = "user/{token.sub}", tokens = "site" }
+"/batch" = { publish = "push", batch = true, tokens = "limited" }
+"/mine/batch" = { publish = "push", channel = "user/{token.sub}", batch = true, tokens = "site" }
+"/room" = { websocket = "push", channels = ["one"], to = "{room}", on_message = "broadcast", tokens = "limited" }
 "/publish/{channel}" = { publish = "push", channel = "{channel}" }
 "/who/{channel}" = { presence = "push", channel = "{channel}" }
 [hub.push]
@@ -234,6 +238,30 @@ fn a_claim_limits_the_channels() {
     }
 }
 
+/// Also where the body of a request, or an argument, names the channel.
+#[test]
+fn a_token_limits_where_its_client_publishes() {
+    let pushd = start();
+    let address = pushd.address();
+    let publish = |target: &str, token: &str, body: &str| {
+        let answer = ask(address, "POST", target, &[&format!("Authorization: Bearer {token}")], body.as_bytes());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        String::from_utf8(answer.body).unwrap()
+    };
+    let limited = token(json!({ "exp": now() + 99, "channels": ["one", "news/*"] }));
+    let body = "{\"channel\":\"news/1\",\"data\":\"a\"}\n{\"channel\":\"two\",\"data\":\"b\"}\n";
+    let said = publish("/batch", &limited, body);
+    assert!(said.contains("\"channel\":\"news/1\""), "{said}");
+    assert!(said.contains("this token does not allow \\\"two\\\""), "{said}");
+    let body = "{\"data\":\"a\"}\n{\"channel\":\"user/7\",\"data\":\"b\"}\n{\"channel\":\"user/8\",\"data\":\"c\"}\n";
+    let said = publish("/mine/batch", &user("7"), body);
+    assert_eq!(said.matches("\"channel\":\"user/7\"").count(), 2, "{said}");
+    assert!(!said.contains("user/8") && said.contains("the messages of this route go to its own channel"), "{said}");
+    assert_eq!(upgrade(address, &format!("/room?room=news%2F1&token={limited}"), &[]).status, 101);
+    let refused = upgrade(address, &format!("/room?room=two&token={limited}"), &[]);
+    assert_eq!(refused.status, 403, "{refused:?}");
+}
+
 #[test]
 fn sessions_end_when_their_token_does() {
     let pushd = start();
@@ -272,6 +300,35 @@ fn a_reload_revokes_the_tokens_of_a_key() {
     assert_eq!(publish(address, "user/7", "one is left"), 1);
     second.expect_text("one is left");
     assert_eq!(upgrade(address, &format!("/ws?token={}", user("7")), &[]).status, 401);
+}
+
+/// The next process may have another configuration: without the key, or with tokens on a route that asked for none.
+#[test]
+fn a_restart_revokes_the_tokens_of_a_key() {
+    let both = config("[{ file = \"one.key\" }, { file = \"next.key\" }]")
+        .replace("\"/patient\" = {", "\"/old\" = { websocket = \"push\" }\n\"/patient\" = {");
+    let mut service = Service::new(&both, 64);
+    fs::write(service.path().join("one.key"), SECRET).unwrap();
+    fs::write(service.path().join("next.key"), NEXT).unwrap();
+    service.start();
+    let address = service.address();
+    let mut first = Ws::open(address, &format!("/ws?token={}", user("7")));
+    let next = signed(NEXT, &json!({ "sub": "7", "exp": now() + 99 }));
+    let mut second = Ws::open(address, &format!("/ws?token={next}"));
+    let mut open = Ws::open(address, "/old");
+    assert_eq!(publish(address, "all", "before"), 3);
+    for client in [&mut first, &mut second, &mut open] {
+        client.expect_text("before");
+    }
+    let changed = both
+        .replace("{ file = \"one.key\" }, ", "")
+        .replace("\"/old\" = { websocket = \"push\" }", "\"/old\" = { websocket = \"push\", tokens = \"site\" }");
+    service.configure(&changed);
+    service.restart();
+    first.expect_close(1008, "token revoked");
+    open.expect_close(1008, "token revoked");
+    assert_eq!(publish(service.address(), "all", "one is left"), 1);
+    second.expect_text("one is left");
 }
 
 /// Public keys: in a file of one, and in a set, where the token names one.

@@ -122,7 +122,7 @@ fn cookie<'r>(wanted: &str, request: &'r Parts) -> Option<&'r str> {
 }
 
 /// The channels that the token allows; `None`: those of the route.
-fn allowed(tokens: Option<&Tokens>, token: Option<&Token>) -> Option<Vec<ChannelPattern>> {
+pub fn allowed(tokens: Option<&Tokens>, token: Option<&Token>) -> Option<Vec<ChannelPattern>> {
     let claim = tokens?.verifier.tokens.channels.as_deref()?;
     Some(token?.channels(claim))
 }
@@ -132,8 +132,16 @@ fn allowed(tokens: Option<&Tokens>, token: Option<&Token>) -> Option<Vec<Channel
 /// # Errors
 /// A sentence that names the first that it does not.
 pub fn check_channels(tokens: Option<&Tokens>, token: Option<&Token>, channels: &[Selector]) -> Result<(), String> {
-    let Some(allowed) = allowed(tokens, token) else { return Ok(()) };
-    match channels.iter().find(|channel| !channel.is_one_of(&allowed)) {
+    check_allowed(allowed(tokens, token).as_deref(), channels)
+}
+
+/// The same, with the channels that the token allows.
+///
+/// # Errors
+/// A sentence that names the first that it does not.
+pub fn check_allowed(allowed: Option<&[ChannelPattern]>, channels: &[Selector]) -> Result<(), String> {
+    let Some(allowed) = allowed else { return Ok(()) };
+    match channels.iter().find(|channel| !channel.is_one_of(allowed)) {
         None => Ok(()),
         Some(channel) => Err(format!("this token does not allow {:?}", &*channel.text)),
     }

@@ -19,8 +19,8 @@ use super::site::PublishHandler;
 use super::subscription;
 use super::{Backend, Client, authorization, hooked};
 use crate::config::limits::{BATCH_BYTES_AT_ONCE, BATCH_BYTES_MAX, BATCH_LINES_MAX};
-use crate::config::{AccessKey, HubId};
-use crate::hub::{Kind, Message, Outcome};
+use crate::config::{AccessKey, ChannelPattern, HubId};
+use crate::hub::{Kind, Message, Outcome, Selector};
 
 /// What an entry needs besides itself to become a message.
 struct Destination {
@@ -34,6 +34,10 @@ struct Destination {
     key: Option<Box<str>>,
     /// The key that was shown, which may limit the channels.
     access: Option<AccessKey>,
+    /// The channels that the token allows; `None`: no limit.
+    allowed: Option<Vec<ChannelPattern>>,
+    /// Whether an entry may name no other channel than the route's: its tokens say who may publish there, and nowhere else.
+    is_fixed: bool,
 }
 
 /// The results of a batch so far: the channel of a message that is published, or why it is not published.
@@ -114,6 +118,8 @@ impl Destination {
             default: template.map_or_else(missing, |template| subscription::channel(template, arguments)),
             key,
             access: access.cloned(),
+            allowed: authorization::allowed(handler.tokens.as_ref(), arguments.token()),
+            is_fixed: handler.tokens.is_some() && template.is_some(),
         }
     }
 
@@ -149,7 +155,11 @@ impl Destination {
                 None => subscription::named(name)?,
             },
         };
+        if self.is_fixed && self.default.as_ref() != Ok(&channel) {
+            return Err("the messages of this route go to its own channel".to_owned());
+        }
         authorization::check_channel(self.access.as_ref(), &channel)?;
+        authorization::check_allowed(self.allowed.as_deref(), &[Selector::name(channel.clone())])?;
         let (kind, payload) = match entry.data {
             Data::Text(text) => (Kind::Text, Bytes::copy_from_slice(text.as_bytes())),
             Data::Binary(bytes) => (Kind::Binary, bytes.into()),

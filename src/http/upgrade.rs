@@ -19,6 +19,7 @@ use super::origin;
 use super::site::WebSocketHandler;
 use super::{authorization, resuming, subscription};
 use crate::config;
+use crate::hub::Selector;
 use crate::session::Arrival;
 use crate::wire::{Framing, hixie76};
 
@@ -53,10 +54,17 @@ pub fn agree(
     let tokens = tokens.as_ref();
     let token = authorization::token(tokens, request, arguments)?;
     let channels = subscription::channels(&route.subscription.channels, arguments).map_err(bad_request)?;
-    authorization::check_channels(tokens, token, &channels)
-        .map_err(|why| Box::new(answer::text(StatusCode::FORBIDDEN, why)))?;
+    let check = |channels: &[Selector]| {
+        let forbidden = |why| Box::new(answer::text(StatusCode::FORBIDDEN, why));
+        authorization::check_channels(tokens, token, channels).map_err(forbidden)
+    };
+    check(&channels)?;
     let to = match &route.to {
-        Some(template) => subscription::channel(template, arguments).map_err(bad_request)?,
+        Some(template) => {
+            let to = subscription::channel(template, arguments).map_err(bad_request)?;
+            check(&[Selector::name(to.clone())])?;
+            to
+        }
         None => channels[0].text.clone(),
     };
     let greeting = route.greeting.as_ref().map(|template| template.text(|name| arguments.value(name)));
