@@ -34,16 +34,19 @@ impl<S: Socket> Session<S> {
         self.state.phase != Phase::Open && self.state.deadline <= now
     }
 
-    /// How an open session is to be closed whose client kept the server waiting for too long. A session that waits to be read is not late: what the
-    /// client sent in time may still be in the kernel.
+    /// How an open session is to be closed whose token is over, or whose client kept the server waiting for too long. A session that waits to be
+    /// read is not late: what the client sent in time may still be in the kernel.
     pub fn lateness(&mut self, now: Seconds) -> Option<Close> {
-        if self.state.phase != Phase::Open || self.state.is_queued() {
+        if self.state.phase != Phase::Open {
             return None;
         }
         // A poll does not wait longer than its token is good.
         let expires = self.state.granted().filter(|_| !self.state.framing.is_poll()).map(|granted| granted.expires);
         if expires.is_some_and(|expires| expires <= now) {
             return Some(Close::TOKEN_EXPIRED);
+        }
+        if self.state.is_queued() {
+            return None;
         }
         // A reload may have switched pings off.
         let pinged = self.state.unanswered_ping(self.is_waiting()).filter(|_| self.state.terms.hub.ping.is_some());

@@ -22,7 +22,7 @@ use crate::http::pages::Files;
 use crate::http::{Backend, Sample, SampleKind, Site};
 use crate::hub::presence::Attendees;
 use crate::hub::{Message, Outcome, Partition, Position, Receipt};
-use crate::session::{Arrival, Socket};
+use crate::session::{Arrival, Session, Socket};
 use crate::wire::Close;
 
 /// A handle to the shard that serves a connection.
@@ -229,6 +229,8 @@ impl Shard {
         let key = table.adopt(raw, Arrival { terms, ..arrival });
         if is_gone {
             table.send_away(key.slot, &Close::ROUTE_REMOVED);
+        } else if table.session(key).is_some_and(Session::is_revoked) {
+            table.send_away(key.slot, &Close::TOKEN_REVOKED);
         }
         if let Some(session) = table.session(key)
             && let Err(error) = watch(&self.poller, session.socket(), key)

@@ -56,6 +56,9 @@ impl<S: Socket> Table<S> {
         self.read_rest_later(key.slot);
         match phase {
             Phase::Open if is_gone => self.close(key.slot, &Close::ROUTE_REMOVED),
+            Phase::Open if self.at(key).is_some_and(|session| session.is_revoked()) => {
+                self.close(key.slot, &Close::TOKEN_REVOKED);
+            }
             Phase::Open | Phase::Closing => {}
             // It may have nothing more to write. That is seen when the turn is flushed.
             Phase::Leaving | Phase::HalfClosed => self.staging.has_reply(key.slot),
