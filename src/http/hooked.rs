@@ -4,7 +4,7 @@
 //! refused anyway costs the backend nothing.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -120,6 +120,9 @@ fn admit(arrival: &mut Arrival, connected: said::Connected) -> Result<(), Refuse
         let left = expires.saturating_sub(now).min(u64::from(u32::MAX / 2)) as u32;
         if left == 0 {
             return Err(Refused::Denied("the time of this session is over".to_owned()));
+        }
+        if let Some(poll) = &mut arrival.poll {
+            poll.wait = poll.wait.min(Duration::from_secs(left.into()));
         }
         match &mut arrival.granted {
             // The token may expire sooner.
