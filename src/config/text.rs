@@ -42,18 +42,22 @@ pub(super) fn string(text: &str) -> String {
 /// must not be shown.
 pub(super) fn masked(line: &str) -> Cow<'_, str> {
     let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '"' | '\'' | ' ' | '\t');
-    if let Some((start, end)) = user_of_url(line) {
-        return Cow::Owned(format!("{}{}{}", &line[..start], "*".repeat(end - start), &line[end..]));
-    }
-    let Some(key) = line.find("secret") else { return Cow::Borrowed(line) };
-    let Some(sign) = line[key..].find('=').map(|at| key + at) else { return Cow::Borrowed(line) };
-    let value = line[sign + 1..].trim_start();
-    if !line[key..sign].chars().all(is_key) || !value.starts_with(['"', '\'', '[']) || value.contains('{') {
-        return Cow::Borrowed(line);
-    }
-    let start = line.len() - value.len() + 1;
+    let mut shown = Cow::Borrowed(line);
     // As many bytes, so that positions stay the same.
-    Cow::Owned(format!("{}{}", &line[..start], "*".repeat(line.len() - start)))
+    let mut mask = |start, end| shown.to_mut().replace_range(start..end, &"*".repeat(end - start));
+    if let Some((start, end)) = user_of_url(line) {
+        mask(start, end);
+    }
+    for (key, _) in line.match_indices("secret") {
+        let Some(sign) = line[key..].find('=').map(|at| key + at) else { break };
+        let value = line[sign + 1..].trim_start();
+        let is_table = value.trim_start_matches(['[', ' ', '\t']).starts_with('{');
+        if line[key..sign].chars().all(is_key) && value.starts_with(['"', '\'', '[']) && !is_table {
+            mask(line.len() - value.len() + 1, line.len());
+            break;
+        }
+    }
+    shown
 }
 
 /// Where the user and the password of a URL are, if it has some.
@@ -136,6 +140,9 @@ mod tests {
         assert_eq!(masked("x = { my_secret='ä' }"), "x = { my_secret='*****");
         assert_eq!(masked("secret = [\"hunter2\","), "secret = [**********");
         assert_eq!(masked("connect = \"http://me:it@host/a@b\""), "connect = \"http://*****@host/a@b\"");
+        assert_eq!(masked("secret = \"hun{ter2\""), "secret = \"*********");
+        assert_eq!(masked("my-secret = { secret = \"hunter2\" }"), "my-secret = { secret = \"**********");
+        assert_eq!(masked("{ url = \"http://a:b@c\", secret = \"d\" }"), "{ url = \"http://***@c\", secret = \"****");
         for open in [
             "connect = \"http://host/a@b\"",
             "secret = { file = \"backend.key\" }",

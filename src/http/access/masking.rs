@@ -14,13 +14,13 @@ const MASK: &str = "***";
 /// A URL, or its path with a query, in which the values of secret arguments are masked. A fragment, and a name and password before
 /// a host, are removed: neither is sent by browsers.
 pub(super) fn masked(url: &str) -> Cow<'_, str> {
+    let url = url.split('#').next().unwrap_or_default();
     let has_user = url
         .split_once("://")
         .is_some_and(|(_, rest)| rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')));
     let Some((before, query)) = url.split_once('?').filter(|_| !has_user) else {
         return if has_user { Cow::Owned(without_user(url)) } else { Cow::Borrowed(url) };
     };
-    let query = query.split('#').next().unwrap_or_default();
     if !query.split(['&', ';']).any(|argument| is_secret(name_of(argument))) {
         return Cow::Borrowed(url);
     }
@@ -70,6 +70,8 @@ mod tests {
             ("/a?sig=1&sigma=2", "/a?sig=***&sigma=2"),
             ("/a?password=x&password=y", "/a?password=***&password=***"),
             ("https://a.example/b?key=1#x?token=2", "https://a.example/b?key=***"),
+            ("https://a.example/b#token=1", "https://a.example/b"),
+            ("https://a.example/b?c=d#token=1?token=2", "https://a.example/b?c=d"),
             ("https://u:p@a.example/b", "https://a.example/b"),
             ("https://u:p@a.example?jwt=1", "https://a.example?jwt=***"),
             ("/a@b?c=d", "/a@b?c=d"),
